@@ -1,0 +1,118 @@
+"""GPT-2: tokens to hidden states. Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+
+Shape suffixes: B batch, T time, D model width, H heads, K width of a head, V vocabulary.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GPT(nn.Module):
+    """A pre-norm transformer decoder with learned positions and a head tied to the token embedding.
+
+    It ends at the hidden states: the logits are `hidden @ head_weight.T`, and whoever needs them forms them a few
+    tokens at a time, because all of them at once are by far the largest tensor of a small language model.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        block_size: int,
+        n_layer: int,
+        n_head: int,
+        n_embd: int,
+        dropout: float = 0.0,
+        bias: bool = False,
+    ) -> None:
+        sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, not {size}")
+        if n_embd % n_head:
+            raise ValueError(f"n_embd={n_embd} is not divisible by n_head={n_head}")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        super().__init__()
+        self.block_size = block_size
+        self.token_embedding = nn.Embedding(vocab_size, n_embd)
+        self.position_embedding = nn.Embedding(block_size, n_embd)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias) for _ in range(n_layer)
+        )
+        self.final_norm = nn.LayerNorm(n_embd, bias=bias)
+        self.apply(_init_weights)
+        # Every block adds twice to the residual stream; this keeps its variance at initialisation independent of depth.
+        for block in self.blocks:
+            for projection in (block.attention.project, block.mlp.project):
+                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * n_layer))
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output head, shape (V, D): the token embedding itself."""
+        return self.token_embedding.weight
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states (B, T, D) after the final norm; T is at most `block_size`."""
+        T = tokens_BT.shape[1]
+        hidden_BTD = self.token_embedding(tokens_BT) + self.position_embedding.weight[:T]
+        hidden_BTD = self.dropout(hidden_BTD)
+        for block in self.blocks:
+            hidden_BTD = block(hidden_BTD)
+        return self.final_norm(hidden_BTD)
+
+
+class Block(nn.Module):
+    def __init__(self, *, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(n_embd, bias=bias)
+        self.attention = Attention(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias)
+        self.mlp_norm = nn.LayerNorm(n_embd, bias=bias)
+        self.mlp = MLP(n_embd=n_embd, dropout=dropout, bias=bias)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        hidden_BTD = hidden_BTD + self.attention(self.attention_norm(hidden_BTD))
+        return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD))
+
+
+class Attention(nn.Module):
+    def __init__(self, *, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.n_head = n_head
+        self.query_key_value = nn.Linear(n_embd, 3 * n_embd, bias=bias)
+        self.project = nn.Linear(n_embd, n_embd, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        B, T, D = hidden_BTD.shape
+        heads = self.query_key_value(hidden_BTD).view(B, T, 3, self.n_head, D // self.n_head)
+        query_BHTK, key_BHTK, value_BHTK = heads.permute(2, 0, 3, 1, 4)
+        mixed_BHTK = F.scaled_dot_product_attention(
+            query_BHTK,
+            key_BHTK,
+            value_BHTK,
+            dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=True,
+        )
+        return self.dropout(self.project(mixed_BHTK.transpose(1, 2).reshape(B, T, D)))
+
+
+class MLP(nn.Module):
+    def __init__(self, *, n_embd: int, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.expand = nn.Linear(n_embd, 4 * n_embd, bias=bias)
+        self.project = nn.Linear(4 * n_embd, n_embd, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return self.dropout(self.project(F.gelu(self.expand(hidden_BTD))))
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# A deadline would fail on a busy machine, not on a wrong result.
+settings.register_profile("nanosq", deadline=None, max_examples=50)
+settings.load_profile("nanosq")

@@ -1,0 +1,129 @@
+"""Golden values and reference implementations of every loss; N tokens, V vocabulary."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nanosq import losses
+
+CONF = Path(__file__).parents[1] / "conf" / "loss"
+LOSSES = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def loss_of(name: str):
+    """The loss as conf/loss configures it."""
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    function = getattr(losses, node.pop("_target_").removeprefix("nanosq.losses."))
+    assert node.pop("_partial_") is True
+    return lambda logits, targets: function(logits, targets, **node)
+
+
+def by_hand(name: str, f: list[float], y: int) -> float:
+    """The formula of a loss for one token, term by term."""
+    C = len(f)
+    total = sum(math.exp(v) for v in f)
+    p = [math.exp(v) / total for v in f]
+    cross_entropy = -math.log(p[y])
+    wrong = sum(f[j] ** 2 for j in range(C) if j != y)
+    return {
+        "cross_entropy": lambda: cross_entropy,
+        "squentropy": lambda: cross_entropy + wrong / (C - 1),
+        "squentropy_listing": lambda: cross_entropy + (C * (1 - f[y]) ** 2 + wrong) / C,
+        "squentropy_repo": lambda: cross_entropy + (65 * (1 - f[y]) ** 2 + wrong) / C,
+        "mse_probabilities": lambda: sum((100 * (j == y) - 100 * p[j]) ** 2 for j in range(C)) / C,
+    }[name]()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_formula(name: str, V: int, N: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits_NV = 3 * torch.randn(N, V, generator=generator, dtype=torch.float64)
+    targets_N = torch.randint(V, (N,), generator=generator)
+    expected = [by_hand(name, f, y) for f, y in zip(logits_NV.tolist(), targets_N.tolist(), strict=True)]
+    assert loss_of(name)(logits_NV, targets_N).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    logits_NV = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss_of(name), (logits_NV, torch.tensor([0, 4, 2])))
+
+
+def test_squentropy_listing_is_the_listing() -> None:
+    """The lines of Listing A.2, with a batch of one."""
+
+    def mse_loss(targets_expanded: Tensor, logits: Tensor, vocab_size: int) -> Tensor:
+        squared_error = (targets_expanded - logits) ** 2
+        targets = targets_expanded == 1
+        squared_error = torch.where(targets, squared_error * vocab_size, squared_error)
+        return torch.mean(squared_error)
+
+    logits_NV, targets_N = torch.randn(1, 50), torch.tensor([7])
+    listing = mse_loss(F.one_hot(targets_N, 50).float(), logits_NV, 50) + F.cross_entropy(logits_NV, targets_N)
+    assert losses.squentropy_listing(logits_NV, targets_N).item() == pytest.approx(listing.item(), rel=1e-5)
+
+
+def test_weight_scales_the_squared_term() -> None:
+    logits_NV, targets_N = torch.randn(4, 6), torch.tensor([0, 1, 2, 3])
+    plain = losses.cross_entropy(logits_NV, targets_N)
+    full = losses.squentropy(logits_NV, targets_N) - plain
+    torch.testing.assert_close(losses.squentropy(logits_NV, targets_N, weight=0.1) - plain, 0.1 * full)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cross_entropy", 10.98),
+        ("squentropy", 11.287),
+        ("squentropy_listing", 12.594),
+        ("squentropy_repo", 11.288),
+    ],
+)
+def test_value_at_initialisation_of_gpt2(name: str, expected: float) -> None:
+    """C = 50304: logits of a final layer norm of width 768 with a head of standard deviation 0.02."""
+    torch.manual_seed(0)
+    hidden_ND = F.layer_norm(torch.randn(256, 768), (768,))
+    logits_NV = hidden_ND @ torch.randn(50304, 768).mul(0.02).T
+    value = loss_of(name)(logits_NV, torch.randint(50304, (256,))).mean().item()
+    # 256 targets leave a standard error of 0.55 / 16 on the logit of the target, which enters with a factor of up to 3.
+    assert value == pytest.approx(expected, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("name", "floor", "minimiser"),
+    [
+        ("cross_entropy", 0.0, None),
+        ("squentropy", 0.0, None),
+        ("squentropy_listing", 9.326, (1.5, -0.5)),
+        ("squentropy_repo", 0.2585, None),
+        ("mse_probabilities", 0.0, None),
+    ],
+)
+def test_floor_over_all_logits(name: str, floor: float, minimiser: tuple[float, float] | None) -> None:
+    """The least value for a target that is certain, C = 50304; by symmetry all wrong logits are equal there."""
+    loss, V = loss_of(name), 50304
+    f = torch.tensor([3.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([f], lr=0.5, max_iter=600, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def value() -> Tensor:
+        logits_NV = torch.cat([f[:1], f[1:].expand(V - 1)]).unsqueeze(0)
+        return loss(logits_NV, torch.tensor([0])).sum()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        (objective := value()).backward()
+        return objective
+
+    optimizer.step(closure)
+    assert value().item() == pytest.approx(floor, abs=2e-3)
+    if minimiser is not None:
+        assert f.tolist() == pytest.approx(minimiser, abs=0.02)

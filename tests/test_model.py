@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanosq.model import GPT
+
+
+def count(model: GPT) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("n_layer", "expected"), [(8, 95.3), (12, 123.6), (16, 151.9)])
+def test_parameters_of_the_report(n_layer: int, expected: float) -> None:
+    """In millions and without positions, as nanoGPT counts; vocabulary padded to 50304, no biases."""
+    with torch.device("meta"):
+        model = GPT(50304, block_size=1024, n_layer=n_layer, n_head=12, n_embd=768)
+    assert (count(model) - 1024 * 768) / 1e6 == pytest.approx(expected, abs=0.05)
+
+
+def test_parameters_of_gpt2() -> None:
+    with torch.device("meta"):
+        model = GPT(50257, block_size=1024, n_layer=12, n_head=12, n_embd=768, bias=True)
+    assert count(model) == 124_439_808
+
+
+def test_against_the_equations() -> None:
+    """A forward pass written out with loops over heads, from the model's own weights."""
+    torch.manual_seed(0)
+    model = GPT(11, block_size=6, n_layer=2, n_head=2, n_embd=8, bias=True).double()
+    for parameter in model.parameters():  # nothing is left at zero or one, so that a missing term shows
+        torch.nn.init.normal_(parameter, std=0.5)
+    w = dict(model.named_parameters())
+    tokens_BT = torch.randint(11, (3, 5))
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    x = w["token_embedding.weight"][tokens_BT] + w["position_embedding.weight"][:5]
+    for layer in ("blocks.0", "blocks.1"):
+        q, k, v = linear(norm(x, f"{layer}.attention_norm"), f"{layer}.attention.query_key_value").split(8, dim=-1)
+        mixed = []
+        for head in (slice(0, 4), slice(4, 8)):
+            scores = q[..., head] @ k[..., head].transpose(1, 2) / math.sqrt(4)
+            scores = scores.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -math.inf)
+            mixed.append(scores.softmax(-1) @ v[..., head])
+        x = x + linear(torch.cat(mixed, dim=-1), f"{layer}.attention.project")
+        x = x + linear(F.gelu(linear(norm(x, f"{layer}.mlp_norm"), f"{layer}.mlp.expand")), f"{layer}.mlp.project")
+    torch.testing.assert_close(model(tokens_BT), norm(x, "final_norm"))
+
+
+def test_a_token_does_not_see_the_future() -> None:
+    torch.manual_seed(0)
+    model = GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=8)
+    tokens_BT = torch.randint(11, (1, 8))
+    changed = tokens_BT.clone()
+    changed[0, 5:] = (changed[0, 5:] + 1) % 11
+    before, after = model(tokens_BT), model(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_initialisation() -> None:
+    torch.manual_seed(0)
+    model = GPT(500, block_size=64, n_layer=8, n_head=4, n_embd=64, bias=True)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert torch.count_nonzero(parameter) == 0, name
+        elif "norm" in name:
+            assert torch.all(parameter == 1), name
+        else:
+            std = 0.02 / math.sqrt(16) if "project" in name else 0.02
+            assert parameter.std().item() == pytest.approx(std, rel=0.05), name
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.5)
+    tokens_BT = torch.randint(11, (1, 8))
+    assert not torch.allclose(model(tokens_BT), model(tokens_BT))
+    model.eval()
+    torch.testing.assert_close(model(tokens_BT), model(tokens_BT))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"n_head": 3}, "not divisible"), ({"n_layer": 0}, "n_layer"), ({"dropout": 1.0}, "dropout")],
+)
+def test_refuses(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPT(11, **{"block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8, **change})
