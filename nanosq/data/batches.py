@@ -1,0 +1,93 @@
+"""Windows: random for training, every token once for evaluation.
+
+Shapes: B windows in a batch, T tokens in a window.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanosq.data.corpus import Corpus, Split
+
+WINDOW_STARTS = ("anywhere", "document")
+UNSCORED = -1  # the target where nothing is predicted
+
+
+def check_block_size(corpus: Corpus, block_size: int) -> None:
+    """ValueError where the training split is too short for a single window."""
+    n = len(corpus.train.tokens)
+    if n < block_size + 1:
+        raise ValueError(
+            f"the training split has {n:,} tokens, and a window takes model.block_size + 1 = {block_size + 1:,}: "
+            f"lower model.block_size to {n - 1:,} or give more text"
+        )
+
+
+def random_windows(
+    split: Split, *, block_size: int, batch_size: int, seed: int, step: int, start: str
+) -> tuple[Tensor, Tensor]:
+    """Tokens and targets (B, T) int64 of a training step, which depend on nothing but `seed` and `step`.
+
+    Windows begin "anywhere", or at the end of text before a "document". They run on into the documents that follow,
+    and all are full: the last places of the split, where less than a window is left, are no beginnings. From
+    "document" the part of a document beyond block_size is seen only where a window began at the one before.
+    """
+    last = len(split.tokens) - block_size - 1
+    assert last >= 0, "check_block_size comes first"
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.int64).view(np.uint64)))
+    if start == "anywhere":
+        begins_B = rng.integers(last + 1, size=batch_size)
+    else:
+        assert start == "document"
+        n = np.searchsorted(split.starts, last, side="right")
+        begins_B = split.starts[rng.integers(n, size=batch_size)]
+    windows = torch.from_numpy(split.tokens[begins_B[:, None] + np.arange(block_size + 1)].astype(np.int64))
+    return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+class Windows(NamedTuple):
+    """Which windows an evaluation takes, one row of each array a window, the longest first."""
+
+    document: np.ndarray  # its number in the split
+    begin: np.ndarray  # position of its first token in the split
+    length: np.ndarray  # tokens in it
+    scored: np.ndarray  # its first prediction that no window before has made, counted from `begin`
+
+
+def plan(split: Split, *, block_size: int) -> Windows:
+    """Windows that make each prediction of a split once, with at least half a block of context where there is one.
+
+    A document of at most block_size predictions is one window. A longer one is cut into full windows that overlap by
+    half a block; the last overlaps by more, so that it ends where the document does.
+    """
+    stride = block_size - block_size // 2
+    lengths = np.diff(split.starts)
+    n_windows = 1 + np.maximum(0, -(-(lengths - block_size) // stride))
+    document = np.repeat(np.arange(len(lengths)), n_windows)
+    number = np.arange(len(document)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    length = np.minimum(lengths, block_size)[document]
+    offset = np.minimum(number * stride, lengths[document] - length)
+    made = np.where(number > 0, (number - 1) * stride + block_size, 0)  # predictions by the windows before
+    order = np.argsort(-length, kind="stable")
+    return Windows(*(each[order] for each in (document, split.starts[document] + offset, length, made - offset)))
+
+
+def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tokens and targets (B, T) int64 of every window of `plan`, in its order; T is that of the longest in the batch.
+
+    Targets are -1 where nothing is scored: on predictions that another window makes, and on the padding, which is on
+    the right, where causal attention keeps it from every prediction.
+    """
+    _, begin, length, scored = plan(split, block_size=block_size)
+    for at in range(0, len(begin), batch_size):
+        rows = slice(at, at + batch_size)
+        column_T = np.arange(length[rows].max())
+        inside_BT = column_T < length[rows, None]
+        scored_BT = inside_BT & (column_T >= scored[rows, None])
+        position_BT = np.where(inside_BT, begin[rows, None] + column_T, 0)  # tokens[0] is an end of text
+        tokens_BT = split.tokens[position_BT].astype(np.int64)
+        targets_BT = np.where(scored_BT, split.tokens[position_BT + 1].astype(np.int64), UNSCORED)
+        yield torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT)

