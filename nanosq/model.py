@@ -46,9 +46,9 @@ class GPT(nn.Module):
         self.final_norm = nn.LayerNorm(n_embd, bias=bias)
         self.apply(_init_weights)
         # Every block adds twice to the residual stream; this keeps its variance at initialisation independent of depth.
-        for block in self.blocks:
-            for projection in (block.attention.project, block.mlp.project):
-                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * n_layer))
+        for name, parameter in self.named_parameters():
+            if name.endswith("project.weight"):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layer))
 
     @property
     def head_weight(self) -> Tensor:

@@ -1,0 +1,238 @@
+"""From configuration to objects: the root schema, components checked against their signature, one-line errors."""
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Union, get_type_hints
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nanosq.sweeps import GridSweeper
+
+# Where a run computes and keeps its files does not change what it computes.
+NOT_IN_HASH = ("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples")
+
+
+@dataclass
+class Train:
+    max_steps: int = MISSING
+    batch_size: int = MISSING
+    accumulate: int = MISSING
+    clip_norm: float | None = MISSING
+    warmup: Union[int, float] = MISSING  # noqa: UP007  (OmegaConf does not know int | float)
+    min_lr_factor: float = MISSING
+    eval_every: int = MISSING
+    log_every: int = MISSING
+    checkpoint_every: int | None = MISSING
+
+    def check(self) -> None:
+        """ValueError for a number that makes no sense."""
+        for key in ("max_steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"train.{key} must be at least 1, not {value}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"train.clip_norm must be positive or null, not {self.clip_norm}")
+        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
+            raise ValueError(f"train.warmup must be a number of steps or a fraction in [0, 1), not {self.warmup}")
+        if not 0 <= self.min_lr_factor <= 1:
+            raise ValueError(f"train.min_lr_factor must be in [0, 1], not {self.min_lr_factor}")
+
+    @property
+    def warmup_steps(self) -> int:
+        return round(self.warmup * self.max_steps) if isinstance(self.warmup, float) else self.warmup
+
+
+@dataclass
+class Samples:
+    count: int = MISSING
+    length: int = MISSING
+    temperature: float = MISSING
+    prompt: str = MISSING
+
+    def check(self) -> None:
+        """ValueError for a number that makes no sense."""
+        for key in ("count", "length", "temperature"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"samples.{key} must not be negative, not {getattr(self, key)}")
+
+
+@dataclass
+class Config:
+    """The root of conf/config.yaml. Components are `Any`: the signature of their target is their schema."""
+
+    model: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    data: Any = MISSING
+    tracking: Any = MISSING
+    train: Train = MISSING
+    samples: Samples = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+    compile: Any = MISSING
+    resume: str | None = MISSING
+    cache_dir: str = MISSING
+    checkpoint_dir: str = MISSING
+
+
+class InputError(ValueError):
+    """The user's to mend: one line that says what to change, exit status 2."""
+
+
+def register() -> None:
+    """Make the schema and the sweeper known to Hydra; no installation step is needed for either."""
+    from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    # The plugin's own schema under a name that conf/hydra/sweeper/optuna.yaml can extend without shadowing it.
+    store.store(group="hydra/sweeper", name="optuna_schema", node=OptunaSweeperConf, provider="nanosq")
+    Plugins.instance().register(GridSweeper)
+
+
+def check_component(node: DictConfig, *positional: Any, **runtime: Any) -> Callable[..., Any]:
+    """The target of a component's configuration, after its arguments have been checked against the signature.
+
+    `positional` and `runtime` are the arguments that the program will add. ValueError names the group, the target and
+    the key.
+    """
+    group = str(node._get_full_key(None))
+    try:
+        target: Callable[..., Any] = get_object(node._target_)
+    except Exception as error:
+        raise ValueError(f"{group}._target_: cannot import {node._target_!r}") from error
+    name = node._target_.removeprefix("nanosq.")
+    given = arguments(node)
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    hints = _hints(target)
+    for key, value in given.items():
+        if key not in accepted and not open_ended:
+            close = get_close_matches(key, accepted, 1)
+            suggestion = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(accepted)}"
+            raise ValueError(f"{group}.{key}: {name} has no argument {key!r}; {suggestion}")
+        if value == "???":
+            raise ValueError(f"{group}.{key} is missing: set it on the command line, {group}.{key}=...")
+        if key in hints:
+            _check_type(f"{group}.{key}", value, hints[key])
+    for p in parameters.values():
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in {*given, *runtime}:
+            raise ValueError(f"{group}.{p.name} is missing: {name} needs it")
+    return target
+
+
+def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
+    """Check a component's configuration, then instantiate it; with `_partial_: true` the result is a callable."""
+    check_component(node, *positional, **runtime)
+    # Naming a target in the configuration is what makes it trusted.
+    return hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+
+
+def arguments(node: DictConfig) -> dict[str, Any]:
+    """What a component's configuration says of its target's arguments, as plain values."""
+    return {key: value for key, value in _plain(node).items() if not key.startswith("_")}
+
+
+def settings(node: DictConfig) -> Any:
+    """A typed section of the root schema as its dataclass, checked."""
+    section = OmegaConf.to_object(node)
+    section.check()  # type: ignore[union-attr]
+    return section
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Twelve hex digits that identify a trial: everything that determines its result."""
+    plain = {key: value for key, value in _plain(cfg).items() if key not in NOT_IN_HASH}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(cfg: DictConfig) -> dict[str, Any]:
+    """`{"model.n_layer": 4, ...}`: the resolved configuration as it is logged."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, child in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), child)
+        else:
+            flat[prefix] = value
+
+    visit("", _plain(cfg))
+    return flat
+
+
+def main(task: Callable[[], Any]) -> int:
+    """Run a Hydra task; the exit status is 0 for a result, 2 for bad input, 1 for failure, 130 for Ctrl-C."""
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        task()
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
+    try:
+        task()
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report(error: Exception) -> int:
+    """Tell the user what to mend; returns the exit status for it."""
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, without what Hydra adds for its own developers."""
+    text = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        text += f"\n{error.__cause__}"
+    text = text.split("Config search path:")[0].removeprefix("In 'config': ")
+    noise = ("full_key:", "object_type=", "reference_type=", "To append to your config")
+    sentences: list[str] = []
+    for line in dict.fromkeys(text.splitlines()):
+        if line.startswith("\t") and sentences:  # an item of a list
+            sentences[-1] += f"{'' if sentences[-1].endswith(':') else ','} {line.strip()}"
+        elif line.strip() and not line.strip().startswith(noise):
+            sentences.append(line.strip())
+    return "; ".join(sentence.rstrip(".") for sentence in sentences) or type(error).__name__
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+    except NameError:  # annotations that exist for type checkers only
+        return {}
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    try:
+        # A configuration is what JSON is: lists stand for tuples, integers for floats, nothing else is converted.
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{key}: {error.errors()[0]['msg'].lower()}, not {value!r}") from error

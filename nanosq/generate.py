@@ -1,0 +1,82 @@
+"""Text written by a model. `python -m nanosq.generate CHECKPOINT` does it for a saved one."""
+
+import argparse
+from typing import Any
+
+import torch
+
+from nanosq import checkpoint
+from nanosq.data import tokenizers
+from nanosq.data.tokenizers import Tokenizer
+from nanosq.model import GPT
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    tokenizer: Tokenizer,
+    *,
+    prompt: str = "",
+    count: int = 1,
+    length: int = 256,
+    temperature: float = 0.8,
+    seed: int = 0,
+) -> list[str]:
+    """Sample `count` texts that begin with `prompt`, each up to its end-of-text token or `length` tokens.
+
+    A temperature of 0 takes the most probable token every time.
+    """
+    device = model.head_weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    start = [tokenizer.end_of_text, *tokenizer.encode([prompt])[0].tolist()]
+    tokens_BT = torch.tensor(start, device=device).repeat(count, 1)
+    ended_B = torch.zeros(count, dtype=torch.bool, device=device)
+    training = model.training
+    model.eval()
+    for _ in range(length):
+        hidden_BTD = model(tokens_BT[:, -model.block_size :])
+        logits_BV = (hidden_BTD[:, -1] @ model.head_weight.T).float()
+        if temperature == 0:
+            next_B = logits_BV.argmax(dim=-1)
+        else:
+            next_B = torch.multinomial((logits_BV / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]
+        ended_B |= next_B == tokenizer.end_of_text
+        if ended_B.all():
+            break
+        tokens_BT = torch.cat([tokens_BT, next_B.masked_fill(ended_B, tokenizer.end_of_text)[:, None]], dim=1)
+    model.train(training)
+    texts = (row[1:] for row in tokens_BT.tolist())
+    return [tokenizer.decode(_until(row, tokenizer.end_of_text)) for row in texts]
+
+
+def load(path: str) -> tuple[GPT, Tokenizer]:
+    """The model and the tokenizer of a checkpoint."""
+    state = checkpoint.load(path)
+    tokenizer = tokenizers.load(state["tokenizer"])
+    model = GPT(tokenizer.vocab_size, **state["architecture"])
+    model.load_state_dict(state["model"])
+    return model, tokenizer
+
+
+def _until(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m nanosq.generate", description=__doc__)
+    parser.add_argument("checkpoint", help="best.pt of a run, from its MLflow artifacts or from checkpoints/")
+    parser.add_argument("--prompt", default="")
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--length", type=int, default=256, help="tokens at most")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--seed", type=int, default=0)
+    options: dict[str, Any] = vars(parser.parse_args(arguments))
+    try:
+        model, tokenizer = load(options.pop("checkpoint"))
+    except ValueError as error:
+        parser.error(str(error))
+    print("\n\n---\n\n".join(generate(model, tokenizer, **options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Configuration: every file in conf composes and fits its target; what is wrong is said in one line."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from nanosq import config
+
+CONF = Path(__file__).parents[1] / "conf"
+COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking")
+RUNTIME = {"schedule": {"max_steps": 10, "warmup": 1, "min_lr_factor": 0.1}}
+OPTIONS = [(group, path.stem) for group in (*COMPONENTS, "data") for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+config.register()
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_component_fits_its_target(group: str, option: str) -> None:
+    cfg = composed(f"{group}={option}", *(["data.source.train=x.txt"] if option == "text" else []))
+    nodes = [cfg.data.source, cfg.data.tokenizer] if group == "data" else [cfg[group]]
+    for node in nodes:
+        config.check_component(node, **RUNTIME.get(group, {}))
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_composes(option: str) -> None:
+    cfg = composed(f"experiment={option}")
+    config.settings(cfg.train)
+    for group in COMPONENTS:
+        config.check_component(cfg[group], **RUNTIME.get(group, {}))
+
+
+def component(**arguments: object) -> DictConfig:
+    return OmegaConf.create({"loss": {"_target_": "nanosq.losses.squentropy", "_partial_": True, **arguments}}).loss
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"wieght": 1.0}, "loss.wieght: losses.squentropy has no argument 'wieght'; did you mean 'weight'?"),
+        ({"alpha": 1.0}, "loss.alpha: losses.squentropy has no argument 'alpha'; it has"),
+        ({"weight": "much"}, "loss.weight: input should be a valid number, not 'much'"),
+        ({"weight": True}, "loss.weight: input should be a valid number, not True"),
+        ({"weight": "???"}, "loss.weight is missing"),
+        ({"_target_": "nanosq.losses.squentropi"}, "loss._target_: cannot import 'nanosq.losses.squentropi'"),
+    ],
+)
+def test_a_component_that_does_not_fit(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^loss") as caught:
+        config.build(component(**arguments))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_argument_is_named() -> None:
+    node = OmegaConf.create({"model": {"_target_": "nanosq.model.GPT", "block_size": 8, "n_layer": 1, "n_head": 1}})
+    with pytest.raises(ValueError, match=r"model\.n_embd is missing"):
+        config.build(node.model, 11)
+
+
+def test_build_passes_what_the_program_adds() -> None:
+    import torch
+
+    loss = config.build(component(weight=2))
+    assert loss(torch.zeros(1, 4), torch.tensor([0])).item() == pytest.approx(torch.tensor(4.0).log().item())
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.max_steps=0", "train.batch_size=-1", "train.clip_norm=0", "train.warmup=1.5", "train.min_lr_factor=2"],
+)
+def test_numbers_that_make_no_sense(override: str) -> None:
+    with pytest.raises(ValueError, match=override.split("=")[0].replace(".", r"\.")):
+        config.settings(composed(override).train)
+
+
+def test_warmup_is_steps_or_a_fraction() -> None:
+    assert config.settings(composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
+    assert config.settings(composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
+
+
+def test_hash_knows_what_matters() -> None:
+    base = config.config_hash(composed())
+    for override in ("device=cpu", "tracking=none", "cache_dir=elsewhere", "checkpoint_dir=x", "samples.count=9"):
+        assert config.config_hash(composed(override)) == base, override
+    for override in ("seed=2", "optimizer.lr=1e-5", "model.n_layer=3", "loss=squentropy", "train.max_steps=7"):
+        assert config.config_hash(composed(override)) != base, override
+
+
+def test_flatten() -> None:
+    flat = config.flatten(composed("loss=squentropy"))
+    assert flat["loss.weight"] == 1.0
+    assert flat["optimizer.betas"] == [0.9, 0.95]
+    assert not any(isinstance(value, dict) for value in flat.values())

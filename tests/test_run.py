@@ -1,0 +1,171 @@
+"""The real command line, in subprocesses, as a user types it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *["data.source.n_train=150", "data.source.n_val=10", "data.source.n_test=10"],
+    *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64"],
+    *["train.max_steps=6", "train.batch_size=4", "train.eval_every=3", "samples.length=8", "device=cpu"],
+]
+# Models this small gain nothing from a second thread, and lose much to it where the machine is busy.
+ENVIRONMENT = {"NANOSQ_CACHE": "cache", "OMP_NUM_THREADS": "1"}
+
+
+def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """`python run.py ...` started in another folder, so that all it writes is seen there."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
+        env={**environment, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=300,
+    )
+
+
+def runs(folder: Path) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return client.search_runs([client.get_experiment_by_name("nanosq").experiment_id])
+
+
+def printed_perplexity(result: subprocess.CompletedProcess[str]) -> float:
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("validation perplexity"))
+    return float(line.split()[-1])
+
+
+def test_one_run(tmp_path: Path) -> None:
+    result = command("loss=squentropy", *SMALL, cwd=tmp_path, check=True)
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert printed_perplexity(result) == pytest.approx(run.data.metrics["val/perplexity"], abs=1e-4)
+    for split in ("val", "test"):
+        names = ["loss", "nll", "perplexity", "bits_per_byte", "accuracy", "ece", "floor_nll", "excess_nll"]
+        assert {key for key in run.data.metrics if key.startswith(f"{split}/")} == {f"{split}/{name}" for name in names}
+        assert run.data.metrics[f"{split}/excess_nll"] > 0
+    assert run.data.metrics["val/loss"] > run.data.metrics["val/nll"]
+    assert run.data.metrics["best/val_perplexity"] <= run.data.metrics["val/perplexity"]
+    assert {"train/loss", "train/nll", "train/grad_norm", "train/lr", "train/tokens_per_second"} <= {*run.data.metrics}
+    assert run.data.params["loss.weight"] == "1.0"
+    assert run.data.tags["config_hash"]
+    assert run.data.tags["diverged"] == "false"
+
+    files = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert {path.name for path in files.iterdir()} == {"config.yaml", "curves.csv", "samples.txt", "checkpoint"}
+    assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "cache",
+        "checkpoints",
+        "mlflow.db",
+        "mlflow.db.lock",
+        "mlruns",
+    }
+
+    sample = [sys.executable, "-m", "nanosq.generate", str(files / "checkpoint/best.pt"), "--prompt", "Once upon"]
+    text = subprocess.run(sample, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert text.startswith("Once upon")
+
+
+def test_same_seed_same_result_and_tracking_none(tmp_path: Path) -> None:
+    results = [command("tracking=none", f"seed={seed}", *SMALL, cwd=tmp_path, check=True) for seed in (1, 1, 2)]
+    first, again, other = map(printed_perplexity, results)
+    assert first == again != other
+    assert not (tmp_path / "mlflow.db").exists()
+    assert len(list((tmp_path / "checkpoints").glob("*/best.pt"))) == 2
+
+
+def test_resume_ends_where_an_uninterrupted_run_ends(tmp_path: Path) -> None:
+    settings = [*SMALL, "tracking=none", "model.dropout=0.1", "train.checkpoint_every=4", "train.log_every=1"]
+    whole = command(*settings, cwd=tmp_path, check=True)
+    (best,) = (tmp_path / "checkpoints").glob("*/best.pt")
+    expected = torch.load(best, weights_only=True)["model"]
+
+    # The plug is pulled after step 4, whose checkpoint is written.
+    script = """
+import runpy, os, sys
+from nanosq import checkpoint
+save = checkpoint.save
+def pulled(path, state):
+    save(path, state)
+    if path.name == "last.pt":
+        os._exit(9)
+checkpoint.save = pulled
+sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    arguments = [str(ROOT / "run.py"), *settings, "checkpoint_dir=killed"]
+    killed = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT},
+        check=False,
+    )
+    assert killed.returncode == 9
+    (last,) = (tmp_path / "killed").glob("*/last.pt")
+    resumed = command(*settings, f"resume={last}", "checkpoint_dir=resumed", cwd=tmp_path, check=True)
+    assert printed_perplexity(resumed) == printed_perplexity(whole)
+    (best,) = (tmp_path / "resumed").glob("*/best.pt")
+    for name, weight in torch.load(best, weights_only=True)["model"].items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_divergence_is_a_value(tmp_path: Path) -> None:
+    result = command(*SMALL, "optimizer.lr=1e38", "train.clip_norm=null", "precision=fp32", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert printed_perplexity(result) == float("inf")
+    assert "diverged after" in result.stderr
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["diverged"] == "true"
+
+
+BAD_INPUT = {
+    "unknown loss": (["loss=squentropi"], "Could not find 'loss/squentropi'"),
+    "mistyped key": (["train.max_stps=5"], "Did you mean: 'max_steps'?"),
+    "mistyped key of a component": (["loss=squentropy", "+loss.wieght=1"], "did you mean 'weight'?"),
+    "wrong type": (["train.max_steps=many"], "train.max_steps=many"),
+    "wrong type of a component": (["model.n_layer=2.5"], "model.n_layer: input should be a valid integer"),
+    "missing file": (["data=text", "data.source.train=nowhere.txt"], "nowhere.txt"),
+    "no file given": (["data=text"], "data.source.train"),
+    "empty file": (["data=text", "data.source.train=empty.txt"], "empty.txt"),
+    "one-token file": (["data=text", "data.source.train=one.txt"], "data.source"),
+    "corpus shorter than a block": (["data.source.n_train=1", "model.block_size=100000"], "model.block_size"),
+    "n_embd not divisible by n_head": (["model.n_embd=10", "model.n_head=3"], "n_embd=10 is not divisible by n_head=3"),
+    "negative learning rate": (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+    "a checkpoint that is no checkpoint": (["resume=text.txt"], "text.txt is not a checkpoint"),
+    "sweeper without -m": (["hydra/sweeper=grid"], "needs -m"),
+    "unknown setting": (["+sede=3"], "unknown setting 'sede'"),
+    "unknown device": (["device=tpu9"], "device=tpu9"),
+    "unknown kind of window": (["data.window=here"], "data.window"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> None:
+    arguments, message = BAD_INPUT[case]
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "one.txt").write_text("a")
+    (tmp_path / "text.txt").write_text("Once upon a time")
+    before = {*tmp_path.rglob("*")}
+    result = command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    left = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert not [path for path in left if path.suffix not in {".lock"} and "cache" not in path.parts], left
+    if case != "corpus shorter than a block":  # that cache is whole, and of use to a smaller block
+        assert not [path for path in left if path.suffix != ".lock"], left
+        assert result.stderr.count("\n") == 1, result.stderr

@@ -1,0 +1,112 @@
+"""MLflow as its own client reads it back."""
+
+import csv
+import math
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from nanosq import tracking
+from nanosq.tracking import MLflowTracker, NoTracker
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def only_run(uri: str) -> mlflow.entities.Run:
+    (run,) = mlflow.MlflowClient(uri).search_runs(
+        [e.experiment_id for e in mlflow.MlflowClient(uri).search_experiments()]
+    )
+    return run
+
+
+def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
+    tracker = MLflowTracker(experiment="nanosq", uri=uri)
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"weights")
+    with tracker.start("a name", params={"model.n_layer": 4, "resume": None}, tags={"sweep": "s"}):
+        for step in range(1500):
+            tracker.log({"train/loss": 1 / (step + 1), "val/perplexity": math.inf}, step)
+        tracker.tag(diverged="true")
+        tracker.text("Once upon a time", "samples.txt")
+        tracker.keep(weights, "checkpoint")
+    run, client = only_run(uri), mlflow.MlflowClient(uri)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a name"
+    assert run.data.params == {"model.n_layer": "4"}
+    assert run.data.tags["sweep"] == "s"
+    assert run.data.tags["diverged"] == "true"
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")] == [
+        (step, 1 / (step + 1)) for step in range(1500)
+    ]
+    assert "val/perplexity" not in run.data.metrics
+    files = Path(run.info.artifact_uri.removeprefix("file://"))
+    assert (files / "samples.txt").read_text() == "Once upon a time"
+    assert (files / "checkpoint/best.pt").read_bytes() == b"weights"
+    assert not weights.exists()
+    rows = list(csv.DictReader((files / "curves.csv").open()))
+    assert rows[2] == {"step": "2", "metric": "train/loss", "value": str(1 / 3)}
+    assert tracker.link == (
+        f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}?workflowType=machine_learning"
+    )
+
+
+def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def counted(client: mlflow.MlflowClient, run_id: str, **what: list) -> None:
+        calls.extend([1] if what.get("metrics") else [])
+        log_batch(client, run_id, **what)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", counted)
+    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as tracker:
+        for step in range(100):
+            tracker.log({"train/loss": 1.0}, step)
+        assert calls == []
+        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
+        tracker.log({"train/loss": 1.0}, 100)
+        assert calls == [1]  # an open chart follows a run that lasts
+        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 1e9)
+        tracker.log({"train/loss": 1.0}, 101)
+        assert calls == [1]
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
+def test_how_a_run_ends(uri: str, error: type[BaseException], status: str) -> None:
+    tracker = MLflowTracker(experiment="nanosq", uri=uri)
+
+    def run() -> None:
+        with tracker.start("r", params={}, tags={}):
+            tracker.log({"train/loss": 1.0}, 3)
+            raise error
+
+    with pytest.raises(error):
+        run()
+    assert only_run(uri).info.status == status
+    assert only_run(uri).data.metrics == {"train/loss": 1.0}
+
+
+def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tracker = MLflowTracker(experiment="nanosq", uri=f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(ValueError, match=r"tracking\.uri") as caught:
+        tracker.start("r", params={}, tags={})
+    assert "\n" not in str(caught.value)
+
+
+def test_no_tracker_leaves_files_alone(tmp_path: Path) -> None:
+    weights = tmp_path / "best.pt"
+    weights.touch()
+    with NoTracker().start("r", params={}, tags={}) as tracker:
+        tracker.log({"train/loss": 1.0}, 1)
+        tracker.keep(weights, "checkpoint")
+    assert weights.exists()
+    assert tracker.link is None

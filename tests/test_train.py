@@ -1,0 +1,152 @@
+"""The training loop on a model small enough to follow."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanosq import losses
+from nanosq.evaluate import Score
+from nanosq.hardware import Hardware
+from nanosq.model import GPT
+from nanosq.optim import cosine, parameter_groups
+from nanosq.train import Progress, train
+
+CPU = Hardware(torch.device("cpu"))
+SCORE = Score(1.0, 1.0, math.e, 1.0, 0.5, 0.1, math.nan, math.nan)
+
+
+def batch(index: int) -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(11, (2, 9), generator=torch.Generator().manual_seed(index))
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def schedule(step: int) -> float:
+    return cosine(step, max_steps=20, warmup=3, min_lr_factor=0.1)
+
+
+class Run:
+    """A training run that keeps everything the loop tells it."""
+
+    def __init__(self, *, seed: int = 0, dropout: float = 0.0) -> None:
+        torch.manual_seed(seed)
+        self.model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=dropout)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model.parameters()), lr=0.01, weight_decay=0.1)
+        self.progress = Progress()
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[tuple[str, int]] = []
+        self.perplexities = [math.e]
+
+    def evaluate(self) -> Score:
+        last = len(self.perplexities) == 1
+        return replace(SCORE, perplexity=self.perplexities[0] if last else self.perplexities.pop(0))
+
+    def train(self, *, loss: Callable = losses.cross_entropy, batch: Callable = batch, **settings) -> Score | None:
+        defaults = {"max_steps": 20, "accumulate": 1, "clip_norm": 1.0, "log_every": 5, "eval_every": 10}
+        return train(
+            self.model,
+            loss,
+            self.optimizer,
+            schedule=schedule,
+            batch=batch,
+            evaluate=self.evaluate,
+            log=lambda metrics, step: self.logged.append((step, dict(metrics))),
+            save=lambda name: self.saved.append((name, self.progress.step)),
+            progress=self.progress,
+            hardware=CPU,
+            **{**defaults, "checkpoint_every": None, **settings},
+        )
+
+    def weights(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self.model.parameters()]
+
+
+def test_against_a_plain_loop() -> None:
+    """Full logits, torch's own cross-entropy, no accumulation, the learning rate set by hand."""
+    run, plain = Run(), Run()
+    run.train(max_steps=12)
+    for step in range(12):
+        for group in plain.optimizer.param_groups:
+            group["lr"] = 0.01 * schedule(step)
+        tokens_BT, targets_BT = batch(step)
+        logits = plain.model(tokens_BT) @ plain.model.head_weight.T
+        F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(plain.model.parameters(), 1.0)
+        plain.optimizer.step()
+        plain.optimizer.zero_grad()
+    torch.testing.assert_close(run.weights(), plain.weights(), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_micro_batches_are_one_batch() -> None:
+    def both(index: int) -> tuple[Tensor, Tensor]:
+        first, second = batch(2 * index), batch(2 * index + 1)
+        return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
+
+    accumulated, whole = Run(), Run()
+    accumulated.train(accumulate=2, max_steps=6)
+    whole.train(batch=both, max_steps=6)
+    torch.testing.assert_close(accumulated.weights(), whole.weights(), rtol=1e-4, atol=1e-6)
+    assert accumulated.logged[0][1]["train/nll"] == pytest.approx(whole.logged[0][1]["train/nll"], rel=1e-5)
+
+
+def test_what_is_logged_evaluated_and_saved() -> None:
+    run = Run()
+    run.perplexities = [3.0, 2.0, 2.5]
+    score = run.train(loss=losses.squentropy, max_steps=23, checkpoint_every=4)
+    assert [step for step, metrics in run.logged if "train/loss" in metrics] == [5, 10, 15, 20, 23]
+    assert [step for step, metrics in run.logged if "val/nll" in metrics] == [10, 20, 23]
+    assert [m["best/val_perplexity"] for _, m in run.logged if "val/nll" in m] == [3.0, 2.0, 2.0]
+    assert run.saved == [("last", 4), ("last", 8), ("best", 10), ("last", 12), ("last", 16), ("best", 20), ("last", 20)]
+    assert score is not None
+    assert score.perplexity == 2.5
+    step, metrics = run.logged[0]
+    assert metrics["train/lr"] == pytest.approx(0.01 * schedule(step - 1))
+    assert metrics["train/loss"] > metrics["train/nll"] > 0
+    assert metrics["train/tokens_per_second"] > 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_touches_the_weights() -> None:
+    def explodes(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        losses_N = losses.cross_entropy(logits_NV, targets_N)
+        return losses_N * math.nan if run.progress.step == 7 else losses_N
+
+    run, sound = Run(), Run()
+    assert run.train(loss=explodes) is None
+    assert run.progress.diverged
+    assert run.progress.step == 7
+    sound.train(max_steps=7)
+    torch.testing.assert_close(run.weights(), sound.weights(), rtol=0, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run() -> None:
+    run = Run()
+    assert run.train(loss=lambda logits, targets: (logits - logits.detach()).abs().sqrt().sum(-1)) is None
+    assert run.progress.diverged
+    assert run.progress.step == 0
+
+
+def test_an_infinite_perplexity_is_divergence() -> None:
+    run = Run()
+    run.perplexities = [math.inf]
+    assert run.train() is None
+    assert run.progress.diverged
+    assert run.saved == []
+
+
+def test_clipping_bounds_the_step() -> None:
+    free, clipped = Run(), Run()
+    for run in (free, clipped):
+        run.optimizer = torch.optim.SGD(parameter_groups(run.model.parameters()), lr=1.0)
+    before = free.weights()
+    free.train(max_steps=1, clip_norm=None)
+    clipped.train(max_steps=1, clip_norm=1e-3)
+    moved = [
+        math.sqrt(sum((a - b).square().sum().item() for a, b in zip(before, run.weights(), strict=True)))
+        for run in (free, clipped)
+    ]
+    assert moved[1] == pytest.approx(1e-3 * schedule(0), rel=1e-3)
+    assert moved[0] == pytest.approx(free.logged[0][1]["train/grad_norm"] * schedule(0), rel=1e-3)
