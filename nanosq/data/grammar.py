@@ -1,0 +1,236 @@
+"""The parts of a compiled grammar: each samples text, parses it with exact probabilities, and checks itself."""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NoReturn
+
+
+@dataclass(eq=False, slots=True)
+class Alternative:
+    """One way to expand a rule; where the rule is drawn from, a value, with its attributes in `forms`."""
+
+    weight: float
+    nodes: list[Node]
+    forms: dict[str, str] = field(default_factory=dict)
+
+    def advance(self, text: str, states: States) -> States:
+        for node in self.nodes:
+            if not states:
+                break
+            states = node.advance(text, states)
+        return states
+
+
+NOTHING = Alternative(1, [])  # the value of a variable that is not bound yet
+
+
+class Table:
+    """Alternatives with their normalised probabilities."""
+
+    def __init__(self, alternatives: Iterable[Alternative]) -> None:
+        self.alternatives = list(alternatives)
+        self.cumulative = list(accumulate(alternative.weight for alternative in self.alternatives))
+        self.log_probabilities = [math.log(each.weight / self.cumulative[-1]) for each in self.alternatives]
+
+    def __iter__(self) -> Iterator[tuple[Alternative, float]]:
+        return zip(self.alternatives, self.log_probabilities, strict=True)
+
+    def pick(self, rng: random.Random) -> tuple[Alternative, float]:
+        # Up to the last boundary only: rounding may bring the product up to that one.
+        index = bisect(self.cumulative, rng.random() * self.cumulative[-1], 0, len(self.cumulative) - 1)
+        return self.alternatives[index], self.log_probabilities[index]
+
+
+# Each kind of node has three methods. `sample` writes its text, binds what it draws, and returns the log-probability
+# of its choices. `advance` returns the states behind it, for every way in which the text goes on with it. `check`
+# refuses a variable that may lack the value or attribute asked for, and returns the values variables may have after it.
+
+
+@dataclass(eq=False, slots=True)
+class Literal:
+    """Text that stands in the template."""
+
+    text: str
+
+    def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
+        written.append(self.text)
+        return 0.0
+
+    def advance(self, text: str, states: States) -> States:
+        end = len(self.text)
+        return {(at + end, values): total for (at, values), total in states.items() if text.startswith(self.text, at)}
+
+    def check(self, bindings: Bindings) -> Bindings:
+        return bindings
+
+
+@dataclass(eq=False, slots=True)
+class Choice:
+    """One of the alternatives of a rule, or of a bracket in a template of that rule."""
+
+    rule: str
+    inline: bool = False
+    table: Table = field(init=False)  # set later: a rule may refer to one that stands further down
+    checking: bool = False
+
+    def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
+        alternative, log_probability = self.table.pick(rng)
+        for node in alternative.nodes:
+            log_probability += node.sample(rng, environment, written)
+        return log_probability
+
+    def advance(self, text: str, states: States) -> States:
+        reached: States = {}
+        for alternative, log_probability in self.table:
+            for state, total in alternative.advance(text, states).items():
+                _add(reached, state, total + log_probability)
+        return reached
+
+    def check(self, bindings: Bindings) -> Bindings:
+        if self.checking:
+            refuse(self.rule, "refers to itself")
+        self.checking = True
+        ends = []
+        for alternative in self.table.alternatives:
+            end = bindings
+            for node in alternative.nodes:
+                end = node.check(end)
+            ends.append(end)
+        self.checking = False
+        return _common(ends)
+
+
+@dataclass(eq=False, slots=True)
+class Variable:
+    """The value of a variable, or an attribute of it."""
+
+    rule: str
+    token: str
+    variable: str
+    slot: int
+    form: str
+
+    def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
+        written.append(environment[self.slot].forms[self.form])
+        return 0.0
+
+    def advance(self, text: str, states: States) -> States:
+        reached: States = {}
+        for (at, values), total in states.items():
+            form = values[self.slot].forms[self.form]
+            if text.startswith(form, at):
+                _add(reached, (at + len(form), values), total)
+        return reached
+
+    def check(self, bindings: Bindings) -> Bindings:
+        for value in _values(self, self.variable, bindings):
+            if self.form not in value.forms:
+                refuse(self.rule, f"{self.token}: {value.forms['text']!r} has no such attribute")
+        return bindings
+
+
+@dataclass(eq=False, slots=True)
+class Draw(Variable):
+    """A value drawn from a rule, other than those of some variables, bound to a variable and written."""
+
+    choice: Choice
+    others: dict[str, int]
+    tables: dict[tuple[str, ...], Table] = field(default_factory=dict)
+
+    def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
+        drawn, log_probability = self._table(environment).pick(rng)
+        environment[self.slot] = drawn
+        written.append(drawn.forms[self.form])
+        return log_probability
+
+    def advance(self, text: str, states: States) -> States:
+        reached: States = {}
+        for (at, values), total in states.items():
+            for drawn, log_probability in self._table(values):
+                form = drawn.forms[self.form]
+                if text.startswith(form, at):
+                    bound = (*values[: self.slot], drawn, *values[self.slot + 1 :])
+                    _add(reached, (at + len(form), bound), total + log_probability)
+        return reached
+
+    def check(self, bindings: Bindings) -> Bindings:
+        for other in self.others:
+            _values(self, other, bindings)
+        values = self.choice.table.alternatives
+        if not all(isinstance(node, Literal) for value in values for node in value.nodes):
+            refuse(self.rule, f"{self.token}: only a rule of plain texts can be drawn from")
+        if len({value.forms["text"] for value in values}) <= len(self.others):
+            refuse(self.rule, f"{self.token}: nothing may be left to draw")
+        return {**bindings, self.variable: frozenset(values)}
+
+    def _table(self, values: Sequence[Alternative]) -> Table:
+        taken = tuple(values[slot].forms["text"] for slot in self.others.values())
+        if taken not in self.tables:
+            left = (value for value in self.choice.table.alternatives if value.forms["text"] not in taken)
+            self.tables[taken] = Table(left)
+        return self.tables[taken]
+
+
+@dataclass(eq=False, slots=True)
+class Dispatch:
+    """The rule that belongs to the value of a variable."""
+
+    rule: str
+    token: str
+    variable: str
+    slot: int
+    choices: dict[str, Choice]
+
+    def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
+        return self.choices[environment[self.slot].forms["text"]].sample(rng, environment, written)
+
+    def advance(self, text: str, states: States) -> States:
+        reached: States = {}
+        for (at, values), before in states.items():
+            choice = self.choices[values[self.slot].forms["text"]]
+            for state, total in choice.advance(text, {(at, values): before}).items():
+                _add(reached, state, total)
+        return reached
+
+    def check(self, bindings: Bindings) -> Bindings:
+        ends = []
+        for value in _values(self, self.variable, bindings):
+            if value.forms["text"] not in self.choices:
+                refuse(self.rule, f"{self.token}: no rule is named after the value {value.forms['text']!r}")
+            ends.append(self.choices[value.forms["text"]].check(bindings))
+        return _common(ends)
+
+
+Node = Literal | Choice | Variable | Draw | Dispatch
+States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of the variables): log-probability
+Bindings = Mapping[str, frozenset[Alternative]]  # a variable that is bound for sure: the values it may have
+
+
+def _values(node: Variable | Dispatch, variable: str, bindings: Bindings) -> frozenset[Alternative]:
+    if variable not in bindings:
+        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is sure to be bound here")
+    return bindings[variable]
+
+
+def _common(ends: Sequence[Bindings]) -> Bindings:
+    certain = set.intersection(*(set(end) for end in ends))
+    return {variable: frozenset[Alternative]().union(*(end[variable] for end in ends)) for variable in certain}
+
+
+def _add(totals: States, state: tuple[int, tuple[Alternative, ...]], total: float) -> None:
+    totals[state] = log_add(totals[state], total) if state in totals else total
+
+
+def log_add(a: float, b: float) -> float:
+    low, high = sorted((a, b))
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+def refuse(rule: str, problem: str) -> NoReturn:
+    raise ValueError(f"rule {rule!r}: {problem}")
