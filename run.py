@@ -79,7 +79,7 @@ def check(cfg: DictConfig) -> None:
     with component("model"), torch.device("meta"):
         config.build(cfg.model, vocab_size)
     with component("optimizer"):
-        config.build(cfg.optimizer)(optim.parameter_groups(torch.nn.Linear(1, 1).parameters()))
+        config.build(cfg.optimizer)(optim.parameter_groups(torch.nn.Linear(1, 1)))
     with component("schedule"):
         build_schedule(cfg, settings)(0)
     with component("loss"):
@@ -130,7 +130,7 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         torch.manual_seed(cfg.seed)
         model = config.build(cfg.model, corpus.tokenizer.vocab_size).to(hardware.device)
         loss = config.build(cfg.loss)
-        optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model.parameters()))
+        optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
         if cfg.resume is not None:
             progress = Progress(**checkpoint.restore(cfg.resume, model, optimizer)["progress"])
         tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}

@@ -4,16 +4,62 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """Two groups, so that weight decay touches matrices and embeddings but neither biases nor norms."""
-    trained = [p for p in parameters if p.requires_grad]
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by kind: "matrix" (hidden layers), "embedding", and "vector" (biases, norms), which never decay."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    trained = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in trained if p.dim() >= 2]},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"kind": "matrix", "params": [p for p in trained if p.dim() >= 2 and id(p) not in embeddings]},
+        {"kind": "embedding", "params": [p for p in trained if id(p) in embeddings]},
+        {"kind": "vector", "params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]
+
+
+class Muon(Optimizer):
+    """Muon on the matrices of the hidden layers, AdamW on everything else, with one learning rate for both.
+
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; updates scaled to the size of AdamW's as in
+    Liu et al. 2025, arXiv 2502.16982. Takes the groups of `parameter_groups`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.1,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        matrices, others = self._split()
+        self._parts = (
+            torch.optim.Muon(matrices, lr=lr, momentum=momentum, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=lr, betas=betas, fused=True),
+        )
+        self._share()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self._parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _split(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        matrices = [group for group in self.param_groups if group["kind"] == "matrix"]
+        return matrices, [group for group in self.param_groups if group["kind"] != "matrix"]
+
+    def _share(self) -> None:
+        """Groups and state are this optimizer's, so that schedules and checkpoints see one optimizer."""
+        for part, groups in zip(self._parts, self._split(), strict=True):
+            part.param_groups, part.state = groups, self.state
 
 
 def cosine(step: int, *, max_steps: int, warmup: int, min_lr_factor: float) -> float:

@@ -15,7 +15,7 @@ from nanosq.optim import parameter_groups
 def trained(seed: int, n_embd: int = 8) -> tuple[GPT, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=n_embd)
-    optimizer = torch.optim.AdamW(parameter_groups(model.parameters()), lr=0.1)
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1)
     model(torch.randint(11, (2, 8))).square().sum().backward()
     optimizer.step()
     return model, optimizer

@@ -1,10 +1,11 @@
+import copy
 import math
 
 import pytest
 import torch
 
 from nanosq.model import GPT
-from nanosq.optim import cosine, cosine_from_zero, parameter_groups
+from nanosq.optim import Muon, cosine, cosine_from_zero, parameter_groups
 
 
 def nanogpt_lr(it: int, *, old: bool, warmup: int, decay: int, lr: float, min_lr: float) -> float:
@@ -37,10 +38,59 @@ def test_no_warmup() -> None:
 def test_weight_decay_touches_matrices_only() -> None:
     model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=8, bias=True)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(parameter_groups(model.parameters()), lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1, weight_decay=0.5)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     for name, parameter in model.named_parameters():
         factor = 0.95 if parameter.dim() == 2 else 1.0
         torch.testing.assert_close(parameter, factor * before[name])
+
+
+def gradients(model: GPT, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def small_model() -> GPT:
+    torch.manual_seed(0)
+    return GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=8, bias=True)
+
+
+def test_muon_is_torchs_muon_on_hidden_matrices_and_torchs_adamw_on_the_rest() -> None:
+    ours, theirs = small_model(), small_model()
+    optimizer = Muon(parameter_groups(ours), lr=0.01, momentum=0.9, betas=(0.8, 0.9), weight_decay=0.3)
+    hidden = [p for name, p in theirs.named_parameters() if p.dim() == 2 and "embedding" not in name]
+    embeddings = [p for name, p in theirs.named_parameters() if "embedding" in name]
+    vectors = [p for p in theirs.parameters() if p.dim() == 1]
+    references = (
+        torch.optim.Muon(hidden, lr=0.01, momentum=0.9, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(embeddings, lr=0.01, betas=(0.8, 0.9), weight_decay=0.3),
+        torch.optim.AdamW(vectors, lr=0.01, betas=(0.8, 0.9), weight_decay=0.0),
+    )
+    assert sum(map(len, (hidden, embeddings, vectors))) == len(list(theirs.parameters()))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for step in range(3):
+        gradients(ours, step)
+        gradients(theirs, step)
+        optimizer.step()
+        for reference in references:
+            reference.param_groups[0]["lr"] = 0.01 * 0.5**step
+            reference.step()
+        schedule.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
+
+
+def test_muon_goes_on_from_its_state() -> None:
+    models = small_model(), small_model()
+    optimizers = [Muon(parameter_groups(model), lr=0.01) for model in models]
+    for optimizer, model in zip(optimizers, models, strict=True):
+        gradients(model, 0)
+        optimizer.step()
+    optimizers[1] = Muon(parameter_groups(models[1]), lr=0.5)
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))  # else both share their buffers
+    for optimizer, model in zip(optimizers, models, strict=True):
+        gradients(model, 1)
+        optimizer.step()
+    torch.testing.assert_close(list(models[1].parameters()), list(models[0].parameters()), rtol=0, atol=0)

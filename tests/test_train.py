@@ -35,7 +35,7 @@ class Run:
     def __init__(self, *, seed: int = 0, dropout: float = 0.0) -> None:
         torch.manual_seed(seed)
         self.model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=dropout)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model.parameters()), lr=0.01, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model), lr=0.01, weight_decay=0.1)
         self.progress = Progress()
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.saved: list[tuple[str, int]] = []
@@ -140,7 +140,7 @@ def test_an_infinite_perplexity_is_divergence() -> None:
 def test_clipping_bounds_the_step() -> None:
     free, clipped = Run(), Run()
     for run in (free, clipped):
-        run.optimizer = torch.optim.SGD(parameter_groups(run.model.parameters()), lr=1.0)
+        run.optimizer = torch.optim.SGD(parameter_groups(run.model), lr=1.0)
     before = free.weights()
     free.train(max_steps=1, clip_norm=None)
     clipped.train(max_steps=1, clip_norm=1e-3)
