@@ -37,8 +37,8 @@ def stories(
     split: str,
     *,
     n_train: int = 12_000,
-    n_val: int = 500,
-    n_test: int = 500,
+    n_val: int = 250,
+    n_test: int = 250,
     seed: int = 0,
     grammar: str = str(Path(__file__).with_name("stories.yaml")),
 ) -> Iterator[Document]:
