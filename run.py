@@ -8,10 +8,11 @@ python run.py --help                              every setting
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,9 +134,14 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
         if cfg.resume is not None:
             progress = Progress(**checkpoint.restore(cfg.resume, model, optimizer)["progress"])
+            if progress.step >= settings.max_steps:
+                raise ValueError(f"{cfg.resume} is at step {progress.step} already: raise train.max_steps")
         tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}
         tracker = config.build(cfg.tracking).start(run_name(), params=config.flatten(cfg), tags=tags)
     checkpoints = Path(cfg.checkpoint_dir) / config.config_hash(cfg)
+    if cfg.resume is None:
+        (checkpoints / "best.pt").unlink(missing_ok=True)  # of an earlier run of this configuration, cut short
+    config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
         return batches.random_windows(
@@ -162,14 +168,14 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         state = {
             "architecture": config.arguments(cfg.model),
             "tokenizer": corpus.tokenizer.state(),
-            "config": OmegaConf.to_yaml(cfg, resolve=True),
+            "config": config_yaml,
             "progress": asdict(progress),
         }
         state |= checkpoint.snapshot(model, optimizer) if name == "last" else {"model": model.state_dict()}
         checkpoint.save(checkpoints / f"{name}.pt", state)
 
     with tracker, Console(settings.max_steps, first_step=progress.step) as console:
-        tracker.text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+        tracker.text(config_yaml, "config.yaml")
         console.say(
             f"{run_name()}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
             f"vocabulary {corpus.tokenizer.vocab_size}, {len(corpus.train.tokens):,} training tokens, {hardware}"
@@ -204,6 +210,8 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         if (checkpoints / "best.pt").exists():
             tracker.keep(checkpoints / "best.pt", "checkpoint")
         (checkpoints / "last.pt").unlink(missing_ok=True)
+        with suppress(OSError):
+            os.removedirs(checkpoints)  # where nothing is left in it
 
     perplexity = math.inf if val is None else val.perplexity
     print(f"validation perplexity {perplexity:.4f}")
@@ -233,8 +241,9 @@ def trial() -> dict[str, str]:
 
 def run_name() -> str:
     choices = HydraConfig.get().runtime.choices
+    model = choices.get("experiment") or choices["model"]
     number = f" #{trial()['trial']}" if trial() else ""
-    return f"{choices['loss']} {choices['model']} {choices['data']}{number}"
+    return f"{choices['loss']} {model} {choices['data']}{number}"
 
 
 if __name__ == "__main__":

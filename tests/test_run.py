@@ -1,6 +1,7 @@
 """The real command line, in subprocesses, as a user types it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,13 +63,7 @@ def test_one_run(tmp_path: Path) -> None:
     files = Path(run.info.artifact_uri.removeprefix("file://"))
     assert {path.name for path in files.iterdir()} == {"config.yaml", "curves.csv", "samples.txt", "checkpoint"}
     assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
-    assert {path.name for path in tmp_path.iterdir()} <= {
-        "cache",
-        "checkpoints",
-        "mlflow.db",
-        "mlflow.db.lock",
-        "mlruns",
-    }
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "mlflow.db", "mlflow.db.lock", "mlruns"}
 
     sample = [sys.executable, "-m", "nanosq.generate", str(files / "checkpoint/best.pt"), "--prompt", "Once upon"]
     text = subprocess.run(sample, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -112,8 +107,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     )
     assert killed.returncode == 9
     (last,) = (tmp_path / "killed").glob("*/last.pt")
+    kept = shutil.copy(last, tmp_path / "kept.pt")
     resumed = command(*settings, f"resume={last}", "checkpoint_dir=resumed", cwd=tmp_path, check=True)
     assert printed_perplexity(resumed) == printed_perplexity(whole)
+    assert "raise train.max_steps" in command(*settings, f"resume={kept}", "train.max_steps=4", cwd=tmp_path).stderr
     (best,) = (tmp_path / "resumed").glob("*/best.pt")
     for name, weight in torch.load(best, weights_only=True)["model"].items():
         assert torch.equal(weight, expected[name]), name
