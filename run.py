@@ -8,7 +8,6 @@ python run.py --help                              every setting
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from nanosq import config
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nanosq.console import Console
     from nanosq.data.corpus import Corpus, Split
     from nanosq.evaluate import Score
     from nanosq.hardware import Hardware
@@ -84,7 +84,9 @@ def check(cfg: DictConfig) -> None:
     with component("schedule"):
         build_schedule(cfg, settings)(0)
     with component("loss"):
-        config.build(cfg.loss)(torch.zeros(2, vocab_size), torch.tensor([0, 1]))
+        losses_N = config.build(cfg.loss)(torch.zeros(2, vocab_size), torch.tensor([0, 1]))
+        if losses_N.shape != (2,):
+            raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
     if cfg.data.window not in WINDOW_STARTS:
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(WINDOW_STARTS)}")
     for node in (cfg.data.source, cfg.data.tokenizer, cfg.tracking):
@@ -98,7 +100,7 @@ def component(group: str) -> Iterator[None]:
     """Name the group where a component's own complaint does not."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         if str(error).startswith(group):
             raise
         raise ValueError(f"{group}: {error}") from error
@@ -132,15 +134,23 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         model = config.build(cfg.model, corpus.tokenizer.vocab_size).to(hardware.device)
         loss = config.build(cfg.loss)
         optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
-        if cfg.resume is not None:
-            progress = Progress(**checkpoint.restore(cfg.resume, model, optimizer)["progress"])
+        checkpoints = Path(cfg.checkpoint_dir) / config.config_hash(cfg)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        if cfg.resume is None:
+            (checkpoints / "best.pt").unlink(missing_ok=True)  # of an earlier run of this configuration, cut short
+        else:
+            state = checkpoint.load(cfg.resume)
+            config.check_resumable(cfg, state["config"])
+            if state["tokenizer"] != corpus.tokenizer.state():
+                raise ValueError(f"{cfg.resume} was trained on another text: its vocabulary is not that of data")
+            checkpoint.restore(state, model, optimizer)
+            progress = Progress(**state["progress"])
             if progress.step >= settings.max_steps:
                 raise ValueError(f"{cfg.resume} is at step {progress.step} already: raise train.max_steps")
+            if not (checkpoints / "best.pt").exists():  # train.max_steps was raised, which makes it another run
+                progress.best_perplexity = math.inf
         tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}
         tracker = config.build(cfg.tracking).start(run_name(), params=config.flatten(cfg), tags=tags)
-    checkpoints = Path(cfg.checkpoint_dir) / config.config_hash(cfg)
-    if cfg.resume is None:
-        (checkpoints / "best.pt").unlink(missing_ok=True)  # of an earlier run of this configuration, cut short
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -180,24 +190,25 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
             f"{run_name()}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
             f"vocabulary {corpus.tokenizer.vocab_size}, {len(corpus.train.tokens):,} training tokens, {hardware}"
         )
-        val = train(
-            model,
-            loss,
-            optimizer,
-            schedule=build_schedule(cfg, settings),
-            batch=batch,
-            evaluate=lambda: score(corpus.val),
-            log=log,
-            save=save,
-            progress=progress,
-            max_steps=settings.max_steps,
-            accumulate=settings.accumulate,
-            clip_norm=settings.clip_norm,
-            log_every=settings.log_every,
-            eval_every=settings.eval_every,
-            checkpoint_every=settings.checkpoint_every,
-            hardware=hardware,
-        )
+        with resumable(checkpoints / "last.pt", console):
+            val = train(
+                model,
+                loss,
+                optimizer,
+                schedule=build_schedule(cfg, settings),
+                batch=batch,
+                evaluate=lambda: score(corpus.val),
+                log=log,
+                save=save,
+                progress=progress,
+                max_steps=settings.max_steps,
+                accumulate=settings.accumulate,
+                clip_norm=settings.clip_norm,
+                log_every=settings.log_every,
+                eval_every=settings.eval_every,
+                checkpoint_every=settings.checkpoint_every,
+                hardware=hardware,
+            )
         if val is None:
             tracker.tag(diverged="true")
             console.say(f"diverged after {progress.step} steps: loss, gradient or perplexity is no longer finite")
@@ -211,13 +222,24 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
             tracker.keep(checkpoints / "best.pt", "checkpoint")
         (checkpoints / "last.pt").unlink(missing_ok=True)
         with suppress(OSError):
-            os.removedirs(checkpoints)  # where nothing is left in it
+            checkpoints.rmdir()  # where nothing is left in it
 
     perplexity = math.inf if val is None else val.perplexity
     print(f"validation perplexity {perplexity:.4f}")
     if tracker.link and not trial():
         print(f"\nmlflow ui, then {tracker.link}")
     return perplexity
+
+
+@contextmanager
+def resumable(last: Path, console: Console) -> Iterator[None]:
+    """Tell whoever interrupts a run how to go on with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        how = f"go on with resume={last}" if last.exists() else "train.checkpoint_every had saved nothing to resume yet"
+        console.say(f"interrupted: {how}")
+        raise
 
 
 def pick_hardware(cfg: DictConfig) -> Hardware:

@@ -47,20 +47,15 @@ def snapshot(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return state
 
 
-def restore(path: str | Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Undo what training has changed since the snapshot in a checkpoint; returns everything else that it holds.
-
-    ValueError where it holds no snapshot or one of another model.
-    """
-    state = load(path)
+def restore(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
+    """Undo what training has changed since a snapshot; ValueError for weights alone or for another model."""
     if "optimizer" not in state:
-        raise ValueError(f"{path} holds weights alone; resume from a last.pt, see train.checkpoint_every")
+        raise ValueError("the checkpoint holds weights alone; resume from a last.pt, see train.checkpoint_every")
     try:
-        model.load_state_dict(state.pop("model"))
-        optimizer.load_state_dict(state.pop("optimizer"))
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} belongs to another model, vocabulary or optimizer") from error
-    torch.set_rng_state(state.pop("rng"))
+        raise ValueError("the checkpoint belongs to another model or vocabulary") from error
+    torch.set_rng_state(state["rng"])
     if "cuda_rng" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state.pop("cuda_rng"))
-    return state
+        torch.cuda.set_rng_state_all(state["cuda_rng"])

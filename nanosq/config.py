@@ -20,8 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nanosq.sweeps import GridSweeper
 
-# Where a run computes and keeps its files does not change what it computes.
-NOT_IN_HASH = ("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples")
+# Where a run computes, what it keeps and what it says of itself does not change its result.
+NOT_IN_HASH = (
+    *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples"),
+    *("train.log_every", "train.checkpoint_every"),
+)
+# What may be another when a run is resumed, besides.
+RESUMABLE = ("train.max_steps", "train.eval_every")
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Train:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"train.{key} must be at least 1, not {value}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"train.clip_norm must be positive or null, not {self.clip_norm}")
         if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
             raise ValueError(f"train.warmup must be a number of steps or a fraction in [0, 1), not {self.warmup}")
@@ -64,7 +69,7 @@ class Samples:
     def check(self) -> None:
         """ValueError for a number that makes no sense."""
         for key in ("count", "length", "temperature"):
-            if getattr(self, key) < 0:
+            if not getattr(self, key) >= 0:
                 raise ValueError(f"samples.{key} must not be negative, not {getattr(self, key)}")
 
 
@@ -104,11 +109,10 @@ def register() -> None:
     Plugins.instance().register(GridSweeper)
 
 
-def check_component(node: DictConfig, *positional: Any, **runtime: Any) -> Callable[..., Any]:
-    """The target of a component's configuration, after its arguments have been checked against the signature.
+def check_component(node: DictConfig, **runtime: Any) -> None:
+    """Check the arguments of a component's configuration against the signature of its target.
 
-    `positional` and `runtime` are the arguments that the program will add. ValueError names the group, the target and
-    the key.
+    `runtime` are the named arguments that the program will add. ValueError names the group, the target and the key.
     """
     group = str(node._get_full_key(None))
     try:
@@ -133,12 +137,11 @@ def check_component(node: DictConfig, *positional: Any, **runtime: Any) -> Calla
     for p in parameters.values():
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in {*given, *runtime}:
             raise ValueError(f"{group}.{p.name} is missing: {name} needs it")
-    return target
 
 
 def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
     """Check a component's configuration, then instantiate it; with `_partial_: true` the result is a callable."""
-    check_component(node, *positional, **runtime)
+    check_component(node, **runtime)
     # Naming a target in the configuration is what makes it trusted.
     return hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
 
@@ -157,8 +160,23 @@ def settings(node: DictConfig) -> Any:
 
 def config_hash(cfg: DictConfig) -> str:
     """Twelve hex digits that identify a trial: everything that determines its result."""
-    plain = {key: value for key, value in _plain(cfg).items() if key not in NOT_IN_HASH}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(_identity(cfg), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check_resumable(cfg: DictConfig, trained: str) -> None:
+    """ValueError where a run was `trained` with a configuration (YAML) that cannot go on as this one."""
+    saved = OmegaConf.create(trained)
+    assert isinstance(saved, DictConfig)
+    before, now = _identity(saved), _identity(cfg)
+    for key in sorted({*before, *now} - {*RESUMABLE}):
+        if before.get(key) != now.get(key):
+            raise ValueError(f"{key} was {before.get(key)} in the run to resume and is {now.get(key)}: leave it")
+
+
+def _identity(cfg: DictConfig) -> dict[str, Any]:
+    """What determines a run's result, flat; 0 and 0.0 are the same setting."""
+    kept = {k: v for k, v in flatten(cfg).items() if k not in NOT_IN_HASH and k.split(".")[0] not in NOT_IN_HASH}
+    return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}
 
 
 def flatten(cfg: DictConfig) -> dict[str, Any]:

@@ -49,15 +49,16 @@ def evaluate(
 
     n_bytes: length of the text in UTF-8. log_probability: of the text, in nats, where its distribution is known.
     """
-    device = hardware.device
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64, device=device)  # tokens, correct, confidence
+    # Sums are taken on the CPU: not every device has float64.
+    sums = torch.zeros(3, dtype=torch.float64)
+    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)  # tokens, correct, confidence
     training = model.training
     model.eval()
     with torch.no_grad(), hardware.autocast():
         for tokens_BT, targets_BT in windows:
-            hidden_BTD = model(tokens_BT.to(device))
-            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT.to(device))
+            hidden_BTD = model(tokens_BT.to(hardware.device))
+            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT.to(hardware.device))
+            scores = TokenScores(*(score.cpu() for score in scores))
             sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
             bins += _calibration(scores)
     model.train(training)
@@ -78,7 +79,7 @@ def evaluate(
 
 def _calibration(scores: TokenScores) -> Tensor:
     """Tokens, correct ones and summed confidence of each bin, shape (3, bins)."""
-    edges = torch.linspace(0, 1, ECE_BINS + 1, device=scores.confidence.device)[1:-1]
+    edges = torch.linspace(0, 1, ECE_BINS + 1)[1:-1]
     bin_N = torch.bucketize(scores.confidence, edges)
     rows = (torch.ones_like(bin_N), scores.correct, scores.confidence)
     return torch.stack([torch.bincount(bin_N, weights=row.double(), minlength=ECE_BINS) for row in rows])

@@ -24,8 +24,10 @@ def generate(
 ) -> list[str]:
     """Sample `count` texts that begin with `prompt`, each up to its end-of-text token or `length` tokens.
 
-    A temperature of 0 takes the most probable token every time.
+    A temperature of 0 takes the most probable token every time. ValueError for a negative number.
     """
+    if min(count, length, temperature) < 0:
+        raise ValueError("count, length and temperature must not be negative")
     device = model.head_weight.device
     generator = torch.Generator(device).manual_seed(seed)
     start = [tokenizer.end_of_text, *tokenizer.encode([prompt])[0].tolist()]
@@ -73,9 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     try:
         model, tokenizer = load(options.pop("checkpoint"))
+        texts = generate(model, tokenizer, **options)
     except ValueError as error:
         parser.error(str(error))
-    print("\n\n---\n\n".join(generate(model, tokenizer, **options)))
+    print("\n\n---\n\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def head_loss(
     Matrix products run in the autocast type where autocast is on; logits and losses are float32 or wider.
     """
     hidden_ND, targets_N = _scored(hidden_ND, targets_N)
-    return _HeadLoss.apply(loss, hidden_ND, weight_VD, targets_N, chunk_size or _chunk_size(weight_VD))
+    differentiate = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    chunk_size = chunk_size or _chunk_size(weight_VD)
+    return _HeadLoss.apply(loss, hidden_ND, weight_VD, targets_N, chunk_size, differentiate)
 
 
 class TokenScores(NamedTuple):
@@ -65,11 +67,16 @@ def token_scores(
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, chunk_size: int
+        ctx: Any,
+        loss: Loss,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        chunk_size: int,
+        differentiate: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = _matmul_dtype(hidden_ND)
         cast_VD = weight_VD.detach().to(dtype)
-        differentiate = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         grad_hidden = torch.empty_like(hidden_ND) if differentiate else None
         grad_weight = torch.zeros_like(weight_VD) if differentiate else None
         objective = nll = torch.zeros((), dtype=_logits_dtype(dtype), device=hidden_ND.device)
@@ -98,7 +105,8 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0] / ctx.n
-        return None, grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype), None, None
+        grad_hidden, grad_weight = grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype)
+        return None, grad_hidden, grad_weight, None, None, None
 
 
 def _scored(hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,6 +108,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
+        # The exact GELU, as in nanoGPT; OpenAI's weights were trained with its tanh approximation.
         return self.dropout(self.project(F.gelu(self.expand(hidden_BTD))))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ class GridSweeper(BasicSweeper):
             n_done = sum(map(len, batches))
             batches.append(self.launcher.launch(self.get_job_batch(), initial_job_idx=n_done))
         results = [result for batch in batches for result in batch]
-        print(f"\n{table(results)}\n")
+        chosen_by_hand = any(key.startswith("hydra/sweeper=") for key in self.config.hydra.overrides.hydra)
+        # The best trial is run without -m, which an experiment that brings a sweeper would not allow.
+        print(f"\n{table(results, [] if chosen_by_hand else ['hydra/sweeper=basic'])}\n")
         _raise_failures(results)
         return batches
 
 
-def table(results: Sequence[JobReturn]) -> str:
-    """The trials of a sweep by validation perplexity, best first, and the command of the best."""
+def table(results: Sequence[JobReturn], more: Sequence[str] = ()) -> str:
+    """The trials of a sweep by validation perplexity, best first, and the command of the best with `more` overrides."""
     settings = [_settings(result) for result in results]
     axes = [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
     ranked = sorted(range(len(results)), key=lambda trial: _value(results[trial]))
@@ -55,8 +58,8 @@ def table(results: Sequence[JobReturn]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     best = ranked[0]
     if math.isfinite(_value(results[best])):
-        overrides = " ".join(f"{key}={value}" for key, value in settings[best].items())
-        lines += ["", f"best: python run.py {overrides}"]
+        overrides = [f"{key}={value}" for key, value in settings[best].items()]
+        lines += ["", f"best: python run.py {shlex.join([*overrides, *more])}"]
     return "\n".join(lines)
 
 

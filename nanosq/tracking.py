@@ -92,7 +92,10 @@ class MLflowTracker:
             with _creation_lock(uri):
                 experiment_id = mlflow.set_experiment(self.experiment).experiment_id
             run = mlflow.start_run(run_name=name, tags=dict(tags))
+            mlflow.log_params({key: value for key, value in params.items() if value is not None})
         except Exception as error:  # whatever the store is made of: SQLAlchemy, requests, MLflow
+            if mlflow.active_run():
+                mlflow.end_run("FAILED")
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
@@ -100,7 +103,6 @@ class MLflowTracker:
         self._client = mlflow.MlflowClient()
         self._run_id = run.info.run_id
         self._flushed = time.monotonic()
-        mlflow.log_params({key: value for key, value in params.items() if value is not None})
         server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
         self.link = f"{server}/#/experiments/{experiment_id}?workflowType=machine_learning"
         return self

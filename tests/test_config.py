@@ -89,7 +89,9 @@ def test_warmup_is_steps_or_a_fraction() -> None:
 
 def test_hash_knows_what_matters() -> None:
     base = config.config_hash(composed())
-    for override in ("device=cpu", "tracking=none", "cache_dir=elsewhere", "checkpoint_dir=x", "samples.count=9"):
+    same = ["device=cpu", "tracking=none", "cache_dir=elsewhere", "checkpoint_dir=x", "samples.count=9"]
+    same += ["train.log_every=3", "train.checkpoint_every=null", "model.dropout=0"]
+    for override in same:
         assert config.config_hash(composed(override)) == base, override
     for override in ("seed=2", "optimizer.lr=1e-5", "model.n_layer=3", "loss=squentropy", "train.max_steps=7"):
         assert config.config_hash(composed(override)) != base, override

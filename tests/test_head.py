@@ -69,8 +69,15 @@ def test_hidden_states_of_a_batch_and_a_tied_weight() -> None:
 
 def test_without_gradients_none_are_computed() -> None:
     hidden_ND, weight_VD = torch.randn(5, 4), torch.randn(6, 4, requires_grad=True)
+    differentiable = []
+
+    def loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        differentiable.append(logits_NV.requires_grad)
+        return loss_of("cross_entropy")(logits_NV, targets_N)
+
     with torch.no_grad():
-        objective, _ = head_loss(loss_of("cross_entropy"), hidden_ND, weight_VD, torch.arange(5))
+        objective, _ = head_loss(loss, hidden_ND, weight_VD, torch.arange(5), chunk_size=3)
+    assert differentiable == [False, False]
     assert not objective.requires_grad
     expected, _ = full(loss_of("cross_entropy"), hidden_ND, weight_VD, torch.arange(5))
     torch.testing.assert_close(objective, expected.detach())

@@ -63,7 +63,8 @@ def test_one_run(tmp_path: Path) -> None:
     files = Path(run.info.artifact_uri.removeprefix("file://"))
     assert {path.name for path in files.iterdir()} == {"config.yaml", "curves.csv", "samples.txt", "checkpoint"}
     assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
-    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "mlflow.db", "mlflow.db.lock", "mlruns"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "checkpoints", "mlflow.db", "mlflow.db.lock", "mlruns"}
+    assert not [*(tmp_path / "checkpoints").iterdir()]
 
     sample = [sys.executable, "-m", "nanosq.generate", str(files / "checkpoint/best.pt"), "--prompt", "Once upon"]
     text = subprocess.run(sample, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -78,42 +79,75 @@ def test_same_seed_same_result_and_tracking_none(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").glob("*/best.pt"))) == 2
 
 
-def test_resume_ends_where_an_uninterrupted_run_ends(tmp_path: Path) -> None:
-    settings = [*SMALL, "tracking=none", "model.dropout=0.1", "train.checkpoint_every=4", "train.log_every=1"]
-    whole = command(*settings, cwd=tmp_path, check=True)
-    (best,) = (tmp_path / "checkpoints").glob("*/best.pt")
-    expected = torch.load(best, weights_only=True)["model"]
-
-    # The plug is pulled after step 4, whose checkpoint is written.
-    script = """
-import runpy, os, sys
+def cut_short(how: str, *arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A run that `how` ends right after it has written its first last.pt, and that checkpoint."""
+    script = f"""
+import os, runpy, signal, sys
 from nanosq import checkpoint
 save = checkpoint.save
-def pulled(path, state):
+def cut(path, state):
     save(path, state)
     if path.name == "last.pt":
-        os._exit(9)
-checkpoint.save = pulled
+        {how}
+checkpoint.save = cut
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-    arguments = [str(ROOT / "run.py"), *settings, "checkpoint_dir=killed"]
-    killed = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=tmp_path,
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
         env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
         check=False,
     )
+    (last,) = (cwd / "checkpoints").glob("*/last.pt")
+    return result, last.relative_to(cwd)
+
+
+def test_a_run_whose_plug_was_pulled_ends_where_an_uninterrupted_one_ends(tmp_path: Path) -> None:
+    settings = [*SMALL, "tracking=none", "model.dropout=0.1", "train.checkpoint_every=4", "train.log_every=1"]
+    whole = command(*settings, "checkpoint_dir=whole", cwd=tmp_path, check=True)
+    killed, last = cut_short("os._exit(9)", *settings, cwd=tmp_path)
     assert killed.returncode == 9
-    (last,) = (tmp_path / "killed").glob("*/last.pt")
-    kept = shutil.copy(last, tmp_path / "kept.pt")
-    resumed = command(*settings, f"resume={last}", "checkpoint_dir=resumed", cwd=tmp_path, check=True)
+    kept = shutil.copy(tmp_path / last, tmp_path / "kept.pt")
+    resumed = command(*settings, f"resume={last}", cwd=tmp_path, check=True)
     assert printed_perplexity(resumed) == printed_perplexity(whole)
-    assert "raise train.max_steps" in command(*settings, f"resume={kept}", "train.max_steps=4", cwd=tmp_path).stderr
-    (best,) = (tmp_path / "resumed").glob("*/best.pt")
-    for name, weight in torch.load(best, weights_only=True)["model"].items():
+    assert not (tmp_path / last).exists()
+    best, expected = (
+        torch.load(next((tmp_path / folder).glob("*/best.pt")), weights_only=True)["model"]
+        for folder in ("checkpoints", "whole")
+    )
+    assert best.keys() == expected.keys()
+    for name, weight in best.items():
         assert torch.equal(weight, expected[name]), name
+    finished = command(*settings, f"resume={kept}", "train.max_steps=4", cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "raise train.max_steps" in finished.stderr
+
+
+@pytest.mark.parametrize(("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path: Path) -> None:
+    settings = [*SMALL, "train.checkpoint_every=2"]
+    interrupted, last = cut_short(f"os.kill(os.getpid(), signal.{signal})", *settings, cwd=tmp_path)
+    assert interrupted.returncode == status
+    assert f"go on with resume={last}" in interrupted.stderr
+    assert "Traceback" not in interrupted.stderr
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    if signal == "SIGINT":
+        for change, complaint in [
+            ("optimizer.lr=1e-9", "optimizer.lr was 0.008 in the run to resume and is 1e-09"),
+            ("optimizer=adamw", "optimizer._target_ was nanosq.optim.Muon"),
+            ("data.source.seed=9", "data.source.seed was 0.0"),
+        ]:
+            refused = command(*settings, f"resume={last}", change, cwd=tmp_path)
+            assert refused.returncode == 2, change
+            assert complaint in refused.stderr
+        longer = command(*settings, f"resume={last}", "train.max_steps=8", cwd=tmp_path)
+        assert longer.returncode == 0, longer.stderr
+        assert {run.info.status for run in runs(tmp_path)} == {"KILLED", "FINISHED"}
 
 
 def test_divergence_is_a_value(tmp_path: Path) -> None:
@@ -138,11 +172,14 @@ BAD_INPUT = {
     "one-token file": (["data=text", "data.source.train=one.txt"], "data.source"),
     "corpus shorter than a block": (["data.source.n_train=1", "model.block_size=100000"], "model.block_size"),
     "n_embd not divisible by n_head": (["model.n_embd=10", "model.n_head=3"], "n_embd=10 is not divisible by n_head=3"),
-    "negative learning rate": (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+    "negative learning rate": (["optimizer.lr=-1"], "optimizer: Learning rate should be >= 0 but is: -1"),
     "a checkpoint that is no checkpoint": (["resume=text.txt"], "text.txt is not a checkpoint"),
     "sweeper without -m": (["hydra/sweeper=grid"], "needs -m"),
     "unknown setting": (["+sede=3"], "unknown setting 'sede'"),
     "unknown device": (["device=tpu9"], "device=tpu9"),
+    "a loss that is a mean": (["loss._target_=torch.nn.functional.cross_entropy"], "not one loss for each token"),
+    "not a number": (["train.clip_norm=nan"], "train.clip_norm must be positive"),
+    "a checkpoint folder that cannot be made": (["checkpoint_dir=text.txt"], "text.txt"),
     "unknown kind of window": (["data.window=here"], "data.window"),
 }
 
@@ -163,6 +200,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> 
     assert result.stdout == ""
     left = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert not [path for path in left if path.suffix not in {".lock"} and "cache" not in path.parts], left
-    if case != "corpus shorter than a block":  # that cache is whole, and of use to a smaller block
+    # A whole corpus in the cache is of use to the next run, which may have a smaller block.
+    if case not in {"corpus shorter than a block", "a checkpoint folder that cannot be made"}:
         assert not [path for path in left if path.suffix != ".lock"], left
         assert result.stderr.count("\n") == 1, result.stderr

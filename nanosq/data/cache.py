@@ -55,7 +55,8 @@ def _fact(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | os.PathLike):
-        found = files.named(os.fspath(value)) if os.fspath(value) else []
+        # A name has a letter or digit in it; *** is a separator, and as a glob would match whatever lies around.
+        found = files.named(os.fspath(value)) if any(map(str.isalnum, os.fspath(value))) else []
         facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
         return facts or os.fspath(value)
     if isinstance(value, Mapping):
