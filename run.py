@@ -69,8 +69,13 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
     settings = config.settings(cfg.train)
     config.settings(cfg.samples)
+    config.check_component(cfg.tracking)
 
-    import torch
+    from nanosq.data import corpus
+
+    corpus.check(config.build(cfg.data.source), config.build(cfg.data.tokenizer), cache_dir=cfg.cache_dir)
+
+    import torch  # takes a second: what can be told without has been told by now
 
     from nanosq import checkpoint, optim
     from nanosq.data.batches import WINDOW_STARTS
@@ -89,8 +94,6 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
     if cfg.data.window not in WINDOW_STARTS:
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(WINDOW_STARTS)}")
-    for node in (cfg.data.source, cfg.data.tokenizer, cfg.tracking):
-        config.check_component(node)
     if cfg.resume is not None:
         checkpoint.load(cfg.resume)
 
@@ -264,8 +267,8 @@ def trial() -> dict[str, str]:
 def run_name() -> str:
     choices = HydraConfig.get().runtime.choices
     model = choices.get("experiment") or choices["model"]
-    number = f" #{trial()['trial']}" if trial() else ""
-    return f"{choices['loss']} {model} {choices['data']}{number}"
+    number = f"#{trial()['trial']} " if trial() else ""
+    return f"{number}{choices['loss']} {model} {choices['data']}"
 
 
 if __name__ == "__main__":

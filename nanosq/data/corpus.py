@@ -53,10 +53,20 @@ def prepare(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> C
     goes wrong, the cache holds whole corpora only. Processes that start together prepare once.
     ValueError where the source says so, or has no document for a split.
     """
-    name = cache.function(source).__name__
-    folder = Path(cache_dir) / f"{name}-{cache.key(source, tokenizer, FORMAT)}"
-    cache.fill(folder, lambda temporary: _write(temporary, source, tokenizer, name))
+    folder = _folder(source, tokenizer, cache_dir)
+    cache.fill(folder, lambda temporary: _write(temporary, source, tokenizer, cache.function(source).__name__))
     return _load(folder)
+
+
+def check(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> None:
+    """ValueError where a corpus that is not in the cache yet cannot be begun: no such file, no network."""
+    if not _folder(source, tokenizer, cache_dir).exists():
+        next(iter(source("test")), None)
+
+
+def _folder(source: Source, tokenizer: Tokenizer, cache_dir: str | Path) -> Path:
+    name = cache.function(source).__name__
+    return Path(cache_dir) / f"{name}-{cache.key(source, tokenizer, FORMAT)}"
 
 
 def _write(folder: Path, source: Source, tokenizer: Tokenizer, name: str) -> None:
