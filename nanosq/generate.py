@@ -35,7 +35,7 @@ def generate(
     ended_B = torch.zeros(count, dtype=torch.bool, device=device)
     training = model.training
     model.eval()
-    for _ in range(length):
+    for _ in range(length if count else 0):
         hidden_BTD = model(tokens_BT[:, -model.block_size :])
         logits_BV = (hidden_BTD[:, -1] @ model.head_weight.T).float()
         if temperature == 0:
