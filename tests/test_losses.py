@@ -25,29 +25,32 @@ def loss_of(name: str):
     return lambda logits, targets: function(logits, targets, **node)
 
 
-def by_hand(name: str, f: list[float], y: int) -> float:
-    """The formula of a loss for one token, term by term."""
-    C = len(f)
+def softmax(f: list[float]) -> list[float]:
     total = sum(math.exp(v) for v in f)
-    p = [math.exp(v) / total for v in f]
-    cross_entropy = -math.log(p[y])
-    wrong = sum(f[j] ** 2 for j in range(C) if j != y)
-    return {
-        "cross_entropy": lambda: cross_entropy,
-        "squentropy": lambda: cross_entropy + wrong / (C - 1),
-        "squentropy_listing": lambda: cross_entropy + (C * (1 - f[y]) ** 2 + wrong) / C,
-        "squentropy_repo": lambda: cross_entropy + (65 * (1 - f[y]) ** 2 + wrong) / C,
-        "mse_probabilities": lambda: sum((100 * (j == y) - 100 * p[j]) ** 2 for j in range(C)) / C,
-    }[name]()
+    return [math.exp(v) / total for v in f]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def wrong(f: list[float], y: int) -> float:
+    return sum(f[j] ** 2 for j in range(len(f)) if j != y)
+
+
+# The formula of a loss for one token with logits f and target y, term by term.
+FORMULAS = {
+    "cross_entropy": lambda f, y: -math.log(softmax(f)[y]),
+    "squentropy": lambda f, y: -math.log(softmax(f)[y]) + wrong(f, y) / (len(f) - 1),
+    "squentropy_listing": lambda f, y: -math.log(softmax(f)[y]) + (len(f) * (1 - f[y]) ** 2 + wrong(f, y)) / len(f),
+    "squentropy_repo": lambda f, y: -math.log(softmax(f)[y]) + (65 * (1 - f[y]) ** 2 + wrong(f, y)) / len(f),
+    "mse_probabilities": lambda f, y: sum((100 * (j == y) - 100 * p) ** 2 for j, p in enumerate(softmax(f))) / len(f),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
 @given(st.integers(2, 9), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_formula(name: str, V: int, N: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits_NV = 3 * torch.randn(N, V, generator=generator, dtype=torch.float64)
     targets_N = torch.randint(V, (N,), generator=generator)
-    expected = [by_hand(name, f, y) for f, y in zip(logits_NV.tolist(), targets_N.tolist(), strict=True)]
+    expected = [FORMULAS[name](f, y) for f, y in zip(logits_NV.tolist(), targets_N.tolist(), strict=True)]
     assert loss_of(name)(logits_NV, targets_N).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
