@@ -63,7 +63,7 @@ def check(cfg: DictConfig) -> None:
     """
     sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
     if HydraConfig.get().mode == RunMode.RUN and sweeper != "basic":
-        raise ValueError(f"hydra/sweeper={sweeper} needs -m: python run.py -m hydra/sweeper={sweeper}")
+        raise ValueError(f"hydra/sweeper={sweeper} sweeps and needs -m: python run.py -m ... (one run: =basic)")
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
