@@ -23,7 +23,6 @@ class Progress:
 
     step: int = 0  # optimizer steps taken
     best_perplexity: float = math.inf  # the lowest validation perplexity so far
-    diverged: bool = False
 
 
 def train(
@@ -74,7 +73,6 @@ def train(
             n_tokens += targets_BT.numel()
         grad_norm = clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
         if not torch.isfinite(objective + grad_norm):
-            progress.diverged = True
             return None
         optimizer.step()
         optimizer.zero_grad()
@@ -98,7 +96,6 @@ def train(
         if progress.step % eval_every == 0 or last:
             score = evaluate()
             if not math.isfinite(score.perplexity):
-                progress.diverged = True
                 return None
             if score.perplexity < progress.best_perplexity:
                 progress.best_perplexity = score.perplexity
