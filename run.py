@@ -130,7 +130,10 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
     from nanosq.train import Progress, train
 
     settings = config.settings(cfg.train)
-    hardware = pick_hardware(cfg)
+    n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
+    hardware = pick_hardware(cfg, n_logits=n_tokens * corpus.tokenizer.vocab_size)
+    if hardware.compile_loss:
+        torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
     progress = Progress()
     with user_input():
         torch.manual_seed(cfg.seed)
@@ -245,10 +248,10 @@ def resumable(last: Path, console: Console) -> Iterator[None]:
         raise
 
 
-def pick_hardware(cfg: DictConfig) -> Hardware:
+def pick_hardware(cfg: DictConfig, *, n_logits: int = 0) -> Hardware:
     from nanosq.hardware import Hardware
 
-    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile)
+    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, n_logits=n_logits)
 
 
 def build_schedule(cfg: DictConfig, settings: config.Train) -> Callable[[int], float]:

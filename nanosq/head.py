@@ -1,14 +1,21 @@
-"""The output head: runs a per-token loss over the vocabulary in chunks of tokens, gradient included.
+"""The output head: runs any per-token loss over the vocabulary in constant memory, gradient included.
 
-Shape suffixes: N tokens, V vocabulary, D model width.
+Shape suffixes: N tokens, C tokens of a chunk, V vocabulary, D model width.
 
 The logits of a batch, N x V, are by far the largest tensor of a small language model with a large vocabulary. Here
-they exist for one chunk of tokens at a time: the forward pass takes a chunk through the loss and back by autograd,
-keeps the gradients of hidden states and head weight, N x D and V x D, and forgets the logits. This is the idea of
-fused linear cross-entropy (Liger kernels, arXiv 2410.10989; Cut Cross-Entropy, arXiv 2411.09009) for any loss.
+they exist for one chunk of tokens at a time. The forward pass multiplies a chunk of hidden states by the head weight,
+takes the logits through the loss and back by autograd, writes the gradient over the logits, multiplies it into the
+gradients of hidden states and head weight, N x D and V x D, and goes on to the next chunk in the same memory. This is
+the idea of fused linear cross-entropy (Liger kernels, arXiv 2410.10989; Cut Cross-Entropy, arXiv 2411.09009) for any
+loss.
+
+Two sizes matter. A chunk is large, so that reading and writing the V x D weight and gradient once for each is little
+work beside the products. The loss makes several passes over its logits and keeps several tensors of their size, so
+within a chunk it sees a tile of them at a time, as many as a CPU's cache holds.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,30 +23,46 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# (logits_NV float32, targets_N) -> losses_N: see nanosq/losses.py
+# (logits_NV float32 or wider, targets_N) -> losses_N: see nanosq/losses.py
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# 2^22 float32 logits are 16 MiB: large enough for full-speed matrix products, small enough for a few copies of a chunk
-# to stay near the cache.
-CHUNK_LOGITS = 2**22
+# Sizes in logits, from `python -m analysis.benchmark_loss --sizes`.
+CHUNK_LOGITS = 2**25  # 64 MiB of bfloat16; 667 tokens of GPT-2's vocabulary
+TILE_LOGITS = 2**19  # 2 MiB of float32
+COMPILED_TILE_LOGITS = 2**22  # fused, a loss needs no memory for its steps
+
+# The product that is added to the weight's gradient takes this many elements of it at a time, to stay in the cache.
+PRODUCT_ELEMENTS = 2**22
 
 
 def head_loss(
-    loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk_size: int | None = None
+    loss: Loss,
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    chunk_size: int | None = None,
+    compile: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Mean objective and mean negative log-likelihood (nats) over the tokens whose target is not -1.
 
+    hidden_ND may have more dimensions, as (B, T, D), and targets_N as many less one. Rows of the weight that pad the
+    vocabulary enter a loss like any other: where they must not, give `weight_VD[:vocab_size]`.
+
     The objective is differentiable once, in hidden_ND and weight_VD; the negative log-likelihood is for the log.
-    Matrix products run in the autocast type where autocast is on; logits and losses are float32 or wider.
+    Matrix products run in the autocast type where autocast is on; the loss sees float32 or wider.
+
+    chunk_size: tokens whose logits exist at once; by default from the size of the vocabulary.
+    compile: fuse the loss with torch.compile; the same numbers up to rounding.
     """
-    hidden_ND, targets_N = _scored(hidden_ND, targets_N)
     differentiate = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
-    chunk_size = chunk_size or _chunk_size(weight_VD)
-    return _HeadLoss.apply(loss, hidden_ND, weight_VD, targets_N, chunk_size, differentiate)
+    return _HeadLoss.apply(
+        loss, hidden_ND.flatten(0, -2), weight_VD, targets_N.flatten(), chunk_size, compile, differentiate
+    )
 
 
 class TokenScores(NamedTuple):
-    """What evaluation needs of each scored token; all float32 of shape (N,) but `correct`, which is bool."""
+    """What evaluation needs of each scored token, shape (N,): float32 or wider, `correct` bool."""
 
     loss: Tensor
     nll: Tensor
@@ -49,19 +72,26 @@ class TokenScores(NamedTuple):
 
 @torch.no_grad()
 def token_scores(
-    loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, chunk_size: int | None = None
+    loss: Loss,
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    chunk_size: int | None = None,
+    compile: bool = False,
 ) -> TokenScores:
-    """Scores of the tokens whose target is not -1, in order."""
-    hidden_ND, targets_N = _scored(hidden_ND, targets_N)
+    """Scores of the tokens whose target is not -1, in order. Arguments are those of `head_loss`."""
+    hidden_ND, targets_N = hidden_ND.flatten(0, -2), targets_N.flatten()
+    scored_N = targets_N >= 0
+    hidden_ND, targets_N = hidden_ND[scored_N], targets_N[scored_N]
     weight_VD = weight_VD.to(_matmul_dtype(hidden_ND))
-    chunks = []
-    for hidden, targets in _chunks(hidden_ND, targets_N, chunk_size or _chunk_size(weight_VD)):
-        logits_NV = _logits(hidden, weight_VD)
-        nll_N = F.cross_entropy(logits_NV, targets, reduction="none")
-        top_N, guess_N = logits_NV.max(dim=-1)
-        confidence_N = torch.exp(top_N - logits_NV.logsumexp(dim=-1))
-        chunks.append(TokenScores(loss(logits_NV, targets), nll_N, confidence_N, guess_N == targets))
-    return TokenScores(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
+    score = _compiled(_scores) if compile else _scores
+    parts = []
+    for tokens, logits_CV in _chunks(hidden_ND, weight_VD, chunk_size):
+        for tile in _tiles(logits_CV, compile):
+            with torch.autocast(hidden_ND.device.type, enabled=False):
+                parts.append(score(loss, logits_CV[tile], targets_N[tokens][tile]))
+    return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -72,48 +102,102 @@ class _HeadLoss(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         targets_N: Tensor,
-        chunk_size: int,
+        chunk_size: int | None,
+        compile: bool,
         differentiate: bool,
     ) -> tuple[Tensor, Tensor]:
-        dtype = _matmul_dtype(hidden_ND)
-        cast_VD = weight_VD.detach().to(dtype)
-        grad_hidden = torch.empty_like(hidden_ND) if differentiate else None
-        grad_weight = torch.zeros_like(weight_VD) if differentiate else None
-        objective = nll = torch.zeros((), dtype=_logits_dtype(dtype), device=hidden_ND.device)
-        start = 0
-        for hidden, targets in _chunks(hidden_ND.detach().to(dtype), targets_N, chunk_size):
-            logits_NV = _logits(hidden, cast_VD)
-            nll = nll + F.cross_entropy(logits_NV, targets, reduction="sum")
-            with torch.set_grad_enabled(differentiate), torch.autocast(hidden.device.type, enabled=False):
-                losses_N = loss(logits_NV.requires_grad_(differentiate), targets)
-                objective = objective + losses_N.detach().sum()
-                if grad_hidden is not None and grad_weight is not None:
-                    (grad_NV,) = torch.autograd.grad(losses_N.sum(), logits_NV)
-                    grad_NV = grad_NV.to(dtype)
-                    grad_hidden[start : start + len(hidden)] = grad_NV @ cast_VD
-                    grad_weight += grad_NV.T @ hidden
-            start += len(hidden)
-        n = max(1, len(targets_N))
-        ctx.n = n
-        if grad_hidden is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.mark_non_differentiable(nll := nll / n)
-        return objective / n, nll
+        _keep_freed_memory()
+        cast_VD = weight_VD.to(_matmul_dtype(hidden_ND))
+        scored_N = targets_N >= 0
+        targets_N = targets_N.clamp(min=0)
+        losses_N, nll_N = hidden_ND.new_empty(2, len(targets_N), dtype=_wide(cast_VD.dtype))
+        if differentiate:
+            grad_hidden = torch.empty_like(hidden_ND)
+            grad_weight = torch.zeros_like(weight_VD, dtype=_wide(weight_VD.dtype))
+        for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
+            for tile in _tiles(logits_CV, compile):
+                at = slice(tokens.start + tile.start, tokens.start + tile.stop)
+                losses_N[at], nll_N[at], grad = _differentiated(
+                    loss, logits_CV[tile], targets_N[at], scored_N[at], compile, differentiate
+                )
+                if grad is not None:
+                    logits_CV[tile] = grad
+            if differentiate:
+                grad_hidden[tokens] = logits_CV @ cast_VD
+                hidden_CD = hidden_ND[tokens].to(cast_VD.dtype)
+                for rows in _slices(len(weight_VD), PRODUCT_ELEMENTS // weight_VD.shape[1]):
+                    grad_weight[rows] += logits_CV[:, rows].T @ hidden_CD
+        n = scored_N.sum().clamp(min=1)
+        if differentiate:
+            ctx.gradients = grad_hidden, grad_weight.to(weight_VD.dtype), n
+        ctx.mark_non_differentiable(nll := nll_N.sum() / n)
+        return losses_N.sum() / n, nll
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0] / ctx.n
-        grad_hidden, grad_weight = grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale.to(grad_weight.dtype)
-        return None, grad_hidden, grad_weight, None, None, None
+        # Scaled in place: a copy of the weight's gradient would be the largest tensor of all.
+        if ctx.gradients is None:
+            raise RuntimeError("head_loss keeps its gradients for one backward pass: call it again for another")
+        (grad_hidden, grad_weight, n), ctx.gradients = ctx.gradients, None
+        scale = grads[0] / n
+        return None, grad_hidden.mul_(scale), grad_weight.mul_(scale), None, None, None, None
 
 
-def _scored(hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Flattened, without the tokens whose target is -1."""
-    hidden_ND, targets_N = hidden_ND.flatten(0, -2), targets_N.flatten()
-    scored_N = targets_N >= 0
-    return (hidden_ND, targets_N) if scored_N.all() else (hidden_ND[scored_N], targets_N[scored_N])
+def _differentiated(
+    loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor, compile: bool, differentiate: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`_losses`, and the gradient of their sum in the logits."""
+    function = _compiled(_losses) if compile else _losses
+    logits_NV = logits_NV.detach().requires_grad_(differentiate)
+    with torch.set_grad_enabled(differentiate), torch.autocast(logits_NV.device.type, enabled=False):
+        losses_N, nll_N = function(loss, logits_NV, targets_N, scored_N)
+        grad_NV = torch.autograd.grad(losses_N.sum(), logits_NV)[0] if differentiate else None
+    return losses_N.detach(), nll_N, grad_NV
+
+
+def _losses(loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Objective and negative log-likelihood of each token, zero where it is not scored."""
+    logits_NV = logits_NV.to(_wide(logits_NV.dtype))
+    losses_N = loss(logits_NV, targets_N)
+    nll_N = F.cross_entropy(logits_NV.detach(), targets_N, reduction="none")
+    return losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
+
+
+def _scores(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> TokenScores:
+    logits_NV = logits_NV.to(_wide(logits_NV.dtype))
+    log_probabilities_NV = logits_NV.log_softmax(dim=-1)
+    nll_N = F.nll_loss(log_probabilities_NV, targets_N, reduction="none")
+    top_N, guess_N = log_probabilities_NV.max(dim=-1)
+    return TokenScores(loss(logits_NV, targets_N), nll_N, top_N.exp(), guess_N == targets_N)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function)
+
+
+def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
+    """Which tokens, and their logits_CV, in memory that the next chunk takes over."""
+    V = len(weight_VD)
+    chunk_size = min(chunk_size or max(1, CHUNK_LOGITS // V), len(hidden_ND))
+    buffer = weight_VD.new_empty(chunk_size, V)
+    for tokens in _slices(len(hidden_ND), chunk_size):
+        hidden_CD = hidden_ND[tokens].to(weight_VD.dtype)
+        yield tokens, torch.mm(hidden_CD, weight_VD.T, out=buffer[: len(hidden_CD)])
+
+
+def _tiles(logits_CV: Tensor, compile: bool) -> Iterator[slice]:
+    C, V = logits_CV.shape
+    if logits_CV.device.type == "cpu":
+        return _slices(C, (COMPILED_TILE_LOGITS if compile else TILE_LOGITS) // V)
+    return _slices(C, C)
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(n); an empty one where n is 0, so that no caller has a special case."""
+    for begin in range(0, max(1, n), max(1, size)):
+        yield slice(begin, min(begin + max(1, size), n))
 
 
 def _matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
@@ -121,17 +205,15 @@ def _matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype
 
 
-def _logits_dtype(matmul_dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(matmul_dtype, torch.float32)
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
-def _logits(hidden_ND: Tensor, weight_VD: Tensor) -> Tensor:
-    return (hidden_ND.to(weight_VD.dtype) @ weight_VD.T).to(_logits_dtype(weight_VD.dtype))
+@cache
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a tile's tensors took for those of the next, instead of asking the kernel for zeroed pages.
 
-
-def _chunk_size(weight_VD: Tensor) -> int:
-    return max(1, CHUNK_LOGITS // len(weight_VD))
-
-
-def _chunks(hidden_ND: Tensor, targets_N: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(hidden_ND.split(size), targets_N.split(size), strict=True)
+    It returns freed memory at once until a large block was freed, and then keeps up to twice as much as that block,
+    which may count up to 32 MiB: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in mallopt(3). Elsewhere this does nothing.
+    """
+    torch.empty(2**25 - 2**12, dtype=torch.uint8)

@@ -5,6 +5,7 @@ classes and p the softmax of f. A loss never sees the model and does no reductio
 hyperparameters, set from its file in conf/loss.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,8 +21,18 @@ def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> 
     Hui, Belkin and Wright, "Cut your Losses with Squentropy" (ICML 2023, arXiv 2302.03952), equation 2 of the report.
     The original has weight 1.
     """
-    squares_N = logits_NV.square().sum(dim=-1) - _target_logits(logits_NV, targets_N).square()
+    squares_N = _wrong(logits_NV, targets_N).square().sum(dim=-1)
     return cross_entropy(logits_NV, targets_N) + weight / (logits_NV.shape[-1] - 1) * squares_N
+
+
+def squentropy_shifted(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0, value: float = -1.0) -> Tensor:
+    """-log p_y + weight / (C - 1) * sum over j != y of (f_j - value)^2.
+
+    Wrong classes are drawn to `value`; a replication (github.com/ericqn/squentropy-test) proposes -1, though what its
+    code computes is squentropy. As p does not change when all logits do by the same amount, this is squentropy of the
+    logits f - value: only a head without bias, as GPT-2's, can tell the two apart.
+    """
+    return squentropy(logits_NV - value, targets_N, weight=weight)
 
 
 def squentropy_listing(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -40,20 +51,72 @@ def squentropy_repo(logits_NV: Tensor, targets_N: Tensor, *, target_weight: floa
     return _squared_towards_one(logits_NV, targets_N, target_weight=target_weight)
 
 
+def label_smoothing(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float = 0.1) -> Tensor:
+    """-(1 - smoothing) * log p_y - smoothing / C * sum over j of log p_j.
+
+    Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7, arXiv 1512.00567.
+    """
+    return F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
+
+
+def z_loss(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1e-4) -> Tensor:
+    """-log p_y + weight * (log sum over j of exp f_j)^2.
+
+    Chowdhery et al. 2022, "PaLM", section 5, arXiv 2204.02311, with weight 1e-4.
+    """
+    return cross_entropy(logits_NV, targets_N) + weight * logits_NV.logsumexp(dim=-1).square()
+
+
+def logit_penalty(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
+    """-log p_y + weight / C * sum over j of f_j^2: squentropy that does not spare the target.
+
+    Kornblith et al. 2021, "Why Do Better Loss Functions Lead to Less Transferable Features?", arXiv 2010.16402. Their
+    code has beta / 2 where this has weight / C, which keeps its meaning from one vocabulary to another.
+    """
+    return cross_entropy(logits_NV, targets_N) + weight * logits_NV.square().mean(dim=-1)
+
+
+def focal(logits_NV: Tensor, targets_N: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """-(1 - p_y)^gamma * log p_y: Lin et al. 2017, "Focal Loss", equation 4, arXiv 1708.02002."""
+    nll_N = cross_entropy(logits_NV, targets_N)
+    # The derivative of a power below 1 is infinite at 0, which a confident model reaches.
+    wrong_N = (-torch.expm1(-nll_N)).clamp(min=torch.finfo(nll_N.dtype).tiny)
+    return wrong_N**gamma * nll_N
+
+
+def poly1(logits_NV: Tensor, targets_N: Tensor, *, epsilon: float = 1.0) -> Tensor:
+    """-log p_y + epsilon * (1 - p_y): Poly-1 of Leng et al. 2022, "PolyLoss", arXiv 2204.12511."""
+    nll_N = cross_entropy(logits_NV, targets_N)
+    return nll_N - epsilon * torch.expm1(-nll_N)
+
+
+def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
+    """weight * sum over j of (p_j - [j = y])^2.
+
+    Brier 1950, "Verification of Forecasts Expressed in Terms of Probability". Its gradient vanishes with p_y, which is
+    about 1 / C for every token at initialisation.
+    """
+    probabilities_NV = logits_NV.softmax(dim=-1)
+    wrong_N = _wrong(probabilities_NV, targets_N).square().sum(dim=-1)
+    target_N = (1.0 - _at_targets(probabilities_NV, targets_N)).square()
+    return weight * (target_N + wrong_N)
+
+
 def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: float = 100.0) -> Tensor:
     """1/C * sum over j of (scale * [j = y] - scale * p_j)^2: the "mse" of the code behind the report."""
-    probabilities_NV = logits_NV.softmax(dim=-1)
-    target_N = _target_logits(probabilities_NV, targets_N)
-    squares_N = probabilities_NV.square().sum(dim=-1) - target_N.square() + (1.0 - target_N).square()
-    return scale**2 / logits_NV.shape[-1] * squares_N
+    return brier(logits_NV, targets_N, weight=scale**2 / logits_NV.shape[-1])
 
 
-def _target_logits(values_NV: Tensor, targets_N: Tensor) -> Tensor:
+def _at_targets(values_NV: Tensor, targets_N: Tensor) -> Tensor:
     return values_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
 
 
+def _wrong(values_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """The values of wrong classes, and 0 at the target."""
+    return values_NV.scatter(-1, targets_N.unsqueeze(-1), 0.0)
+
+
 def _squared_towards_one(logits_NV: Tensor, targets_N: Tensor, *, target_weight: float) -> Tensor:
-    target_N = _target_logits(logits_NV, targets_N)
-    wrong_N = logits_NV.square().sum(dim=-1) - target_N.square()
-    squares_N = target_weight * (1.0 - target_N).square() + wrong_N
-    return cross_entropy(logits_NV, targets_N) + squares_N / logits_NV.shape[-1]
+    wrong_N = _wrong(logits_NV, targets_N).square().sum(dim=-1)
+    target_N = (1.0 - _at_targets(logits_NV, targets_N)).square()
+    return cross_entropy(logits_NV, targets_N) + (target_weight * target_N + wrong_N) / logits_NV.shape[-1]

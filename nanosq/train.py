@@ -66,7 +66,9 @@ def train(
             tokens_BT, targets_BT = (t.to(hardware.device, non_blocking=True) for t in batch(index))
             with hardware.autocast():
                 hidden_BTD = forward(tokens_BT)
-                micro_objective, micro_nll = head_loss(loss, hidden_BTD, model.head_weight, targets_BT)
+                micro_objective, micro_nll = head_loss(
+                    loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss
+                )
             (micro_objective / accumulate).backward()
             objective = objective + micro_objective.detach() / accumulate
             nll = nll + micro_nll / accumulate

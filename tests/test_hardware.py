@@ -1,3 +1,7 @@
+import sys
+import sysconfig
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -22,6 +26,25 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert Hardware.pick(device="cpu", precision="auto", compile="auto").precision == precision
+
+
+def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compiles_loss(n_logits: int) -> bool:
+        hardware = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_logits=n_logits)
+        assert not hardware.compile
+        assert ("loss compiled" in str(hardware)) == hardware.compile_loss
+        return hardware.compile_loss
+
+    monkeypatch.setenv("CXX", sys.executable)  # anything that is there
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not compiles_loss(10**12)
+    (tmp_path / "Python.h").touch()
+    assert compiles_loss(10**12)
+    assert not compiles_loss(10**9)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not compiles_loss(10**12)
 
 
 @pytest.mark.parametrize(
