@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Union, get_type_hints
+from pathlib import Path
+from typing import Any, Union, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -144,6 +145,11 @@ def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
     check_component(node, **runtime)
     # Naming a target in the configuration is what makes it trusted.
     return hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+
+
+def load(path: Path) -> Any:
+    """The component that a file of conf/ configures, as it stands there."""
+    return build(cast(DictConfig, OmegaConf.load(path)))
 
 
 def arguments(node: DictConfig) -> dict[str, Any]:

@@ -5,6 +5,8 @@ classes and p the softmax of f. A loss never sees the model and does no reductio
 hyperparameters, set from its file in conf/loss.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,7 @@ def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> 
     Hui, Belkin and Wright, "Cut your Losses with Squentropy" (ICML 2023, arXiv 2302.03952), equation 2 of the report.
     The original has weight 1.
     """
-    squares_N = _wrong(logits_NV, targets_N).square().sum(dim=-1)
+    squares_N = _WrongSquares.apply(logits_NV, targets_N)
     return cross_entropy(logits_NV, targets_N) + weight / (logits_NV.shape[-1] - 1) * squares_N
 
 
@@ -97,9 +99,8 @@ def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tenso
     about 1 / C for every token at initialisation.
     """
     probabilities_NV = logits_NV.softmax(dim=-1)
-    wrong_N = _wrong(probabilities_NV, targets_N).square().sum(dim=-1)
     target_N = (1.0 - _at_targets(probabilities_NV, targets_N)).square()
-    return weight * (target_N + wrong_N)
+    return weight * (target_N + _WrongSquares.apply(probabilities_NV, targets_N))
 
 
 def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: float = 100.0) -> Tensor:
@@ -111,12 +112,21 @@ def _at_targets(values_NV: Tensor, targets_N: Tensor) -> Tensor:
     return values_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
 
 
-def _wrong(values_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """The values of wrong classes, and 0 at the target."""
-    return values_NV.scatter(-1, targets_N.unsqueeze(-1), 0.0)
+class _WrongSquares(torch.autograd.Function):
+    """Sum over j != y of f_j^2, with its derivative by hand: autograd's goes over memory three times as often."""
+
+    @staticmethod
+    def forward(ctx: Any, values_NV: Tensor, targets_N: Tensor) -> Tensor:
+        ctx.save_for_backward(values_NV, targets_N)
+        return values_NV.scatter(-1, targets_N.unsqueeze(-1), 0.0).square().sum(dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        values_NV, targets_N = ctx.saved_tensors
+        return (values_NV * (2.0 * grads[0].unsqueeze(-1))).scatter_(-1, targets_N.unsqueeze(-1), 0.0), None
 
 
 def _squared_towards_one(logits_NV: Tensor, targets_N: Tensor, *, target_weight: float) -> Tensor:
-    wrong_N = _wrong(logits_NV, targets_N).square().sum(dim=-1)
     target_N = (1.0 - _at_targets(logits_NV, targets_N)).square()
-    return cross_entropy(logits_NV, targets_N) + (target_weight * target_N + wrong_N) / logits_NV.shape[-1]
+    squares_N = target_weight * target_N + _WrongSquares.apply(logits_NV, targets_N)
+    return cross_entropy(logits_NV, targets_N) + squares_N / logits_NV.shape[-1]

@@ -1,0 +1,1 @@
+"""Benchmarks, and what reads MLflow: run from the repository root with `python -m analysis.<name>`."""
