@@ -154,13 +154,13 @@ def exact(loss: str, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return objective.detach(), grad_ND, grad_VD
 
 
-def table(problem: Problem, losses: list[str], rounds: int, out: Path) -> None:
-    cases = [Case(loss, method) for loss in losses for method in methods(loss, problem.hardware.device.type)]
+def table(problem: Problem, cases: list[Case], rounds: int, out: Path) -> None:
     with tqdm(cases, desc="memory", disable=not sys.stderr.isatty()) as bar:
         memories = {case: alone(case, problem) for case in bar}
     cases = [case for case in cases if memories[case] is not None]
     few = replace(problem, tokens=min(ERROR_TOKENS, problem.tokens))
     wrong: dict[Case, list[float]] = {}
+    losses = dict.fromkeys(case.loss for case in cases)
     for loss in tqdm(losses, desc="errors", disable=not sys.stderr.isatty()):
         reference = exact(loss, few)
         wrong |= {case: errors(case, few, reference) for case in cases if case.loss == loss}
@@ -169,13 +169,13 @@ def table(problem: Problem, losses: list[str], rounds: int, out: Path) -> None:
 
     baseline = times.get(Case("cross_entropy", "head"))
     print(f"{problem}; medians of {rounds} rounds; errors from {few.tokens} tokens\n")
-    print(f"{'loss':19} {'method':22} {'time':>7} {'ratio':>6} {'peak MiB':>9}   relative error: value, two gradients")
+    print(f"{'loss':19} {'method':31} {'time':>7} {'ratio':>6} {'peak MiB':>9}   relative error: value, two gradients")
     rows = []
     for case in cases:
         bytes_, time_ = memories[case][0], times[case]  # type: ignore[index]
         ratio = f"{time_ / baseline:.2f}" if baseline else ""
         error_text = "  ".join(f"{error:.0e}" for error in wrong[case])
-        print(f"{case.loss:19} {case.method:22} {time_:6.3f}s {ratio:>6} {bytes_ / MIB:9.0f}   {error_text}")
+        print(f"{case.loss:19} {case.method:31} {time_:6.3f}s {ratio:>6} {bytes_ / MIB:9.0f}   {error_text}")
         rows.append([*case, time_, bytes_, *wrong[case]])
     if baseline:
         print("\nratio: to the time of cross_entropy through the head")
@@ -190,7 +190,7 @@ GROWTH = [
     Case("squentropy", "head"),
     Case("cross_entropy", "head"),
     Case("cross_entropy", "all logits"),
-    Case("cross_entropy", "the same, chunked"),
+    Case("cross_entropy", "F.linear_cross_entropy, chunked"),
     Case("squentropy_listing", "Listing A.2"),
 ]
 
@@ -232,7 +232,8 @@ def plot(rows: list[list[object]], problem: Problem, path: Path) -> None:
             axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}k")
             axis.grid(alpha=0.3)
     figure.suptitle(
-        f"Forward and backward, {problem.hardware}; V={problem.vocabulary:,} left, N={problem.tokens:,} right"
+        f"Forward and backward, D={problem.width}, {problem.hardware}; V={problem.vocabulary:,} left, "
+        f"N={problem.tokens:,} right; a line ends where memory does"
     )
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=150)
@@ -270,6 +271,7 @@ def write(path: Path, header: list[str], rows: list[list[object]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="by the names in the table; all where not given")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--tokens", type=int, default=4096)
@@ -290,7 +292,10 @@ def main() -> None:
     elif options.sizes:
         sizes(problem, options.rounds)
     else:
-        table(problem, options.losses, options.rounds, options.out)
+        cases = [Case(loss, method) for loss in options.losses for method in methods(loss, hardware.device.type)]
+        if options.methods is not None:
+            cases = [case for case in cases if case.method in options.methods]
+        table(problem, cases, options.rounds, options.out)
 
 
 if __name__ == "__main__":

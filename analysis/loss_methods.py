@@ -75,7 +75,7 @@ def methods(loss: str, device: str) -> dict[str, Method]:
     if loss == "squentropy_listing":
         found["Listing A.2"] = listing
     if loss == "cross_entropy" and hasattr(F, "linear_cross_entropy"):  # torch 2.13
-        found |= {"F.linear_cross_entropy": torch_linear, "the same, chunked": torch_linear_chunked}
+        found |= {"F.linear_cross_entropy": torch_linear, "F.linear_cross_entropy, chunked": torch_linear_chunked}
     if loss == "cross_entropy" and device == "cuda":
         fused: dict[str, Method] = {"liger_kernel": liger, "cut_cross_entropy": cut}
         found |= {name: method for name, method in fused.items() if find_spec(name)}

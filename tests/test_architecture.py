@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MODULES = {str(path.relative_to(ROOT)): path for path in [ROOT / "run.py", *sorted((ROOT / "nanosq").rglob("*.py"))]}
+FOLDERS = ("nanosq", "analysis")
+FILES = [ROOT / "run.py", *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")))]
+MODULES = {str(path.relative_to(ROOT)): path for path in FILES}
 
 ONLY_IN = {
     "hydra": {"run.py", "nanosq/config.py", "nanosq/sweeps.py"},
@@ -42,10 +44,11 @@ def test_leaves_import_nothing_of_nanosq(name: str) -> None:
     assert not [module for module in imports(MODULES[name]) if module.startswith("nanosq")]
 
 
-def test_the_library_does_not_know_the_program() -> None:
+def test_the_library_knows_neither_the_program_nor_the_analysis() -> None:
     for name, path in MODULES.items():
-        if name != "run.py":
-            assert "run" not in imports(path), name
+        assert "run" not in imports(path), name
+        if not name.startswith("analysis/"):
+            assert not [module for module in imports(path) if module.startswith("analysis")], name
 
 
 def test_the_command_line_answers_without_the_heavy_libraries() -> None:

@@ -68,7 +68,8 @@ def gpt2(*, vocabulary: str | int = "full", pad_to: int | None = None) -> Tokeni
     vocabulary: "full" (50,257, tiktoken's ids), "used" (what occurs in the training split) or a number: at most that
     many, the most common of what occurs. Every vocabulary holds the 256 bytes and the end of text; a token that was
     cut is spelled with its bytes, so that no text is lost.
-    pad_to: vocab_size to fill up to, with ids that never occur (50,304 is a multiple of 128).
+    pad_to: vocab_size to fill up to, with ids that never occur (50,304 is a multiple of 128). They are classes like
+        any other and enter every loss, as they did in the report: nothing is padded unless this asks for it.
     """
     return GPT2(vocabulary, pad_to)
 
