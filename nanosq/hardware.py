@@ -42,7 +42,8 @@ class Hardware:
             raise ValueError(f"precision={precision}: choose auto, {' or '.join(PRECISIONS)}")
         if compile == "auto":
             compile = place.type == "cuda"
-            compile_loss = compile or (n_logits >= LOGITS_THAT_REPAY_COMPILING and _has_compiler())
+            repaid = place.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING and _has_compiler()
+            compile_loss = compile or repaid
         elif isinstance(compile, bool):
             compile_loss = compile
         else:

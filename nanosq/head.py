@@ -1,4 +1,4 @@
-"""The output head: runs any per-token loss over the vocabulary in constant memory, gradient included.
+"""The output head: runs any per-token loss over the vocabulary, gradient included, with the logits of one chunk.
 
 Shape suffixes: N tokens, C tokens of a chunk, V vocabulary, D model width.
 
@@ -54,7 +54,10 @@ def head_loss(
 
     chunk_size: tokens whose logits exist at once; by default from the size of the vocabulary.
     compile: fuse the loss with torch.compile; the same numbers up to rounding.
+
+    ValueError where shapes do not match, or where the loss does not give one value for each token.
     """
+    _check(hidden_ND, targets_N, chunk_size)
     differentiate = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
     return _HeadLoss.apply(
         loss, hidden_ND.flatten(0, -2), weight_VD, targets_N.flatten(), chunk_size, compile, differentiate
@@ -81,6 +84,7 @@ def token_scores(
     compile: bool = False,
 ) -> TokenScores:
     """Scores of the tokens whose target is not -1, in order. Arguments are those of `head_loss`."""
+    _check(hidden_ND, targets_N, chunk_size)
     hidden_ND, targets_N = hidden_ND.flatten(0, -2), targets_N.flatten()
     scored_N = targets_N >= 0
     hidden_ND, targets_N = hidden_ND[scored_N], targets_N[scored_N]
@@ -106,7 +110,6 @@ class _HeadLoss(torch.autograd.Function):
         compile: bool,
         differentiate: bool,
     ) -> tuple[Tensor, Tensor]:
-        _keep_freed_memory()
         cast_VD = weight_VD.to(_matmul_dtype(hidden_ND))
         scored_N = targets_N >= 0
         targets_N = targets_N.clamp(min=0)
@@ -121,7 +124,8 @@ class _HeadLoss(torch.autograd.Function):
                     loss, logits_CV[tile], targets_N[at], scored_N[at], compile, differentiate
                 )
                 if grad is not None:
-                    logits_CV[tile] = grad
+                    # Of a token that is not scored it is 0 already, unless the loss has an infinite derivative there.
+                    logits_CV[tile].copy_(grad).masked_fill_(~scored_N[at, None], 0.0)
             if differentiate:
                 grad_hidden[tokens] = logits_CV @ cast_VD
                 hidden_CD = hidden_ND[tokens].to(cast_VD.dtype)
@@ -152,15 +156,19 @@ def _differentiated(
     logits_NV = logits_NV.detach().requires_grad_(differentiate)
     with torch.set_grad_enabled(differentiate), torch.autocast(logits_NV.device.type, enabled=False):
         losses_N, nll_N = function(loss, logits_NV, targets_N, scored_N)
-        grad_NV = torch.autograd.grad(losses_N.sum(), logits_NV)[0] if differentiate else None
+        if not differentiate:
+            return losses_N, nll_N, None
+        (grad_NV,) = torch.autograd.grad(losses_N.sum(), logits_NV)
     return losses_N.detach(), nll_N, grad_NV
 
 
 def _losses(loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor) -> tuple[Tensor, Tensor]:
     """Objective and negative log-likelihood of each token, zero where it is not scored."""
     logits_NV = logits_NV.to(_wide(logits_NV.dtype))
-    losses_N = loss(logits_NV, targets_N)
     nll_N = F.cross_entropy(logits_NV.detach(), targets_N, reduction="none")
+    losses_N = loss(logits_NV, targets_N)
+    if losses_N.shape != targets_N.shape:
+        raise ValueError(f"the loss returns shape {tuple(losses_N.shape)}, not one value for each token")
     return losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
 
 
@@ -177,9 +185,18 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function)
 
 
+def _check(hidden_ND: Tensor, targets_N: Tensor, chunk_size: int | None) -> None:
+    if hidden_ND.shape[:-1] != targets_N.shape:
+        raise ValueError(f"hidden states {tuple(hidden_ND.shape)} do not match targets {tuple(targets_N.shape)}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+
+
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Which tokens, and their logits_CV, in memory that the next chunk takes over."""
     V = len(weight_VD)
+    if hidden_ND.device.type == "cpu":
+        _keep_freed_memory()
     chunk_size = min(chunk_size or max(1, CHUNK_LOGITS // V), len(hidden_ND))
     buffer = weight_VD.new_empty(chunk_size, V)
     for tokens in _slices(len(hidden_ND), chunk_size):
@@ -216,4 +233,4 @@ def _keep_freed_memory() -> None:
     It returns freed memory at once until a large block was freed, and then keeps up to twice as much as that block,
     which may count up to 32 MiB: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in mallopt(3). Elsewhere this does nothing.
     """
-    torch.empty(2**25 - 2**12, dtype=torch.uint8)
+    torch.empty(2**25 - 2**12, dtype=torch.uint8, device="cpu")

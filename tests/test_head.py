@@ -175,6 +175,32 @@ def test_without_gradients_none_are_computed() -> None:
     assert torch.equal(objective, nll)
 
 
+@pytest.mark.parametrize("n_targets", [4, 6])
+def test_refuses_targets_that_do_not_match(n_targets: int) -> None:
+    hidden_ND, weight_VD, _ = inputs(5, 4, 6)
+    for function in (head_loss, token_scores):
+        with pytest.raises(ValueError, match="do not match targets"):
+            function(loss_of("squentropy"), hidden_ND, weight_VD, torch.zeros(n_targets, dtype=torch.long))
+        with pytest.raises(ValueError, match="chunk_size"):
+            function(loss_of("squentropy"), hidden_ND, weight_VD, torch.zeros(5, dtype=torch.long), chunk_size=0)
+
+
+def test_refuses_a_loss_that_takes_the_mean() -> None:
+    with pytest.raises(ValueError, match="not one value for each token"):
+        head_loss(F.cross_entropy, *inputs(5, 4, 6))
+
+
+def test_an_infinite_derivative_of_a_token_that_is_not_scored_does_no_harm() -> None:
+    def loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        return (logits_NV.sum(dim=-1) ** 2).sqrt()  # infinite at 0
+
+    hidden_ND, weight_VD, targets_N = inputs(5, 4, 6)
+    hidden_ND.data[2] = 0.0
+    targets_N[2] = -1
+    objective, _ = head_loss(loss, hidden_ND, weight_VD, targets_N)
+    assert all(torch.isfinite(grad).all() for grad in torch.autograd.grad(objective, (hidden_ND, weight_VD)))
+
+
 def test_a_second_backward_says_what_to_do() -> None:
     objective, _ = head_loss(loss_of("squentropy"), *inputs(5, 4, 6))
     objective.backward(retain_graph=True)

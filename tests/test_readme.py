@@ -11,7 +11,7 @@ from tests.test_run import ENVIRONMENT, ROOT, SMALL
 
 
 def test_add_your_own_loss(tmp_path: Path) -> None:
-    """Its function and its file, in a copy of the repository: training, a sweep's override and the tests take it."""
+    """Its function and its file, in a copy of the repository: training and the tests take it."""
     section = (ROOT / "README.md").read_text().split("## Add your own loss")[1].split("\n## ")[0]
     (function,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (yaml,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
