@@ -8,11 +8,14 @@ python run.py --help                              every setting
 from __future__ import annotations
 
 import math
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +29,13 @@ from nanosq import config
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nanosq.console import Console
     from nanosq.data.corpus import Corpus, Split
     from nanosq.evaluate import Score
     from nanosq.hardware import Hardware
+    from nanosq.head import Loss
+    from nanosq.interruption import Interruption
+    from nanosq.tracking import Tracker
+    from nanosq.train import State
 
 # torch, MLflow and what needs them are imported inside the functions: --help and shell completion answer without.
 
@@ -39,10 +45,20 @@ config.register()
 @hydra.main(config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     """Returns the validation perplexity of the trained model, inf if training diverged."""
-    with user_input():
-        check(cfg)
-        corpus = prepare(cfg)
-    return run(cfg, corpus)
+    with ExitStack() as held:
+        with user_input():
+            check(cfg)
+            corpus = prepare(cfg)
+
+            from nanosq import checkpoint, distributed
+            from nanosq.interruption import Interruption
+
+            held.enter_context(distributed.processes(pick_hardware(cfg).device))
+            if distributed.rank() == 0:
+                held.enter_context(checkpoint.alone(checkpoint_folder(cfg)))
+            interruption = held.enter_context(Interruption())
+            job = build(cfg, corpus)
+        return run(cfg, corpus, job, interruption)
 
 
 @contextmanager
@@ -64,6 +80,8 @@ def check(cfg: DictConfig) -> None:
     sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
     if HydraConfig.get().mode == RunMode.RUN and sweeper != "basic":
         raise ValueError(f"hydra/sweeper={sweeper} sweeps and needs -m: python run.py -m ... (one run: =basic)")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
@@ -77,7 +95,7 @@ def check(cfg: DictConfig) -> None:
 
     import torch  # takes a second: what can be told without has been told by now
 
-    from nanosq import checkpoint, optim
+    from nanosq import checkpoint, distributed, optim
     from nanosq.data.batches import WINDOW_STARTS
 
     pick_hardware(cfg)
@@ -94,8 +112,12 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
     if cfg.data.window not in WINDOW_STARTS:
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(WINDOW_STARTS)}")
-    if cfg.resume is not None:
-        checkpoint.load(cfg.resume)
+    distributed.share(settings.accumulate, settings.batch_size)
+    resumed = checkpoint.find(cfg.resume, checkpoint_folder(cfg))
+    if resumed is not None:
+        config.check_resumable(cfg, checkpoint.load(resumed)["config"])
+    elif cfg.init_from is not None:
+        checkpoint.load(initial_weights(cfg))
 
 
 @contextmanager
@@ -118,49 +140,95 @@ def prepare(cfg: DictConfig) -> Corpus:
     return prepared
 
 
-def run(cfg: DictConfig, corpus: Corpus) -> float:
-    """Build, train, evaluate, sample and record."""
+@dataclass
+class Job:
+    """What a run is made of, once everything that can be wrong with it has been said."""
+
+    state: State
+    loss: Loss
+    hardware: Hardware
+    tracker: Tracker
+
+
+def build(cfg: DictConfig, corpus: Corpus) -> Job:
+    """The job of a configuration, from its beginning or from where it was cut short."""
     import torch
 
-    from nanosq import checkpoint, optim
+    from nanosq import checkpoint, distributed, optim
+    from nanosq.hardware import keep_freed_memory
+    from nanosq.tracking import NoTracker
+    from nanosq.train import Progress, State
+
+    settings = config.settings(cfg.train)
+    torch.manual_seed(cfg.seed)
+    model = config.build(cfg.model, corpus.tokenizer.vocab_size)
+    n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
+    hardware = pick_hardware(cfg, n_flops=n_tokens * model.flops_per_token)
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    if hardware.compile:
+        torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
+    model = model.to(hardware.device)
+    optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
+    state = State(model, optimizer, hardware.scaler(), Progress())
+
+    tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}
+    tags["checkpoints"] = f"{socket.gethostname()}:{checkpoint_folder(cfg).resolve()}"
+    run_id = ""
+    best = checkpoint_folder(cfg) / "best.pt"
+    path = checkpoint.find(cfg.resume, checkpoint_folder(cfg))
+    if path is not None:
+        saved = checkpoint.load(path)
+        check_vocabulary(path, saved, corpus)
+        state.restore(saved)
+        if state.progress.step > settings.max_steps:
+            raise ValueError(f"{path} is at step {state.progress.step} already: raise train.max_steps")
+        if saved["config_hash"] == tags["config_hash"]:
+            run_id = saved["run_id"]
+        elif saved["run_id"]:
+            tags["resumed_from"] = saved["run_id"]
+        if not best.exists():  # of a run that was shorter, which makes it another
+            state.progress.best_perplexity = math.inf
+    else:
+        if distributed.rank() == 0:
+            best.unlink(missing_ok=True)  # of an earlier run
+        if cfg.init_from is not None:
+            path = initial_weights(cfg)
+            saved = checkpoint.load(path)
+            check_vocabulary(path, saved, corpus)
+            state.restore_weights(saved)
+    tracker = config.build(cfg.tracking) if distributed.rank() == 0 else NoTracker()
+    tracker.start(run_name(), params=config.flatten(cfg), tags=tags, run_id=run_id, anew=cfg.resume == "never")
+    return Job(state, config.build(cfg.loss), hardware, tracker)
+
+
+def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -> float:
+    """Train, evaluate, sample and record."""
+    from nanosq import checkpoint, distributed
     from nanosq.console import Console
     from nanosq.data import batches
     from nanosq.evaluate import evaluate
     from nanosq.generate import generate
-    from nanosq.train import Progress, train
+    from nanosq.train import train
 
     settings = config.settings(cfg.train)
-    n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
-    hardware = pick_hardware(cfg, n_logits=n_tokens * corpus.tokenizer.vocab_size)
-    if hardware.compile_loss:
-        torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
-    progress = Progress()
-    with user_input():
-        torch.manual_seed(cfg.seed)
-        model = config.build(cfg.model, corpus.tokenizer.vocab_size).to(hardware.device)
-        loss = config.build(cfg.loss)
-        optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
-        checkpoints = Path(cfg.checkpoint_dir) / config.config_hash(cfg)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        if cfg.resume is None:
-            (checkpoints / "best.pt").unlink(missing_ok=True)  # of an earlier run of this configuration, cut short
-        else:
-            state = checkpoint.load(cfg.resume)
-            config.check_resumable(cfg, state["config"])
-            if state["tokenizer"] != corpus.tokenizer.state():
-                raise ValueError(f"{cfg.resume} was trained on another text: its vocabulary is not that of data")
-            checkpoint.restore(state, model, optimizer)
-            progress = Progress(**state["progress"])
-            if progress.step >= settings.max_steps:
-                raise ValueError(f"{cfg.resume} is at step {progress.step} already: raise train.max_steps")
-            if not (checkpoints / "best.pt").exists():  # train.max_steps was raised, which makes it another run
-                progress.best_perplexity = math.inf
-        tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}
-        tracker = config.build(cfg.tracking).start(run_name(), params=config.flatten(cfg), tags=tags)
+    state, tracker = job.state, job.tracker
+    model, progress = state.model, state.progress
+    first = distributed.rank() == 0  # of several processes, the one that speaks, records and saves
+    micro_batches, rows = distributed.share(settings.accumulate, settings.batch_size)
+    folder = checkpoint_folder(cfg)
+    last, best = folder / "last.pt", folder / "best.pt"
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
+    facts = {
+        "architecture": config.arguments(cfg.model),
+        "tokenizer": corpus.tokenizer.state(),
+        "config": config_yaml,
+        "config_hash": config.config_hash(cfg),
+        "run_id": tracker.run_id,
+    }
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
-        return batches.random_windows(
+        tokens_BT, targets_BT = batches.random_windows(
             corpus.train,
             block_size=model.block_size,
             batch_size=settings.batch_size,
@@ -168,12 +236,23 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
             step=index,
             start=cfg.data.window,
         )
+        return tokens_BT[rows], targets_BT[rows]
 
     def score(split: Split) -> Score:
-        # Without gradients, four times as many windows take no more memory.
-        windows = batches.evaluation_windows(split, block_size=model.block_size, batch_size=4 * settings.batch_size)
+        def share() -> Iterator[tuple[Tensor, Tensor]]:
+            # Without gradients, four times as many windows take no more memory.
+            windows = batches.evaluation_windows(split, block_size=model.block_size, batch_size=4 * settings.batch_size)
+            for window in islice(windows, distributed.rank(), None, distributed.world_size()):
+                safe_point()
+                yield window
+
         return evaluate(
-            model, loss, windows, n_bytes=split.n_bytes, log_probability=split.log_probability, hardware=hardware
+            model,
+            job.loss,
+            share(),
+            n_bytes=split.n_bytes,
+            log_probability=split.log_probability,
+            hardware=job.hardware,
         )
 
     def log(metrics: Mapping[str, float], step: int) -> None:
@@ -181,77 +260,94 @@ def run(cfg: DictConfig, corpus: Corpus) -> float:
         console.log(metrics, step)
 
     def save(name: str) -> None:
-        state = {
-            "architecture": config.arguments(cfg.model),
-            "tokenizer": corpus.tokenizer.state(),
-            "config": config_yaml,
-            "progress": asdict(progress),
-        }
-        state |= checkpoint.snapshot(model, optimizer) if name == "last" else {"model": model.state_dict()}
-        checkpoint.save(checkpoints / f"{name}.pt", state)
+        if first and name == "last":
+            tracker.flush()
+            checkpoint.save(last, {**facts, **state.snapshot()})
+        elif first:
+            checkpoint.save(best, {**facts, "model": model.state_dict()})
 
-    with tracker, Console(settings.max_steps, first_step=progress.step) as console:
+    def safe_point() -> None:
+        if interruption.received:
+            save("last")
+            how = "the same command goes on from there" if cfg.resume == "auto" else f"go on with resume={last}"
+            console.say(f"interrupted after step {progress.step}: {how}")
+            interruption.end()
+
+    with tracker, Console(settings.max_steps, first_step=progress.step, quiet=not first) as console:
         tracker.text(config_yaml, "config.yaml")
         console.say(
             f"{run_name()}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
-            f"vocabulary {corpus.tokenizer.vocab_size}, {len(corpus.train.tokens):,} training tokens, {hardware}"
+            f"vocabulary {corpus.tokenizer.vocab_size}, {len(corpus.train.tokens):,} training tokens, {job.hardware}"
         )
-        with resumable(checkpoints / "last.pt", console):
-            val = train(
-                model,
-                loss,
-                optimizer,
-                schedule=build_schedule(cfg, settings),
-                batch=batch,
-                evaluate=lambda: score(corpus.val),
-                log=log,
-                save=save,
-                progress=progress,
-                max_steps=settings.max_steps,
-                accumulate=settings.accumulate,
-                clip_norm=settings.clip_norm,
-                log_every=settings.log_every,
-                eval_every=settings.eval_every,
-                checkpoint_every=settings.checkpoint_every,
-                hardware=hardware,
-            )
+        if progress.step > 0:
+            console.say(f"goes on after step {progress.step}")
+        val = train(
+            state,
+            job.loss,
+            schedule=build_schedule(cfg, settings),
+            batch=batch,
+            evaluate=lambda: score(corpus.val),
+            log=log,
+            save=save,
+            safe_point=safe_point,
+            max_steps=settings.max_steps,
+            accumulate=settings.accumulate,
+            clip_norm=settings.clip_norm,
+            log_every=settings.log_every,
+            eval_every=settings.eval_every,
+            checkpoint_every=settings.checkpoint_every,
+            patience=settings.patience,
+            seed=cfg.seed,
+            hardware=job.hardware,
+            mine=micro_batches,
+        )
         if val is None:
             tracker.tag(diverged="true")
-            console.say(f"diverged after {progress.step} steps: loss, gradient or perplexity is no longer finite")
+            console.say(f"diverged after {progress.step} steps: loss, gradient or perplexity has exploded")
         else:
             test = score(corpus.test)
             log(test.metrics("test"), progress.step)
-            samples = generate(model, corpus.tokenizer, **config.arguments(cfg.samples), seed=cfg.seed)
-            tracker.text("\n\n---\n\n".join(samples), "samples.txt")
-            console.report(val=val, test=test, samples=[] if trial() else samples)
-        if (checkpoints / "best.pt").exists():
-            tracker.keep(checkpoints / "best.pt", "checkpoint")
-        (checkpoints / "last.pt").unlink(missing_ok=True)
+            if first:
+                samples = generate(model, corpus.tokenizer, **config.arguments(cfg.samples), seed=cfg.seed)
+                tracker.text("\n\n---\n\n".join(samples), "samples.txt")
+                console.report(val=val, test=test, samples=[] if trial() else samples)
+        kept = first and best.exists() and tracker.keep(best, "checkpoint")
+    if first:  # the run is recorded as finished: nothing is left to go on from
+        last.unlink(missing_ok=True)
+        if kept:
+            best.unlink()
         with suppress(OSError):
-            checkpoints.rmdir()  # where nothing is left in it
+            folder.rmdir()  # where nothing is left in it
 
     perplexity = math.inf if val is None else val.perplexity
-    print(f"validation perplexity {perplexity:.4f}")
-    if tracker.link and not trial():
-        print(f"\nmlflow ui, then {tracker.link}")
+    if first:
+        print(f"validation perplexity {perplexity:.4f}")
+        if tracker.link and not trial():
+            print(f"\nmlflow ui, then {tracker.link}")
     return perplexity
 
 
-@contextmanager
-def resumable(last: Path, console: Console) -> Iterator[None]:
-    """Tell whoever interrupts a run how to go on with it."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        how = f"go on with resume={last}" if last.exists() else "train.checkpoint_every had saved nothing to resume yet"
-        console.say(f"interrupted: {how}")
-        raise
-
-
-def pick_hardware(cfg: DictConfig, *, n_logits: int = 0) -> Hardware:
+def pick_hardware(cfg: DictConfig, *, n_flops: float = 0.0) -> Hardware:
     from nanosq.hardware import Hardware
 
-    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, n_logits=n_logits)
+    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, n_flops=n_flops)
+
+
+def checkpoint_folder(cfg: DictConfig) -> Path:
+    return Path(cfg.checkpoint_dir) / config.config_hash(cfg)
+
+
+def initial_weights(cfg: DictConfig) -> Path:
+    """The checkpoint that `init_from` names, by its path or by the id of its run."""
+    from nanosq import checkpoint
+
+    by_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
+    return config.build(cfg.tracking).weights(cfg.init_from) if by_id else Path(cfg.init_from)
+
+
+def check_vocabulary(path: Path, saved: Mapping[str, object], corpus: Corpus) -> None:
+    if saved["tokenizer"] != corpus.tokenizer.state():
+        raise ValueError(f"{path} was trained on another text: its vocabulary is not that of data")
 
 
 def build_schedule(cfg: DictConfig, settings: config.Train) -> Callable[[int], float]:

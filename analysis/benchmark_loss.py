@@ -11,133 +11,24 @@ gradients included: on a CPU each case has a process of its own. Errors are rela
 """
 
 import argparse
-import csv
-import ctypes
-import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.loss_growth import growth
 from analysis.loss_methods import LOSSES, all_logits, methods
+from analysis.loss_passes import Case, Problem, alone, run_pass, seconds
+from analysis.measure import MIB, write
 from nanosq import head
 from nanosq.hardware import PRECISIONS, Hardware
 
 ERROR_TOKENS = 1024  # two chunks, of which the float64 logits, 8 bytes each and several times over, fit any machine
-MIB = 2**20
-
-
-class Case(NamedTuple):
-    loss: str
-    method: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    tokens: int
-    width: int
-    vocabulary: int
-    hardware: Hardware
-
-    def __str__(self) -> str:
-        place = (
-            torch.cuda.get_device_name()
-            if self.hardware.device.type == "cuda"
-            else f"{torch.get_num_threads()} threads"
-        )
-        return (
-            f"N={self.tokens:,} tokens, D={self.width}, V={self.vocabulary:,}, {self.hardware}, {place}, "
-            f"torch {torch.__version__}"
-        )
-
-    def inputs(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-        """hidden_ND as a final layer norm leaves it, weight_VD as GPT-2 is initialised, targets_N."""
-        generator = torch.Generator().manual_seed(0)
-        hidden_ND = F.layer_norm(torch.randn(self.tokens, self.width, generator=generator), (self.width,))
-        weight_VD = torch.randn(self.vocabulary, self.width, generator=generator) * 0.02
-        targets_N = torch.randint(self.vocabulary, (self.tokens,), generator=generator)
-        place = self.hardware.device
-        leaves = (t.to(place, dtype).requires_grad_() for t in (hidden_ND, weight_VD))
-        return (*leaves, targets_N.to(place))  # type: ignore[return-value]
-
-    def synchronize(self) -> None:
-        if self.hardware.device.type == "cuda":
-            torch.cuda.synchronize()
-
-
-def run_pass(case: Case, problem: Problem, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The objective; gradients are left in the inputs."""
-    hidden_ND, weight_VD, targets_N = inputs
-    hidden_ND.grad = weight_VD.grad = None
-    method = methods(case.loss, problem.hardware.device.type)[case.method]
-    with problem.hardware.autocast():
-        objective = method(LOSSES[case.loss], hidden_ND, weight_VD, targets_N)
-    objective.backward()
-    problem.synchronize()
-    return objective.detach()
-
-
-def seconds(cases: Iterable[Callable[[], object]], rounds: int) -> list[float]:
-    """Median time of each case, after a round that is not counted."""
-    cases = list(cases)
-    times: list[list[float]] = [[] for _ in cases]
-    for _ in tqdm(range(rounds + 1), desc="timing", unit="round", disable=not sys.stderr.isatty()):
-        for case, its_times in zip(cases, times, strict=True):
-            begin = time.perf_counter()
-            case()
-            its_times.append(time.perf_counter() - begin)
-    return [statistics.median(its_times[1:]) for its_times in times]
-
-
-def memory_and_time(case: Case, problem: Problem, rounds: int = 0) -> tuple[int, float]:
-    """Bytes that a pass takes at its peak beyond what was there, and median seconds; for a process of its own."""
-    on_cpu = problem.hardware.device.type == "cpu"
-    if on_cpu:  # an allocation that the machine cannot hold fails, and nothing is killed
-        limit = _kibibytes("self/status", "VmSize") + _kibibytes("meminfo", "MemAvailable")
-        resource.setrlimit(resource.RLIMIT_AS, (1024 * limit, resource.RLIM_INFINITY))
-    small = replace(problem, tokens=64)
-    run_pass(case, small, small.inputs())  # loads libraries, compiles
-    inputs = problem.inputs()
-    if on_cpu:
-        ctypes.CDLL(None).malloc_trim(0)  # what the small pass left in the heap would be used again, and not counted
-        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: proc(5)
-        before = 1024 * _kibibytes("self/status", "VmRSS")
-        run_pass(case, problem, inputs)
-        peak = 1024 * _kibibytes("self/status", "VmHWM")
-    else:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run_pass(case, problem, inputs)
-        peak = torch.cuda.max_memory_allocated()
-    return peak - before, seconds([partial(run_pass, case, problem, inputs)], rounds)[0] if rounds else 0.0
-
-
-def alone(case: Case, problem: Problem, rounds: int = 0) -> tuple[int, float] | None:
-    """`memory_and_time` in a fresh process; None where the machine's memory does not suffice."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(memory_and_time, case, problem, rounds).result()
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                return None
-            raise
-
-
-def _kibibytes(file: str, key: str) -> int:
-    lines = Path("/proc", file).read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 def errors(case: Case, problem: Problem, reference: tuple[Tensor, Tensor, Tensor]) -> list[float]:
@@ -188,60 +79,6 @@ def table(problem: Problem, cases: list[Case], rounds: int, out: Path) -> None:
     )
 
 
-GROWTH = [
-    Case("squentropy", "head"),
-    Case("cross_entropy", "head"),
-    Case("cross_entropy", "all logits"),
-    Case("cross_entropy", "F.linear_cross_entropy, chunked"),
-    Case("squentropy_listing", "Listing A.2"),
-]
-
-
-def growth(problem: Problem, rounds: int, out: Path) -> None:
-    """Time and peak memory over N, 1k to 32k, and over V, 1k to 128k."""
-    sweeps = {
-        "tokens": [replace(problem, tokens=1024 * 2**i) for i in range(6)],
-        "vocabulary": [replace(problem, vocabulary=1024 * 2**i) for i in range(8)],
-    }
-    cases = [case for case in GROWTH if case.method in methods(case.loss, problem.hardware.device.type)]
-    rows: list[list[object]] = []
-    work = [(name, each, case) for name, problems in sweeps.items() for each in problems for case in cases]
-    for name, each, case in tqdm(work, desc="growth", disable=not sys.stderr.isatty()):
-        measured = alone(case, each, rounds)
-        rows.append([name, getattr(each, name), *case, *(measured or ("", ""))])
-    header = ["sweep", "size", "loss", "method", "peak_bytes", "seconds"]
-    write(out / "loss_growth.csv", header, rows)
-    plot(rows, problem, out / "loss_growth.png")
-
-
-def plot(rows: list[list[object]], problem: Problem, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-    labels = {"tokens": "tokens N", "vocabulary": "vocabulary V"}
-    for column, (sweep, label) in enumerate(labels.items()):
-        for row, (unit, scale) in enumerate({"seconds": 1, "peak memory, GiB": 2**30}.items()):
-            axis = axes[row][column]
-            for case, marker in zip(GROWTH, "osD^v", strict=True):
-                mine = [r for r in rows if (r[0], r[2], r[3]) == (sweep, *case) and r[4] != ""]
-                values = [float(r[5 - row]) / scale for r in mine]  # type: ignore[arg-type]
-                axis.plot([r[1] for r in mine], values, marker=marker, label=f"{case.loss}: {case.method}")
-            axis.set(xscale="log", yscale="log", xlabel=label, ylabel=unit)
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}k")
-            axis.grid(alpha=0.3)
-    figure.suptitle(
-        f"Forward and backward, D={problem.width}, {problem.hardware}; V={problem.vocabulary:,} left, "
-        f"N={problem.tokens:,} right; a line ends where memory does"
-    )
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=150)
-    print(path)
-
-
 def sizes(problem: Problem, rounds: int) -> None:
     """Time of cross_entropy and squentropy through the head with other sizes than those set there, one at a time."""
     inputs = problem.inputs()
@@ -262,12 +99,6 @@ def sizes(problem: Problem, rounds: int) -> None:
     print(f"{problem}; medians of {rounds} rounds\n")
     for ((name, size), case), time_ in zip(work, times, strict=True):
         print(f"{name:17} {size:5} {case.loss:14} {time_:.3f}s")
-
-
-def write(path: Path, header: list[str], rows: list[list[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def main() -> None:

@@ -2,14 +2,17 @@
 
 import os
 import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from filelock import FileLock, Timeout
 
-FORMAT = "nanosq-1"
+FORMAT = "nanosq-2"
+RUN_ID = re.compile("[0-9a-f]{32}")  # MLflow's
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -39,23 +42,36 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def snapshot(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """All that training changes: weights, optimizer, random generators."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda_rng"] = torch.cuda.get_rng_state_all()
-    return state
+def find(resume: str, folder: Path) -> Path | None:
+    """The checkpoint that `resume` means to a run whose own are in `folder`; None where it starts anew.
+
+    resume: "auto", the last one of this very run, if there is one; "never"; a file; or the MLflow id of a run that
+    has left one beside `folder`. ValueError where there is none of the last two.
+    """
+    last = folder / "last.pt"
+    if resume == "never" or (resume == "auto" and not last.exists()):
+        return None
+    if resume == "auto":
+        return last
+    if not RUN_ID.fullmatch(resume):
+        return Path(resume)
+    for path in sorted(folder.parent.glob("*/last.pt")):
+        if load(path)["run_id"] == resume:
+            return path
+    raise ValueError(f"run {resume} left no checkpoint in {folder.parent}: init_from={resume} starts from its weights")
 
 
-def restore(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> None:
-    """Undo what training has changed since a snapshot; ValueError for weights alone or for another model."""
-    if "optimizer" not in state:
-        raise ValueError("the checkpoint holds weights alone; resume from a last.pt, see train.checkpoint_every")
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make the folder of a run's checkpoints, for this process alone; ValueError where another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
     try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        raise ValueError("the checkpoint belongs to another model or vocabulary") from error
-    torch.set_rng_state(state["rng"])
-    if "cuda_rng" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process is training this very configuration: it has {folder}") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

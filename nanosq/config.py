@@ -27,7 +27,7 @@ NOT_IN_HASH = (
     *("train.log_every", "train.checkpoint_every"),
 )
 # What may be another when a run is resumed, besides.
-RESUMABLE = ("train.max_steps", "train.eval_every")
+RESUMABLE = ("train.max_steps", "train.eval_every", "train.patience")
 
 
 @dataclass
@@ -41,10 +41,11 @@ class Train:
     eval_every: int = MISSING
     log_every: int = MISSING
     checkpoint_every: int | None = MISSING
+    patience: int | None = MISSING
 
     def check(self) -> None:
         """ValueError for a number that makes no sense."""
-        for key in ("max_steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every"):
+        for key in ("max_steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "patience"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"train.{key} must be at least 1, not {value}")
@@ -90,7 +91,8 @@ class Config:
     device: str = MISSING
     precision: str = MISSING
     compile: Any = MISSING
-    resume: str | None = MISSING
+    init_from: str | None = MISSING
+    resume: str = MISSING
     cache_dir: str = MISSING
     checkpoint_dir: str = MISSING
 

@@ -19,7 +19,8 @@ LINE_SECONDS = 10.0  # without a terminal, training is reported this often
 class Console:
     """Shows the metrics of a run of `max_steps` as they are logged."""
 
-    def __init__(self, max_steps: int, *, first_step: int = 0) -> None:
+    def __init__(self, max_steps: int, *, first_step: int = 0, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._max_steps = max_steps
         self._first_step = first_step
         self._begin = self._last_line = time.monotonic()
@@ -27,7 +28,7 @@ class Console:
             total=max_steps,
             initial=first_step,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
             leave=False,
             bar_format="{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
@@ -45,6 +46,8 @@ class Console:
                 self._line(step, f"{text}  {self._remaining(step)} left")
 
     def say(self, text: str) -> None:
+        if self._quiet:
+            return
         with tqdm.external_write_mode():
             logger.info(text)
 

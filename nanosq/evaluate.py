@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from nanosq import distributed
 from nanosq.hardware import Hardware
 from nanosq.head import Loss, TokenScores, token_scores
 from nanosq.model import GPT
@@ -47,6 +48,8 @@ def evaluate(
 ) -> Score:
     """Score a model on windows (tokens_BT, targets_BT) in which every token of a text is a target once.
 
+    Where several processes train the model, each gives its share of the windows and gets the score of them all.
+
     n_bytes: length of the text in UTF-8. log_probability: of the text, in nats, where its distribution is known.
     """
     # Sums are taken on the CPU: not every device has float64.
@@ -58,11 +61,12 @@ def evaluate(
         for tokens_BT, targets_BT in windows:
             hidden_BTD = model(tokens_BT.to(hardware.device))
             targets_BT = targets_BT.to(hardware.device)
-            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss)
+            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile)
             scores = TokenScores(*(score.cpu() for score in scores))
             sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
             bins += _calibration(scores)
     model.train(training)
+    sums, bins = distributed.total(sums), distributed.total(bins)
     n = int(bins[0].sum())
     loss_sum, nll_sum, correct_sum = sums.tolist()
     nll = nll_sum / n

@@ -1,12 +1,15 @@
 """GPT-2: tokens to hidden states. Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
 
-Shape suffixes: B batch, T time, D model width, H heads, K width of a head, V vocabulary.
+Shape suffixes: B batch, T time, D model width, H heads, K width of a head, Q queries of a block, V vocabulary.
 """
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+QUERIES = 128  # of a block: `python -m analysis.benchmark_attention`
 
 
 class GPT(nn.Module):
@@ -55,6 +58,16 @@ class GPT(nn.Module):
         """The output head, shape (V, D): the token embedding itself."""
         return self.token_embedding.weight
 
+    @property
+    def flops_per_token(self) -> float:
+        """Floating-point operations of a forward and backward pass.
+
+        Six for each weight that is multiplied, and attention as if without a mask: Chowdhery et al. 2022,
+        arXiv 2204.02311, appendix B.
+        """
+        n_multiplied = sum(p.numel() for p in self.parameters()) - self.position_embedding.weight.numel()
+        return 6 * n_multiplied + 12 * len(self.blocks) * self.block_size * self.head_weight.shape[1]
+
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states (B, T, D) after the final norm; T is at most `block_size`."""
         T = tokens_BT.shape[1]
@@ -90,14 +103,37 @@ class Attention(nn.Module):
         B, T, D = hidden_BTD.shape
         heads = self.query_key_value(hidden_BTD).view(B, T, 3, self.n_head, D // self.n_head)
         query_BHTK, key_BHTK, value_BHTK = heads.permute(2, 0, 3, 1, 4)
-        mixed_BHTK = F.scaled_dot_product_attention(
-            query_BHTK,
-            key_BHTK,
-            value_BHTK,
-            dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=True,
-        )
+        dropout = self.dropout.p if self.training else 0.0
+        mixed_BHTK = causal_attention(query_BHTK, key_BHTK, value_BHTK, dropout=dropout)
         return self.dropout(self.project(mixed_BHTK.transpose(1, 2).reshape(B, T, D)))
+
+
+def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *, dropout: float = 0.0) -> Tensor:
+    """softmax(query key^T / sqrt(K)) value, shape (B, H, T, K), in which no token sees a later one.
+
+    Vaswani et al. 2017, arXiv 1706.03762, equation 1. dropout: probability that a weight is left out.
+    """
+    if query_BHTK.device.type == "cpu" and query_BHTK.dtype is torch.bfloat16:
+        return _in_blocks(query_BHTK, key_BHTK, value_BHTK, dropout)
+    return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, dropout_p=dropout, is_causal=True)
+
+
+def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout: float) -> Tensor:
+    """Each block of queries against the keys up to its end: what lies above the diagonal is hardly computed.
+
+    PyTorch's kernel for the CPU multiplies bfloat16 no faster than float32. The blocks' scores are kept for the
+    backward pass, half of T x T for each head.
+    """
+    T, K = query_BHTK.shape[-2:]
+    query_BHTK = query_BHTK / math.sqrt(K)
+    mixed = []
+    for begin in range(0, T, QUERIES):
+        end = min(begin + QUERIES, T)
+        later_QT = query_BHTK.new_full((end - begin, end), -math.inf).triu(begin + 1)
+        scores_BHQT = query_BHTK[..., begin:end, :] @ key_BHTK[..., :end, :].transpose(-1, -2) + later_QT
+        weights_BHQT = F.dropout(scores_BHQT.softmax(dim=-1), dropout)
+        mixed.append(weights_BHQT @ value_BHTK[..., :end, :])
+    return torch.cat(mixed, dim=-2)
 
 
 class MLP(nn.Module):

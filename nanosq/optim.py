@@ -80,6 +80,23 @@ def cosine_from_zero(step: int, *, max_steps: int, warmup: int, min_lr_factor: f
     return _half_cosine(step, max_steps=max_steps, warmup=warmup, min_lr_factor=min_lr_factor)
 
 
+def warmup_stable_decay(step: int, *, max_steps: int, warmup: int, min_lr_factor: float, decay: float = 0.2) -> float:
+    """Linear warmup, the full learning rate, and a line down to `min_lr_factor` in the last part, `decay`, of the run.
+
+    Hu et al. 2024, arXiv 2404.06395; the straight line from Haegele et al. 2024, arXiv 2405.18392.
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"schedule.decay must be a fraction of the run in (0, 1], not {decay}")
+    left = (max_steps - step) / (decay * max_steps)
+    falling = min_lr_factor + (1.0 - min_lr_factor) * min(1.0, max(0.0, left))
+    return min(falling, constant(step, max_steps=max_steps, warmup=warmup, min_lr_factor=min_lr_factor))
+
+
+def constant(step: int, *, max_steps: int, warmup: int, min_lr_factor: float) -> float:
+    """Linear warmup, then the full learning rate to the end."""
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
 def _half_cosine(step: int, *, max_steps: int, warmup: int, min_lr_factor: float) -> float:
     progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
     return min_lr_factor + (1.0 - min_lr_factor) * 0.5 * (1.0 + math.cos(math.pi * progress))

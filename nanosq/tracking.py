@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlparse
 
 from filelock import FileLock
@@ -24,8 +24,17 @@ class Tracker(Protocol):
     """One run: `with tracker.start(...): ...`, whose end tells how the run ended."""
 
     link: str | None  # where to look at the run, once it has started
+    run_id: str  # by which it can be taken up again; empty where nothing is recorded
 
-    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Self: ...
+    def start(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        run_id: str = "",
+        anew: bool = False,
+    ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -33,15 +42,26 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
     def tag(self, **tags: str) -> None: ...
     def text(self, text: str, file: str) -> None: ...
-    def keep(self, path: Path, folder: str) -> None: ...
+    def flush(self) -> None: ...
+    def keep(self, path: Path, folder: str) -> bool: ...
+    def weights(self, run_id: str) -> Path: ...
 
 
 class NoTracker:
     """Records nothing."""
 
-    link = None
+    link: str | None = None
+    run_id = ""
 
-    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Self:
+    def start(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        run_id: str = "",
+        anew: bool = False,
+    ) -> Self:
         return self
 
     def __enter__(self) -> Self:
@@ -61,8 +81,14 @@ class NoTracker:
     def text(self, text: str, file: str) -> None:
         pass
 
-    def keep(self, path: Path, folder: str) -> None:
+    def flush(self) -> None:
         pass
+
+    def keep(self, path: Path, folder: str) -> bool:
+        return False
+
+    def weights(self, run_id: str) -> Path:
+        raise ValueError(f"tracking=none knows no run {run_id}: give the path of a checkpoint")
 
 
 class MLflowTracker:
@@ -76,23 +102,48 @@ class MLflowTracker:
         self.experiment = experiment
         self.uri = uri
         self.link: str | None = None
+        self.run_id = ""  # until it has started
         self._buffer: list[Metric] = []
-        self._curves: list[tuple[int, str, float]] = []
+        self._curves: dict[tuple[int, str], float] = {}  # every point of the run, by step and metric
         self._flushed = 0.0
 
-    def start(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, str]) -> Self:
-        """Create the run; ValueError in one line where the store cannot be reached."""
+    def start(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, str],
+        run_id: str = "",
+        anew: bool = False,
+    ) -> Self:
+        """Create a run, or go on with that of `run_id` if the store still has it.
+
+        The tag "checkpoints" names a place that this process has for itself. A run that is RUNNING there is one whose
+        process was killed: it is gone on with as well, or marked KILLED where the run begins `anew`.
+
+        ValueError in one line where the store cannot be reached.
+        """
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about tables it creates
         import mlflow
 
-        if self.uri is not None:
-            mlflow.set_tracking_uri(self.uri)
-        uri = mlflow.get_tracking_uri()
+        uri = self._connect()
         try:
+            self._client = mlflow.MlflowClient()
             with _creation_lock(uri):
                 experiment_id = mlflow.set_experiment(self.experiment).experiment_id
-            run = mlflow.start_run(run_name=name, tags=dict(tags))
-            mlflow.log_params({key: value for key, value in params.items() if value is not None})
+            abandoned = self._abandoned(experiment_id, tags["checkpoints"]) if "checkpoints" in tags else []
+            if anew:
+                run_id = ""
+            elif not self._has(run_id, experiment_id):
+                run_id = abandoned[0] if abandoned else ""
+            for each in abandoned:
+                if each != run_id:
+                    self._client.set_terminated(each, "KILLED")
+            run = mlflow.start_run(run_id=run_id or None, run_name=name, tags=dict(tags))
+            if run_id:
+                self._curves = self._points(run)
+            if not run.data.params:  # they are written once: MLflow lets none change
+                mlflow.log_params({key: value for key, value in params.items() if value is not None})
         except Exception as error:  # whatever the store is made of: SQLAlchemy, requests, MLflow
             if mlflow.active_run():
                 mlflow.end_run("FAILED")
@@ -100,12 +151,22 @@ class MLflowTracker:
             raise ValueError(
                 f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
             ) from error
-        self._client = mlflow.MlflowClient()
-        self._run_id = run.info.run_id
+        self.run_id = run.info.run_id
         self._flushed = time.monotonic()
         server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
         self.link = f"{server}/#/experiments/{experiment_id}?workflowType=machine_learning"
         return self
+
+    def weights(self, run_id: str) -> Path:
+        """The checkpoint of the best step of a run, as a local file."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        uri = self._connect()
+        try:
+            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="checkpoint/best.pt"))
+        except (MlflowException, OSError) as error:
+            raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint") from error
 
     def __enter__(self) -> Self:
         return self
@@ -115,9 +176,10 @@ class MLflowTracker:
     ) -> None:
         import mlflow
 
-        self._flush()
+        self.flush()
         rows = io.StringIO()
-        csv.writer(rows).writerows([("step", "metric", "value"), *self._curves])
+        points = ((step, key, value) for (step, key), value in self._curves.items())
+        csv.writer(rows).writerows([("step", "metric", "value"), *points])
         self.text(rows.getvalue(), "curves.csv")
         if kind is None:
             mlflow.end_run("FINISHED")
@@ -125,15 +187,28 @@ class MLflowTracker:
             mlflow.end_run("FAILED" if issubclass(kind, Exception) else "KILLED")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Buffer metrics of a step; what is not finite stays out, because MLflow would store inf as 1.8e308."""
+        """Buffer metrics of a step.
+
+        What is not finite stays out, because MLflow would store inf as 1.8e308; so does what the run had logged before
+        it was killed and taken up again at an earlier step.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-        self._buffer += [Metric(key, value, now, step) for key, value in finite.items()]
-        self._curves += [(step, key, value) for key, value in finite.items()]
+        points = {(step, key): float(value) for key, value in metrics.items()}
+        new = {at: value for at, value in points.items() if math.isfinite(value) and at not in self._curves}
+        self._buffer += [Metric(key, value, now, step) for (step, key), value in new.items()]
+        self._curves |= new
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered: before a checkpoint, so that the run's points up to there are in the store."""
+        # 1,000 is the most that one call of MLflow's REST API takes.
+        for start in range(0, len(self._buffer), 1000):
+            self._client.log_batch(self.run_id, metrics=self._buffer[start : start + 1000])
+        self._buffer.clear()
+        self._flushed = time.monotonic()
 
     def tag(self, **tags: str) -> None:
         import mlflow
@@ -145,19 +220,42 @@ class MLflowTracker:
 
         mlflow.log_text(text, file)
 
-    def keep(self, path: Path, folder: str) -> None:
-        """Move a file into a folder of the run's artifacts."""
+    def keep(self, path: Path, folder: str) -> bool:
+        """Copy a file into a folder of the run's artifacts; True, as it is kept there."""
         import mlflow
 
         mlflow.log_artifact(str(path), folder)
-        path.unlink()
+        return True
 
-    def _flush(self) -> None:
-        # 1,000 is the most that one call of MLflow's REST API takes.
-        for start in range(0, len(self._buffer), 1000):
-            self._client.log_batch(self._run_id, metrics=self._buffer[start : start + 1000])
-        self._buffer.clear()
-        self._flushed = time.monotonic()
+    def _connect(self) -> str:
+        import mlflow
+
+        if self.uri is not None:
+            mlflow.set_tracking_uri(self.uri)
+        return mlflow.get_tracking_uri()
+
+    def _has(self, run_id: str, experiment_id: str) -> bool:
+        from mlflow.entities import LifecycleStage
+        from mlflow.exceptions import MlflowException
+
+        if not run_id:
+            return False
+        try:
+            info = self._client.get_run(run_id).info
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return (info.experiment_id, info.lifecycle_stage) == (experiment_id, LifecycleStage.ACTIVE)
+
+    def _abandoned(self, experiment_id: str, place: str) -> list[str]:
+        where = f"tags.checkpoints = '{place}' and attributes.status = 'RUNNING'"
+        return [run.info.run_id for run in self._client.search_runs([experiment_id], where)]
+
+    def _points(self, run: Any) -> dict[tuple[int, str], float]:
+        history = (self._client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
+        points = sorted((point for points in history for point in points), key=lambda point: point.timestamp)
+        return {(point.step, point.key): point.value for point in points}
 
 
 def _creation_lock(uri: str) -> AbstractContextManager[object]:

@@ -1,20 +1,29 @@
 """The training loop."""
 
 import math
+import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
+from nanosq import distributed
+from nanosq.data.batches import prefetched
 from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
 from nanosq.head import Loss, head_loss
 from nanosq.model import GPT
+
+# A training step whose nll is so many times that of a uniform guess has exploded: nothing comes back from there.
+EXPLODED = 10.0
 
 
 @dataclass
@@ -22,87 +31,196 @@ class Progress:
     """How far a run has come: kept in its checkpoints."""
 
     step: int = 0  # optimizer steps taken
+    evaluated: int = 0  # the step of the last evaluation
     best_perplexity: float = math.inf  # the lowest validation perplexity so far
+    since_best: int = 0  # evaluations since then
+
+
+@dataclass
+class State:
+    """All that training changes. Random numbers are no part of it: they follow from the seed and the step."""
+
+    model: GPT
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+
+    def snapshot(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Undo what training has changed since; ValueError for weights alone or for those of another model."""
+        if "optimizer" not in snapshot:
+            raise ValueError("the checkpoint holds weights alone: init_from=... starts from them")
+        self.restore_weights(snapshot)
+        try:
+            self.optimizer.load_state_dict(snapshot["optimizer"])
+        except ValueError as error:
+            raise ValueError("the checkpoint belongs to another model or optimizer") from error
+        self.scaler.load_state_dict(snapshot["scaler"])
+        self.progress = Progress(**snapshot["progress"])
+
+    def restore_weights(self, snapshot: Mapping[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(snapshot["model"])
+        except RuntimeError as error:
+            raise ValueError("the checkpoint belongs to another model or vocabulary") from error
+
+
+class Objective(nn.Module):
+    """(tokens_BT, targets_BT) -> mean objective, mean nll: the part of a step that is differentiated."""
+
+    def __init__(self, model: GPT, loss: Loss, hardware: Hardware) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.hardware = hardware
+        self.hidden = torch.compile(model) if hardware.compile else model
+
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
+        with self.hardware.autocast():
+            weight_VD = self.model.head_weight
+            return head_loss(self.loss, self.hidden(tokens_BT), weight_VD, targets_BT, compile=self.hardware.compile)
 
 
 def train(
-    model: GPT,
+    state: State,
     loss: Loss,
-    optimizer: Optimizer,
     *,
     schedule: Callable[[int], float],
     batch: Callable[[int], tuple[Tensor, Tensor]],
     evaluate: Callable[[], Score],
     log: Callable[[Mapping[str, float], int], None],
     save: Callable[[str], None],
-    progress: Progress,
+    safe_point: Callable[[], None],
     max_steps: int,
     accumulate: int,
     clip_norm: float | None,
     log_every: int,
     eval_every: int,
     checkpoint_every: int | None,
+    patience: int | None,
+    seed: int,
     hardware: Hardware,
+    mine: slice = slice(None),
 ) -> Score | None:
-    """Train from `progress` to `max_steps` and return the final validation score, or None if training diverged.
+    """Train until `max_steps` and return the score of the last evaluation, or None where training diverged.
 
-    schedule: step to a factor on every group's learning rate.
-    batch: index of a micro-batch, counted over the whole run, to (tokens_BT, targets_BT).
+    schedule: from a step (from 0) to the factor on the learning rate.
+    batch: from the number of a micro-batch, counted over the whole run, to (tokens_BT, targets_BT).
     save: called with "best" after the best evaluation so far and with "last" every `checkpoint_every` steps.
+    safe_point: called where weights and `progress` belong together; it may raise, and the run can be taken up there.
+    patience: evaluations without a better validation nll after which training ends; None: never.
+    mine: which of the `accumulate` micro-batches of a step this process takes, if there are several.
 
-    A step whose objective or gradient norm is not finite ends the run before it touches the weights.
+    A step whose objective
+    or gradient norm is not finite, or whose nll explodes, ends the run before it touches the weights. On a GPU, which a
+    look at them would hold up, that is noticed at the next step that is logged, evaluated or saved, and before it is.
     """
-    forward = torch.compile(model) if hardware.compile else model
-    scheduler = LambdaLR(optimizer, schedule, last_epoch=progress.step - 1)
+    model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
+    objective = distributed.replicate(Objective(model, loss, hardware))
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # a restored optimizer has it
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    score = None
+    micro_batches = range(accumulate)[mine]
+    most_nll = EXPLODED * math.log(len(model.head_weight))
     n_tokens, seconds = 0, 0.0  # since the last log line, evaluation left out
-    model.train()
-    while progress.step < max_steps:
-        begin = time.perf_counter()
-        lr = scheduler.get_last_lr()[0]
-        objective = nll = torch.zeros((), device=hardware.device)
-        for index in range(progress.step * accumulate, (progress.step + 1) * accumulate):
-            tokens_BT, targets_BT = (t.to(hardware.device, non_blocking=True) for t in batch(index))
-            with hardware.autocast():
-                hidden_BTD = forward(tokens_BT)
-                micro_objective, micro_nll = head_loss(
-                    loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss
-                )
-            (micro_objective / accumulate).backward()
-            objective = objective + micro_objective.detach() / accumulate
-            nll = nll + micro_nll / accumulate
-            n_tokens += targets_BT.numel()
-        grad_norm = clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
-        if not torch.isfinite(objective + grad_norm):
-            return None
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-        progress.step += 1
-        seconds += time.perf_counter() - begin
 
-        last = progress.step == max_steps
-        if progress.step % log_every == 0 or last:
-            log(
-                {
-                    "train/loss": float(objective),
-                    "train/nll": float(nll),
-                    "train/grad_norm": float(grad_norm),
-                    "train/lr": float(lr),
-                    "train/tokens_per_second": n_tokens / seconds,
-                },
-                progress.step,
-            )
-            n_tokens, seconds = 0, 0.0
-        if progress.step % eval_every == 0 or last:
-            score = evaluate()
-            if not math.isfinite(score.perplexity):
+    def due(step: int, every: int | None) -> bool:
+        return every is not None and step % every == 0
+
+    def indices() -> Iterator[int]:
+        for step in range(progress.step, max_steps):
+            yield from (step * accumulate + index for index in micro_batches)
+
+    model.train()
+    with closing(prefetched(batch, indices(), hardware.device)) as batches:
+        while True:
+            ended = progress.step == max_steps or (patience is not None and progress.since_best >= patience)
+            if ended or (due(progress.step, eval_every) and progress.evaluated < progress.step):
+                score = evaluate()
+                if not math.isfinite(score.perplexity):
+                    return None
+                if progress.evaluated < progress.step:
+                    progress.evaluated = progress.step
+                    progress.since_best += 1
+                    if score.perplexity < progress.best_perplexity:
+                        progress.best_perplexity, progress.since_best = score.perplexity, 0
+                        save("best")
+                log({**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}, progress.step)
+                if ended or (patience is not None and progress.since_best >= patience):
+                    return score
+            if progress.step > 0 and due(progress.step, checkpoint_every):
+                save("last")
+
+            begin = time.perf_counter()
+            means = torch.zeros(2, device=hardware.device)  # objective, nll
+            for index in micro_batches:
+                safe_point()
+                tokens_BT, targets_BT = next(batches)
+                _seed(seed, progress.step * accumulate + index)
+                with _unsynchronized(objective) if index != micro_batches[-1] else nullcontext():
+                    micro_objective, micro_nll = objective(tokens_BT, targets_BT)
+                    scaler.scale(micro_objective / len(micro_batches)).backward()
+                means += torch.stack([micro_objective.detach(), micro_nll]) / len(micro_batches)
+                n_tokens += targets_BT.numel() * distributed.world_size()
+            means = distributed.total(means) / distributed.world_size()
+            scaler.unscale_(optimizer)
+            grad_norm = clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
+            step = progress.step + 1
+            logged = due(step, log_every) or step == max_steps
+            looked_at = hardware.device.type == "cpu" or logged or due(step, eval_every) or due(step, checkpoint_every)
+            if looked_at and not _sound(means, grad_norm, most_nll, scaler):
                 return None
-            if score.perplexity < progress.best_perplexity:
-                progress.best_perplexity = score.perplexity
-                save("best")
-            log({**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}, progress.step)
-        if checkpoint_every is not None and progress.step % checkpoint_every == 0 and not last:
-            save("last")
-    return score
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * schedule(progress.step)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            progress.step = step
+            if logged:
+                train_loss, train_nll = means.tolist()
+                seconds += time.perf_counter() - begin
+                peak = hardware.peak_flops * distributed.world_size()
+                log(
+                    {
+                        "train/loss": train_loss,
+                        "train/nll": train_nll,
+                        "train/grad_norm": float(grad_norm),
+                        "train/lr": optimizer.param_groups[0]["lr"],
+                        "train/tokens_per_second": n_tokens / seconds,
+                        "train/mfu": n_tokens / seconds * model.flops_per_token / peak,
+                    },
+                    step,
+                )
+                n_tokens, seconds = 0, 0.0
+            else:
+                seconds += time.perf_counter() - begin
+
+
+def _seed(seed: int, micro_batch: int) -> None:
+    """Make the random numbers of a micro-batch, as dropout's, depend on nothing but its number.
+
+    So they are the same after an interruption, and on whichever process it is computed.
+    """
+    mixed = int(np.random.SeedSequence([abs(seed), micro_batch]).generate_state(1)[0])
+    torch.manual_seed(mixed)
+    np.random.seed(mixed)
+    random.seed(mixed)
+
+
+def _unsynchronized(objective: nn.Module) -> AbstractContextManager[None]:
+    """Leave the exchange of gradients to a later micro-batch."""
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()
+
+
+def _sound(means: Tensor, grad_norm: Tensor, most_nll: float, scaler: torch.amp.GradScaler) -> bool:
+    if scaler.is_enabled():  # an infinite gradient is met by a lower scale, until that is none any more
+        return bool(means.isfinite().all() & (means[1] < most_nll)) and scaler.get_scale() >= 1
+    return bool(means.isfinite().all() & (means[1] < most_nll) & grad_norm.isfinite())

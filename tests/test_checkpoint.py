@@ -8,40 +8,6 @@ import pytest
 import torch
 
 from nanosq import checkpoint
-from nanosq.model import GPT
-from nanosq.optim import parameter_groups
-
-
-def trained(seed: int, n_embd: int = 8) -> tuple[GPT, torch.optim.Optimizer]:
-    torch.manual_seed(seed)
-    model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=n_embd)
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1)
-    model(torch.randint(11, (2, 8))).square().sum().backward()
-    optimizer.step()
-    return model, optimizer
-
-
-def test_restore_undoes_everything_since_the_snapshot(tmp_path: Path) -> None:
-    model, optimizer = trained(0)
-    checkpoint.save(tmp_path / "last.pt", {**checkpoint.snapshot(model, optimizer), "step": 7})
-    expected = torch.rand(3)
-
-    other, other_optimizer = trained(1)
-    state = checkpoint.load(tmp_path / "last.pt")
-    checkpoint.restore(state, other, other_optimizer)
-    assert state["step"] == 7
-    torch.testing.assert_close(torch.rand(3), expected)
-    for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-        assert torch.equal(other_optimizer.state[ours]["exp_avg"], optimizer.state[theirs]["exp_avg"])
-
-
-def test_refuses_what_it_cannot_restore() -> None:
-    model, optimizer = trained(0)
-    with pytest.raises(ValueError, match="weights alone"):
-        checkpoint.restore({"model": model.state_dict()}, model, optimizer)
-    with pytest.raises(ValueError, match="another model"):
-        checkpoint.restore(checkpoint.snapshot(model, optimizer), *trained(0, n_embd=4))
 
 
 class Bomb:
@@ -82,3 +48,28 @@ def test_a_failure_during_saving_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         checkpoint.save(tmp_path / "last.pt", {"function": lambda: None})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_resume_means(tmp_path: Path) -> None:
+    folder, run_id = tmp_path / "a1b2", "0123456789abcdef" * 2
+    assert checkpoint.find("auto", folder) is None
+    with pytest.raises(ValueError, match=f"init_from={run_id}"):
+        checkpoint.find(run_id, folder)
+    checkpoint.save(tmp_path / "other/last.pt", {"run_id": run_id})
+    assert checkpoint.find(run_id, folder) == tmp_path / "other/last.pt"
+    assert checkpoint.find("auto", folder) is None
+    checkpoint.save(folder / "last.pt", {"run_id": ""})
+    assert checkpoint.find("auto", folder) == folder / "last.pt"
+    assert checkpoint.find("never", folder) is None
+    assert checkpoint.find("some/last.pt", folder) == Path("some/last.pt")
+
+
+def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints/a1b2"
+    with checkpoint.alone(folder):
+        assert folder.is_dir()
+        with pytest.raises(ValueError, match="another process"), checkpoint.alone(folder):
+            pass
+    with checkpoint.alone(folder):
+        pass
+    assert [path.name for path in folder.parent.iterdir()] == ["a1b2"]

@@ -1,18 +1,19 @@
+import subprocess
 import sys
-import sysconfig
-from pathlib import Path
+import time
 
 import pytest
 import torch
 
+from nanosq import hardware
 from nanosq.hardware import Hardware
 
 
 def test_what_is_asked_for() -> None:
-    hardware = Hardware.pick(device="cpu", precision="bf16", compile=True)
-    assert (hardware.device, hardware.precision, hardware.compile) == (torch.device("cpu"), "bf16", True)
-    assert str(hardware) == "cpu bf16 compiled"
-    with hardware.autocast():
+    asked = Hardware.pick(device="cpu", precision="bf16", compile=True)
+    assert (asked.device, asked.precision, asked.compile) == (torch.device("cpu"), "bf16", True)
+    assert str(asked) == "cpu bf16 compiled"
+    with asked.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     with Hardware.pick(device="cpu", precision="fp32", compile=False).autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
@@ -28,23 +29,56 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(
     assert Hardware.pick(device="cpu", precision="auto", compile="auto").precision == precision
 
 
-def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def compiles_loss(n_logits: int) -> bool:
-        hardware = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_logits=n_logits)
-        assert not hardware.compile
-        assert ("loss compiled" in str(hardware)) == hardware.compile_loss
-        return hardware.compile_loss
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older GPUs, which only emulate bfloat16, multiply in fp16; only a long run is compiled."""
+    monkeypatch.setattr(hardware, "_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    short = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e12)
+    long = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e18)
+    assert short.precision == long.precision == precision
+    assert (short.compile, long.compile) == (False, True)
 
-    monkeypatch.setenv("CXX", sys.executable)  # anything that is there
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    assert not compiles_loss(10**12)
-    (tmp_path / "Python.h").touch()
-    assert compiles_loss(10**12)
-    assert not compiles_loss(10**9)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not compiles_loss(10**12)
+
+def test_auto_does_not_compile_for_a_cpu() -> None:
+    assert not Hardware.pick(device="cpu", precision="fp32", compile="auto", n_flops=1e18).compile
+
+
+def test_only_fp16_is_scaled() -> None:
+    enabled = {name: Hardware(torch.device("cpu"), name).scaler().is_enabled() for name in hardware.PRECISIONS}
+    assert enabled == {"fp32": False, "bf16": False, "fp16": True}
+
+
+def test_the_peak_is_that_of_a_large_product() -> None:
+    place = Hardware(torch.device("cpu"))
+    small = torch.ones(8, 8)
+    begin = time.perf_counter()
+    for _ in range(100):
+        small @ small
+    of_small_products = 100 * 2 * 8**3 / (time.perf_counter() - begin)
+    assert place.peak_flops > of_small_products
+
+
+def test_freed_memory_is_kept() -> None:
+    """Page faults of allocating the same large tensor again and again, in a process of its own."""
+    script = """
+import resource, torch
+from nanosq.hardware import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**26, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_freed_memory()
+for _ in range(5):
+    faults()
+print(before, faults())
+"""
+    before, after = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(after) < int(before) / 10
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,17 @@ SMALL = [
 ENVIRONMENT = {"NANOSQ_CACHE": "cache", "OMP_NUM_THREADS": "1"}
 
 
+def environment() -> dict[str, str]:
+    """That of this process, without what MLflow and Hydra have told each other in it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ENVIRONMENT
+
+
 def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
     """`python run.py ...` started in another folder, so that all it writes is seen there."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         cwd=cwd,
-        env={**environment, **ENVIRONMENT},
+        env=environment(),
         capture_output=True,
         text=True,
         check=check,
@@ -55,7 +59,8 @@ def test_one_run(tmp_path: Path) -> None:
         assert run.data.metrics[f"{split}/excess_nll"] > 0
     assert run.data.metrics["val/loss"] > run.data.metrics["val/nll"]
     assert run.data.metrics["best/val_perplexity"] <= run.data.metrics["val/perplexity"]
-    assert {"train/loss", "train/nll", "train/grad_norm", "train/lr", "train/tokens_per_second"} <= {*run.data.metrics}
+    names = ("loss", "nll", "grad_norm", "lr", "tokens_per_second", "mfu")
+    assert {f"train/{name}" for name in names} <= {*run.data.metrics}
     assert run.data.params["loss.weight"] == "1.0"
     assert run.data.tags["config_hash"]
     assert run.data.tags["diverged"] == "false"
@@ -89,6 +94,7 @@ save = checkpoint.save
 def cut(path, state):
     save(path, state)
     if path.name == "last.pt":
+        checkpoint.save = save
         {how}
 checkpoint.save = cut
 sys.argv = sys.argv[1:]
@@ -98,7 +104,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     result = subprocess.run(
         [sys.executable, "-c", script, str(ROOT / "run.py"), *arguments],
         cwd=cwd,
-        env={**os.environ, **ENVIRONMENT},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -113,7 +119,8 @@ def test_a_run_whose_plug_was_pulled_ends_where_an_uninterrupted_one_ends(tmp_pa
     killed, last = cut_short("os._exit(9)", *settings, cwd=tmp_path)
     assert killed.returncode == 9
     kept = shutil.copy(tmp_path / last, tmp_path / "kept.pt")
-    resumed = command(*settings, f"resume={last}", cwd=tmp_path, check=True)
+    resumed = command(*settings, cwd=tmp_path, check=True)
+    assert "goes on after step 4" in resumed.stderr
     assert printed_perplexity(resumed) == printed_perplexity(whole)
     assert not (tmp_path / last).exists()
     best, expected = (
@@ -123,7 +130,7 @@ def test_a_run_whose_plug_was_pulled_ends_where_an_uninterrupted_one_ends(tmp_pa
     assert best.keys() == expected.keys()
     for name, weight in best.items():
         assert torch.equal(weight, expected[name]), name
-    finished = command(*settings, f"resume={kept}", "train.max_steps=4", cwd=tmp_path)
+    finished = command(*settings, f"resume={kept}", "train.max_steps=3", cwd=tmp_path)
     assert finished.returncode == 2
     assert "raise train.max_steps" in finished.stderr
 
@@ -133,10 +140,18 @@ def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path
     settings = [*SMALL, "train.checkpoint_every=2"]
     interrupted, last = cut_short(f"os.kill(os.getpid(), signal.{signal})", *settings, cwd=tmp_path)
     assert interrupted.returncode == status
-    assert f"go on with resume={last}" in interrupted.stderr
+    assert "interrupted after step 2: the same command goes on from there" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     (run,) = runs(tmp_path)
     assert run.info.status == "KILLED"
+    if signal == "SIGTERM":
+        by_id = command(*settings, f"resume={run.info.run_id}", cwd=tmp_path, check=True)
+        assert "goes on after step 2" in by_id.stderr
+        assert [each.info.status for each in runs(tmp_path)] == ["FINISHED"]  # the same run
+        nothing_left = command(*settings, f"resume={run.info.run_id}", cwd=tmp_path)
+        assert nothing_left.returncode == 2
+        assert f"init_from={run.info.run_id} starts from its weights" in nothing_left.stderr
+        assert not list((tmp_path / "checkpoints").iterdir())
     if signal == "SIGINT":
         for change, complaint in [
             ("optimizer.lr=1e-9", "optimizer.lr was 0.008 in the run to resume and is 1e-09"),
@@ -148,7 +163,49 @@ def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path
             assert complaint in refused.stderr
         longer = command(*settings, f"resume={last}", "train.max_steps=8", cwd=tmp_path)
         assert longer.returncode == 0, longer.stderr
-        assert {run.info.status for run in runs(tmp_path)} == {"KILLED", "FINISHED"}
+        states = {each.info.status: each for each in runs(tmp_path)}
+        assert {*states} == {"KILLED", "FINISHED"}
+        assert states["FINISHED"].data.tags["resumed_from"] == run.info.run_id
+        anew = command(*settings, "resume=never", cwd=tmp_path, check=True)
+        assert "goes on" not in anew.stderr
+        assert len(runs(tmp_path)) == 3
+        assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_weights_of_another_run(tmp_path: Path) -> None:
+    command(*SMALL, cwd=tmp_path, check=True)
+    (run,) = runs(tmp_path)
+    best = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoint/best.pt"
+    still = ["optimizer.lr=0", "loss=squentropy", "model.dropout=0.1"]  # it stays what it starts from
+    by_id = command(*SMALL, *still, f"init_from={run.info.run_id}", cwd=tmp_path, check=True)
+    by_path = command(*SMALL, *still, f"init_from={best}", cwd=tmp_path, check=True)
+    expected = pytest.approx(run.data.metrics["best/val_perplexity"], rel=1e-4)
+    assert printed_perplexity(by_id) == printed_perplexity(by_path) == expected
+    for change, complaint in [
+        ("init_from=nowhere.pt", "no checkpoint at nowhere.pt"),
+        ("init_from=" + 32 * "0", "has no run " + 32 * "0"),
+        ("data.source.seed=9", "trained on another text"),
+    ]:
+        refused = command(*SMALL, f"init_from={best}", change, cwd=tmp_path)
+        assert refused.returncode == 2, change
+        assert complaint in refused.stderr
+    other_model = command(*SMALL, f"init_from={best}", "model.n_embd=32", cwd=tmp_path)
+    assert other_model.returncode == 2
+    assert "another model" in other_model.stderr
+    assert len(runs(tmp_path)) == 3
+
+
+def test_two_of_the_same_at_once(tmp_path: Path) -> None:
+    """The second is told so, and the first is not disturbed."""
+    from filelock import FileLock
+
+    _, last = cut_short("os._exit(9)", *SMALL, "train.checkpoint_every=4", cwd=tmp_path)
+    folder = (tmp_path / last).parent
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        second = command(*SMALL, "train.checkpoint_every=4", cwd=tmp_path)
+    assert second.returncode == 2
+    assert "another process is training this very configuration" in second.stderr
+    assert (tmp_path / last).exists()
 
 
 def test_divergence_is_a_value(tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     files = Path(run.info.artifact_uri.removeprefix("file://"))
     assert (files / "samples.txt").read_text() == "Once upon a time"
     assert (files / "checkpoint/best.pt").read_bytes() == b"weights"
-    assert not weights.exists()
     rows = list(csv.DictReader((files / "curves.csv").open()))
     assert rows[2] == {"step": "2", "metric": "train/loss", "value": str(1 / 3)}
     assert tracker.link == (
@@ -110,3 +109,74 @@ def test_no_tracker_leaves_files_alone(tmp_path: Path) -> None:
         tracker.keep(weights, "checkpoint")
     assert weights.exists()
     assert tracker.link is None
+
+
+def points(uri: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in mlflow.MlflowClient(uri).get_metric_history(run_id, key)]
+
+
+def test_a_run_goes_on_without_repeated_points(uri: str) -> None:
+    def start(run_id: str, params: dict[str, object]) -> MLflowTracker:
+        return MLflowTracker(experiment="nanosq", uri=uri).start("r", params=params, tags={}, run_id=run_id)
+
+    def interrupted(tracker: MLflowTracker) -> None:
+        with tracker:
+            for step in range(5):
+                tracker.log({"train/loss": float(step), "train/nll": 0.0}, step)
+            raise KeyboardInterrupt
+
+    first = start("", {"log_every": 1})
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(first)
+    with start(first.run_id, {"log_every": 2}) as second:  # from a checkpoint at step 3, with what may differ differing
+        for step in range(3, 8):
+            second.log({"train/loss": float(step)}, step)
+    assert only_run(uri).info.status == "FINISHED"
+    assert points(uri, first.run_id) == [(step, float(step)) for step in range(8)]
+    artifacts = Path(only_run(uri).info.artifact_uri.removeprefix("file://"))
+    rows = list(csv.DictReader((artifacts / "curves.csv").open()))
+    assert sorted(int(row["step"]) for row in rows if row["metric"] == "train/loss") == list(range(8))
+    assert len(rows) == 13
+
+
+def test_a_run_whose_process_was_killed_is_gone_on_with(uri: str) -> None:
+    """Also where it was killed before there was a checkpoint that knows it."""
+
+    def start(place: str, **how: bool) -> MLflowTracker:
+        tracker = MLflowTracker(experiment="nanosq", uri=uri)
+        return tracker.start("r", params={"a": 1}, tags={"checkpoints": place}, **how)
+
+    def left_running(tracker: MLflowTracker) -> str:
+        mlflow.tracking.fluent._active_run_stack.get().clear()  # as if its process were gone
+        return tracker.run_id
+
+    killed, elsewhere = left_running(start("here")), left_running(start("there"))
+    with start("here") as again:
+        assert again.run_id == killed
+    with start("there", anew=True) as anew:
+        assert anew.run_id != elsewhere
+    states = {run_id: mlflow.MlflowClient(uri).get_run(run_id).info.status for run_id in (killed, elsewhere)}
+    assert states == {killed: "FINISHED", elsewhere: "KILLED"}
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "deleted"])
+def test_a_run_that_the_store_no_longer_has_begins_anew(run_id: str, uri: str) -> None:
+    if run_id == "deleted":
+        with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as gone:
+            run_id = gone.run_id
+        mlflow.MlflowClient(uri).delete_run(run_id)
+    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}, run_id=run_id) as tracker:
+        assert tracker.run_id != run_id
+    assert only_run(uri).info.run_id == tracker.run_id
+
+
+def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
+    best = tmp_path / "best.pt"
+    best.write_bytes(b"weights")
+    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as tracker:
+        tracker.keep(best, "checkpoint")
+    assert tracker.weights(tracker.run_id).read_bytes() == b"weights"
+    with pytest.raises(ValueError, match="has no run"):
+        tracker.weights("0" * 32)
+    with pytest.raises(ValueError, match="path"):
+        NoTracker().weights("0" * 32)

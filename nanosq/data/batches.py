@@ -3,7 +3,9 @@
 Shapes: B windows in a batch, T tokens in a window.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +48,27 @@ def random_windows(
         begins_B = split.starts[rng.integers(n, size=batch_size)]
     windows = torch.from_numpy(split.tokens[begins_B[:, None] + np.arange(block_size + 1)].astype(np.int64))
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+def prefetched(
+    batch: Callable[[int], tuple[Tensor, Tensor]], indices: Iterable[int], device: torch.device
+) -> Generator[tuple[Tensor, Tensor]]:
+    """The batches with these numbers on the device, each made by a thread while the one before it is in use."""
+
+    def make(index: int) -> tuple[Tensor, Tensor]:
+        tokens_BT, targets_BT = batch(index)
+        if device.type == "cuda":  # from pinned memory the copy does not wait for the GPU
+            tokens_BT, targets_BT = tokens_BT.pin_memory(), targets_BT.pin_memory()
+        return tokens_BT.to(device, non_blocking=True), targets_BT.to(device, non_blocking=True)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        upcoming: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for index in indices:
+            upcoming.append(thread.submit(make, index))
+            if len(upcoming) > 1:
+                yield upcoming.popleft().result()
+        while upcoming:
+            yield upcoming.popleft().result()
 
 
 class Windows(NamedTuple):
