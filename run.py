@@ -163,10 +163,11 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
     torch.manual_seed(cfg.seed)
     model = config.build(cfg.model, corpus.tokenizer.vocab_size)
     n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
-    hardware = pick_hardware(cfg, n_flops=n_tokens * model.flops_per_token)
+    n_logits = n_tokens * corpus.tokenizer.vocab_size
+    hardware = pick_hardware(cfg, n_flops=n_tokens * model.flops_per_token, n_logits=n_logits)
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    if hardware.compile:
+    if hardware.compile_loss:
         torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
     model = model.to(hardware.device)
     optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
@@ -327,10 +328,10 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
     return perplexity
 
 
-def pick_hardware(cfg: DictConfig, *, n_flops: float = 0.0) -> Hardware:
+def pick_hardware(cfg: DictConfig, **size: float) -> Hardware:
     from nanosq.hardware import Hardware
 
-    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, n_flops=n_flops)
+    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, **size)
 
 
 def checkpoint_folder(cfg: DictConfig) -> Path:

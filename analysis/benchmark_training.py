@@ -10,8 +10,8 @@ DIR is a checkout of nanoGPT, whose model, optimizer and schedule run as they ar
 Parity: both start from the same weights and see the same batches, in float32; the losses of every step, and by how
 much they differ.
 
-Speed: nanosq in the precision that it picks for the machine, nanoGPT as its train.py runs there: float32 on a CPU,
-bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are medians over rounds in which
+Speed: nanosq in the precision that it picks for the machine, compiled as in a long run, and nanoGPT as its train.py
+runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are medians over rounds in which
 each contender takes one step in a process of its own, so that a busy moment of the machine hits all alike. Peak memory
 is what the process takes beyond what it had before the model was built. MFU is the part of the speed of a large matrix
 product, in the contender's precision, that the operations of the model come to, counted as in PaLM, appendix B: all of
@@ -20,9 +20,11 @@ anew in each round.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -179,16 +181,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of nanosq")
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="nanosq; where not given, on a GPU, as nanoGPT does"
+        "--compile", action=argparse.BooleanOptionalAction, help="nanosq; where not given, as for a run that repays it"
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
     options = parser.parse_args()
     if not (options.parity or options.speed or options.profile):
         options.parity = options.speed = True
     try:
-        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=options.compile or False)
-        if options.compile is None and hardware.device.type == "cuda":
-            hardware = Hardware.pick(device=options.device, precision=options.precision, compile=True)
+        compile = "auto" if options.compile is None else options.compile
+        long = {"n_flops": math.inf, "n_logits": math.inf}
+        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=compile, **long)
         checkout = None
         if options.parity or options.speed:
             if options.nanogpt is None:
@@ -203,7 +205,7 @@ def main() -> None:
         if checkout and options.speed:
             speed(checkout, name, hardware, options.rounds, out=options.out)
         if options.profile:
-            profile(name, hardware, out=options.out)
+            profile(name, replace(hardware, compile=False, compile_loss=False), out=options.out)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from analysis.loss_methods import LOSSES
 from analysis.nanogpt import Checkout, WithListing, quiet
 from nanosq.hardware import Hardware, keep_freed_memory
-from nanosq.head import head_loss
 from nanosq.model import GPT
 from nanosq.optim import parameter_groups
+from nanosq.train import Objective
 
 # (tokens_BT, targets_BT) -> the mean objective before the step
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -137,18 +137,16 @@ def nanosq_step(model: GPT, contender: Contender, *, schedule: Callable[[int], f
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     scheduler = LambdaLR(optimizer, schedule)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    forward = torch.compile(model) if hardware.compile else model
+    objective = Objective(model, loss, hardware)
 
     def step(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        with hardware.autocast():
-            hidden_BTD = forward(tokens_BT)
-            objective, _ = head_loss(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile)
-        objective.backward()
+        mean, _ = objective(tokens_BT, targets_BT)
+        mean.backward()
         clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
-        return objective.detach()
+        return mean.detach()
 
     return step
 

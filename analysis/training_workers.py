@@ -61,7 +61,7 @@ def _serve(pipe: Connection, contender: Contender, shape: Shape, folder: Path) -
         if device.type == "cpu":
             limit_memory()
         # Loads libraries. Compiled it would be one version more of what is compiled for the shape.
-        plain = contender._replace(hardware=replace(contender.hardware, compile=False))
+        plain = contender._replace(hardware=replace(contender.hardware, compile=False, compile_loss=False))
         small = replace(SHAPES["tiny"], batch_size=1, block_size=32)
         build_step(plain, small, checkout)(*batches(small, 1, device=device)[0])
         gc.collect()

@@ -61,7 +61,7 @@ def evaluate(
         for tokens_BT, targets_BT in windows:
             hidden_BTD = model(tokens_BT.to(hardware.device))
             targets_BT = targets_BT.to(hardware.device)
-            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile)
+            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss)
             scores = TokenScores(*(score.cpu() for score in scores))
             sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
             bins += _calibration(scores)

@@ -1,20 +1,26 @@
 """Device, precision and compilation: what the user asked for, or what the machine is good at."""
 
 import ctypes
+import math
 import os
+import shutil
+import sysconfig
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Self
 
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# On a GPU, compiling takes about a minute and saves about a third: it is repaid by a run of a few minutes, here at
-# 1e14 FLOP a second. On a CPU it saves 3 % at most: `python -m analysis.benchmark_training --compile`.
+# On a GPU, compiling takes about a minute and saves about a third: a run of some minutes repays it, at 1e14 FLOP a
+# second. On a CPU a compiled model is hardly faster (`analysis.benchmark_training --compile`). A compiled loss is: it
+# saves 0.5 to 1.5 ns a logit there and takes 4 to 14 s to compile (`analysis.benchmark_loss`).
 FLOPS_THAT_REPAY_COMPILING = 2e16
+LOGITS_THAT_REPAY_COMPILING_THE_LOSS = 3e10
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,16 @@ class Hardware:
 
     device: torch.device
     precision: str = "fp32"  # of matrix products; weights are float32 always
-    compile: bool = False
+    compile: bool = False  # the model
+    compile_loss: bool = False
 
     @classmethod
-    def pick(cls, *, device: str, precision: str, compile: bool | str, n_flops: float = 0.0) -> Self:
+    def pick(
+        cls, *, device: str, precision: str, compile: bool | str, n_flops: float = 0.0, n_logits: float = 0.0
+    ) -> Self:
         """Resolve `auto`: the first GPU, half precision where it is multiplied fast, compiled where that is repaid.
 
-        n_flops: floating-point operations of the whole run, from which `compile=auto` is decided.
+        n_flops, n_logits: floating-point operations and logits of the whole run, from which `compile=auto` is decided.
 
         ValueError for a device that is not there or a word that is none of the choices.
         """
@@ -40,12 +49,17 @@ class Hardware:
             raise ValueError(f"precision={precision}: choose auto, {', '.join(PRECISIONS)}")
         if compile == "auto":
             compile = place.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
-        elif not isinstance(compile, bool):
+            repaid = place.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS
+            compile_loss = compile or (repaid and _has_compiler())
+        elif isinstance(compile, bool):
+            compile_loss = compile
+        else:
             raise ValueError(f"compile={compile}: choose auto, true or false")
-        return cls(place, precision, compile)
+        return cls(place, precision, compile, compile_loss)
 
     def __str__(self) -> str:
-        return f"{self.device} {self.precision}{' compiled' if self.compile else ''}"
+        compiled = " compiled" if self.compile else " loss compiled" if self.compile_loss else ""
+        return f"{self.device} {self.precision}{compiled}"
 
     def autocast(self) -> AbstractContextManager[None]:
         dtype = PRECISIONS[self.precision]
@@ -97,13 +111,20 @@ def _fast_precision(device: torch.device) -> str:
     return "fp32"
 
 
+def _has_compiler() -> bool:
+    """Whether torch.compile can build for the CPU: a C++ compiler, and the headers of Python."""
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.exists()
+
+
 @cache
 def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     size = 8192 if device.type == "cuda" else 1024  # milliseconds on either
     matrix = torch.ones(size, size, device=device, dtype=dtype)
-    best = 0.0
-    for _ in range(10):
-        begin = time.perf_counter()
+    first = begin = time.perf_counter()
+    fastest = math.inf
+    while begin - first < 0.2:
         float((matrix @ matrix)[0, 0])  # waits for the device
-        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
-    return best
+        begin, last = time.perf_counter(), begin
+        fastest = min(fastest, begin - last)
+    return 2 * size**3 / fastest

@@ -85,8 +85,9 @@ class Objective(nn.Module):
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
         with self.hardware.autocast():
-            weight_VD = self.model.head_weight
-            return head_loss(self.loss, self.hidden(tokens_BT), weight_VD, targets_BT, compile=self.hardware.compile)
+            hidden_BTD = self.hidden(tokens_BT)
+            compile = self.hardware.compile_loss
+            return head_loss(self.loss, hidden_BTD, self.model.head_weight, targets_BT, compile=compile)
 
 
 def train(

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,8 +42,23 @@ def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyP
     assert (short.compile, long.compile) == (False, True)
 
 
-def test_auto_does_not_compile_for_a_cpu() -> None:
-    assert not Hardware.pick(device="cpu", precision="fp32", compile="auto", n_flops=1e18).compile
+def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compiles_loss(n_logits: float) -> bool:
+        picked = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_flops=1e18, n_logits=n_logits)
+        assert not picked.compile
+        assert ("loss compiled" in str(picked)) == picked.compile_loss
+        return picked.compile_loss
+
+    monkeypatch.setenv("CXX", sys.executable)  # anything that is there
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not compiles_loss(1e12)
+    (tmp_path / "Python.h").touch()
+    assert compiles_loss(1e12)
+    assert not compiles_loss(1e9)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not compiles_loss(1e12)
 
 
 def test_only_fp16_is_scaled() -> None:
