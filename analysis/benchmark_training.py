@@ -11,12 +11,12 @@ Parity: both start from the same weights and see the same batches, in float32; t
 much they differ.
 
 Speed: nanosq in the precision that it picks for the machine, compiled as in a long run, and nanoGPT as its train.py
-runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are medians over rounds in which
-each contender takes one step in a process of its own, so that a busy moment of the machine hits all alike. Peak memory
-is what the process takes beyond what it had before the model was built. MFU is the part of the speed of a large matrix
-product, in the contender's precision, that the operations of the model come to, counted as in PaLM, appendix B: all of
-T x T for attention, though half is never seen. Where all contenders at once do not fit into the memory, each is started
-anew in each round.
+runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are
+medians over rounds in which each contender takes one step in a process of its own, so that a busy moment of the machine
+hits all alike. Peak memory is what the process takes beyond what it had before the model was built. MFU is the part of
+the speed of a large matrix product, in the contender's precision, that the operations of the model come to, counted as
+in PaLM, appendix B: all of T x T for attention, though half is never seen. Where all contenders at once do not fit into
+the memory, each is started anew in each round.
 """
 
 import argparse
@@ -96,27 +96,23 @@ def peaks(contenders: list[Contender], shape: Shape, folder: Path) -> dict[Conte
 
 
 def times(peak_bytes: dict[Contender, int], shape: Shape, rounds: int, folder: Path) -> dict[Contender, list[Measured]]:
-    """Steps of every contender in turn, after one of each that is not counted."""
-    device = next(iter(peak_bytes)).hardware.device
-    together = sum(peak_bytes.values()) < available_memory(device)
-    if not together:
-        print("all at once do not fit into the memory: each is started anew in each round")
+    """Steps of the contenders in turn, after two of each that are not counted, in which memory is first touched."""
+    together = [list(peak_bytes)]
+    if sum(peak_bytes.values()) > available_memory(next(iter(peak_bytes)).hardware.device):
+        print("all at once do not fit into the memory: those of one loss take turns, then those of the other")
+        together = [[each for each in peak_bytes if each.loss == loss] for loss in LOSSES]
     measured: dict[Contender, list[Measured]] = {contender: [] for contender in peak_bytes}
-    with ExitStack() as stack, tqdm(total=rounds, desc="timing", unit="round", disable=not sys.stderr.isatty()) as bar:
-        workers = {}
-        if together:
-            workers = {each: stack.enter_context(Worker(each, shape, folder)) for each in peak_bytes}
-            for worker in workers.values():
+    bar = tqdm(total=rounds * len(together), desc="timing", unit="round", disable=not sys.stderr.isatty())
+    for contenders in together:
+        with ExitStack() as stack:
+            workers = {each: stack.enter_context(Worker(each, shape, folder)) for each in contenders}
+            for worker in [*workers.values()] * 2:
                 worker.step()
-        for _ in range(rounds):
-            for contender in peak_bytes:
-                if together:
-                    measured[contender].append(workers[contender].step())
-                else:
-                    with Worker(contender, shape, folder) as worker:
-                        worker.step()
-                        measured[contender].append(worker.step())
-            bar.update()
+            for _ in range(rounds):
+                for contender, worker in workers.items():
+                    measured[contender].append(worker.step())
+                bar.update()
+    bar.close()
     return measured
 
 

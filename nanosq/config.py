@@ -220,7 +220,8 @@ def main(task: Callable[[], Any]) -> int:
 
 def report(error: Exception) -> int:
     """Tell the user what to mend; returns the exit status for it."""
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, which all have the same to say
+        print(f"error: {one_line(error)}", file=sys.stderr)
     return 2
 
 

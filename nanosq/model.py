@@ -8,8 +8,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-QUERIES = 128  # of a block: `python -m analysis.benchmark_attention`
+# On a CPU: `python -m analysis.benchmark_attention`.
+QUERIES = 256  # of a block
+RECOMPUTE_FROM = 1024  # tokens in a window; the weights would be a third of what a layer keeps for its backward pass
 
 
 class GPT(nn.Module):
@@ -114,6 +117,8 @@ def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *
     Vaswani et al. 2017, arXiv 1706.03762, equation 1. dropout: probability that a weight is left out.
     """
     if query_BHTK.device.type == "cpu" and query_BHTK.dtype is torch.bfloat16:
+        if query_BHTK.shape[2] >= RECOMPUTE_FROM:
+            return checkpoint(_in_blocks, query_BHTK, key_BHTK, value_BHTK, dropout, use_reentrant=False)
         return _in_blocks(query_BHTK, key_BHTK, value_BHTK, dropout)
     return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, dropout_p=dropout, is_causal=True)
 
@@ -125,7 +130,9 @@ def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout
     backward pass, half of T x T for each head.
     """
     T, K = query_BHTK.shape[-2:]
-    query_BHTK = query_BHTK / math.sqrt(K)
+    # Whole heads in a row, or every block's product would make, and keep, its own copy of the keys and values.
+    query_BHTK = (query_BHTK / math.sqrt(K)).contiguous()
+    key_BHTK, value_BHTK = key_BHTK.contiguous(), value_BHTK.contiguous()
     mixed = []
     for begin in range(0, T, QUERIES):
         end = min(begin + QUERIES, T)

@@ -1,11 +1,16 @@
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from nanosq import config
 from nanosq.model import GPT
-from nanosq.optim import Muon, cosine, cosine_from_zero, parameter_groups
+from nanosq.optim import Muon, constant, cosine, cosine_from_zero, parameter_groups, warmup_stable_decay
+
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def nanogpt_lr(it: int, *, old: bool, warmup: int, decay: int, lr: float, min_lr: float) -> float:
@@ -94,3 +99,39 @@ def test_muon_goes_on_from_its_state() -> None:
         gradients(model, 1)
         optimizer.step()
     torch.testing.assert_close(list(models[1].parameters()), list(models[0].parameters()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [constant, warmup_stable_decay, cosine])
+def test_warmup_is_the_same_in_every_schedule(schedule: Callable[..., float]) -> None:
+    factors = [schedule(step, max_steps=100, warmup=9, min_lr_factor=0.1) for step in range(10)]
+    assert factors == pytest.approx([0.1 * (step + 1) for step in range(10)])
+
+
+def test_constant_stays_and_stable_decays() -> None:
+    assert [constant(step, max_steps=100, warmup=9, min_lr_factor=0.1) for step in (10, 99)] == [1.0, 1.0]
+    stable = [warmup_stable_decay(step, max_steps=100, warmup=9, min_lr_factor=0.1, decay=0.4) for step in range(101)]
+    assert stable[9:61] == [1.0] * 52
+    assert stable[80] == pytest.approx(0.55)
+    assert stable[100] == pytest.approx(0.1)
+    with pytest.raises(ValueError, match=r"schedule\.decay"):
+        warmup_stable_decay(0, max_steps=100, warmup=9, min_lr_factor=0.1, decay=0.0)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("optimizer/*.yaml")))
+def test_every_optimizer_of_conf_learns_and_decays_no_vectors(name: str) -> None:
+    torch.manual_seed(0)
+    model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=16)
+    optimizer = config.load(CONF / f"optimizer/{name}.yaml")(parameter_groups(model))
+    assert [group["weight_decay"] for group in optimizer.param_groups if group["kind"] == "vector"] == [0.0]
+    tokens_BT = torch.arange(8).repeat(4, 1)
+
+    def step() -> float:
+        logits_BTV = model(tokens_BT) @ model.head_weight.T
+        nll = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT.roll(-1, 1).flatten())
+        optimizer.zero_grad()
+        nll.backward()
+        optimizer.step()
+        return nll.item()
+
+    nlls = [step() for _ in range(30)]
+    assert nlls[-1] < nlls[0] - 0.5

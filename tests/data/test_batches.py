@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from nanosq.data import batches, corpus, tokenizers
+from nanosq.data.batches import prefetched
 from nanosq.data.corpus import Split
 from nanosq.data.sources import Document
 
@@ -142,3 +144,40 @@ def test_block_size_must_fit(tmp_path):
         batches.check_block_size(prepared, 13)
     for tokens_BT, targets_BT in batches.evaluation_windows(prepared.val, block_size=1024, batch_size=8):
         assert tokens_BT.shape == targets_BT.shape == (1, len(prepared.val.tokens) - 1)
+
+
+def test_prefetched_batches_are_the_same_in_order() -> None:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        made.append(index)
+        return torch.full((2, 3), index), torch.full((2, 3), -index)
+
+    made: list[int] = []
+    loader = prefetched(batch, range(5, 9), torch.device("cpu"))
+    tokens_BT, targets_BT = next(loader)
+    assert (tokens_BT[0, 0], targets_BT[0, 0]) == (5, -5)
+    assert [int(tokens_BT[0, 0]) for tokens_BT, _ in loader] == [6, 7, 8]
+    assert made == [5, 6, 7, 8]
+
+
+def test_a_prefetched_batch_that_fails_fails_when_it_is_due() -> None:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        if index == 1:
+            raise OSError("the disk is gone")
+        return torch.zeros(1, 1), torch.zeros(1, 1)
+
+    loader = prefetched(batch, range(3), torch.device("cpu"))
+    next(loader)
+    with pytest.raises(OSError, match="gone"):
+        next(loader)
+
+
+def test_no_more_than_one_batch_is_made_ahead() -> None:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        made.append(index)
+        return torch.zeros(1, 1), torch.zeros(1, 1)
+
+    made: list[int] = []
+    loader = prefetched(batch, range(9), torch.device("cpu"))
+    next(loader)
+    loader.close()
+    assert len(made) <= 2

@@ -1,0 +1,71 @@
+"""Two processes under torchrun, which exchange gradients through gloo on the CPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanosq import distributed
+from tests.test_run import ROOT, SMALL, command, environment, printed_perplexity, runs
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return subprocess.run(
+        [*launcher, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1"]])
+def test_two_processes_end_where_one_ends(shared: list[str], tmp_path: Path) -> None:
+    """Up to the order of sums: micro-batches are shared where there are two, with their dropout, rows where not."""
+    settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]
+    one = command(*settings, cwd=tmp_path, check=True)
+    (alone,) = runs(tmp_path)
+    two = torchrun(*settings, cwd=tmp_path)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("validation perplexity") == 1
+    assert printed_perplexity(two) == pytest.approx(printed_perplexity(one), rel=1e-4)
+    together = next(run for run in runs(tmp_path) if run.info.run_id != alone.info.run_id)
+    assert len(runs(tmp_path)) == 2
+    assert together.info.status == "FINISHED"
+    times = {"train/tokens_per_second", "train/mfu"}
+    assert together.data.metrics.keys() == alone.data.metrics.keys()
+    for key in {*alone.data.metrics} - times:
+        assert together.data.metrics[key] == pytest.approx(alone.data.metrics[key], rel=1e-4, abs=1e-6), key
+
+
+def test_what_cannot_be_shared_or_swept(tmp_path: Path) -> None:
+    odd = torchrun(*SMALL, "train.batch_size=3", cwd=tmp_path)
+    assert odd.returncode != 0
+    assert odd.stderr.count("error: 2 processes cannot share a step equally") == 1
+    sweep = torchrun("-m", *SMALL, "seed=1,2", cwd=tmp_path)
+    assert sweep.returncode != 0
+    assert "torchrun trains one model" in sweep.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(("accumulate", "batch_size"), [(6, 5), (4, 9), (1, 6), (5, 12)])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_all_processes_together_take_every_window_once(
+    accumulate: int, batch_size: int, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(n))
+    if accumulate % n and batch_size % n:
+        with pytest.raises(ValueError, match=r"train\.batch_size"):
+            distributed.share(accumulate, batch_size)
+        return
+    taken = []
+    for rank in range(n):
+        monkeypatch.setenv("RANK", str(rank))
+        micro_batches, rows = distributed.share(accumulate, batch_size)
+        mine = [(i, row) for i in range(accumulate)[micro_batches] for row in range(batch_size)[rows]]
+        assert len(mine) == accumulate * batch_size / n
+        taken += mine
+    assert sorted(taken) == [(i, row) for i in range(accumulate) for row in range(batch_size)]
