@@ -8,16 +8,15 @@ python run.py --help                              every setting
 from __future__ import annotations
 
 import math
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -55,10 +54,13 @@ def main(cfg: DictConfig) -> float:
 
             held.enter_context(distributed.processes(pick_hardware(cfg).device))
             if distributed.rank() == 0:
-                held.enter_context(checkpoint.alone(checkpoint_folder(cfg)))
+                held.enter_context(checkpoint.exclusive(checkpoint_folder(cfg)))
             interruption = held.enter_context(Interruption())
             job = build(cfg, corpus)
-        return run(cfg, corpus, job, interruption)
+        perplexity = run(cfg, corpus, job, interruption)
+        if interruption.received and trial():  # too late for this trial, in time for those that follow
+            interruption.end()
+        return perplexity
 
 
 @contextmanager
@@ -80,8 +82,6 @@ def check(cfg: DictConfig) -> None:
     sweeper = HydraConfig.get().runtime.choices["hydra/sweeper"]
     if HydraConfig.get().mode == RunMode.RUN and sweeper != "basic":
         raise ValueError(f"hydra/sweeper={sweeper} sweeps and needs -m: python run.py -m ... (one run: =basic)")
-    if HydraConfig.get().mode == RunMode.MULTIRUN and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
@@ -98,6 +98,8 @@ def check(cfg: DictConfig) -> None:
     from nanosq import checkpoint, distributed, optim
     from nanosq.data.batches import WINDOW_STARTS
 
+    if trial() and distributed.launched():
+        raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     pick_hardware(cfg)
     vocab_size = 8
     with component("model"), torch.device("meta"):
@@ -148,6 +150,7 @@ class Job:
     loss: Loss
     hardware: Hardware
     tracker: Tracker
+    run_id: str  # of the tracker, or where it has none of the run that this one goes on with
 
 
 def build(cfg: DictConfig, corpus: Corpus) -> Job:
@@ -171,40 +174,52 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
         torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
     model = model.to(hardware.device)
     optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
+    loss = config.build(cfg.loss)
     state = State(model, optimizer, hardware.scaler(), Progress())
 
-    tags = {"config_hash": config.config_hash(cfg), "diverged": "false", "hardware": str(hardware), **trial()}
-    tags["checkpoints"] = f"{socket.gethostname()}:{checkpoint_folder(cfg).resolve()}"
+    folder = checkpoint_folder(cfg)
+    tags = {
+        "config_hash": config.config_hash(cfg),
+        "checkpoints": f"{socket.gethostname()}:{folder.resolve()}",
+        "diverged": "false",
+        "hardware": str(hardware),
+        **trial(),
+    }
     run_id = ""
-    best = checkpoint_folder(cfg) / "best.pt"
-    path = checkpoint.find(cfg.resume, checkpoint_folder(cfg))
+    path = checkpoint.find(cfg.resume, folder)
+    begins = path is None
     if path is not None:
         saved = checkpoint.load(path)
-        check_vocabulary(path, saved, corpus)
+        check_text(path, saved, text_of(corpus))
         state.restore(saved)
         if state.progress.step > settings.max_steps:
             raise ValueError(f"{path} is at step {state.progress.step} already: raise train.max_steps")
-        if saved["config_hash"] == tags["config_hash"]:
-            run_id = saved["run_id"]
-        elif saved["run_id"]:
+        begins = saved["config_hash"] != tags["config_hash"]
+        if begins:  # a longer run is another, with a best step of its own
+            state.progress = Progress(step=state.progress.step)
             tags["resumed_from"] = saved["run_id"]
-        if not best.exists():  # of a run that was shorter, which makes it another
-            state.progress.best_perplexity = math.inf
-    else:
-        if distributed.rank() == 0:
-            best.unlink(missing_ok=True)  # of an earlier run
-        if cfg.init_from is not None:
-            path = initial_weights(cfg)
-            saved = checkpoint.load(path)
-            check_vocabulary(path, saved, corpus)
-            state.restore_weights(saved)
-    tracker = config.build(cfg.tracking) if distributed.rank() == 0 else NoTracker()
+        else:
+            run_id = saved["run_id"]
+            if not (folder / "best.pt").exists():
+                state.progress.best_perplexity = math.inf
+    elif cfg.init_from is not None:
+        path = initial_weights(cfg)
+        saved = checkpoint.load(path)
+        check_text(path, saved, {"tokenizer": corpus.tokenizer.state()})
+        state.restore_weights(saved)
+    first = distributed.rank() == 0
+    tracker = config.build(cfg.tracking) if first else NoTracker()
     tracker.start(run_name(), params=config.flatten(cfg), tags=tags, run_id=run_id, anew=cfg.resume == "never")
-    return Job(state, config.build(cfg.loss), hardware, tracker)
+    if begins and first:
+        for name in ("last.pt", "best.pt"):  # of an earlier run
+            (folder / name).unlink(missing_ok=True)
+    return Job(state, loss, hardware, tracker, tracker.run_id or run_id)
 
 
 def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -> float:
     """Train, evaluate, sample and record."""
+    import torch
+
     from nanosq import checkpoint, distributed
     from nanosq.console import Console
     from nanosq.data import batches
@@ -222,10 +237,10 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     facts = {
         "architecture": config.arguments(cfg.model),
-        "tokenizer": corpus.tokenizer.state(),
         "config": config_yaml,
         "config_hash": config.config_hash(cfg),
-        "run_id": tracker.run_id,
+        "run_id": job.run_id,
+        **text_of(corpus),
     }
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -239,18 +254,19 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
         )
         return tokens_BT[rows], targets_BT[rows]
 
-    def score(split: Split) -> Score:
-        def share() -> Iterator[tuple[Tensor, Tensor]]:
-            # Without gradients, four times as many windows take no more memory.
-            windows = batches.evaluation_windows(split, block_size=model.block_size, batch_size=4 * settings.batch_size)
-            for window in islice(windows, distributed.rank(), None, distributed.world_size()):
+    def evaluation_batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        # Without gradients, four times as many windows take no more memory.
+        windows = batches.evaluation_windows(split, block_size=model.block_size, batch_size=4 * settings.batch_size)
+        for window in islice(windows, distributed.rank(), None, distributed.world_size()):
+            if distributed.world_size() == 1:  # several have different numbers of windows, and could not agree
                 safe_point()
-                yield window
+            yield window
 
+    def score(split: Split) -> Score:
         return evaluate(
             model,
             job.loss,
-            share(),
+            evaluation_batches(split),
             n_bytes=split.n_bytes,
             log_probability=split.log_probability,
             hardware=job.hardware,
@@ -260,16 +276,19 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
         tracker.log(metrics, step)
         console.log(metrics, step)
 
-    def save(name: str) -> None:
-        if first and name == "last":
+    def save_last() -> None:
+        if first:
             tracker.flush()
             checkpoint.save(last, {**facts, **state.snapshot()})
-        elif first:
+
+    def save_best() -> None:
+        if first:
             checkpoint.save(best, {**facts, "model": model.state_dict()})
 
     def safe_point() -> None:
-        if interruption.received:
-            save("last")
+        """Leave the run where a signal asks for it, all processes at the same step."""
+        if distributed.all_reduce(torch.tensor(float(interruption.received))) > 0:
+            save_last()
             how = "the same command goes on from there" if cfg.resume == "auto" else f"go on with resume={last}"
             console.say(f"interrupted after step {progress.step}: {how}")
             interruption.end()
@@ -289,7 +308,8 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
             batch=batch,
             evaluate=lambda: score(corpus.val),
             log=log,
-            save=save,
+            save_best=save_best,
+            save_last=save_last,
             safe_point=safe_point,
             max_steps=settings.max_steps,
             accumulate=settings.accumulate,
@@ -298,9 +318,9 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
             eval_every=settings.eval_every,
             checkpoint_every=settings.checkpoint_every,
             patience=settings.patience,
-            seed=cfg.seed,
+            seed=(cfg.seed, rows.start or 0),
             hardware=job.hardware,
-            mine=micro_batches,
+            micro_batches=micro_batches,
         )
         if val is None:
             tracker.tag(diverged="true")
@@ -317,8 +337,6 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
         last.unlink(missing_ok=True)
         if kept:
             best.unlink()
-        with suppress(OSError):
-            folder.rmdir()  # where nothing is left in it
 
     perplexity = math.inf if val is None else val.perplexity
     if first:
@@ -346,9 +364,16 @@ def initial_weights(cfg: DictConfig) -> Path:
     return config.build(cfg.tracking).weights(cfg.init_from) if by_id else Path(cfg.init_from)
 
 
-def check_vocabulary(path: Path, saved: Mapping[str, object], corpus: Corpus) -> None:
-    if saved["tokenizer"] != corpus.tokenizer.state():
-        raise ValueError(f"{path} was trained on another text: its vocabulary is not that of data")
+def text_of(corpus: Corpus) -> dict[str, Any]:
+    """What tells a text from another: its vocabulary, and the tokens and bytes of its splits."""
+    splits = (corpus.train, corpus.val, corpus.test)
+    return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes] for s in splits]}
+
+
+def check_text(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for key, what in expected.items():
+        if saved[key] != what:
+            raise ValueError(f"{path} was trained on another text: its {key} is not that of data")
 
 
 def build_schedule(cfg: DictConfig, settings: config.Train) -> Callable[[int], float]:

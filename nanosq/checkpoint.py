@@ -1,10 +1,9 @@
 """Checkpoints: written whole or not at all, and read without executing anything."""
 
 import os
-import pickle
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import torch
 from filelock import FileLock, Timeout
 
 FORMAT = "nanosq-2"
+PARTIAL = ".partial"  # the end of the name of a file that is being written
 RUN_ID = re.compile("[0-9a-f]{32}")  # MLflow's
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is the old one or the new one whenever the plug is pulled."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
@@ -35,7 +35,9 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"no checkpoint at {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever the unpickler makes of bytes that are none of a checkpoint's
         raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of nanosq")
@@ -56,14 +58,18 @@ def find(resume: str, folder: Path) -> Path | None:
     if not RUN_ID.fullmatch(resume):
         return Path(resume)
     for path in sorted(folder.parent.glob("*/last.pt")):
-        if load(path)["run_id"] == resume:
-            return path
+        with suppress(ValueError):  # another run's, and damaged
+            if load(path)["run_id"] == resume:
+                return path
     raise ValueError(f"run {resume} left no checkpoint in {folder.parent}: init_from={resume} starts from its weights")
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make the folder of a run's checkpoints, for this process alone; ValueError where another has it."""
+def exclusive(folder: Path) -> Iterator[None]:
+    """Make the folder of a run's checkpoints, for this process alone; ValueError where another has it.
+
+    Where nothing is kept in it, it is gone afterwards, as is what a process that was killed had not written whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
     try:
@@ -73,5 +79,9 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        for partial in folder.glob(f"*{PARTIAL}"):
+            partial.unlink()
+        with suppress(OSError):
+            folder.rmdir()
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

@@ -23,9 +23,11 @@ def processes(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
     yield
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # not after a failure: there it could wait for ever for those that go on
 
 
 def rank() -> int:
@@ -37,19 +39,18 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def replicate(module: nn.Module) -> nn.Module:
+def data_parallel(module: nn.Module) -> nn.Module:
     """The module itself, or with its gradients averaged over all processes after every backward pass."""
     return DistributedDataParallel(module) if world_size() > 1 else module
 
 
-def total(tensor: Tensor) -> Tensor:
+def all_reduce(tensor: Tensor) -> Tensor:
     """The sum over all processes."""
     if world_size() == 1:
         return tensor
-    # NCCL adds on GPUs only.
-    summed = tensor.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)
-    dist.all_reduce(summed)
-    return summed.to(tensor.device)
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def share(accumulate: int, batch_size: int) -> tuple[slice, slice]:

@@ -66,7 +66,7 @@ def evaluate(
             sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
             bins += _calibration(scores)
     model.train(training)
-    sums, bins = distributed.total(sums), distributed.total(bins)
+    sums, bins = distributed.all_reduce(sums), distributed.all_reduce(bins)
     n = int(bins[0].sum())
     loss_sum, nll_sum, correct_sum = sums.tolist()
     nll = nll_sum / n

@@ -28,10 +28,13 @@ class Interruption:
         return self._number is not None
 
     def end(self) -> NoReturn:
-        """What the signal would have done: KeyboardInterrupt, or SystemExit with the status a shell reports, 143."""
-        if self._number == signal.SIGTERM:
-            sys.exit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+        """What the signal would have done: KeyboardInterrupt, or SystemExit with the status a shell reports, 143.
+
+        Of several processes that stop together, those that it has not reached end as if by SIGTERM.
+        """
+        if self._number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + signal.SIGTERM)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         second = self.received

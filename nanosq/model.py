@@ -126,8 +126,8 @@ def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *
 def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout: float) -> Tensor:
     """Each block of queries against the keys up to its end: what lies above the diagonal is hardly computed.
 
-    PyTorch's kernel for the CPU multiplies bfloat16 no faster than float32. The blocks' scores are kept for the
-    backward pass, half of T x T for each head.
+    PyTorch's kernel for the CPU multiplies bfloat16 no faster than float32. Here scores are rounded to bfloat16 before
+    the softmax too, and its weights, about half of T x T for each head, are kept for the backward pass.
     """
     T, K = query_BHTK.shape[-2:]
     # Whole heads in a row, or every block's product would make, and keep, its own copy of the keys and values.

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import math
 import os
 import time
@@ -17,7 +18,11 @@ from filelock import FileLock
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+logger = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 5.0  # an open chart follows the run at this pace
+CHECKPOINTS, RESUMED_FROM = "checkpoints", "resumed_from"  # tags
+SQLITE = "sqlite:///"
 
 
 class Tracker(Protocol):
@@ -119,11 +124,11 @@ class MLflowTracker:
         """Create a run, or go on with that of `run_id` if the store still has it.
 
         The tag "checkpoints" names a place that this process has for itself. A run that is RUNNING there is one whose
-        process was killed: it is gone on with as well, or marked KILLED where the run begins `anew`.
+        process was killed: it is gone on with as well if it has begun as this one does, and marked KILLED if not, or
+        where the run begins `anew`.
 
         ValueError in one line where the store cannot be reached.
         """
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about tables it creates
         import mlflow
 
         uri = self._connect()
@@ -131,11 +136,12 @@ class MLflowTracker:
             self._client = mlflow.MlflowClient()
             with _creation_lock(uri):
                 experiment_id = mlflow.set_experiment(self.experiment).experiment_id
-            abandoned = self._abandoned(experiment_id, tags["checkpoints"]) if "checkpoints" in tags else []
+            abandoned = self._abandoned(experiment_id, tags)
             if anew:
                 run_id = ""
             elif not self._has(run_id, experiment_id):
-                run_id = abandoned[0] if abandoned else ""
+                same = [each for each, its in abandoned.items() if its.get(RESUMED_FROM) == tags.get(RESUMED_FROM)]
+                run_id = same[0] if same else ""
             for each in abandoned:
                 if each != run_id:
                     self._client.set_terminated(each, "KILLED")
@@ -144,9 +150,12 @@ class MLflowTracker:
                 self._curves = self._points(run)
             if not run.data.params:  # they are written once: MLflow lets none change
                 mlflow.log_params({key: value for key, value in params.items() if value is not None})
-        except Exception as error:  # whatever the store is made of: SQLAlchemy, requests, MLflow
+        except BaseException as error:
             if mlflow.active_run():
-                mlflow.end_run("FAILED")
+                mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+            if not isinstance(error, Exception):
+                raise
+            # Whatever the store is made of has raised it: SQLAlchemy, requests, MLflow.
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
@@ -160,12 +169,13 @@ class MLflowTracker:
     def weights(self, run_id: str) -> Path:
         """The checkpoint of the best step of a run, as a local file."""
         import mlflow
-        from mlflow.exceptions import MlflowException
 
         uri = self._connect()
         try:
+            if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+                raise ValueError("no such file")  # which asking would create
             return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="checkpoint/best.pt"))
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # SQLAlchemy, requests, MLflow
             raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint") from error
 
     def __enter__(self) -> Self:
@@ -176,15 +186,18 @@ class MLflowTracker:
     ) -> None:
         import mlflow
 
-        self.flush()
-        rows = io.StringIO()
-        points = ((step, key, value) for (step, key), value in self._curves.items())
-        csv.writer(rows).writerows([("step", "metric", "value"), *points])
-        self.text(rows.getvalue(), "curves.csv")
-        if kind is None:
-            mlflow.end_run("FINISHED")
-        else:
-            mlflow.end_run("FAILED" if issubclass(kind, Exception) else "KILLED")
+        try:
+            self._write()
+            rows = io.StringIO()
+            points = ((step, key, value) for (step, key), value in self._curves.items())
+            csv.writer(rows).writerows([("step", "metric", "value"), *points])
+            self.text(rows.getvalue(), "curves.csv")
+        except BaseException:
+            kind = kind or RuntimeError
+            raise
+        finally:
+            status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
+            mlflow.end_run(status)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Buffer metrics of a step.
@@ -203,12 +216,21 @@ class MLflowTracker:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is buffered: before a checkpoint, so that the run's points up to there are in the store."""
+        """Write what is buffered: before a checkpoint, so that the run's points up to there are in the store.
+
+        Training outlives a store that is away: the points wait for the next time.
+        """
+        try:
+            self._write()
+        except Exception as error:
+            logger.warning("%d points wait for the MLflow store: %s", len(self._buffer), str(error).splitlines()[0])
+        self._flushed = time.monotonic()
+
+    def _write(self) -> None:
         # 1,000 is the most that one call of MLflow's REST API takes.
         for start in range(0, len(self._buffer), 1000):
             self._client.log_batch(self.run_id, metrics=self._buffer[start : start + 1000])
         self._buffer.clear()
-        self._flushed = time.monotonic()
 
     def tag(self, **tags: str) -> None:
         import mlflow
@@ -228,6 +250,7 @@ class MLflowTracker:
         return True
 
     def _connect(self) -> str:
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about tables it creates
         import mlflow
 
         if self.uri is not None:
@@ -248,9 +271,11 @@ class MLflowTracker:
             raise
         return (info.experiment_id, info.lifecycle_stage) == (experiment_id, LifecycleStage.ACTIVE)
 
-    def _abandoned(self, experiment_id: str, place: str) -> list[str]:
-        where = f"tags.checkpoints = '{place}' and attributes.status = 'RUNNING'"
-        return [run.info.run_id for run in self._client.search_runs([experiment_id], where)]
+    def _abandoned(self, experiment_id: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """The tags of the runs that are RUNNING where this one is."""
+        running = self._client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
+        here = tags.get(CHECKPOINTS)
+        return {run.info.run_id: run.data.tags for run in running if here and run.data.tags.get(CHECKPOINTS) == here}
 
     def _points(self, run: Any) -> dict[tuple[int, str], float]:
         history = (self._client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
@@ -260,5 +285,4 @@ class MLflowTracker:
 
 def _creation_lock(uri: str) -> AbstractContextManager[object]:
     """Processes that start together on a fresh SQLite file would all try to create its tables."""
-    prefix = "sqlite:///"
-    return FileLock(f"{uri.removeprefix(prefix)}.lock") if uri.startswith(prefix) else nullcontext()
+    return FileLock(f"{uri.removeprefix(SQLITE)}.lock") if uri.startswith(SQLITE) else nullcontext()

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -63,7 +63,8 @@ class State:
             self.optimizer.load_state_dict(snapshot["optimizer"])
         except ValueError as error:
             raise ValueError("the checkpoint belongs to another model or optimizer") from error
-        self.scaler.load_state_dict(snapshot["scaler"])
+        if snapshot["scaler"] and self.scaler.is_enabled():  # not where either ran in another precision
+            self.scaler.load_state_dict(snapshot["scaler"])
         self.progress = Progress(**snapshot["progress"])
 
     def restore_weights(self, snapshot: Mapping[str, Any]) -> None:
@@ -98,7 +99,8 @@ def train(
     batch: Callable[[int], tuple[Tensor, Tensor]],
     evaluate: Callable[[], Score],
     log: Callable[[Mapping[str, float], int], None],
-    save: Callable[[str], None],
+    save_best: Callable[[], None],
+    save_last: Callable[[], None],
     safe_point: Callable[[], None],
     max_steps: int,
     accumulate: int,
@@ -107,29 +109,31 @@ def train(
     eval_every: int,
     checkpoint_every: int | None,
     patience: int | None,
-    seed: int,
+    seed: Sequence[int],
     hardware: Hardware,
-    mine: slice = slice(None),
+    micro_batches: slice = slice(None),
 ) -> Score | None:
     """Train until `max_steps` and return the score of the last evaluation, or None where training diverged.
 
     schedule: from a step (from 0) to the factor on the learning rate.
     batch: from the number of a micro-batch, counted over the whole run, to (tokens_BT, targets_BT).
-    save: called with "best" after the best evaluation so far and with "last" every `checkpoint_every` steps.
+    save_best: called after the best evaluation so far.
+    save_last: called every `checkpoint_every` steps.
     safe_point: called where weights and `progress` belong together; it may raise, and the run can be taken up there.
-    patience: evaluations without a better validation nll after which training ends; None: never.
-    mine: which of the `accumulate` micro-batches of a step this process takes, if there are several.
+    patience: evaluations without a lower validation perplexity after which training ends; None: never.
+    seed: with the number of a micro-batch, what its random numbers follow from, as those of dropout.
+    micro_batches: which of the `accumulate` of a step this process takes, where there are several processes.
 
-    A step whose objective
-    or gradient norm is not finite, or whose nll explodes, ends the run before it touches the weights. On a GPU, which a
-    look at them would hold up, that is noticed at the next step that is logged, evaluated or saved, and before it is.
+    A step whose objective or gradient norm is not finite, or whose nll explodes, ends the run before it touches the
+    weights. On a GPU, which a look at them would hold up, it does so at the next step that is logged, evaluated or due
+    for a checkpoint.
     """
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
-    objective = distributed.replicate(Objective(model, loss, hardware))
+    objective = distributed.data_parallel(Objective(model, loss, hardware))
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])  # a restored optimizer has it
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    micro_batches = range(accumulate)[mine]
+    mine = range(accumulate)[micro_batches]
     most_nll = EXPLODED * math.log(len(model.head_weight))
     n_tokens, seconds = 0, 0.0  # since the last log line, evaluation left out
 
@@ -138,7 +142,7 @@ def train(
 
     def indices() -> Iterator[int]:
         for step in range(progress.step, max_steps):
-            yield from (step * accumulate + index for index in micro_batches)
+            yield from (step * accumulate + index for index in mine)
 
     model.train()
     with closing(prefetched(batch, indices(), hardware.device)) as batches:
@@ -153,31 +157,31 @@ def train(
                     progress.since_best += 1
                     if score.perplexity < progress.best_perplexity:
                         progress.best_perplexity, progress.since_best = score.perplexity, 0
-                        save("best")
+                        save_best()
                 log({**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}, progress.step)
                 if ended or (patience is not None and progress.since_best >= patience):
                     return score
             if progress.step > 0 and due(progress.step, checkpoint_every):
-                save("last")
+                save_last()
 
             begin = time.perf_counter()
             means = torch.zeros(2, device=hardware.device)  # objective, nll
-            for index in micro_batches:
+            for index in mine:
                 safe_point()
                 tokens_BT, targets_BT = next(batches)
                 _seed(seed, progress.step * accumulate + index)
-                with _unsynchronized(objective) if index != micro_batches[-1] else nullcontext():
+                with _unsynchronized(objective) if index != mine[-1] else nullcontext():
                     micro_objective, micro_nll = objective(tokens_BT, targets_BT)
-                    scaler.scale(micro_objective / len(micro_batches)).backward()
-                means += torch.stack([micro_objective.detach(), micro_nll]) / len(micro_batches)
+                    scaler.scale(micro_objective / len(mine)).backward()
+                means += torch.stack([micro_objective.detach(), micro_nll]) / len(mine)
                 n_tokens += targets_BT.numel() * distributed.world_size()
-            means = distributed.total(means) / distributed.world_size()
+            means = distributed.all_reduce(means) / distributed.world_size()
             scaler.unscale_(optimizer)
             grad_norm = clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
             step = progress.step + 1
             logged = due(step, log_every) or step == max_steps
-            looked_at = hardware.device.type == "cpu" or logged or due(step, eval_every) or due(step, checkpoint_every)
-            if looked_at and not _sound(means, grad_norm, most_nll, scaler):
+            checked = hardware.device.type == "cpu" or logged or due(step, eval_every) or due(step, checkpoint_every)
+            if checked and not _sound(means, grad_norm, most_nll, scaler):
                 return None
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step)
@@ -205,12 +209,9 @@ def train(
                 seconds += time.perf_counter() - begin
 
 
-def _seed(seed: int, micro_batch: int) -> None:
-    """Make the random numbers of a micro-batch, as dropout's, depend on nothing but its number.
-
-    So they are the same after an interruption, and on whichever process it is computed.
-    """
-    mixed = int(np.random.SeedSequence([abs(seed), micro_batch]).generate_state(1)[0])
+def _seed(seed: Sequence[int], micro_batch: int) -> None:
+    """Make random numbers the same after an interruption, and on whichever process the micro-batch is computed."""
+    mixed = int(np.random.SeedSequence([*map(abs, seed), micro_batch]).generate_state(1)[0])
     torch.manual_seed(mixed)
     np.random.seed(mixed)
     random.seed(mixed)

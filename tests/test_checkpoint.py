@@ -21,10 +21,11 @@ def test_refuses_what_is_no_checkpoint_and_executes_nothing(tmp_path: Path, monk
     Path("truncated.pt").write_bytes(Path("whole.pt").read_bytes()[:2000])
     Path("empty.pt").touch()
     Path("text.pt").write_text("Once upon a time")
+    Path("words.pt").write_text("add a few words")  # bytes that the unpickler takes for opcodes
     Path("bomb.pt").write_bytes(pickle.dumps(Bomb()))
     torch.save({"model": Bomb()}, "bomb2.pt")
     torch.save({"model": {}}, "foreign.pt")
-    for name in ("missing", "truncated", "empty", "text", "bomb", "bomb2", "foreign"):
+    for name in ("missing", "truncated", "empty", "text", "words", "bomb", "bomb2", "foreign"):
         with pytest.raises(ValueError, match=f"{name}.pt"):
             checkpoint.load(f"{name}.pt")
     assert not Path("exploded").exists()
@@ -66,10 +67,14 @@ def test_what_resume_means(tmp_path: Path) -> None:
 
 def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints/a1b2"
-    with checkpoint.alone(folder):
+    with checkpoint.exclusive(folder):
         assert folder.is_dir()
-        with pytest.raises(ValueError, match="another process"), checkpoint.alone(folder):
+        with pytest.raises(ValueError, match="another process"), checkpoint.exclusive(folder):
             pass
-    with checkpoint.alone(folder):
+    with checkpoint.exclusive(folder):
         pass
-    assert [path.name for path in folder.parent.iterdir()] == ["a1b2"]
+    assert not list(folder.parent.iterdir())
+    with checkpoint.exclusive(folder):
+        (folder / "last.pt").touch()
+        (folder / "best.pt.partial").touch()
+    assert [path.name for path in folder.iterdir()] == ["last.pt"]

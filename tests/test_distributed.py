@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,22 @@ from nanosq import distributed
 from tests.test_run import ROOT, SMALL, command, environment, printed_perplexity, runs
 
 
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    return subprocess.run(
+    return subprocess.Popen(
         [*launcher, str(ROOT / "run.py"), *arguments],
         cwd=cwd,
         env=environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cwd=cwd)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1"]])
@@ -39,6 +46,23 @@ def test_two_processes_end_where_one_ends(shared: list[str], tmp_path: Path) -> 
     assert together.data.metrics.keys() == alone.data.metrics.keys()
     for key in {*alone.data.metrics} - times:
         assert together.data.metrics[key] == pytest.approx(alone.data.metrics[key], rel=1e-4, abs=1e-6), key
+
+
+def test_two_processes_stop_together_and_one_goes_on(tmp_path: Path) -> None:
+    settings = [*SMALL, "train.max_steps=500", "train.eval_every=500", "train.checkpoint_every=2"]
+    process = start(*settings, cwd=tmp_path)
+    while process.poll() is None and not list((tmp_path / "checkpoints").glob("*/last.pt")):
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert errors.count("interrupted after step") == 1, errors
+    (run,) = runs(tmp_path)
+    assert run.info.status == "KILLED"
+    resumed = command(*settings, cwd=tmp_path, check=True)
+    assert "goes on after step" in resumed.stderr
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
 
 
 def test_what_cannot_be_shared_or_swept(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Run:
 
     def train(self, *, loss: Callable = losses.cross_entropy, batch: Callable = batch, **settings) -> Score | None:
         defaults = {"max_steps": 20, "accumulate": 1, "clip_norm": 1.0, "log_every": 5, "eval_every": 10}
-        defaults |= {"checkpoint_every": None, "patience": None, "seed": 0, "hardware": CPU}
+        defaults |= {"checkpoint_every": None, "patience": None, "seed": (0,), "hardware": CPU}
         return train(
             State(self.model, self.optimizer, self.scaler, self.progress),
             loss,
@@ -62,7 +62,8 @@ class Run:
             batch=batch,
             evaluate=self.evaluate,
             log=lambda metrics, step: self.logged.append((step, dict(metrics))),
-            save=lambda name: self.saved.append((name, self.progress.step)),
+            save_best=lambda: self.saved.append(("best", self.progress.step)),
+            save_last=lambda: self.saved.append(("last", self.progress.step)),
             **{"safe_point": lambda: None, **defaults, **settings},
         )
 
