@@ -7,8 +7,9 @@ python -m analysis.benchmark_training --profile --shapes wide            where t
 
 DIR is a checkout of nanoGPT, whose model, optimizer and schedule run as they are.
 
-Parity: both start from the same weights and see the same batches, in float32; the losses of every step, and by how
-much they differ.
+Parity: both start from the same weights and see the same batches, in float32, with nanoGPT's learning rates; the losses
+of every step, and by how much they differ. Training is chaotic: with --warmup 5 the learning rate is at its full height
+at once, and differences of 1e-6 in float32 grow a thousandfold. --float64 tells rounding from another computation.
 
 Speed: nanosq in the precision that it picks for the machine, compiled as in a long run, and nanoGPT as its train.py
 runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are
@@ -49,16 +50,18 @@ from nanosq.model import GPT
 from nanosq.optim import cosine, cosine_from_zero
 
 LOSSES = ("cross_entropy", "squentropy")
-MIN_LR_FACTOR, WARMUP = 0.1, 0.1  # of the learning rate, of the steps
+MIN_LR_FACTOR, WARMUP, MAX_STEPS = 0.1, 2000, 600_000  # nanoGPT's own
 
 
-def both_losses(checkout: Checkout, shape: Shape, steps: int, device: torch.device) -> list[tuple[float, float]]:
-    """The losses of nanoGPT and of nanosq at each step, from the same weights, on the same batches, in float32."""
-    warmup = round(WARMUP * steps)
-    theirs = checkout.schedule(lr=LR, warmup=warmup, max_steps=steps, min_lr=MIN_LR_FACTOR * LR)
+def both_losses(
+    checkout: Checkout, shape: Shape, steps: int, device: torch.device, *, warmup: int, dtype: torch.dtype
+) -> list[tuple[float, float]]:
+    """The losses of nanoGPT and of nanosq at each step, from the same weights, on the same batches."""
+    theirs = checkout.schedule(lr=LR, warmup=warmup, max_steps=MAX_STEPS, min_lr=MIN_LR_FACTOR * LR)
     shape_of_ours = cosine if theirs(0) else cosine_from_zero  # nanoGPT before December 2024
-    ours = partial(shape_of_ours, max_steps=steps, warmup=warmup, min_lr_factor=MIN_LR_FACTOR)
+    ours = partial(shape_of_ours, max_steps=MAX_STEPS, warmup=warmup, min_lr_factor=MIN_LR_FACTOR)
 
+    torch.set_default_dtype(dtype)
     torch.manual_seed(0)
     model = GPT(**shape.sizes).to(device)
     its_model = checkout.model(**shape.sizes).to(device)
@@ -72,8 +75,19 @@ def both_losses(checkout: Checkout, shape: Shape, steps: int, device: torch.devi
     ]
 
 
-def parity(checkout: Checkout, name: str, steps: int, device: torch.device, *, verbose: bool, out: Path) -> None:
-    losses = both_losses(checkout, SHAPES[name], steps, device)
+def parity(
+    checkout: Checkout,
+    name: str,
+    steps: int,
+    device: torch.device,
+    *,
+    warmup: int,
+    dtype: torch.dtype,
+    verbose: bool,
+    out: Path,
+) -> None:
+    losses = both_losses(checkout, SHAPES[name], steps, device, warmup=warmup, dtype=dtype)
+    torch.set_default_dtype(torch.float32)
     rows = [(step, its, ours, ours - its) for step, (its, ours) in enumerate(losses)]
     if verbose or steps <= 50:
         print(f"{'step':>5} {'nanoGPT':>10} {'nanosq':>10} {'difference':>11}")
@@ -172,6 +186,10 @@ def main() -> None:
         "--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=", ".join(SHAPES)
     )
     parser.add_argument("--steps", type=int, default=50, help="of parity")
+    parser.add_argument(
+        "--warmup", type=int, default=WARMUP, help="steps of parity's schedule; nanoGPT's where not given"
+    )
+    parser.add_argument("--float64", action="store_true", help="parity in double precision")
     parser.add_argument("--verbose", action="store_true", help="every step of parity, however many")
     parser.add_argument("--rounds", type=int, default=5, help="of speed")
     parser.add_argument("--device", default="auto")
@@ -197,7 +215,16 @@ def main() -> None:
     for name in options.shapes:
         print(f"{name}: {SHAPES[name]}, {hardware}, {place(hardware)}, torch {torch.__version__}")
         if checkout and options.parity:
-            parity(checkout, name, options.steps, hardware.device, verbose=options.verbose, out=options.out)
+            parity(
+                checkout,
+                name,
+                options.steps,
+                hardware.device,
+                warmup=options.warmup,
+                dtype=torch.float64 if options.float64 else torch.float32,
+                verbose=options.verbose,
+                out=options.out,
+            )
         if checkout and options.speed:
             speed(checkout, name, hardware, options.rounds, out=options.out)
         if options.profile:
