@@ -185,7 +185,8 @@ def train(
                 return None
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step)
-            scaler.step(optimizer)
+            with hardware.autocast():  # for Muon, which multiplies matrices
+                scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
             progress.step = step

@@ -8,7 +8,7 @@ import torch
 
 from nanosq import config
 from nanosq.model import GPT
-from nanosq.optim import Muon, constant, cosine, cosine_from_zero, parameter_groups, warmup_stable_decay
+from nanosq.optim import Muon, constant, cosine, cosine_from_zero, orthogonalized, parameter_groups, warmup_stable_decay
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -63,7 +63,8 @@ def small_model() -> GPT:
     return GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=8, bias=True)
 
 
-def test_muon_is_torchs_muon_on_hidden_matrices_and_torchs_adamw_on_the_rest() -> None:
+def test_muon_is_torchs_muon_on_hidden_matrices_and_torchs_adamw_on_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's rounds what it multiplies
     ours, theirs = small_model(), small_model()
     optimizer = Muon(parameter_groups(ours), lr=0.01, momentum=0.9, betas=(0.8, 0.9), weight_decay=0.3)
     hidden = [p for name, p in theirs.named_parameters() if p.dim() == 2 and "embedding" not in name]
@@ -85,6 +86,21 @@ def test_muon_is_torchs_muon_on_hidden_matrices_and_torchs_adamw_on_the_rest() -
             reference.step()
         schedule.step()
     torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 32)])
+def test_orthogonalized_keeps_singular_vectors_and_makes_singular_values_about_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = torch.linspace(1.0, 0.05, len(values))
+    made = left.T @ orthogonalized(left @ values.diag() @ right) @ right.T
+    assert made.diag().min() > 0.5
+    assert made.diag().max() < 1.5
+    torch.testing.assert_close(made, made.diag().diag(), rtol=0, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = orthogonalized(matrix)
+    assert rounded.dtype is torch.bfloat16
+    torch.testing.assert_close(rounded.float(), orthogonalized(matrix), rtol=0, atol=0.03)
 
 
 def test_muon_goes_on_from_its_state() -> None:
