@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -95,7 +95,7 @@ def check(cfg: DictConfig) -> None:
 
     import torch  # takes a second: what can be told without has been told by now
 
-    from nanosq import checkpoint, distributed, optim
+    from nanosq import checkpoint, distributed, optim, resume
     from nanosq.data.batches import WINDOW_STARTS
 
     if trial() and distributed.launched():
@@ -115,7 +115,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.data.window not in WINDOW_STARTS:
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(WINDOW_STARTS)}")
     distributed.share(settings.accumulate, settings.batch_size)
-    resumed = checkpoint.find(cfg.resume, checkpoint_folder(cfg))
+    resumed = resume.find(cfg.resume, checkpoint_folder(cfg))
     if resumed is not None:
         config.check_resumable(cfg, checkpoint.load(resumed)["config"])
     elif cfg.init_from is not None:
@@ -157,7 +157,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
     """The job of a configuration, from its beginning or from where it was cut short."""
     import torch
 
-    from nanosq import checkpoint, distributed, optim
+    from nanosq import distributed, optim, resume
     from nanosq.hardware import keep_freed_memory
     from nanosq.tracking import NoTracker
     from nanosq.train import Progress, State
@@ -185,42 +185,35 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
         "hardware": str(hardware),
         **trial(),
     }
-    run_id = ""
-    path = checkpoint.find(cfg.resume, folder)
-    begins = path is None
+    origin = resume.Origin()
+    path = resume.find(cfg.resume, folder)
     if path is not None:
-        saved = checkpoint.load(path)
-        check_text(path, saved, text_of(corpus))
-        state.restore(saved)
-        if state.progress.step > settings.max_steps:
-            raise ValueError(f"{path} is at step {state.progress.step} already: raise train.max_steps")
-        begins = saved["config_hash"] != tags["config_hash"]
-        if begins:  # a longer run is another, with a best step of its own
-            state.progress = Progress(step=state.progress.step)
-            tags["resumed_from"] = saved["run_id"]
-        else:
-            run_id = saved["run_id"]
-            if not (folder / "best.pt").exists():
-                state.progress.best_perplexity = math.inf
+        origin = resume.go_on(
+            state,
+            path,
+            corpus=corpus,
+            config_hash=tags["config_hash"],
+            max_steps=settings.max_steps,
+            best=folder / "best.pt",
+        )
+        if origin.resumed_from:
+            tags["resumed_from"] = origin.resumed_from
     elif cfg.init_from is not None:
-        path = initial_weights(cfg)
-        saved = checkpoint.load(path)
-        check_text(path, saved, {"tokenizer": corpus.tokenizer.state()})
-        state.restore_weights(saved)
+        resume.start_from(state, initial_weights(cfg), corpus=corpus)
     first = distributed.rank() == 0
     tracker = config.build(cfg.tracking) if first else NoTracker()
-    tracker.start(run_name(), params=config.flatten(cfg), tags=tags, run_id=run_id, anew=cfg.resume == "never")
-    if begins and first:
+    tracker.start(run_name(), params=config.flatten(cfg), tags=tags, run_id=origin.run_id, anew=cfg.resume == "never")
+    if origin.anew and first:
         for name in ("last.pt", "best.pt"):  # of an earlier run
             (folder / name).unlink(missing_ok=True)
-    return Job(state, loss, hardware, tracker, tracker.run_id or run_id)
+    return Job(state, loss, hardware, tracker, tracker.run_id or origin.run_id)
 
 
 def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -> float:
     """Train, evaluate, sample and record."""
     import torch
 
-    from nanosq import checkpoint, distributed
+    from nanosq import checkpoint, distributed, resume
     from nanosq.console import Console
     from nanosq.data import batches
     from nanosq.evaluate import evaluate
@@ -240,7 +233,7 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
         "config": config_yaml,
         "config_hash": config.config_hash(cfg),
         "run_id": job.run_id,
-        **text_of(corpus),
+        **resume.text_of(corpus),
     }
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -362,18 +355,6 @@ def initial_weights(cfg: DictConfig) -> Path:
 
     by_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
     return config.build(cfg.tracking).weights(cfg.init_from) if by_id else Path(cfg.init_from)
-
-
-def text_of(corpus: Corpus) -> dict[str, Any]:
-    """What tells a text from another: its vocabulary, and the tokens and bytes of its splits."""
-    splits = (corpus.train, corpus.val, corpus.test)
-    return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes] for s in splits]}
-
-
-def check_text(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for key, what in expected.items():
-        if saved[key] != what:
-            raise ValueError(f"{path} was trained on another text: its {key} is not that of data")
 
 
 def build_schedule(cfg: DictConfig, settings: config.Train) -> Callable[[int], float]:

@@ -44,26 +44,6 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def find(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that `resume` means to a run whose own are in `folder`; None where it starts anew.
-
-    resume: "auto", the last one of this very run, if there is one; "never"; a file; or the MLflow id of a run that
-    has left one beside `folder`. ValueError where there is none of the last two.
-    """
-    last = folder / "last.pt"
-    if resume == "never" or (resume == "auto" and not last.exists()):
-        return None
-    if resume == "auto":
-        return last
-    if not RUN_ID.fullmatch(resume):
-        return Path(resume)
-    for path in sorted(folder.parent.glob("*/last.pt")):
-        with suppress(ValueError):  # another run's, and damaged
-            if load(path)["run_id"] == resume:
-                return path
-    raise ValueError(f"run {resume} left no checkpoint in {folder.parent}: init_from={resume} starts from its weights")
-
-
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Make the folder of a run's checkpoints, for this process alone; ValueError where another has it.

@@ -51,20 +51,6 @@ def test_a_failure_during_saving_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_resume_means(tmp_path: Path) -> None:
-    folder, run_id = tmp_path / "a1b2", "0123456789abcdef" * 2
-    assert checkpoint.find("auto", folder) is None
-    with pytest.raises(ValueError, match=f"init_from={run_id}"):
-        checkpoint.find(run_id, folder)
-    checkpoint.save(tmp_path / "other/last.pt", {"run_id": run_id})
-    assert checkpoint.find(run_id, folder) == tmp_path / "other/last.pt"
-    assert checkpoint.find("auto", folder) is None
-    checkpoint.save(folder / "last.pt", {"run_id": ""})
-    assert checkpoint.find("auto", folder) == folder / "last.pt"
-    assert checkpoint.find("never", folder) is None
-    assert checkpoint.find("some/last.pt", folder) == Path("some/last.pt")
-
-
 def test_a_folder_is_one_process_s(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints/a1b2"
     with checkpoint.exclusive(folder):
