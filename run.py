@@ -48,6 +48,9 @@ def main(cfg: DictConfig) -> float:
         with user_input():
             check(cfg)
             corpus = prepare(cfg)
+            value = recorded(cfg, corpus)
+            if value is not None:
+                return value
 
             from nanosq import checkpoint, distributed
             from nanosq.interruption import Interruption
@@ -142,6 +145,25 @@ def prepare(cfg: DictConfig) -> Corpus:
     return prepared
 
 
+def recorded(cfg: DictConfig, corpus: Corpus) -> float | None:
+    """What this very trial of a sweep has come to before; None where it is to be trained."""
+    if not trial() or cfg.resume != "auto":
+        return None
+    found = config.build(cfg.tracking).find(identity(cfg, corpus))
+    if found is None:
+        return None
+    perplexity = math.inf if found.diverged else found.metrics["val/perplexity"]
+    print(f"{run_name()}: finished before, validation perplexity {perplexity:.4f}")
+    return perplexity
+
+
+def identity(cfg: DictConfig, corpus: Corpus) -> dict[str, str]:
+    """The tags that tell one trial from another: what it is set to, the program, the text."""
+    from nanosq import resume
+
+    return {"config_hash": config.config_hash(cfg), "code": config.code_hash(cfg), "text": resume.text_hash(corpus)}
+
+
 @dataclass
 class Job:
     """What a run is made of, once everything that can be wrong with it has been said."""
@@ -179,7 +201,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
 
     folder = checkpoint_folder(cfg)
     tags = {
-        "config_hash": config.config_hash(cfg),
+        **identity(cfg, corpus),
         "checkpoints": f"{socket.gethostname()}:{folder.resolve()}",
         "diverged": "false",
         "hardware": str(hardware),

@@ -171,6 +171,18 @@ def config_hash(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(_identity(cfg), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def code_hash(cfg: DictConfig) -> str:
+    """Twelve hex digits that change with the package, or with a file that a component stands in."""
+    targets = [value for key, value in flatten(cfg).items() if key.split(".")[-1] == "_target_"]
+    modules = [inspect.getmodule(get_object(target)) for target in targets]
+    files = {Path(module.__file__) for module in modules if module is not None and module.__file__ is not None}
+    files |= {path for path in Path(__file__).parent.rglob("*") if path.suffix in {".py", ".yaml"}}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def check_resumable(cfg: DictConfig, trained: str) -> None:
     """ValueError where a run was `trained` with a configuration (YAML) that cannot go on as this one."""
     saved = OmegaConf.create(trained)

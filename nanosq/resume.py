@@ -1,5 +1,7 @@
 """Where a run begins: anew, where it was cut short, or with what another run has learned."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -71,6 +73,11 @@ def text_of(corpus: Corpus) -> dict[str, Any]:
     """What tells a text from another: its vocabulary, and the tokens and bytes of its splits."""
     splits = (corpus.train, corpus.val, corpus.test)
     return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes] for s in splits]}
+
+
+def text_hash(corpus: Corpus) -> str:
+    """Twelve hex digits of `text_of`."""
+    return hashlib.sha256(json.dumps(text_of(corpus), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _check(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # an open chart follows the run at this pace
-CHECKPOINTS, RESUMED_FROM = "checkpoints", "resumed_from"  # tags
+CHECKPOINTS, RESUMED_FROM, DIVERGED = "checkpoints", "resumed_from", "diverged"  # tags
 SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run."""
+
+    run_id: str
+    diverged: bool
+    metrics: Mapping[str, float]  # the last value of each
 
 
 class Tracker(Protocol):
@@ -50,6 +60,7 @@ class Tracker(Protocol):
     def flush(self) -> None: ...
     def keep(self, path: Path, folder: str) -> bool: ...
     def weights(self, run_id: str) -> Path: ...
+    def find(self, tags: Mapping[str, str]) -> Recorded | None: ...
 
 
 class NoTracker:
@@ -95,6 +106,9 @@ class NoTracker:
     def weights(self, run_id: str) -> Path:
         raise ValueError(f"tracking=none knows no run {run_id}: give the path of a checkpoint")
 
+    def find(self, tags: Mapping[str, str]) -> Recorded | None:
+        return None
+
 
 class MLflowTracker:
     """One flat MLflow run: flat because the UI hides nested children.
@@ -131,11 +145,7 @@ class MLflowTracker:
         """
         import mlflow
 
-        uri = self._connect()
-        try:
-            self._client = mlflow.MlflowClient()
-            with _creation_lock(uri):
-                experiment_id = mlflow.set_experiment(self.experiment).experiment_id
+        with self._store() as experiment_id:
             abandoned = self._abandoned(experiment_id, tags)
             if anew:
                 run_id = ""
@@ -145,26 +155,37 @@ class MLflowTracker:
             for each in abandoned:
                 if each != run_id:
                     self._client.set_terminated(each, "KILLED")
-            run = mlflow.start_run(run_id=run_id or None, run_name=name, tags=dict(tags))
-            if run_id:
-                self._curves = self._points(run)
-            if not run.data.params:  # they are written once: MLflow lets none change
-                mlflow.log_params({key: value for key, value in params.items() if value is not None})
-        except BaseException as error:
-            if mlflow.active_run():
-                mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
-            if not isinstance(error, Exception):
+            try:
+                run = mlflow.start_run(run_id=run_id or None, run_name=name, tags=dict(tags))
+                if run_id:
+                    self._curves = self._points(run)
+                if not run.data.params:  # they are written once: MLflow lets none change
+                    mlflow.log_params({key: value for key, value in params.items() if value is not None})
+            except BaseException as error:
+                if mlflow.active_run():
+                    mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-            # Whatever the store is made of has raised it: SQLAlchemy, requests, MLflow.
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
-            ) from error
         self.run_id = run.info.run_id
         self._flushed = time.monotonic()
+        uri = mlflow.get_tracking_uri()
         server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
         self.link = f"{server}/#/experiments/{experiment_id}?workflowType=machine_learning"
         return self
+
+    def find(self, tags: Mapping[str, str]) -> Recorded | None:
+        """The last finished run that has these tags, if there is one; ValueError as for `start`."""
+        wanted = [f"tags.{key} = '{value}'" for key, value in tags.items()]
+        with self._store() as experiment_id:
+            found = self._client.search_runs(
+                [experiment_id],
+                " and ".join([*wanted, "attributes.status = 'FINISHED'"]),
+                max_results=1,
+                order_by=["attributes.end_time DESC"],
+            )
+        if not found:
+            return None
+        run = found[0]
+        return Recorded(run.info.run_id, run.data.tags.get(DIVERGED) == "true", run.data.metrics)
 
     def weights(self, run_id: str) -> Path:
         """The checkpoint of the best step of a run, as a local file."""
@@ -248,6 +269,23 @@ class MLflowTracker:
 
         mlflow.log_artifact(str(path), folder)
         return True
+
+    @contextmanager
+    def _store(self) -> Iterator[str]:
+        """The id of the experiment, which is made where it is not there; ValueError where the store has an error."""
+        import mlflow
+
+        uri = self._connect()
+        try:
+            self._client = mlflow.MlflowClient()
+            with _creation_lock(uri):
+                experiment_id = mlflow.set_experiment(self.experiment).experiment_id
+            yield experiment_id
+        except Exception as error:  # whatever the store is made of has raised it: SQLAlchemy, requests, MLflow
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
+            ) from error
 
     def _connect(self) -> str:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about tables it creates

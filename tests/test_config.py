@@ -97,6 +97,18 @@ def test_hash_knows_what_matters() -> None:
         assert config.config_hash(composed(override)) != base, override
 
 
+def test_code_hash_changes_with_the_file_of_a_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = tmp_path / "my_loss.py"
+    loss.write_text("def mine(logits, targets):\n    return logits[:, 0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = composed("loss._target_=my_loss.mine")
+    base = config.code_hash(cfg)
+    assert base != config.code_hash(composed())
+    assert base == config.code_hash(composed("loss._target_=my_loss.mine", "seed=7"))
+    loss.write_text("def mine(logits, targets):\n    return logits[:, 1]\n")
+    assert base != config.code_hash(cfg)
+
+
 def test_flatten() -> None:
     flat = config.flatten(composed("loss=squentropy"))
     assert flat["loss.weight"] == 1.0

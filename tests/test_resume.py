@@ -41,6 +41,7 @@ def test_goes_on_with_the_same_text_alone(tmp_path: Path) -> None:
         return State(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), Progress(step=step))
 
     before, after, path = prepared("Once."), prepared("Once upon a time."), tmp_path / "last.pt"
+    assert resume.text_hash(before) != resume.text_hash(after)
     facts = {"config_hash": "a1b2", "run_id": "", **resume.text_of(before)}
     checkpoint.save(path, {**facts, **state(7).snapshot()})
     settings = {"config_hash": "a1b2", "max_steps": 9, "best": tmp_path / "best.pt"}

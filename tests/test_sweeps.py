@@ -51,6 +51,31 @@ def test_a_failing_trial_does_not_hide_the_others(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_sweep_run_again_trains_what_is_missing(tmp_path: Path) -> None:
+    def sweep(*more: str) -> list[list[str]]:
+        result = command(
+            *["-m", "hydra/sweeper=grid", "optimizer.lr=1e-3,1e38", "model.dropout=0.0,0.1", "model.n_layer=1"],
+            *["precision=fp32", "train.clip_norm=null", "train.max_steps=3", "samples.count=0", *FEW, *more],
+            cwd=tmp_path,
+            check=True,
+        )
+        rows = [line.split() for line in result.stdout.splitlines()]
+        return [row for row in rows if row and row[0].isdigit()]
+
+    first = sweep()
+    recorded = {run.info.run_id for run in runs(tmp_path)}
+    assert len(recorded) == 4
+    assert [row[-1] for row in first[2:]] == ["diverged"] * 2
+    assert sweep() == first
+    assert {run.info.run_id for run in runs(tmp_path)} == recorded
+    assert len(sweep("seed=1337,1")) == 8
+    assert len(runs(tmp_path)) == 8
+    sweep("data.source.n_train=149")  # another trial
+    assert len(runs(tmp_path)) == 12
+    sweep("resume=never")
+    assert len(runs(tmp_path)) == 16
+
+
 def test_optuna(tmp_path: Path) -> None:
     """Three heads do not divide 16; a trial that fails does not end the search."""
     result = command(
