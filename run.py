@@ -218,7 +218,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
             max_steps=settings.max_steps,
             best=folder / "best.pt",
         )
-        if origin.resumed_from:
+        if origin.resumed_from is not None:
             tags["resumed_from"] = origin.resumed_from
     elif cfg.init_from is not None:
         resume.start_from(state, initial_weights(cfg), corpus=corpus)
@@ -373,9 +373,9 @@ def checkpoint_folder(cfg: DictConfig) -> Path:
 
 def initial_weights(cfg: DictConfig) -> Path:
     """The checkpoint that `init_from` names, by its path or by the id of its run."""
-    from nanosq import checkpoint
+    from nanosq.resume import RUN_ID
 
-    by_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
+    by_id = RUN_ID.fullmatch(cfg.init_from)
     return config.build(cfg.tracking).weights(cfg.init_from) if by_id else Path(cfg.init_from)
 
 

@@ -1,7 +1,6 @@
 """Checkpoints: written whole or not at all, and read without executing anything."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,6 @@ from filelock import FileLock, Timeout
 
 FORMAT = "nanosq-2"
 PARTIAL = ".partial"  # the end of the name of a file that is being written
-RUN_ID = re.compile("[0-9a-f]{32}")  # MLflow's
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

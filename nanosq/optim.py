@@ -26,8 +26,10 @@ class Muon(Optimizer):
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; updates scaled to the size of AdamW's as in
     Liu et al. 2025, arXiv 2502.16982. Takes the groups of `parameter_groups`.
 
-    torch.optim.Muon multiplies in bfloat16 wherever it runs, up to a hundred times slower than in float32 on a CPU
-    that has no instructions for it. Here autocast says what to multiply in, and without it that is float32.
+    torch.optim.Muon multiplies in bfloat16 wherever it runs, which takes a CPU that has no instructions for it tens of
+    times as long as float32. Here autocast says what to multiply in; without it that is the weights' own type.
+
+    ValueError for a momentum outside [0, 1) and for a "matrix" of more than two dimensions.
     """
 
     def __init__(
@@ -39,7 +41,12 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
     ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {momentum}")
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        shapes = [tuple(weight.shape) for group in self._groups(matrices=True) for weight in group["params"]]
+        if more := [shape for shape in shapes if len(shape) > 2]:
+            raise ValueError(f"Muon takes matrices, not a weight of shape {more[0]}")
         self._adamw = torch.optim.AdamW(self._groups(matrices=False), lr=lr, betas=betas, fused=True)
         self._share()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ from nanosq import checkpoint
 from nanosq.data.corpus import Corpus
 from nanosq.train import Progress, State
 
+RUN_ID = re.compile("[0-9a-f]{32}")  # MLflow's
+
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose run it is that trains from a state."""
+    """Which recorded run training continues, if any."""
 
     anew: bool = True
     run_id: str = ""  # of the run that goes on, where it was recorded
-    resumed_from: str = ""  # the id of another run, from whose state this one begins
+    resumed_from: str | None = None  # the id of another run, from whose state this one begins
 
 
 def find(resume: str, folder: Path) -> Path | None:
@@ -34,7 +37,7 @@ def find(resume: str, folder: Path) -> Path | None:
         return None
     if resume == "auto":
         return last
-    if not checkpoint.RUN_ID.fullmatch(resume):
+    if not RUN_ID.fullmatch(resume):
         return Path(resume)
     for path in sorted(folder.parent.glob("*/last.pt")):
         with suppress(ValueError):  # another run's, and damaged

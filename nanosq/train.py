@@ -21,6 +21,7 @@ from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
 from nanosq.head import Loss, head_loss
 from nanosq.model import GPT
+from nanosq.optim import Muon
 
 # A training step whose nll is so many times that of a uniform guess has exploded: nothing comes back from there.
 EXPLODED = 10.0
@@ -185,7 +186,8 @@ def train(
                 return None
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step)
-            with hardware.autocast():  # for Muon, which multiplies matrices
+            # An optimizer's arithmetic is float32, but for the matrices that Muon multiplies.
+            with hardware.autocast() if isinstance(optimizer, Muon) else nullcontext():
                 scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nanosq import config
 from nanosq.model import GPT
@@ -93,14 +94,34 @@ def test_orthogonalized_keeps_singular_vectors_and_makes_singular_values_about_o
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     values = torch.linspace(1.0, 0.05, len(values))
-    made = left.T @ orthogonalized(left @ values.diag() @ right) @ right.T
+    matrix = left @ values.diag() @ right
+    made = left.T @ orthogonalized(matrix) @ right.T
     assert made.diag().min() > 0.5
     assert made.diag().max() < 1.5
     torch.testing.assert_close(made, made.diag().diag(), rtol=0, atol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = orthogonalized(matrix)
     assert rounded.dtype is torch.bfloat16
-    torch.testing.assert_close(rounded.float(), orthogonalized(matrix), rtol=0, atol=0.03)
+    torch.testing.assert_close(rounded.float(), orthogonalized(matrix), rtol=0, atol=0.05)
+
+
+def test_muon_leaves_weights_without_a_gradient_alone_and_stands_a_gradient_of_zero() -> None:
+    model = small_model()
+    gradients(model, 0)
+    without, zero = model.blocks[0].mlp.expand.weight, model.blocks[1].mlp.expand.weight
+    without.grad = None
+    zero.grad = torch.zeros_like(zero)
+    before, after = without.clone(), zero * (1 - 0.01 * 0.1)
+    Muon(parameter_groups(model), lr=0.01, weight_decay=0.1).step()
+    assert torch.equal(without, before)
+    torch.testing.assert_close(zero, after)
+
+
+def test_muon_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="momentum"):
+        Muon(parameter_groups(small_model()), momentum=1.0)
+    with pytest.raises(ValueError, match=r"\(2, 1, 3\)"):
+        Muon(parameter_groups(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(1, 1))))
 
 
 def test_muon_goes_on_from_its_state() -> None:

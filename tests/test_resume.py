@@ -43,11 +43,24 @@ def test_goes_on_with_the_same_text_alone(tmp_path: Path) -> None:
     before, after, path = prepared("Once."), prepared("Once upon a time."), tmp_path / "last.pt"
     assert resume.text_hash(before) != resume.text_hash(after)
     facts = {"config_hash": "a1b2", "run_id": "", **resume.text_of(before)}
-    checkpoint.save(path, {**facts, **state(7).snapshot()})
+    trained = state(7)
+    trained.progress.best_perplexity = 3.0
+    checkpoint.save(path, {**facts, **trained.snapshot()})
     settings = {"config_hash": "a1b2", "max_steps": 9, "best": tmp_path / "best.pt"}
     resumed = state(0)
     assert resume.go_on(resumed, path, corpus=before, **settings) == resume.Origin(anew=False)
-    assert resumed.progress.step == 7
+    assert resumed.progress == Progress(step=7)  # the best perplexity went with the file of the best weights
+    (tmp_path / "best.pt").touch()
+    resume.go_on(resumed, path, corpus=before, **settings)
+    assert resumed.progress.best_perplexity == 3.0
+    longer = {**settings, "config_hash": "c3d4"}
+    assert resume.go_on(resumed, path, corpus=before, **longer) == resume.Origin(resumed_from="")
+    assert resumed.progress == Progress(step=7)
+    with pytest.raises(ValueError, match=r"raise train\.max_steps"):
+        resume.go_on(state(0), path, corpus=before, **{**settings, "max_steps": 6})
     with pytest.raises(ValueError, match="another text"):
         resume.go_on(state(0), path, corpus=after, **settings)
-    resume.start_from(state(0), path, corpus=after)  # weights fit any text of their vocabulary
+    fresh = state(0)
+    resume.start_from(fresh, path, corpus=after)  # weights fit any text of their vocabulary
+    torch.testing.assert_close(fresh.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
+    assert fresh.progress == Progress()

@@ -230,7 +230,7 @@ BAD_INPUT = {
     "one-token file": (["data=text", "data.source.train=one.txt"], "data.source"),
     "corpus shorter than a block": (["data.source.n_train=1", "model.block_size=100000"], "model.block_size"),
     "n_embd not divisible by n_head": (["model.n_embd=10", "model.n_head=3"], "n_embd=10 is not divisible by n_head=3"),
-    "negative learning rate": (["optimizer.lr=-1"], "optimizer: Learning rate should be >= 0 but is: -1"),
+    "negative learning rate": (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
     "a checkpoint that is no checkpoint": (["resume=text.txt"], "text.txt is not a checkpoint"),
     "sweeper without -m": (["hydra/sweeper=grid"], "needs -m"),
     "unknown setting": (["+sede=3"], "unknown setting 'sede'"),

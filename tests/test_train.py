@@ -172,6 +172,15 @@ class Stop(BaseException):
     pass
 
 
+@pytest.mark.parametrize(("optimizer", "expected"), [("muon", True), ("adafactor", False), ("adamw", False)])
+def test_of_all_optimizers_muon_alone_multiplies_in_the_precision_of_the_run(optimizer: str, expected: bool) -> None:
+    run, seen = Run(), []
+    run.optimizer = config.load(CONF / f"optimizer/{optimizer}.yaml")(parameter_groups(run.model))
+    run.optimizer.register_step_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    run.train(max_steps=1, hardware=Hardware(torch.device("cpu"), precision="bf16"))
+    assert seen == [expected]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adafactor"])
 def test_a_run_left_at_any_safe_point_ends_where_it_would_have_ended(optimizer: str) -> None:
     """Bit for bit, dropout included, and without a point of its metrics lost or repeated."""
