@@ -7,7 +7,7 @@ python run.py --help                              every setting
 
 from __future__ import annotations
 
-import math
+import logging
 import signal
 import socket
 import sys
@@ -16,14 +16,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config
+from nanosq import config, sweeps
+from nanosq.result import Ended, Result
+from nanosq.sweeps import job
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,32 +41,49 @@ if TYPE_CHECKING:
 
 # torch, MLflow and what needs them are imported inside the functions: --help and shell completion answer without.
 
+logger = logging.getLogger(__name__)
+
 config.register()
+sweeps.register()
 
 
 @hydra.main(config_path="conf", config_name="config")
-def main(cfg: DictConfig) -> float:
-    """Returns the validation perplexity of the trained model, inf if training diverged."""
+def main(cfg: DictConfig) -> Result:
+    """What the run came to; to a sweeper, its validation perplexity, inf where training diverged."""
+    trial = job.current()
     with ExitStack() as held:
+        held.push(told_at_once)
         with user_input():
+            if trial is not None:
+                cfg.seed += trial.repeat
             check(cfg)
             corpus = prepare(cfg)
-            value = recorded(cfg, corpus)
-            if value is not None:
-                return value
 
             from nanosq import checkpoint, distributed
             from nanosq.interruption import Interruption
 
             held.enter_context(distributed.processes(pick_hardware(cfg).device))
             if distributed.rank() == 0:
-                held.enter_context(checkpoint.exclusive(checkpoint_folder(cfg)))
+                # Two sweeps may come to the same trial: the second waits, and finds what the first has recorded.
+                held.enter_context(checkpoint.exclusive(checkpoint_folder(cfg), wait=trial is not None))
+            report = job.Report(trial, max_steps=cfg.train.max_steps)
+            if trial is not None and cfg.resume == "auto":
+                result = recorded(cfg, corpus, trial, report)
+                if result is not None:
+                    return result
             interruption = held.enter_context(Interruption())
-            job = build(cfg, corpus)
-        perplexity = run(cfg, corpus, job, interruption)
-        if interruption.received and trial():  # too late for this trial, in time for those that follow
+            parts = build(cfg, corpus)
+        result = run(cfg, corpus, parts, interruption, report)
+        if interruption.received and trial is not None:  # too late for this trial, in time for those that follow
             interruption.end()
-        return perplexity
+        return result
+
+
+def told_at_once(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+    """Say that a trial fails when it does; its sweep names it again at its end."""
+    trial = job.current()
+    if trial is not None and isinstance(error, Exception):
+        logger.error("%s: failed: %s", trial, config.one_line(error))
 
 
 @contextmanager
@@ -88,6 +108,8 @@ def check(cfg: DictConfig) -> None:
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
+    if HydraConfig.get().mode == RunMode.RUN and cfg.seeds != 1:
+        raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: python run.py -m ...")
     settings = config.settings(cfg.train)
     config.settings(cfg.samples)
     config.check_component(cfg.tracking)
@@ -101,7 +123,7 @@ def check(cfg: DictConfig) -> None:
     from nanosq import checkpoint, distributed, optim, resume
     from nanosq.data.batches import WINDOW_STARTS
 
-    if trial() and distributed.launched():
+    if job.current() is not None and distributed.launched():
         raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     pick_hardware(cfg)
     vocab_size = 8
@@ -145,16 +167,18 @@ def prepare(cfg: DictConfig) -> Corpus:
     return prepared
 
 
-def recorded(cfg: DictConfig, corpus: Corpus) -> float | None:
+def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report) -> Result | None:
     """What this very trial of a sweep has come to before; None where it is to be trained."""
-    if not trial() or cfg.resume != "auto":
-        return None
-    found = config.build(cfg.tracking).find(identity(cfg, corpus))
-    if found is None:
-        return None
-    perplexity = math.inf if found.diverged else found.metrics["val/perplexity"]
-    print(f"{run_name()}: finished before, validation perplexity {perplexity:.4f}")
-    return perplexity
+    tracker = config.build(cfg.tracking)
+    tags = identity(cfg, corpus)
+    result = tracker.find({**tags, "pruned": "false"}) or tracker.find({**tags, "pruned": "true", **trial.tags})
+    if result is None:
+        return Result("pruned") if report.pruned else None
+    clear(checkpoint_folder(cfg))
+    report.begins(result.run_id, result.link)
+    outcome = f"validation perplexity {float(result):.4f}" if result.state == "finished" else result.state
+    print(f"{trial}: {outcome}, as recorded in {result.link}")
+    return result
 
 
 def identity(cfg: DictConfig, corpus: Corpus) -> dict[str, str]:
@@ -165,7 +189,7 @@ def identity(cfg: DictConfig, corpus: Corpus) -> dict[str, str]:
 
 
 @dataclass
-class Job:
+class Parts:
     """What a run is made of, once everything that can be wrong with it has been said."""
 
     state: State
@@ -175,8 +199,8 @@ class Job:
     run_id: str  # of the tracker, or where it has none of the run that this one goes on with
 
 
-def build(cfg: DictConfig, corpus: Corpus) -> Job:
-    """The job of a configuration, from its beginning or from where it was cut short."""
+def build(cfg: DictConfig, corpus: Corpus) -> Parts:
+    """The parts of the run of a configuration, from its beginning or from where it was cut short."""
     import torch
 
     from nanosq import distributed, optim, resume
@@ -185,6 +209,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
     from nanosq.train import Progress, State
 
     settings = config.settings(cfg.train)
+    trial = job.current()
     torch.manual_seed(cfg.seed)
     model = config.build(cfg.model, corpus.tokenizer.vocab_size)
     n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
@@ -204,8 +229,9 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
         **identity(cfg, corpus),
         "checkpoints": f"{socket.gethostname()}:{folder.resolve()}",
         "diverged": "false",
+        "pruned": "false",
         "hardware": str(hardware),
-        **trial(),
+        **(trial.tags if trial is not None else {}),
     }
     origin = resume.Origin()
     path = resume.find(cfg.resume, folder)
@@ -223,15 +249,15 @@ def build(cfg: DictConfig, corpus: Corpus) -> Job:
     elif cfg.init_from is not None:
         resume.start_from(state, initial_weights(cfg), corpus=corpus)
     first = distributed.rank() == 0
+    name = name_of() if trial is None else f"{trial} {name_of()}"
     tracker = config.build(cfg.tracking) if first else NoTracker()
-    tracker.start(run_name(), params=config.flatten(cfg), tags=tags, run_id=origin.run_id, anew=cfg.resume == "never")
+    tracker.start(name, params=config.flatten(cfg), tags=tags, run_id=origin.run_id, anew=cfg.resume == "never")
     if origin.anew and first:
-        for name in ("last.pt", "best.pt"):  # of an earlier run
-            (folder / name).unlink(missing_ok=True)
-    return Job(state, loss, hardware, tracker, tracker.run_id or origin.run_id)
+        clear(folder)
+    return Parts(state, loss, hardware, tracker, tracker.run_id or origin.run_id)
 
 
-def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -> float:
+def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruption, report: job.Report) -> Result:
     """Train, evaluate, sample and record."""
     import torch
 
@@ -243,7 +269,7 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
     from nanosq.train import train
 
     settings = config.settings(cfg.train)
-    state, tracker = job.state, job.tracker
+    state, tracker = parts.state, parts.tracker
     model, progress = state.model, state.progress
     first = distributed.rank() == 0  # of several processes, the one that speaks, records and saves
     micro_batches, rows = distributed.share(settings.accumulate, settings.batch_size)
@@ -254,7 +280,7 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
         "architecture": config.arguments(cfg.model),
         "config": config_yaml,
         "config_hash": config.config_hash(cfg),
-        "run_id": job.run_id,
+        "run_id": parts.run_id,
         **resume.text_of(corpus),
     }
 
@@ -280,16 +306,17 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
     def score(split: Split) -> Score:
         return evaluate(
             model,
-            job.loss,
+            parts.loss,
             evaluation_batches(split),
             n_bytes=split.n_bytes,
             log_probability=split.log_probability,
-            hardware=job.hardware,
+            hardware=parts.hardware,
         )
 
     def log(metrics: Mapping[str, float], step: int) -> None:
         tracker.log(metrics, step)
         console.log(metrics, step)
+        report.evaluated(metrics, step)
 
     def save_last() -> None:
         if first:
@@ -308,67 +335,95 @@ def run(cfg: DictConfig, corpus: Corpus, job: Job, interruption: Interruption) -
             console.say(f"interrupted after step {progress.step}: {how}")
             interruption.end()
 
-    with tracker, Console(settings.max_steps, first_step=progress.step, quiet=not first) as console:
+    trial = job.current()
+    label = str(trial) if trial is not None else ""
+    with tracker, Console(settings.max_steps, first_step=progress.step, label=label, quiet=not first) as console:
+        report.begins(tracker.run_id, tracker.link)
         tracker.text(config_yaml, "config.yaml")
+        n_parameters = sum(p.numel() for p in model.parameters())
         console.say(
-            f"{run_name()}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
-            f"vocabulary {corpus.tokenizer.vocab_size}, {len(corpus.train.tokens):,} training tokens, {job.hardware}"
+            trial.setting
+            if trial is not None
+            else f"{name_of()}: {n_parameters / 1e6:.2f}M parameters, vocabulary {corpus.tokenizer.vocab_size}, "
+            f"{len(corpus.train.tokens):,} training tokens, {parts.hardware}"
         )
         if progress.step > 0:
             console.say(f"goes on after step {progress.step}")
-        val = train(
-            state,
-            job.loss,
-            schedule=build_schedule(cfg, settings),
-            batch=batch,
-            evaluate=lambda: score(corpus.val),
-            log=log,
-            save_best=save_best,
-            save_last=save_last,
-            safe_point=safe_point,
-            max_steps=settings.max_steps,
-            accumulate=settings.accumulate,
-            clip_norm=settings.clip_norm,
-            log_every=settings.log_every,
-            eval_every=settings.eval_every,
-            checkpoint_every=settings.checkpoint_every,
-            patience=settings.patience,
-            seed=(cfg.seed, rows.start or 0),
-            hardware=job.hardware,
-            micro_batches=micro_batches,
-        )
+        val: Score | None = None
+        ended = "finished"
+        try:
+            val = train(
+                state,
+                parts.loss,
+                schedule=build_schedule(cfg, settings),
+                batch=batch,
+                evaluate=lambda: score(corpus.val),
+                log=log,
+                save_best=save_best,
+                save_last=save_last,
+                safe_point=safe_point,
+                max_steps=settings.max_steps,
+                accumulate=settings.accumulate,
+                clip_norm=settings.clip_norm,
+                log_every=settings.log_every,
+                eval_every=settings.eval_every,
+                checkpoint_every=settings.checkpoint_every,
+                patience=settings.patience,
+                seed=(cfg.seed, rows.start or 0),
+                hardware=parts.hardware,
+                micro_batches=micro_batches,
+            )
+            if val is None:
+                ended = "diverged"
+                console.say(f"diverged after {progress.step} steps: loss, gradient or perplexity has exploded")
+        except job.Pruned:
+            ended = "pruned"
+        metrics: dict[str, float] = {}
         if val is None:
-            tracker.tag(diverged="true")
-            console.say(f"diverged after {progress.step} steps: loss, gradient or perplexity has exploded")
+            tracker.tag(**{ended: "true"})
         else:
             test = score(corpus.test)
             log(test.metrics("test"), progress.step)
+            metrics = {**val.metrics("val"), **test.metrics("test"), "train/seconds": progress.seconds}
             if first:
                 samples = generate(model, corpus.tokenizer, **config.arguments(cfg.samples), seed=cfg.seed)
                 tracker.text("\n\n---\n\n".join(samples), "samples.txt")
-                console.report(val=val, test=test, samples=[] if trial() else samples)
+                if trial is None:
+                    console.report(val=val, test=test, samples=samples)
         kept = first and best.exists() and tracker.keep(best, "checkpoint")
     if first:  # the run is recorded as finished: nothing is left to go on from
         last.unlink(missing_ok=True)
-        if kept:
-            best.unlink()
+        if kept or trial is not None:
+            best.unlink(missing_ok=True)
 
-    perplexity = math.inf if val is None else val.perplexity
+    result = Result(cast("Ended", ended), metrics, tracker.run_id, tracker.link)
     if first:
-        print(f"validation perplexity {perplexity:.4f}")
-        if tracker.link and not trial():
-            print(f"\nmlflow ui, then {tracker.link}")
-    return perplexity
+        outcome = f"validation perplexity {float(result):.4f}"
+        if ended == "pruned":
+            outcome = f"pruned after {progress.step} steps"
+        print(f"{trial}: {outcome}" if trial is not None else outcome)
+        if tracker.table and trial is None:
+            print(f"\nmlflow ui, then {tracker.table}")
+    return result
 
 
 def pick_hardware(cfg: DictConfig, **size: float) -> Hardware:
-    from nanosq.hardware import Hardware
+    from nanosq.hardware import Hardware, in_turn
 
-    return Hardware.pick(device=cfg.device, precision=cfg.precision, compile=cfg.compile, **size)
+    device, trial = cfg.device, job.current()
+    if device == "auto" and trial is not None and HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
+        device = in_turn(HydraConfig.get().job.num)  # Ray and Slurm give a job GPUs of its own
+    return Hardware.pick(device=device, precision=cfg.precision, compile=cfg.compile, **size)
 
 
 def checkpoint_folder(cfg: DictConfig) -> Path:
     return Path(cfg.checkpoint_dir) / config.config_hash(cfg)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run has left to go on from."""
+    for name in ("last.pt", "best.pt"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def initial_weights(cfg: DictConfig) -> Path:
@@ -384,19 +439,10 @@ def build_schedule(cfg: DictConfig, settings: config.Train) -> Callable[[int], f
     return config.build(cfg.schedule, **steps, min_lr_factor=settings.min_lr_factor)
 
 
-def trial() -> dict[str, str]:
-    """The tags of a trial in a sweep: which sweep, which number; empty for a single run."""
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN:
-        return {}
-    return {"sweep": Path(hydra_config.sweep.dir).name, "trial": str(hydra_config.job.num)}
-
-
-def run_name() -> str:
+def name_of() -> str:
+    """What is trained: the loss, the model or the experiment, and the data."""
     choices = HydraConfig.get().runtime.choices
-    model = choices.get("experiment") or choices["model"]
-    number = f"#{trial()['trial']} " if trial() else ""
-    return f"{number}{choices['loss']} {model} {choices['data']}"
+    return f"{choices['loss']} {choices.get('experiment') or choices['model']} {choices['data']}"
 
 
 if __name__ == "__main__":

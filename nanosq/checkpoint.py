@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, and read without executing anything."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "nanosq-2"
 PARTIAL = ".partial"  # the end of the name of a file that is being written
@@ -43,17 +46,23 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Make the folder of a run's checkpoints, for this process alone; ValueError where another has it.
+def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Make the folder of a run's checkpoints, for this process alone.
+
+    Where another has it, ValueError, or a wait until that has ended.
 
     Where nothing is kept in it, it is gone afterwards, as is what a process that was killed had not written whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        lock.acquire()
+        lock.acquire(blocking=False)
     except Timeout as error:
-        raise ValueError(f"another process is training this very configuration: it has {folder}") from error
+        if not wait:
+            raise ValueError(f"another process is training this very configuration: it has {folder}") from error
+        logger.info("another process is training this very configuration: waiting for it")
+        lock.acquire()
+    folder.mkdir(exist_ok=True)
     try:
         yield
     finally:

@@ -13,17 +13,14 @@ from typing import Any, Union, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq.sweeps import GridSweeper
-
 # Where a run computes, what it keeps and what it says of itself does not change its result.
 NOT_IN_HASH = (
-    *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples"),
+    *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seeds"),
     *("train.log_every", "train.checkpoint_every"),
 )
 # What may be another when a run is resumed, besides.
@@ -88,6 +85,7 @@ class Config:
     train: Train = MISSING
     samples: Samples = MISSING
     seed: int = MISSING
+    seeds: int = MISSING
     device: str = MISSING
     precision: str = MISSING
     compile: Any = MISSING
@@ -102,14 +100,8 @@ class InputError(ValueError):
 
 
 def register() -> None:
-    """Make the schema and the sweeper known to Hydra; no installation step is needed for either."""
-    from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    # The plugin's own schema under a name that conf/hydra/sweeper/optuna.yaml can extend without shadowing it.
-    store.store(group="hydra/sweeper", name="optuna_schema", node=OptunaSweeperConf, provider="nanosq")
-    Plugins.instance().register(GridSweeper)
+    """Make the schema known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
 
 
 def check_component(node: DictConfig, **runtime: Any) -> None:
@@ -168,7 +160,7 @@ def settings(node: DictConfig) -> Any:
 
 def config_hash(cfg: DictConfig) -> str:
     """Twelve hex digits that identify a trial: everything that determines its result."""
-    return hashlib.sha256(json.dumps(_identity(cfg), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def code_hash(cfg: DictConfig) -> str:
@@ -187,16 +179,26 @@ def check_resumable(cfg: DictConfig, trained: str) -> None:
     """ValueError where a run was `trained` with a configuration (YAML) that cannot go on as this one."""
     saved = OmegaConf.create(trained)
     assert isinstance(saved, DictConfig)
-    before, now = _identity(saved), _identity(cfg)
+    before, now = identity(saved), identity(cfg)
     for key in sorted({*before, *now} - {*RESUMABLE}):
         if before.get(key) != now.get(key):
             raise ValueError(f"{key} was {before.get(key)} in the run to resume and is {now.get(key)}: leave it")
 
 
-def _identity(cfg: DictConfig) -> dict[str, Any]:
+def identity(cfg: DictConfig) -> dict[str, Any]:
     """What determines a run's result, flat; 0 and 0.0 are the same setting."""
-    kept = {k: v for k, v in flatten(cfg).items() if k not in NOT_IN_HASH and k.split(".")[0] not in NOT_IN_HASH}
+    kept = {key: value for key, value in flatten(cfg).items() if matters(key)}
     return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}
+
+
+def matters(key: str) -> bool:
+    """Whether a setting, by its dotted key, determines what a run comes to."""
+    return key not in NOT_IN_HASH and key.split(".")[0] not in NOT_IN_HASH
+
+
+def task(composed: DictConfig) -> DictConfig:
+    """A composed configuration without Hydra's own part: what a job receives."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def flatten(cfg: DictConfig) -> dict[str, Any]:

@@ -17,9 +17,13 @@ LINE_SECONDS = 10.0  # without a terminal, training is reported this often
 
 
 class Console:
-    """Shows the metrics of a run of `max_steps` as they are logged."""
+    """Shows the metrics of a run of `max_steps` as they are logged.
 
-    def __init__(self, max_steps: int, *, first_step: int = 0, quiet: bool = False) -> None:
+    label: stands before every line of a trial of a sweep, which shows as little of itself as a bar does.
+    """
+
+    def __init__(self, max_steps: int, *, first_step: int = 0, label: str = "", quiet: bool = False) -> None:
+        self._label = f"{label}: " if label else ""
         self._quiet = quiet
         self._max_steps = max_steps
         self._first_step = first_step
@@ -37,19 +41,20 @@ class Console:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._bar.update(step - self._bar.n)
         if "val/nll" in metrics:
-            self._line(step, f"val perplexity {metrics['val/perplexity']:.4g}  nll {metrics['val/nll']:.4f}")
+            if not self._label or self._due():
+                self._line(step, f"val perplexity {metrics['val/perplexity']:.4g}  nll {metrics['val/nll']:.4f}")
         elif "train/nll" in metrics:
             loss, nll, speed = (metrics[f"train/{key}"] for key in ("loss", "nll", "tokens_per_second"))
             text = f"loss {loss:.3f}  nll {nll:.3f}  {speed / 1000:.1f}k tokens/s"
             self._bar.set_postfix_str(text)
-            if self._bar.disable and time.monotonic() - self._last_line > LINE_SECONDS:
+            if self._bar.disable and self._due():
                 self._line(step, f"{text}  {self._remaining(step)} left")
 
     def say(self, text: str) -> None:
         if self._quiet:
             return
         with tqdm.external_write_mode():
-            logger.info(text)
+            logger.info(self._label + text)
 
     def report(self, *, val: Score, test: Score, samples: Sequence[str]) -> None:
         """Print the result of a run to stdout."""
@@ -69,6 +74,9 @@ class Console:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last_line > LINE_SECONDS
 
     def _line(self, step: int, text: str) -> None:
         self.say(f"step {step:{len(str(self._max_steps))}}/{self._max_steps}  {text}")

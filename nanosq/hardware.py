@@ -88,6 +88,12 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, -1)
 
 
+def in_turn(number: int) -> str:
+    """The device of one of several runs side by side: the GPUs, if there are any, one after the other."""
+    n_gpus = torch.cuda.device_count()
+    return f"cuda:{number % n_gpus}" if n_gpus else "auto"
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -7,38 +7,30 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from urllib.parse import urlparse
 
-from filelock import FileLock
+from nanosq.locks import SQLITE, lock, lockable
+from nanosq.result import Ended, Result
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunInfo
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # an open chart follows the run at this pace
-CHECKPOINTS, RESUMED_FROM, DIVERGED = "checkpoints", "resumed_from", "diverged"  # tags
-SQLITE = "sqlite:///"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A finished run."""
-
-    run_id: str
-    diverged: bool
-    metrics: Mapping[str, float]  # the last value of each
+CHECKPOINTS, RESUMED_FROM, DIVERGED, PRUNED = "checkpoints", "resumed_from", "diverged", "pruned"  # tags
 
 
 class Tracker(Protocol):
     """One run: `with tracker.start(...): ...`, whose end tells how the run ended."""
 
-    link: str | None  # where to look at the run, once it has started
+    # Where to look at the run, and at all of them, once it has started; empty where nothing is recorded.
+    link: str
+    table: str
     run_id: str  # by which it can be taken up again; empty where nothing is recorded
 
     def start(
@@ -60,13 +52,13 @@ class Tracker(Protocol):
     def flush(self) -> None: ...
     def keep(self, path: Path, folder: str) -> bool: ...
     def weights(self, run_id: str) -> Path: ...
-    def find(self, tags: Mapping[str, str]) -> Recorded | None: ...
+    def find(self, tags: Mapping[str, str]) -> Result | None: ...
 
 
 class NoTracker:
     """Records nothing."""
 
-    link: str | None = None
+    link = table = ""
     run_id = ""
 
     def start(
@@ -106,7 +98,7 @@ class NoTracker:
     def weights(self, run_id: str) -> Path:
         raise ValueError(f"tracking=none knows no run {run_id}: give the path of a checkpoint")
 
-    def find(self, tags: Mapping[str, str]) -> Recorded | None:
+    def find(self, tags: Mapping[str, str]) -> Result | None:
         return None
 
 
@@ -120,7 +112,7 @@ class MLflowTracker:
     def __init__(self, *, experiment: str, uri: str | None = None) -> None:
         self.experiment = experiment
         self.uri = uri
-        self.link: str | None = None
+        self.link = self.table = ""
         self.run_id = ""  # until it has started
         self._buffer: list[Metric] = []
         self._curves: dict[tuple[int, str], float] = {}  # every point of the run, by step and metric
@@ -143,9 +135,9 @@ class MLflowTracker:
 
         ValueError in one line where the store cannot be reached.
         """
-        import mlflow
-
         with self._store() as experiment_id:
+            import mlflow
+
             abandoned = self._abandoned(experiment_id, tags)
             if anew:
                 run_id = ""
@@ -167,13 +159,12 @@ class MLflowTracker:
                 raise
         self.run_id = run.info.run_id
         self._flushed = time.monotonic()
-        uri = mlflow.get_tracking_uri()
-        server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
-        self.link = f"{server}/#/experiments/{experiment_id}?workflowType=machine_learning"
+        self.link = self._link(run.info)
+        self.table = f"{self.link.partition('/runs/')[0]}?workflowType=machine_learning"
         return self
 
-    def find(self, tags: Mapping[str, str]) -> Recorded | None:
-        """The last finished run that has these tags, if there is one; ValueError as for `start`."""
+    def find(self, tags: Mapping[str, str]) -> Result | None:
+        """What the last run that has these tags and was not left half-way has come to; ValueError as for `start`."""
         wanted = [f"tags.{key} = '{value}'" for key, value in tags.items()]
         with self._store() as experiment_id:
             found = self._client.search_runs(
@@ -184,14 +175,16 @@ class MLflowTracker:
             )
         if not found:
             return None
-        run = found[0]
-        return Recorded(run.info.run_id, run.data.tags.get(DIVERGED) == "true", run.data.metrics)
+        (run,) = found
+        ended = [state for state in (PRUNED, DIVERGED) if run.data.tags.get(state) == "true"]
+        state = cast(Ended, ended[0] if ended else "finished")
+        return Result(state, run.data.metrics, run.info.run_id, self._link(run.info))
 
     def weights(self, run_id: str) -> Path:
         """The checkpoint of the best step of a run, as a local file."""
+        uri = self._connect()
         import mlflow
 
-        uri = self._connect()
         try:
             if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
                 raise ValueError("no such file")  # which asking would create
@@ -273,12 +266,13 @@ class MLflowTracker:
     @contextmanager
     def _store(self) -> Iterator[str]:
         """The id of the experiment, which is made where it is not there; ValueError where the store has an error."""
+        uri = self._connect()
         import mlflow
 
-        uri = self._connect()
         try:
-            self._client = mlflow.MlflowClient()
-            with _creation_lock(uri):
+            # Processes that start together on a fresh database would all try to create its tables.
+            with lock(uri) if lockable(uri) else nullcontext():
+                self._client = mlflow.MlflowClient()
                 experiment_id = mlflow.set_experiment(self.experiment).experiment_id
             yield experiment_id
         except Exception as error:  # whatever the store is made of has raised it: SQLAlchemy, requests, MLflow
@@ -286,6 +280,13 @@ class MLflowTracker:
             raise ValueError(
                 f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
             ) from error
+
+    def _link(self, info: "RunInfo") -> str:
+        import mlflow
+
+        uri = mlflow.get_tracking_uri()
+        server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
     def _connect(self) -> str:
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # no lines about tables it creates
@@ -319,8 +320,3 @@ class MLflowTracker:
         history = (self._client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
         points = sorted((point for points in history for point in points), key=lambda point: point.timestamp)
         return {(point.step, point.key): point.value for point in points}
-
-
-def _creation_lock(uri: str) -> AbstractContextManager[object]:
-    """Processes that start together on a fresh SQLite file would all try to create its tables."""
-    return FileLock(f"{uri.removeprefix(SQLITE)}.lock") if uri.startswith(SQLITE) else nullcontext()

@@ -35,6 +35,7 @@ class Progress:
     evaluated: int = 0  # the step of the last evaluation
     best_perplexity: float = math.inf  # the lowest validation perplexity so far
     since_best: int = 0  # evaluations since then
+    seconds: float = 0.0  # that these steps have taken, evaluation left out
 
 
 @dataclass
@@ -192,9 +193,11 @@ def train(
             scaler.update()
             optimizer.zero_grad()
             progress.step = step
+            elapsed = time.perf_counter() - begin
+            seconds += elapsed
+            progress.seconds += elapsed
             if logged:
                 train_loss, train_nll = means.tolist()
-                seconds += time.perf_counter() - begin
                 peak = hardware.peak_flops * distributed.world_size()
                 log(
                     {
@@ -202,14 +205,13 @@ def train(
                         "train/nll": train_nll,
                         "train/grad_norm": float(grad_norm),
                         "train/lr": optimizer.param_groups[0]["lr"],
+                        "train/seconds": progress.seconds,
                         "train/tokens_per_second": n_tokens / seconds,
                         "train/mfu": n_tokens / seconds * model.flops_per_token / peak,
                     },
                     step,
                 )
                 n_tokens, seconds = 0, 0.0
-            else:
-                seconds += time.perf_counter() - begin
 
 
 def _seed(seed: Sequence[int], micro_batch: int) -> None:

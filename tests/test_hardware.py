@@ -42,6 +42,13 @@ def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyP
     assert (short.compile, long.compile) == (False, True)
 
 
+def test_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [hardware.in_turn(number) for number in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert hardware.in_turn(1) == "auto"
+
+
 def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

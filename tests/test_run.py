@@ -25,6 +25,18 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ENVIRONMENT
 
 
+def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    """`python run.py ...` beside what else goes on; all it prints is in its stdout."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
+        env=environment() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
     """`python run.py ...` started in another folder, so that all it writes is seen there."""
     return subprocess.run(

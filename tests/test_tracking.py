@@ -49,9 +49,9 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     assert (files / "checkpoint/best.pt").read_bytes() == b"weights"
     rows = list(csv.DictReader((files / "curves.csv").open()))
     assert rows[2] == {"step": "2", "metric": "train/loss", "value": str(1 / 3)}
-    assert tracker.link == (
-        f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}?workflowType=machine_learning"
-    )
+    experiment = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}"
+    assert tracker.table == f"{experiment}?workflowType=machine_learning"
+    assert tracker.link == f"{experiment}/runs/{run.info.run_id}"
 
 
 def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_no_tracker_leaves_files_alone(tmp_path: Path) -> None:
         tracker.log({"train/loss": 1.0}, 1)
         tracker.keep(weights, "checkpoint")
     assert weights.exists()
-    assert tracker.link is None
+    assert tracker.link == tracker.table == ""
 
 
 def points(uri: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:

@@ -1,0 +1,240 @@
+"""The Optuna sweeper: Hydra's own with studies that go on, pruning, seeds, and the number of trials as a total."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from hydra.utils import get_method, instantiate
+from hydra_plugins.hydra_optuna_sweeper.config import Direction, OptunaSweeperConf
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from nanosq import config
+from nanosq.sweeps.job import LINK, RUN_ID
+from nanosq.sweeps.summary import STATES, Row
+from nanosq.sweeps.sweep import Jobs, Launching, Objective
+
+# Optuna and what needs it are imported inside the methods: Hydra makes this class known before every run.
+if TYPE_CHECKING:
+    import optuna
+
+    from nanosq.sweeps.space import Space
+    from nanosq.sweeps.study import Study
+
+logger = logging.getLogger(__name__)
+
+# What a trial may be chosen by: the test split is for the verdict on what was chosen.
+OBJECTIVES = (
+    *("val/perplexity", "val/nll", "val/bits_per_byte", "val/accuracy", "val/ece", "val/loss"),
+    "train/seconds",
+)
+ERRORS, DIVERGED = "standard_errors", "diverged"  # attributes of an Optuna trial
+
+
+@dataclass
+class SearchConf(OptunaSweeperConf):
+    """The plugin's schema, and what is new."""
+
+    _target_: str = "nanosq.sweeps.search.OptunaSearch"
+    n_jobs: int | None = None  # type: ignore[assignment]
+    pruner: Any = MISSING
+    objectives: list[str] = field(default_factory=lambda: [Objective().metric])
+    spaces: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class OptunaSearch(Launching):
+    """Tells Optuna's study what its trials come to until `n_trials` of them have been begun, now or before.
+
+    n_jobs: trials launched together; null: as many as the launcher runs side by side.
+    max_failure_rate: the part of those launched together that may fail without an end of the search.
+    objectives: metrics of the runs, with a direction each or one for all.
+    spaces: what a choice of component ("loss/squentropy") adds to `params`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampler: DictConfig,
+        pruner: DictConfig,
+        direction: Any,
+        objectives: Sequence[str],
+        storage: str,
+        study_name: str | None,
+        n_trials: int,
+        n_jobs: int | None,
+        max_failure_rate: float,
+        custom_search_space: str | None,
+        params: Mapping[str, str] | None,
+        spaces: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self.sampler = sampler
+        self.pruner = pruner
+        self.storage = storage
+        self.study_name = study_name
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+        self.max_failure_rate = max_failure_rate
+        self.custom_search_space = custom_search_space
+        self.params = dict(params or {})
+        self.spaces = spaces
+        given = [direction] if isinstance(direction, str | Direction) else list(direction)
+        directions = [each.name if isinstance(each, Direction) else each for each in given]
+        if len(directions) == 1:
+            directions *= len(objectives)
+        if len(directions) != len(objectives):
+            raise config.InputError(f"hydra.sweeper.direction: {len(directions)} for {len(objectives)} objectives")
+        self.objectives = [
+            Objective(metric, maximize=direction == "maximize")
+            for metric, direction in zip(objectives, directions, strict=True)
+        ]
+        for metric in objectives:
+            if metric not in OBJECTIVES:
+                raise config.InputError(f"hydra.sweeper.objectives: {metric} is none of {', '.join(OBJECTIVES)}")
+
+    def sweep(self, arguments: list[str]) -> None:
+        from nanosq.sweeps import study as studies
+        from nanosq.sweeps.space import Space
+
+        space = Space.parse(
+            self.params, self.spaces, arguments, lambda fixed: self.compose(fixed).hydra.runtime.choices
+        )
+        base = self.compose(space.fixed)
+        task = config.task(base)
+        seeds = self.seeds(base)
+        name = self.study_name or _name(base, space)
+        if base.resume == "never":
+            name = studies.unused(name, self.storage)
+        sampler, total = self._sampler(space, n_begun=studies.n_trials(name, self.storage))
+        settings = {key: value for key, value in config.flatten(task).items() if config.matters(key)}
+        settings = {key: value for key, value in settings.items() if not space.varies(key)}
+        metrics = [objective.metric for objective in self.objectives]
+        study = studies.Study(
+            name,
+            self.storage,
+            directions=["maximize" if objective.maximize else "minimize" for objective in self.objectives],
+            sampler=sampler,
+            pruner=self._pruner(),
+            space=space.axes,
+            settings={**settings, "seeds": seeds, "hydra.sweeper.objectives": metrics},
+        )
+        logger.info("study %s in %s: %d trials begun of %d", name, self.storage, len(study.trials), total)
+        failures = self._search(study, space, total=total, seeds=seeds)
+        rows = sorted((self._row(trial) for trial in study.trials), key=self._rank)
+        best = {trial.number: space.overrides_of(trial.params) for trial in self._best(study)}
+        self.summarize(name, rows, self.objectives, best, failures)
+
+    def _search(self, study: "Study", space: "Space", *, total: int, seeds: int) -> dict[int, list[Exception]]:
+        """Run trials until there are none left to take; what was raised by those that failed, by their number."""
+        failures: dict[int, list[Exception]] = {}
+        try:
+            while taken := study.take(self._n_jobs(), total=total):
+                if self.custom_search_space:
+                    extend = get_method(self.custom_search_space)
+                    for trial in taken:
+                        extend(self.config, trial)
+                trials = {trial.number: space.overrides(trial) for trial in taken}
+                axes = {key for trial in taken for key in trial.params}
+                failed = 0
+                for trial, jobs in zip(taken, self.launch(study.name, trials, axes=axes, seeds=seeds), strict=True):
+                    self._tell(study, trial, jobs)
+                    if jobs.failures:
+                        failures[trial.number] = jobs.failures
+                        failed += 1
+                self._say_how_far(study, total)
+                if failed > self.max_failure_rate * len(taken):
+                    break
+        finally:
+            study.release()
+        return failures
+
+    def _tell(self, study: "Study", trial: "optuna.Trial", jobs: Jobs) -> None:
+        from optuna.trial import TrialState
+
+        if jobs.state == "failed":
+            study.tell(trial, TrialState.FAIL)
+        elif jobs.state == "pruned":
+            study.tell(trial, TrialState.PRUNED)
+        else:
+            values = [jobs.mean(objective) for objective in self.objectives]
+            if jobs.state == "diverged":
+                trial.set_user_attr(DIVERGED, True)
+            elif len(jobs.results) > 1:
+                trial.set_user_attr(ERRORS, [jobs.standard_error(objective) for objective in self.objectives])
+            study.tell(trial, TrialState.COMPLETE, values)
+
+    def _say_how_far(self, study: "Study", total: int) -> None:
+        trials = study.trials
+        done = sum(trial.state.is_finished() for trial in trials)
+        best = [f"#{trial.number} {trial.values[0]:.5g}" for trial in self._best(study)]
+        logger.info("%d of %d trials, best: %s", done, max(total, len(trials)), ", ".join(best) or "none yet")
+
+    def _n_jobs(self) -> int:
+        if self.n_jobs is not None:
+            return self.n_jobs
+        side_by_side = self.config.hydra.launcher.get("n_jobs")  # joblib's
+        if side_by_side is None:
+            return 1
+        from joblib import effective_n_jobs
+
+        return cast(int, effective_n_jobs(side_by_side))
+
+    def _pruner(self) -> "optuna.pruners.BasePruner":
+        try:
+            pruner = config.build(self.pruner)
+        except ValueError as error:
+            raise config.InputError(config.one_line(error)) from error
+        return cast("optuna.pruners.BasePruner", pruner)
+
+    def _sampler(self, space: "Space", *, n_begun: int) -> "tuple[optuna.samplers.BaseSampler, int]":
+        """The sampler, and the number of trials that the study is to have: no more than a grid has points."""
+        import optuna
+        from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+
+        node: Any = self.sampler
+        if node.get("seed") is not None and not node._target_.endswith(".QMCSampler"):
+            # Begun anew with the same seed, a sampler would draw the same trials again; that one's sequence goes on.
+            node = OmegaConf.merge(node, {"seed": node.seed + n_begun})
+        trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+        sampler = instantiate(node, _execution_whitelist_=trusted)
+        if isinstance(sampler, optuna.samplers.BaseSampler):
+            return sampler, self.n_trials
+        axes = {key: OptunaSweeperImpl._to_grid_sampler_choices(axis) for key, axis in space.axes.items()}
+        return sampler(axes), min(self.n_trials, math.prod(map(len, axes.values())))
+
+    def _best(self, study: "Study") -> "list[optuna.trial.FrozenTrial]":
+        """The best trial, or those on the Pareto front of several objectives."""
+        from optuna.trial import TrialState
+
+        done = study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not any(DIVERGED not in trial.user_attrs for trial in done):
+            return []
+        found = study.study.best_trials
+        return found if len(self.objectives) > 1 else found[:1]
+
+    def _row(self, trial: "optuna.trial.FrozenTrial") -> Row:
+        from optuna.trial import TrialState
+
+        states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        state = "diverged" if DIVERGED in trial.user_attrs else states.get(trial.state, "running")
+        unknown = [math.nan] * len(self.objectives)
+        return Row(
+            trial.number,
+            state,
+            values=trial.values if state == "finished" else unknown,
+            errors=trial.user_attrs.get(ERRORS, unknown),
+            settings={key: str(value) for key, value in trial.params.items()},
+            runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
+            link=trial.user_attrs.get(LINK, ""),
+        )
+
+    def _rank(self, row: Row) -> tuple[int, float, int]:
+        value = row.values[0] if row.state == "finished" else 0.0
+        return STATES.index(row.state), -value if self.objectives[0].maximize else value, row.number
+
+
+def _name(base: DictConfig, space: "Space") -> str:
+    """Of the study of a search that was given none: what it trains, as far as that is not what it varies."""
+    choices = base.hydra.runtime.choices
+    model = "experiment" if choices.get("experiment") else "model"
+    return "-".join(choices[group] for group in ("loss", model, "data") if group not in space.axes)

@@ -1,0 +1,162 @@
+"""An Optuna study that outlives the process: opened only as what it was begun as, its trials taken one owner at a time.
+
+The database holds the study, and a lock for each trial whose owner lives (nanosq/locks.py). A trial that is RUNNING
+while its lock is free was cut short; it is taken up again before a new one is begun, under the same number.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
+from itertools import chain, count
+from typing import Any, Literal, cast
+
+import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nanosq.config import InputError
+from nanosq.locks import SQLITE, lock, lockable
+
+SETTINGS = "settings"  # the attribute of a study: what all its trials have in common, by name
+SQLITE_TIMEOUT = 60.0  # seconds that a process waits for others to write
+
+
+@cache
+def connect(url: str | None) -> RDBStorage:
+    """The storage behind a URL; the database and its tables are made by whoever comes first.
+
+    InputError where it cannot be used.
+    """
+    if url is None or not lockable(url):
+        raise InputError(f"hydra.sweeper.storage={url}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", ExperimentalWarning)  # of pruners and samplers that the user has chosen
+    arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
+    try:
+        with lock(url):
+            return RDBStorage(url, engine_kwargs=arguments)
+    except Exception as error:  # SQLAlchemy, Alembic, Optuna, the file system
+        raise InputError(f"hydra.sweeper.storage={url}: {str(error).strip().splitlines()[0]}") from error
+
+
+def n_trials(name: str, url: str) -> int:
+    """How many a study has; 0 where it is not begun."""
+    storage = connect(url)
+    try:
+        return storage.get_n_trials(storage.get_study_id_from_name(name))
+    except KeyError:
+        return 0
+
+
+def unused(name: str, url: str) -> str:
+    """The name, or with a number where a study has it."""
+    taken = {*optuna.get_all_study_names(connect(url))}
+    return next(each for each in chain([name], (f"{name}-{n}" for n in count(2))) if each not in taken)
+
+
+class Study:
+    """`study`: Optuna's own."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        directions: Sequence[str],
+        sampler: optuna.samplers.BaseSampler,
+        pruner: optuna.pruners.BasePruner,
+        space: Mapping[str, BaseDistribution],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Begin the study, or go on with it; InputError where it was begun as another.
+
+        settings: what all trials have in common, plain values by name.
+        """
+        self.name = name
+        self._url = url
+        self._storage = connect(url)
+        self._space = dict(space)
+        self._held: dict[int, ExitStack] = {}  # the locks of this process, by the number of their trial
+        with lock(url):
+            begun = name in optuna.get_all_study_names(self._storage)
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=self._storage,
+                directions=cast("list[Literal['minimize', 'maximize']]", list(directions)),
+                sampler=sampler,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            if begun:
+                self._check(directions, settings)
+            else:
+                self.study.set_user_attr(SETTINGS, dict(settings))
+
+    def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
+        def refuse(what: str, before: object, now: object) -> None:
+            raise InputError(
+                f"study {self.name} was begun with {what}={before}, not {now}: leave it, "
+                "or give this search another name, hydra.sweeper.study_name=..."
+            )
+
+        before = [direction.name.lower() for direction in self.study.directions]
+        if before != list(directions):
+            refuse("hydra.sweeper.direction", ",".join(before), ",".join(directions))
+        for trial in self.trials:
+            for name in trial.distributions.keys() & self._space.keys():
+                old, new = trial.distributions[name], self._space[name]
+                try:
+                    check_distribution_compatibility(old, new)
+                except ValueError:
+                    refuse(name, old, new)
+        old_settings = self.study.user_attrs.get(SETTINGS, {})
+        for name in sorted({*old_settings, *settings}):
+            if old_settings.get(name) != settings.get(name):
+                refuse(name, old_settings.get(name, "one of several"), settings.get(name, "one of several"))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def take(self, most: int, *, total: int) -> list[Trial]:
+        """Up to `most` trials that are nobody's: first those that were cut short, then new ones up to `total`."""
+        taken: list[Trial] = []
+        with lock(self._url):
+            self._put_back()
+            while len(taken) < most:
+                waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
+                if not waiting and len(self.trials) >= total:
+                    break
+                trial = self.study.ask(self._space)
+                self._held[trial.number] = held = ExitStack()
+                held.enter_context(lock(self._url, self._lock(trial.number)))
+                taken.append(trial)
+        return taken
+
+    def _put_back(self) -> None:
+        """Queue the trials whose owner is gone; the study hands them out as they were."""
+        for trial in self.trials:
+            if trial.state is TrialState.RUNNING and trial.number not in self._held:
+                with suppress(TimeoutError), lock(self._url, self._lock(trial.number), wait=False):
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+    def _lock(self, number: int) -> str:
+        return f"{self.name}/{number}"
+
+    def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
+        with suppress(RuntimeError):  # a GridSampler at its end would stop Study.optimize, which is not running
+            self.study.tell(trial, values, state)
+        self._held.pop(trial.number).close()
+
+    def release(self) -> None:
+        """Give back what was taken and not told, so that any process may take it up."""
+        with lock(self._url):
+            for trial in self.trials:
+                if trial.number in self._held:
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            for held in self._held.values():
+                held.close()
+            self._held.clear()
