@@ -142,8 +142,8 @@ def overhead() -> None:
 def pruning(pruner: str, *, sampler_seed: int) -> None:
     """The same search as `python run.py -m hydra/sweeper=optuna` with a pruner and without."""
     found = {}
-    with TemporaryDirectory() as folder:
-        for name in ("none", pruner):
+    for name in ("none", pruner):
+        with TemporaryDirectory() as folder:  # of its own: a trial that is recorded is not trained again
             settings = [f"hydra/sweeper/pruner={name}", f"hydra.sweeper.study_name={name}"]
             seed = f"hydra.sweeper.sampler.seed={sampler_seed}"
             command = [sys.executable, str(RUN), "-m", "hydra/sweeper=optuna", *settings, seed]

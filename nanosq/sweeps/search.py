@@ -68,6 +68,9 @@ class OptunaSearch(Launching):
         params: Mapping[str, str] | None,
         spaces: Mapping[str, Mapping[str, str]],
     ) -> None:
+        for name, number in (("n_trials", n_trials), ("n_jobs", n_jobs)):
+            if number is not None and number < 1:
+                raise config.InputError(f"hydra.sweeper.{name} must be at least 1, not {number}")
         self.sampler = sampler
         self.pruner = pruner
         self.storage = storage

@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from nanosq import config
@@ -26,7 +26,7 @@ from nanosq.sweeps.summary import STATES, Row
 logger = logging.getLogger(__name__)
 
 # How long a trial trains is the sweep's matter: its best setting is to be trained at full length.
-OF_THE_SWEEP = ("train.max_steps", "train.eval_every", "samples.count", "seeds")
+OF_THE_SWEEP = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
@@ -108,7 +108,16 @@ class Launching(Sweeper):
             for number, overrides in trials.items()
             for repeat in range(seeds)
         ]
-        returns = self.launcher.launch(jobs, initial_job_idx=min(trials) * seeds)
+        choice = self.config.hydra.runtime.choices["hydra/launcher"]
+        if choice != "basic":
+            logger.info("%d jobs for hydra/launcher=%s", len(jobs), choice)
+        try:
+            returns = self.launcher.launch(jobs, initial_job_idx=min(trials) * seeds)
+        except Exception as error:  # of what jobs are launched with: what they raise themselves is returned
+            reason = config.one_line(error)
+            raise config.InputError(
+                f"hydra/launcher={choice}: {reason}; the same command goes on with what is missing"
+            ) from error
         return [Jobs(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
 
     def summarize(
@@ -144,7 +153,11 @@ class Launching(Sweeper):
         """An experiment that trains a setting at full length."""
         full = self.compose(override for override in overrides if override.split("=")[0] not in OF_THE_SWEEP)
         choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
-        plain = self.compose(f"{group}={choice}" for group, choice in choices.items())
+        plain = self.hydra_context.config_loader.load_configuration(
+            config_name=self.config.hydra.job.config_name,
+            overrides=[f"{group}={choice}" for group, choice in choices.items()],
+            run_mode=RunMode.RUN,
+        )
         before, after = config.flatten(config.task(plain)), config.flatten(config.task(full))
         settings = {key: value for key, value in after.items() if key not in before or before[key] != value}
-        return summary.preset(title, choices, {k: v for k, v in settings.items() if k not in OF_THE_SWEEP[-2:]})
+        return summary.preset(title, choices, {key: value for key, value in settings.items() if config.matters(key)})
