@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> Result:
                 # Two sweeps may come to the same trial: the second waits, and finds what the first has recorded.
                 held.enter_context(checkpoint.exclusive(checkpoint_folder(cfg), wait=trial is not None))
             report = job.Report(trial, max_steps=cfg.train.max_steps)
-            if trial is not None and cfg.resume == "auto":
+            if trial is not None:
                 result = recorded(cfg, corpus, trial, report)
                 if result is not None:
                     return result
@@ -169,11 +169,15 @@ def prepare(cfg: DictConfig) -> Corpus:
 
 def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report) -> Result | None:
     """What this very trial of a sweep has come to before; None where it is to be trained."""
+    if report.given_up:
+        return Result("pruned")
+    if cfg.resume != "auto":
+        return None
     tracker = config.build(cfg.tracking)
     tags = identity(cfg, corpus)
     result = tracker.find({**tags, "pruned": "false"}) or tracker.find({**tags, "pruned": "true", **trial.tags})
     if result is None:
-        return Result("pruned") if report.pruned else None
+        return None
     clear(checkpoint_folder(cfg))
     report.begins(result.run_id, result.link)
     outcome = f"validation perplexity {float(result):.4f}" if result.state == "finished" else result.state
@@ -383,7 +387,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
             tracker.tag(**{ended: "true"})
         else:
             test = score(corpus.test)
-            log(test.metrics("test"), progress.step)
+            log({**test.metrics("test"), "train/seconds": progress.seconds}, progress.step)
             metrics = {**val.metrics("val"), **test.metrics("test"), "train/seconds": progress.seconds}
             if first:
                 samples = generate(model, corpus.tokenizer, **config.arguments(cfg.samples), seed=cfg.seed)

@@ -6,9 +6,10 @@ python -m analysis.benchmark_sweep --overhead            all that a trial takes 
 python -m analysis.benchmark_sweep --pruning             a search of 30 trials with the median pruner and without
 
 Beside nanoGPT, either side trains GPTs of 128 dimensions and 8 to 16 layers for 50 steps of 4 x 256 tokens of the
-embedded corpus, with 50,304 tokens in the vocabulary, and evaluates 819,200 tokens: nanoGPT 200 random batches of two
-splits before and after training, as its train.py does; nanosq its validation and test split, whole, after it. nanosq's
-grid is timed before and after nanoGPT's runs, since the machine may change. The corpus is prepared beforehand for both.
+embedded corpus, with 50,304 tokens in the vocabulary, and evaluates the same number of tokens: nanoGPT so many random
+batches (--eval-iters; its README advises 20 for a CPU, its default is 200) of two splits before and after training;
+nanosq its validation and test split, whole, after it. nanosq's grid is timed before and after nanoGPT's runs, since the
+machine may change. The corpus is prepared beforehand for both.
 """
 
 import argparse
@@ -33,11 +34,11 @@ from nanosq.hardware import Hardware
 LRS, DROPOUTS, LAYERS = (6e-6, 6e-4, 6e-2), (0.0, 0.1, 0.2), (8, 12, 16)  # Listing A.3
 SIZES = {"n_embd": 128, "n_head": 4, "block_size": 256, "bias": False}
 STEPS, BATCH_SIZE = 50, 4
-EVALUATED = 4 * 200 * BATCH_SIZE * SIZES["block_size"]  # eval_iters, of two splits, twice
+STORY_TOKENS = 180  # a little less than a story of the corpus has
 OVERRIDES = [
     *(f"model.{key}={value}" for key, value in SIZES.items()),
     *[f"train.batch_size={BATCH_SIZE}", "data.tokenizer.vocabulary=full", "data.tokenizer.pad_to=50304"],
-    *["data.source.n_val=2300", "data.source.n_test=2300", "data.window=anywhere"],
+    "data.window=anywhere",
 ]
 
 
@@ -52,7 +53,7 @@ def nanosq(overrides: list[str], *, trials: int, folder: Path) -> float:
     return seconds
 
 
-def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int) -> float:
+def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int, *, eval_iters: int) -> float:
     """Seconds of one run of train.py as Listing A.3 calls it."""
     settings = {
         **SIZES,
@@ -62,6 +63,7 @@ def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int) -> float:
         "gradient_accumulation_steps": 1,
         "max_iters": STEPS,
         "eval_interval": STEPS,
+        "eval_iters": eval_iters,
         "learning_rate": f"{lr:.9f}",
         "min_lr": f"{lr / 10:.9f}",
         "dropout": dropout,
@@ -77,16 +79,18 @@ def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int) -> float:
     return time.monotonic() - begin
 
 
-def compare(checkout: Checkout, *, trials: int, n_jobs: int) -> None:
+def compare(checkout: Checkout, *, trials: int, n_jobs: int, eval_iters: int) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        places = [f"cache_dir={folder / 'cache'}", "device=cpu"]
-        prepared = prepare(compose([*OVERRIDES, *places]), folder)
+        evaluated = 4 * eval_iters * BATCH_SIZE * SIZES["block_size"]  # of two splits, twice
+        stories = [f"data.source.{split}={evaluated // 2 // STORY_TOKENS}" for split in ("n_val", "n_test")]
+        settings = [*OVERRIDES, *stories, f"cache_dir={folder / 'cache'}", "device=cpu"]
+        prepared = prepare(compose(settings), folder)
         ours = len(prepared.val.tokens) + len(prepared.test.tokens)
-        assert ours >= EVALUATED, f"{ours} tokens are less than nanoGPT evaluates"
+        assert ours >= evaluated, f"{ours} tokens are less than nanoGPT evaluates"
         copy = copy_with_data(checkout, prepared, folder)
         configurations = list(itertools.product(LRS, DROPOUTS, LAYERS))[:trials]
-        grid = [*OVERRIDES, *places]
+        grid = settings
         if trials < len(LRS) * len(DROPOUTS) * len(LAYERS):
             axes = ("optimizer.lr", "model.dropout", "model.n_layer")
             columns = zip(*configurations, strict=True)
@@ -103,8 +107,9 @@ def compare(checkout: Checkout, *, trials: int, n_jobs: int) -> None:
         print(f"{place(Hardware.pick(device='cpu', precision='auto', compile=False))}; {trials} trials", flush=True)
         sweeps = [sweep(0)]
         print(f"nanosq   {sweeps[0]:7.1f} s, {ours:,} tokens evaluated in each trial", flush=True)
-        runs = [nanogpt(copy, *each) for each in tqdm(configurations, unit="run", disable=not sys.stderr.isatty())]
-        print(f"nanoGPT  {sum(runs):7.1f} s, {EVALUATED:,}; {min(runs):.1f} to {max(runs):.1f} s a run", flush=True)
+        bar = tqdm(configurations, unit="run", disable=not sys.stderr.isatty())
+        runs = [nanogpt(copy, *each, eval_iters=eval_iters) for each in bar]
+        print(f"nanoGPT  {sum(runs):7.1f} s, {evaluated:,}; {min(runs):.1f} to {max(runs):.1f} s a run", flush=True)
         sweeps.append(sweep(1))
         print(f"nanosq   {sweeps[1]:7.1f} s, again")
         print(f"nanosq's sweep is {sum(runs) / statistics.fmean(sweeps):.2f} x as fast")
@@ -167,6 +172,7 @@ def main() -> None:
     what.add_argument("--overhead", action="store_true")
     what.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
     parser.add_argument("--trials", type=int, default=27, help="the first so many of the 27")
+    parser.add_argument("--eval-iters", type=int, default=20, help="of nanoGPT")
     parser.add_argument("--n-jobs", type=int, default=1, help="of nanosq, side by side (hydra/launcher=joblib)")
     parser.add_argument("--sampler-seed", type=int, default=0, help="of the search")
     options = parser.parse_args()
@@ -180,7 +186,7 @@ def main() -> None:
         checkout = Checkout(options.nanogpt)
     except ValueError as error:
         parser.error(str(error))
-    compare(checkout, trials=options.trials, n_jobs=options.n_jobs)
+    compare(checkout, trials=options.trials, n_jobs=options.n_jobs, eval_iters=options.eval_iters)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Union, cast, get_type_hints
 
@@ -138,7 +139,11 @@ def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
     """Check a component's configuration, then instantiate it; with `_partial_: true` the result is a callable."""
     check_component(node, **runtime)
     # Naming a target in the configuration is what makes it trusted.
-    return hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+    built = hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+    if isinstance(built, partial):
+        # Hydra's own kind asks at every call whether it may: a loss is called thousands of times a second.
+        return partial(built.func, *built.args, **built.keywords)
+    return built
 
 
 def load(path: Path) -> Any:

@@ -165,7 +165,8 @@ class MLflowTracker:
 
     def find(self, tags: Mapping[str, str]) -> Result | None:
         """What the last run that has these tags and was not left half-way has come to; ValueError as for `start`."""
-        wanted = [f"tags.{key} = '{value}'" for key, value in tags.items()]
+        quotes = {key: '"' if "'" in value else "'" for key, value in tags.items()}
+        wanted = [f"tags.{key} = {quotes[key]}{value}{quotes[key]}" for key, value in tags.items()]
         with self._store() as experiment_id:
             found = self._client.search_runs(
                 [experiment_id],

@@ -287,4 +287,11 @@ def test_token_scores(chunk_size: int) -> None:
     torch.testing.assert_close(scores.loss, loss_of("squentropy")(logits_NV, targets_N[kept]))
     torch.testing.assert_close(scores.nll, F.cross_entropy(logits_NV, targets_N[kept], reduction="none"))
     torch.testing.assert_close(scores.confidence, confidence)
-    assert torch.equal(scores.correct, guess == targets_N[kept])
+    assert torch.equal(scores.correct, (guess == targets_N[kept]).float())
+
+
+def test_the_largest_logit_is_shared_where_several_are() -> None:
+    """As in bfloat16, which cannot tell close ones apart."""
+    hidden_ND, weight_VD = torch.ones(3, 1), torch.tensor([[2.0], [1.0], [2.0], [2.0]])
+    scores = token_scores(loss_of("cross_entropy"), hidden_ND, weight_VD, torch.tensor([0, 1, 3]))
+    torch.testing.assert_close(scores.correct, torch.tensor([1 / 3, 0.0, 1 / 3]))

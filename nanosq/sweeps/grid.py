@@ -31,6 +31,8 @@ class GridSweeper(Launching):
     def sweep(self, arguments: list[str]) -> Any:
         trials = dict(enumerate(self._combinations([*(f"{k}={v}" for k, v in self.params.items()), *arguments])))
         composed = [self.compose(overrides) for overrides in trials.values()]  # what is wrong is told before the first
+        if len({cfg.seeds for cfg in composed}) > 1:
+            raise config.InputError("seeds is no axis: it is how often each trial is trained")
         seeds = self.seeds(composed[0])
         hashes = [config.config_hash(config.task(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds, hashes]).encode()).hexdigest()[:8]}"
@@ -48,7 +50,8 @@ class GridSweeper(Launching):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         axes: dict[str, list[str]] = {}
         for override in parser.parse_overrides(list(arguments)):
-            axes[override.get_key_element()] = _values(override)  # a later one replaces an earlier one in its place
+            # A later one replaces an earlier one in its place, with a prefix or without.
+            axes[override.get_key_element().lstrip("+~")] = _values(override)
         unknown = [key for key in self.zip if key not in axes]
         if unknown:
             raise config.InputError(f"hydra.sweeper.zip: {unknown[0]} is no axis; there are {', '.join(axes)}")

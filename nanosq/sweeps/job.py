@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -38,9 +39,8 @@ class Job:
     setting: str = ""  # what sets the trial apart from the others, to be shown
 
     def override(self) -> str:
-        """By which a sweeper tells the job; a $ would begin an interpolation."""
-        text = json.dumps(asdict(self)).replace("$", "").replace("\\", "\\\\").replace("'", "\\'")
-        return f"hydra.job.env_set.{VARIABLE}='{text}'"
+        """By which a sweeper tells the job: in letters that mean nothing to Hydra."""
+        return f"hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
 
     def __str__(self) -> str:
         return f"#{self.trial} seed +{self.repeat}" if self.repeat else f"#{self.trial}"
@@ -57,12 +57,15 @@ def current() -> Job | None:
         return None
     told = os.environ.get(VARIABLE)
     if told:
-        return Job(**json.loads(told))
+        return Job(**json.loads(unquote(told)))
     return Job(Path(hydra_config.sweep.dir).resolve().name, int(hydra_config.job.num))  # another plugin's sweep
 
 
 class Report:
-    """What a job tells the Optuna study that it belongs to; where there is none, nothing to nobody."""
+    """What a job tells the Optuna study that it belongs to; where there is none, nothing to nobody.
+
+    Of a trial's seeds the first is compared with other trials; where it is given up, so are the others.
+    """
 
     def __init__(self, job: Job | None, *, max_steps: int) -> None:
         self._max_steps = max_steps
@@ -94,15 +97,22 @@ class Report:
         self._reported = {*self._storage.get_trial(self._trial_id).intermediate_values}  # before it was cut short
 
     @property
-    def pruned(self) -> bool:
-        """Whether a job of this trial was."""
-        return self._trial is not None and PRUNED in self._storage.get_trial(self._trial_id).user_attrs
+    def _run_id(self) -> str:
+        return f"{RUN_ID}_{self._repeat}" if self._repeat else RUN_ID
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the trial was pruned before this job of it had begun."""
+        return self._trial is not None and self._pruned() and self._run_id not in self._trial.user_attrs
+
+    def _pruned(self) -> bool:
+        return PRUNED in self._storage.get_trial(self._trial_id).user_attrs
 
     def begins(self, run_id: str, link: str) -> None:
         """Make the run of the tracker known to the study."""
         if self._trial is None or not run_id:
             return
-        self._trial.set_user_attr(f"{RUN_ID}_{self._repeat}" if self._repeat else RUN_ID, run_id)
+        self._trial.set_user_attr(self._run_id, run_id)
         if not self._repeat:
             self._trial.set_user_attr(LINK, link)
 
@@ -110,11 +120,11 @@ class Report:
         """Raises Pruned where the course of the objective, if it is among the metrics, does not promise enough."""
         if self._trial is None or self._objective not in metrics:
             return
-        at = self._repeat * self._max_steps + step  # a trial's seeds are reported one after the other
-        if at not in self._reported:
-            self._trial.report(metrics[self._objective], at)
+        first = self._repeat == 0
+        if first and step not in self._reported:
+            self._trial.report(metrics[self._objective], step)
         if step == self._max_steps:  # it costs nothing any more
             return
-        if self.pruned or self._trial.should_prune():
+        if self._pruned() or (first and self._trial.should_prune()):
             self._trial.set_user_attr(PRUNED, True)
             raise Pruned

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -85,6 +86,11 @@ class OptunaSearch(Launching):
         directions = [each.name if isinstance(each, Direction) else each for each in given]
         if len(directions) == 1:
             directions *= len(objectives)
+        for name in directions:
+            if name not in Direction.__members__:
+                raise config.InputError(f"hydra.sweeper.direction: {name} is neither minimize nor maximize")
+        if not objectives:
+            raise config.InputError("hydra.sweeper.objectives names none")
         if len(directions) != len(objectives):
             raise config.InputError(f"hydra.sweeper.direction: {len(directions)} for {len(objectives)} objectives")
         self.objectives = [
@@ -99,16 +105,18 @@ class OptunaSearch(Launching):
         from nanosq.sweeps import study as studies
         from nanosq.sweeps.space import Space
 
-        space = Space.parse(
-            self.params, self.spaces, arguments, lambda fixed: self.compose(fixed).hydra.runtime.choices
-        )
+        with _user_input():
+            space = Space.parse(
+                self.params, self.spaces, arguments, lambda fixed: self.compose(fixed).hydra.runtime.choices
+            )
+            pruner, (sampler, total) = config.build(self.pruner), self._sampler(space)
         base = self.compose(space.fixed)
+        self.compose(space.example())  # a mistake in the name of an axis would be in the study for good
         task = config.task(base)
         seeds = self.seeds(base)
         name = self.study_name or _name(base, space)
         if base.resume == "never":
             name = studies.unused(name, self.storage)
-        sampler, total = self._sampler(space, n_begun=studies.n_trials(name, self.storage))
         settings = {key: value for key, value in config.flatten(task).items() if config.matters(key)}
         settings = {key: value for key, value in settings.items() if not space.varies(key)}
         metrics = [objective.metric for objective in self.objectives]
@@ -117,11 +125,13 @@ class OptunaSearch(Launching):
             self.storage,
             directions=["maximize" if objective.maximize else "minimize" for objective in self.objectives],
             sampler=sampler,
-            pruner=self._pruner(),
+            pruner=pruner,
             space=space.axes,
             settings={**settings, "seeds": seeds, "hydra.sweeper.objectives": metrics},
         )
-        logger.info("study %s in %s: %d trials begun of %d", name, self.storage, len(study.trials), total)
+        place = studies.shown(self.storage)
+        logger.info("study %s in %s: %d trials begun of %d", name, place, len(study.trials), total)
+        total += study.n_failed  # another is drawn for each that has failed before
         failures = self._search(study, space, total=total, seeds=seeds)
         rows = sorted((self._row(trial) for trial in study.trials), key=self._rank)
         best = {trial.number: space.overrides_of(trial.params) for trial in self._best(study)}
@@ -146,6 +156,7 @@ class OptunaSearch(Launching):
                         failed += 1
                 self._say_how_far(study, total)
                 if failed > self.max_failure_rate * len(taken):
+                    logger.error("hydra.sweeper.max_failure_rate=%g ends the search", self.max_failure_rate)
                     break
         finally:
             study.release()
@@ -182,28 +193,26 @@ class OptunaSearch(Launching):
 
         return cast(int, effective_n_jobs(side_by_side))
 
-    def _pruner(self) -> "optuna.pruners.BasePruner":
-        try:
-            pruner = config.build(self.pruner)
-        except ValueError as error:
-            raise config.InputError(config.one_line(error)) from error
-        return cast("optuna.pruners.BasePruner", pruner)
-
-    def _sampler(self, space: "Space", *, n_begun: int) -> "tuple[optuna.samplers.BaseSampler, int]":
-        """The sampler, and the number of trials that the study is to have: no more than a grid has points."""
+    def _sampler(self, space: "Space") -> "tuple[Callable[[int], optuna.samplers.BaseSampler], int]":
+        """The sampler after so many trials, and how many the study is to have: no more than a grid has points."""
         import optuna
         from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 
-        node: Any = self.sampler
-        if node.get("seed") is not None and not node._target_.endswith(".QMCSampler"):
-            # Begun anew with the same seed, a sampler would draw the same trials again; that one's sequence goes on.
-            node = OmegaConf.merge(node, {"seed": node.seed + n_begun})
-        trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-        sampler = instantiate(node, _execution_whitelist_=trusted)
-        if isinstance(sampler, optuna.samplers.BaseSampler):
-            return sampler, self.n_trials
-        axes = {key: OptunaSweeperImpl._to_grid_sampler_choices(axis) for key, axis in space.axes.items()}
-        return sampler(axes), min(self.n_trials, math.prod(map(len, axes.values())))
+        def build(**changes: Any) -> Any:
+            node = OmegaConf.merge(self.sampler, changes)
+            trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+            return instantiate(node, _execution_whitelist_=trusted)
+
+        sampler, total = build(), self.n_trials
+        if not isinstance(sampler, optuna.samplers.BaseSampler):
+            if space.conditional:
+                raise ValueError("hydra/sweeper/sampler=grid cannot search components that bring axes of their own")
+            points = {key: OptunaSweeperImpl._to_grid_sampler_choices(axis) for key, axis in space.axes.items()}
+            sampler, total = sampler(points), min(total, math.prod(map(len, points.values())))
+        elif self.sampler.get("seed") is not None and not isinstance(sampler, optuna.samplers.QMCSampler):
+            # With one seed it would draw the same after every start. QMC's sequence goes on by itself.
+            return lambda n: build(seed=self.sampler.seed + n), total
+        return lambda n: sampler, total
 
     def _best(self, study: "Study") -> "list[optuna.trial.FrozenTrial]":
         """The best trial, or those on the Pareto front of several objectives."""
@@ -236,8 +245,17 @@ class OptunaSearch(Launching):
         return STATES.index(row.state), -value if self.objectives[0].maximize else value, row.number
 
 
+@contextmanager
+def _user_input() -> Iterator[None]:
+    """What Optuna and its plugin say of a space or a sampler is the user's to mend."""
+    try:
+        yield
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        raise config.InputError(config.one_line(error)) from error
+
+
 def _name(base: DictConfig, space: "Space") -> str:
     """Of the study of a search that was given none: what it trains, as far as that is not what it varies."""
     choices = base.hydra.runtime.choices
     model = "experiment" if choices.get("experiment") else "model"
-    return "-".join(choices[group] for group in ("loss", model, "data") if group not in space.axes)
+    return "-".join(choices[group] for group in ("loss", model, "data") if group not in space.axes) or "search"

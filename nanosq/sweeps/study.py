@@ -5,8 +5,8 @@ while its lock is free was cut short; it is taken up again before a new one is b
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from functools import cache
 from itertools import chain, count
 from typing import Any, Literal, cast
@@ -16,12 +16,22 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from nanosq.config import InputError
 from nanosq.locks import SQLITE, lock, lockable
 
 SETTINGS = "settings"  # the attribute of a study: what all its trials have in common, by name
 SQLITE_TIMEOUT = 60.0  # seconds that a process waits for others to write
+
+
+def shown(url: str) -> str:
+    """A URL without its password."""
+    try:
+        return make_url(url).render_as_string()
+    except ArgumentError:
+        return url
 
 
 @cache
@@ -31,7 +41,9 @@ def connect(url: str | None) -> RDBStorage:
     InputError where it cannot be used.
     """
     if url is None or not lockable(url):
-        raise InputError(f"hydra.sweeper.storage={url}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
+        raise InputError(
+            f"hydra.sweeper.storage={url and shown(url)}: choose sqlite:///FILE or postgresql://HOST/DATABASE"
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", ExperimentalWarning)  # of pruners and samplers that the user has chosen
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
@@ -39,16 +51,7 @@ def connect(url: str | None) -> RDBStorage:
         with lock(url):
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # SQLAlchemy, Alembic, Optuna, the file system
-        raise InputError(f"hydra.sweeper.storage={url}: {str(error).strip().splitlines()[0]}") from error
-
-
-def n_trials(name: str, url: str) -> int:
-    """How many a study has; 0 where it is not begun."""
-    storage = connect(url)
-    try:
-        return storage.get_n_trials(storage.get_study_id_from_name(name))
-    except KeyError:
-        return 0
+        raise InputError(f"hydra.sweeper.storage={shown(url)}: {str(error).strip().splitlines()[0]}") from error
 
 
 def unused(name: str, url: str) -> str:
@@ -66,31 +69,31 @@ class Study:
         url: str,
         *,
         directions: Sequence[str],
-        sampler: optuna.samplers.BaseSampler,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
         pruner: optuna.pruners.BasePruner,
         space: Mapping[str, BaseDistribution],
         settings: Mapping[str, Any],
     ) -> None:
         """Begin the study, or go on with it; InputError where it was begun as another.
 
+        sampler: made anew from the number of trials before, so that it draws the same whoever asks.
         settings: what all trials have in common, plain values by name.
         """
         self.name = name
         self._url = url
         self._storage = connect(url)
         self._space = dict(space)
+        self._sampler = sampler
         self._held: dict[int, ExitStack] = {}  # the locks of this process, by the number of their trial
         with lock(url):
-            begun = name in optuna.get_all_study_names(self._storage)
             self.study = optuna.create_study(
                 study_name=name,
                 storage=self._storage,
                 directions=cast("list[Literal['minimize', 'maximize']]", list(directions)),
-                sampler=sampler,
                 pruner=pruner,
                 load_if_exists=True,
             )
-            if begun:
+            if SETTINGS in self.study.user_attrs:
                 self._check(directions, settings)
             else:
                 self.study.set_user_attr(SETTINGS, dict(settings))
@@ -121,6 +124,10 @@ class Study:
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
+    @property
+    def n_failed(self) -> int:
+        return sum(trial.state is TrialState.FAIL for trial in self.trials)
+
     def take(self, most: int, *, total: int) -> list[Trial]:
         """Up to `most` trials that are nobody's: first those that were cut short, then new ones up to `total`."""
         taken: list[Trial] = []
@@ -130,6 +137,7 @@ class Study:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
                 if not waiting and len(self.trials) >= total:
                     break
+                self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
                 self._held[trial.number] = held = ExitStack()
                 held.enter_context(lock(self._url, self._lock(trial.number)))
@@ -141,22 +149,33 @@ class Study:
         for trial in self.trials:
             if trial.state is TrialState.RUNNING and trial.number not in self._held:
                 with suppress(TimeoutError), lock(self._url, self._lock(trial.number), wait=False):
-                    self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                    self._wait(trial._trial_id)
+
+    def _wait(self, trial_id: int) -> None:
+        if self._storage.get_trial(trial_id).state is TrialState.RUNNING:  # nobody has told of it meanwhile
+            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def _lock(self, number: int) -> str:
         return f"{self.name}/{number}"
 
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
-        with suppress(RuntimeError):  # a GridSampler at its end would stop Study.optimize, which is not running
-            self.study.tell(trial, values, state)
-        self._held.pop(trial.number).close()
+        # A GridSampler at its end would stop Study.optimize, which is not running.
+        grid = isinstance(self.study.sampler, optuna.samplers.GridSampler)
+        try:
+            with suppress(RuntimeError) if grid else nullcontext():
+                # Who has lost the connection to the database may find that another process has told of the trial.
+                self.study.tell(trial, values, state, skip_if_finished=True)
+        finally:
+            self._held.pop(trial.number).close()
 
     def release(self) -> None:
         """Give back what was taken and not told, so that any process may take it up."""
         with lock(self._url):
-            for trial in self.trials:
-                if trial.number in self._held:
-                    self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            for held in self._held.values():
-                held.close()
-            self._held.clear()
+            try:
+                for trial in self.trials:
+                    if trial.number in self._held:
+                        self._wait(trial._trial_id)
+            finally:
+                for held in self._held.values():
+                    held.close()
+                self._held.clear()

@@ -3,6 +3,7 @@
 import io
 import logging
 import math
+import re
 import shlex
 import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -72,7 +73,8 @@ class Jobs:
         return statistics.stdev(self._values(objective)) / math.sqrt(len(self.results))
 
     def _values(self, objective: Objective) -> list[float]:
-        return [result.metrics[objective.metric] for result in self.results]
+        values = (result.metrics.get(objective.metric, math.nan) for result in self.results)
+        return [objective.worst if math.isnan(value) else value for value in values]
 
 
 class Launching(Sweeper):
@@ -111,14 +113,22 @@ class Launching(Sweeper):
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
         if choice != "basic":
             logger.info("%d jobs for hydra/launcher=%s", len(jobs), choice)
-        try:
-            returns = self.launcher.launch(jobs, initial_job_idx=min(trials) * seeds)
-        except Exception as error:  # of what jobs are launched with: what they raise themselves is returned
-            reason = config.one_line(error)
-            raise config.InputError(
-                f"hydra/launcher={choice}: {reason}; the same command goes on with what is missing"
-            ) from error
+        returns = self._returns(jobs, first=min(trials) * seeds)
         return [Jobs(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
+
+    def _returns(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
+        """What jobs come to. Where a launcher loses one, as to a lack of memory or time, it loses what others have
+        returned: then one after the other, those that have finished are found recorded.
+        """
+        try:
+            return list(self.launcher.launch(jobs, initial_job_idx=first))
+        except Exception as error:  # what jobs raise themselves is returned
+            if len(jobs) > 1:
+                logger.error("the launcher fails: %s; its jobs one by one", config.one_line(error))
+                return [each for at, job in enumerate(jobs) for each in self._returns([job], first=first + at)]
+            lost = JobReturn(status=JobStatus.FAILED)
+            lost.return_value = error
+            return [lost]
 
     def summarize(
         self,
@@ -132,7 +142,7 @@ class Launching(Sweeper):
 
         best, failures: the overrides, and what was raised, by the number of the trial.
         """
-        folder = Path(self.config.hydra.sweep.dir) / sweep.replace("/", "_")
+        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
         metrics = [objective.metric for objective in objectives]
         summary.write_csv(folder / "trials.csv", rows, metrics)
@@ -151,7 +161,9 @@ class Launching(Sweeper):
 
     def _preset(self, title: str, overrides: Sequence[str]) -> str:
         """An experiment that trains a setting at full length."""
-        full = self.compose(override for override in overrides if override.split("=")[0] not in OF_THE_SWEEP)
+        full = self.compose(
+            override for override in overrides if override.split("=")[0].lstrip("+") not in OF_THE_SWEEP
+        )
         choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
         plain = self.hydra_context.config_loader.load_configuration(
             config_name=self.config.hydra.job.config_name,

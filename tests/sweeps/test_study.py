@@ -18,7 +18,7 @@ from nanosq import config
 from nanosq.config import InputError
 from nanosq.sweeps.search import OptunaSearch
 from nanosq.sweeps.space import Space
-from nanosq.sweeps.study import Study, connect, n_trials, unused
+from nanosq.sweeps.study import Study, connect, unused
 from tests.test_run import ROOT, environment
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "model.n_layer": CategoricalDistribution([1, 2])}
@@ -34,7 +34,7 @@ def url(tmp_path: Path) -> str:
 def begin(url: str, **changed: Any) -> Study:
     as_it_was: dict[str, Any] = {
         "directions": ["minimize"],
-        "sampler": optuna.samplers.RandomSampler(seed=0),
+        "sampler": lambda n: optuna.samplers.RandomSampler(seed=n),
         "pruner": optuna.pruners.NopPruner(),
         "space": SPACE,
         "settings": {"train.max_steps": 200, "loss.weight": 1.0},
@@ -68,8 +68,6 @@ def test_trials_up_to_a_total(url: str) -> None:
     for trial in (*first, last):
         study.tell(trial, TrialState.COMPLETE, [1.0])
     assert study.take(1, total=3) == []
-    assert n_trials("a study", url) == 3
-    assert n_trials("another", url) == 0
     assert unused("a study", url) == "a study-2"
     assert unused("another", url) == "another"
     (more,) = study.take(5, total=4)
@@ -158,7 +156,7 @@ def test_every_sampler_of_the_plugin(name: str, url: str) -> None:
         params = {"optimizer.lr": "choice(1e-4, 1e-3, 1e-2)", "model.n_layer": "range(1, 3)"}
     space = Space.parse(params, {}, [], lambda fixed: {})
     node = OmegaConf.merge(SAMPLERS[f"{name}.yaml"].node, {"seed": 1})
-    sampler, total = search(node, params)._sampler(space, n_begun=0)
+    sampler, total = search(node, params)._sampler(space)
     assert total == (6 if name == "grid" else 7)
     study = begin(url, sampler=sampler, space=space.axes)
     while taken := study.take(1, total=total):
@@ -171,7 +169,7 @@ def test_a_seeded_search_that_goes_on_draws_new_trials(url: str) -> None:
     space = Space.parse({"optimizer.lr": "interval(0, 1)"}, {}, [], lambda fixed: {})
     node = OmegaConf.merge(SAMPLERS["tpe.yaml"].node, {"seed": 1})
     for total in (2, 4):
-        sampler, _ = search(node, {})._sampler(space, n_begun=n_trials("a study", url))
+        sampler, _ = search(node, {})._sampler(space)
         study = begin(url, sampler=sampler, space=space.axes)
         while taken := study.take(1, total=total):
             study.tell(taken[0], TrialState.COMPLETE, [1.0])
@@ -181,6 +179,31 @@ def test_a_seeded_search_that_goes_on_draws_new_trials(url: str) -> None:
 @pytest.mark.parametrize("path", PRUNERS, ids=lambda path: path.stem)
 def test_every_pruner_is_one_of_optuna(path: Path) -> None:
     assert isinstance(config.load(path), optuna.pruners.BasePruner)
+
+
+def test_a_space_of_components_with_axes_of_their_own() -> None:
+    """Where the optimizer is drawn, so is its learning rate from its own interval; a fixed value holds as well."""
+    params = {"optimizer.lr": "interval(1, 2)", "optimizer": "choice(muon, sgd, adafactor)"}
+    spaces = {
+        "optimizer/sgd": {"optimizer.lr": "interval(5, 6)", "optimizer.momentum": "choice('a,b')"},
+        "optimizer/adafactor": {"optimizer.lr": "9"},
+    }
+    space = Space.parse(params, spaces, ["++train.warmup=choice(1,2)"], lambda fixed: {})
+    assert set(space.axes) == {"optimizer", "train.warmup"}
+    assert space.example() == ["optimizer=muon", "++train.warmup=1", "optimizer.lr=1.0"]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(12):
+        trial = study.ask(space.axes)
+        settings = dict(override.split("=") for override in space.overrides(trial))
+        lr, name = float(settings["optimizer.lr"]), settings["optimizer"]
+        seen.add(name)
+        low, high = {"muon": (1, 2), "sgd": (5, 6), "adafactor": (9, 9)}[name]
+        assert low <= lr <= high
+        assert settings.get("optimizer.momentum") == ("'a,b'" if name == "sgd" else None)
+        assert settings["++train.warmup"] in {"1", "2"}
+    assert len(seen) == 3
+    assert set(Space.parse(params, spaces, ["optimizer.lr=7"], lambda fixed: {}).axes) == {"optimizer"}
 
 
 def test_a_space() -> None:
