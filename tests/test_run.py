@@ -71,7 +71,7 @@ def test_one_run(tmp_path: Path) -> None:
         assert run.data.metrics[f"{split}/excess_nll"] > 0
     assert run.data.metrics["val/loss"] > run.data.metrics["val/nll"]
     assert run.data.metrics["best/val_perplexity"] <= run.data.metrics["val/perplexity"]
-    names = ("loss", "nll", "grad_norm", "lr", "tokens_per_second", "mfu")
+    names = ("loss", "nll", "grad_norm", "lr", "seconds", "tokens_per_second", "mfu")
     assert {f"train/{name}" for name in names} <= {*run.data.metrics}
     assert run.data.params["loss.weight"] == "1.0"
     assert run.data.tags["config_hash"]
