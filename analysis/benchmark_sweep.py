@@ -145,13 +145,14 @@ def overhead() -> None:
 
 
 def pruning(pruner: str, *, sampler_seed: int) -> None:
-    """The same search as `python run.py -m hydra/sweeper=optuna` with a pruner and without."""
+    """The search of `python run.py -m hydra/sweeper=optuna`, on fewer validation stories, with a pruner and without."""
     found = {}
     for name in ("none", pruner):
         with TemporaryDirectory() as folder:  # of its own: a trial that is recorded is not trained again
             settings = [f"hydra/sweeper/pruner={name}", f"hydra.sweeper.study_name={name}"]
             seed = f"hydra.sweeper.sampler.seed={sampler_seed}"
-            command = [sys.executable, str(RUN), "-m", "hydra/sweeper=optuna", *settings, seed]
+            few = ["data.source.n_val=50", "data.source.n_test=10"]
+            command = [sys.executable, str(RUN), "-m", "hydra/sweeper=optuna", *settings, seed, *few]
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
             study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
             # Every trial reports at its evaluations, and ends at one.
