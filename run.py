@@ -397,8 +397,8 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
         kept = first and best.exists() and tracker.keep(best, "checkpoint")
     if first:  # the run is recorded as finished: nothing is left to go on from
         last.unlink(missing_ok=True)
-        if kept or trial is not None:
-            best.unlink(missing_ok=True)
+        if kept:
+            best.unlink()
 
     result = Result(cast("Ended", ended), metrics, tracker.run_id, tracker.link)
     if first:
