@@ -45,7 +45,7 @@ class GPT(nn.Module):
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias) for _ in range(n_layer)
         )
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         self.n_head = n_head
         self.query_key_value = nn.Linear(n_embd, 3 * n_embd, bias=bias)
         self.project = nn.Linear(n_embd, n_embd, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         B, T, D = hidden_BTD.shape
@@ -116,7 +116,9 @@ def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *
 
     Vaswani et al. 2017, arXiv 1706.03762, equation 1. dropout: probability that a weight is left out.
     """
-    if query_BHTK.device.type == "cpu" and query_BHTK.dtype is torch.bfloat16:
+    # PyTorch's kernels for the CPU go backward in bfloat16 more slowly than in float32, and draw dropout on one thread.
+    slow = query_BHTK.dtype is torch.bfloat16 or dropout > 0.0
+    if query_BHTK.device.type == "cpu" and torch.is_grad_enabled() and slow:
         if query_BHTK.shape[2] >= RECOMPUTE_FROM:
             return checkpoint(_in_blocks, query_BHTK, key_BHTK, value_BHTK, dropout, use_reentrant=False)
         return _in_blocks(query_BHTK, key_BHTK, value_BHTK, dropout)
@@ -126,8 +128,8 @@ def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *
 def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout: float) -> Tensor:
     """Each block of queries against the keys up to its end: what lies above the diagonal is hardly computed.
 
-    PyTorch's kernel for the CPU multiplies bfloat16 no faster than float32. Here scores are rounded to bfloat16 before
-    the softmax too, and its weights, about half of T x T for each head, are kept for the backward pass.
+    In bfloat16, scores are rounded to it before the softmax too. Its weights, about half of T x T for each head, are
+    kept for the backward pass.
     """
     T, K = query_BHTK.shape[-2:]
     # Whole heads in a row, or every block's product would make, and keep, its own copy of the keys and values.
@@ -138,9 +140,29 @@ def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout
         end = min(begin + QUERIES, T)
         later_QT = query_BHTK.new_full((end - begin, end), -math.inf).triu(begin + 1)
         scores_BHQT = query_BHTK[..., begin:end, :] @ key_BHTK[..., :end, :].transpose(-1, -2) + later_QT
-        weights_BHQT = F.dropout(scores_BHQT.softmax(dim=-1), dropout)
+        weights_BHQT = drop(scores_BHQT.softmax(dim=-1), dropout)
         mixed.append(weights_BHQT @ value_BHTK[..., :end, :])
     return torch.cat(mixed, dim=-2)
+
+
+class Dropout(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return drop(input, self.p) if self.training else input
+
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """Zero with probability p, else x / (1 - p): Srivastava et al. 2014, "Dropout".
+
+    On a CPU, where F.dropout draws 64 bits for each element, one after the other, this draws 16: p is a multiple of
+    2^-16 there.
+    """
+    if p == 0.0 or x.device.type != "cpu":
+        return F.dropout(x, p)
+    n_words = -(-x.numel() // 4)
+    bits = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()]
+    dropped = min(round(p * 2**16), 2**16 - 1)  # of the 2^16 values of a number
+    kept = torch.ge(bits.view(x.shape), dropped - 2**15, out=torch.empty_like(x, requires_grad=False))
+    return x * kept.div_(1 - dropped / 2**16)
 
 
 class MLP(nn.Module):
@@ -148,7 +170,7 @@ class MLP(nn.Module):
         super().__init__()
         self.expand = nn.Linear(n_embd, 4 * n_embd, bias=bias)
         self.project = nn.Linear(4 * n_embd, n_embd, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         # The exact GELU, as in nanoGPT; OpenAI's weights were trained with its tanh approximation.
