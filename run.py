@@ -209,6 +209,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
 
     from nanosq import distributed, optim, resume
     from nanosq.hardware import keep_freed_memory
+    from nanosq.losses import cross_entropy
     from nanosq.tracking import NoTracker
     from nanosq.train import Progress, State
 
@@ -216,8 +217,10 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
     trial = job.current()
     torch.manual_seed(cfg.seed)
     model = config.build(cfg.model, corpus.tokenizer.vocab_size)
+    loss = config.build(cfg.loss)
     n_tokens = settings.max_steps * settings.accumulate * settings.batch_size * cfg.model.block_size
-    n_logits = n_tokens * corpus.tokenizer.vocab_size
+    # Compiling cross-entropy gains nothing: it is written by hand.
+    n_logits = 0 if loss is cross_entropy else n_tokens * corpus.tokenizer.vocab_size
     hardware = pick_hardware(cfg, n_flops=n_tokens * model.flops_per_token, n_logits=n_logits)
     if hardware.device.type == "cpu":
         keep_freed_memory()
@@ -225,7 +228,6 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
         torch.compiler.reset()  # of a sweep's earlier trials: a function is compiled in eight versions at most
     model = model.to(hardware.device)
     optimizer = config.build(cfg.optimizer)(optim.parameter_groups(model))
-    loss = config.build(cfg.loss)
     state = State(model, optimizer, hardware.scaler(), Progress())
 
     folder = checkpoint_folder(cfg)

@@ -4,6 +4,7 @@ Shape suffixes: N tokens, V vocabulary, D model width.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from nanosq import config
 from nanosq.head import Loss, head_loss
+from nanosq.losses import cross_entropy
 
 # (loss, hidden_ND, weight_VD, targets_N) -> mean objective, differentiable in hidden_ND and weight_VD
 Method = Callable[[Loss, Tensor, Tensor, Tensor], Tensor]
@@ -31,7 +33,9 @@ def head_compiled(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: T
 
 
 def all_logits(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """What a training script does: all logits at once, and autograd. With cross_entropy this is F.cross_entropy."""
+    """What a training script does: all logits at once, and autograd."""
+    if loss is cross_entropy:
+        loss = partial(F.cross_entropy, reduction="none")
     logits_NV = F.linear(hidden_ND, weight_VD)
     return loss(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), targets_N).mean()
 

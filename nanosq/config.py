@@ -142,7 +142,8 @@ def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
     built = hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
     if isinstance(built, partial):
         # Hydra's own kind asks at every call whether it may: a loss is called thousands of times a second.
-        return partial(built.func, *built.args, **built.keywords)
+        plain = partial(built.func, *built.args, **built.keywords)
+        return plain if plain.args or plain.keywords else plain.func
     return built
 
 

@@ -12,23 +12,27 @@ loss.
 Two sizes matter. A chunk is large, so that reading and writing the V x D weight and gradient once for each is little
 work beside the products. The loss makes several passes over its logits and keeps several tensors of their size, so
 within a chunk it sees a tile of them at a time, as many as a CPU's cache holds.
+
+Cross-entropy, which every study compares with and every evaluation needs, has its derivative written by hand.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from nanosq.losses import cross_entropy, cross_entropy_gradient, exponentials
 
 # (logits_NV float32 or wider, targets_N) -> losses_N: see nanosq/losses.py
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # Sizes in logits, from `python -m analysis.benchmark_loss --sizes`.
-CHUNK_LOGITS = 2**25  # 64 MiB of bfloat16; 667 tokens of GPT-2's vocabulary
-TILE_LOGITS = 2**19  # 2 MiB of float32
+CHUNK_LOGITS = 2**26  # 128 MiB of bfloat16; 1,334 tokens of GPT-2's vocabulary
+TILE_LOGITS = 2**18  # for each thread of a CPU: 1 MiB of float32
 COMPILED_TILE_LOGITS = 2**22  # fused, a loss needs no memory for its steps
 
 # The product that is added to the weight's gradient takes this many elements of it at a time, to stay in the cache.
@@ -91,9 +95,9 @@ def token_scores(
     weight_VD = weight_VD.to(_matmul_dtype(hidden_ND))
     score = _compiled(_scores) if compile else _scores
     parts = []
-    for tokens, logits_CV in _chunks(hidden_ND, weight_VD, chunk_size):
-        for tile in _tiles(logits_CV, compile):
-            with torch.autocast(hidden_ND.device.type, enabled=False):
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        for tokens, logits_CV in _chunks(hidden_ND, weight_VD, chunk_size):
+            for tile in _tiles(logits_CV, compile):
                 parts.append(score(loss, logits_CV[tile], targets_N[tokens][tile]))
     return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -112,25 +116,32 @@ class _HeadLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         cast_VD = weight_VD.to(_matmul_dtype(hidden_ND))
         scored_N = targets_N >= 0
+        all_scored = targets_N.device.type == "cpu" and bool(scored_N.all())  # a GPU would have to wait for the answer
         targets_N = targets_N.clamp(min=0)
         losses_N, nll_N = hidden_ND.new_empty(2, len(targets_N), dtype=_wide(cast_VD.dtype))
         if differentiate:
             grad_hidden = torch.empty_like(hidden_ND)
-            grad_weight = torch.zeros_like(weight_VD, dtype=_wide(weight_VD.dtype))
-        for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
-            for tile in _tiles(logits_CV, compile):
-                at = slice(tokens.start + tile.start, tokens.start + tile.stop)
-                losses_N[at], nll_N[at], grad = _differentiated(
-                    loss, logits_CV[tile], targets_N[at], scored_N[at], compile, differentiate
-                )
-                if grad is not None:
-                    # Of a token that is not scored it is 0 already, unless the loss has an infinite derivative there.
-                    logits_CV[tile].copy_(grad).masked_fill_(~scored_N[at, None], 0.0)
-            if differentiate:
-                grad_hidden[tokens] = logits_CV @ cast_VD
-                hidden_CD = hidden_ND[tokens].to(cast_VD.dtype)
-                for rows in _slices(len(weight_VD), PRODUCT_ELEMENTS // weight_VD.shape[1]):
-                    grad_weight[rows] += logits_CV[:, rows].T @ hidden_CD
+            grad_weight = torch.empty_like(weight_VD, dtype=_wide(weight_VD.dtype))
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
+                for tile in _tiles(logits_CV, compile):
+                    at = slice(tokens.start + tile.start, tokens.start + tile.stop)
+                    losses_N[at], nll_N[at], grad = _differentiated(
+                        loss, logits_CV[tile], targets_N[at], scored_N[at], compile, differentiate
+                    )
+                    if grad is not None:
+                        logits_CV[tile].copy_(grad)
+                        if not all_scored:  # it is 0 already, unless the loss has an infinite derivative there
+                            logits_CV[tile].masked_fill_(~scored_N[at, None], 0.0)
+                if differentiate:
+                    grad_hidden[tokens] = logits_CV @ cast_VD
+                    hidden_CD = hidden_ND[tokens].to(cast_VD.dtype)
+                    for rows in _slices(len(weight_VD), PRODUCT_ELEMENTS // weight_VD.shape[1]):
+                        product = logits_CV[:, rows].T @ hidden_CD
+                        if tokens.start == 0:
+                            grad_weight[rows] = product
+                        else:
+                            grad_weight[rows] += product
         n = scored_N.sum().clamp(min=1)
         if differentiate:
             ctx.gradients = grad_hidden, grad_weight.to(weight_VD.dtype), n
@@ -151,10 +162,14 @@ class _HeadLoss(torch.autograd.Function):
 def _differentiated(
     loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor, compile: bool, differentiate: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """`_losses`, and the gradient of their sum in the logits."""
+    """Objective and negative log-likelihood of each token, zero where it is not scored; the gradient of the former."""
+    if loss is cross_entropy:
+        by_hand = _compiled(_cross_entropy) if compile else _cross_entropy
+        nll_N, grad_NV = by_hand(logits_NV, targets_N, scored_N, differentiate)
+        return nll_N, nll_N, grad_NV
     function = _compiled(_losses) if compile else _losses
     logits_NV = logits_NV.detach().requires_grad_(differentiate)
-    with torch.set_grad_enabled(differentiate), torch.autocast(logits_NV.device.type, enabled=False):
+    with torch.set_grad_enabled(differentiate):
         losses_N, nll_N = function(loss, logits_NV, targets_N, scored_N)
         if not differentiate:
             return losses_N, nll_N, None
@@ -163,24 +178,36 @@ def _differentiated(
 
 
 def _losses(loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Objective and negative log-likelihood of each token, zero where it is not scored."""
+    """The objective, to be differentiated, and the negative log-likelihood."""
     logits_NV = logits_NV.to(_wide(logits_NV.dtype))
-    nll_N = F.cross_entropy(logits_NV.detach(), targets_N, reduction="none")
+    nll_N = cross_entropy(logits_NV.detach(), targets_N)
     losses_N = loss(logits_NV, targets_N)
     if losses_N.shape != targets_N.shape:
         raise ValueError(f"the loss returns shape {tuple(losses_N.shape)}, not one value for each token")
     return losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
 
 
+def _cross_entropy(
+    logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor, differentiate: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The objective, which is the negative log-likelihood, and its gradient: all in the memory of one copy."""
+    logits_NV = logits_NV.to(_wide(logits_NV.dtype), copy=True)
+    exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N, out=logits_NV)
+    grad_NV = None
+    if differentiate:
+        grad_NV = cross_entropy_gradient(exp_NV, sum_N, targets_N, scored_N.to(exp_NV.dtype), out=exp_NV)
+    return nll_N.where(scored_N, 0.0), grad_NV
+
+
 def _scores(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> TokenScores:
-    logits_NV = logits_NV.to(_wide(logits_NV.dtype))
-    nll_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-    target_N1 = logits_NV.gather(-1, targets_N[:, None])
-    # To look for the index of the largest logit takes a CPU ten times as long as to look for its value.
-    top_N1 = logits_NV.amax(dim=-1, keepdim=True)
-    n_largest_N = torch.ge(logits_NV, top_N1, out=torch.empty_like(logits_NV)).sum(dim=-1)
-    correct_N = (target_N1 >= top_N1).squeeze(-1) / n_largest_N
-    return TokenScores(loss(logits_NV, targets_N), nll_N, (top_N1 - target_N1).squeeze(-1).sub(nll_N).exp(), correct_N)
+    logits_NV = logits_NV.to(_wide(logits_NV.dtype), copy=True)
+    losses_N = None if loss is cross_entropy else loss(logits_NV, targets_N)
+    exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N, out=logits_NV)  # of the largest logit it is 1
+    correct_N = torch.ge(exp_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1), 1).to(nll_N.dtype)
+    (rows,) = correct_N.nonzero(as_tuple=True)
+    # To look for the index of the largest takes a CPU ten times as long as to look for its value.
+    correct_N[rows] /= torch.ge(exp_NV[rows], 1).sum(dim=-1)
+    return TokenScores(nll_N if losses_N is None else losses_N, nll_N, sum_N.reciprocal(), correct_N)
 
 
 @cache
@@ -200,7 +227,8 @@ def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Ite
     V = len(weight_VD)
     if hidden_ND.device.type == "cpu":
         _keep_freed_memory()
-    chunk_size = min(chunk_size or max(1, CHUNK_LOGITS // V), len(hidden_ND))
+    n_chunks = math.ceil(len(hidden_ND) / (chunk_size or max(1, CHUNK_LOGITS // V)))
+    chunk_size = math.ceil(len(hidden_ND) / max(1, n_chunks))  # all about equally large
     buffer = weight_VD.new_empty(chunk_size, V)
     for tokens in _slices(len(hidden_ND), chunk_size):
         hidden_CD = hidden_ND[tokens].to(weight_VD.dtype)
@@ -210,7 +238,7 @@ def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Ite
 def _tiles(logits_CV: Tensor, compile: bool) -> Iterator[slice]:
     C, V = logits_CV.shape
     if logits_CV.device.type == "cpu":
-        return _slices(C, (COMPILED_TILE_LOGITS if compile else TILE_LOGITS) // V)
+        return _slices(C, (COMPILED_TILE_LOGITS if compile else TILE_LOGITS * torch.get_num_threads()) // V)
     return _slices(C, C)
 
 

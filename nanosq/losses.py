@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """-log p_y."""
-    return F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return _CrossEntropy.apply(logits_NV, targets_N)
 
 
 def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
@@ -110,6 +111,39 @@ def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: float = 10
 
 def _at_targets(values_NV: Tensor, targets_N: Tensor) -> Tensor:
     return values_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """F.cross_entropy writes all log-probabilities, and its derivative a tensor of zeros and all exponentials again."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N)
+        ctx.save_for_backward(exp_NV, sum_N, targets_N)
+        return nll_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        exp_NV, sum_N, targets_N = ctx.saved_tensors
+        return cross_entropy_gradient(exp_NV, sum_N, targets_N, grads[0]), None
+
+
+def exponentials(logits_NV: Tensor, targets_N: Tensor, *, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(f_j - max f), in `out` if given; their sum over j; and -log p_y, which follows from it."""
+    top_N1 = logits_NV.amax(dim=-1, keepdim=True)
+    below_top_N = top_N1.squeeze(-1) - _at_targets(logits_NV, targets_N)
+    exp_NV = torch.sub(logits_NV, top_N1, out=out).exp_()
+    sum_N = exp_NV.sum(dim=-1)
+    return exp_NV, sum_N, sum_N.log() + below_top_N
+
+
+def cross_entropy_gradient(
+    exp_NV: Tensor, sum_N: Tensor, targets_N: Tensor, grad_N: Tensor, *, out: Tensor | None = None
+) -> Tensor:
+    """grad (p_j - [j = y]), from what `exponentials` gives."""
+    gradient_NV = torch.mul(exp_NV, (grad_N / sum_N).unsqueeze(-1), out=out)
+    return gradient_NV.scatter_add_(-1, targets_N.unsqueeze(-1), -grad_N.unsqueeze(-1))
 
 
 class _WrongSquares(torch.autograd.Function):

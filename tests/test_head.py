@@ -84,9 +84,10 @@ def test_bfloat16_autocast_is_as_close_as_plain_autograd(name: str, N: int, V: i
     exact = full(loss_of(name), hidden_ND, weight_VD, targets_N)[0]
     exact_grads = torch.autograd.grad(exact, (hidden_ND, weight_VD))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        plain = loss_of(name)((hidden_ND @ weight_VD.T).float(), targets_N).mean()
+        # The sum: division by N before the gradient is rounded would round otherwise, for better or worse.
+        plain = loss_of(name)((hidden_ND @ weight_VD.T).float(), targets_N).sum()
         ours, _ = head_loss(loss_of(name), hidden_ND, weight_VD, targets_N, chunk_size=chunk_size)
-    plain_grads = torch.autograd.grad(plain, (hidden_ND, weight_VD))
+    plain_grads = [grad / N for grad in torch.autograd.grad(plain, (hidden_ND, weight_VD))]
     our_grads = torch.autograd.grad(ours, (hidden_ND, weight_VD))
     assert ours.item() == pytest.approx(exact.item(), rel=2e-3)
     # The product of each chunk is rounded once more before it is added up, by at most 2^-9 of itself.
@@ -229,7 +230,7 @@ def test_the_logits_of_more_than_a_chunk_never_exist(evaluation: bool) -> None:
             token_scores(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)
         else:
             head_loss(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)[0].backward()
-    assert largest.numel == 30 * 100
+    assert largest.numel == 29 * 100  # 14 chunks, as equal as can be
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "squentropy", "brier"])
