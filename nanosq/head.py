@@ -16,8 +16,10 @@ within a chunk it sees a tile of them at a time, as many as a CPU's cache holds.
 Cross-entropy, which every study compares with and every evaluation needs, has its derivative written by hand.
 """
 
+import ctypes
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,6 +39,8 @@ COMPILED_TILE_LOGITS = 2**22  # fused, a loss needs no memory for its steps
 
 # The product that is added to the weight's gradient takes this many elements of it at a time, to stay in the cache.
 PRODUCT_ELEMENTS = 2**22
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def head_loss(
@@ -259,9 +263,12 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a tile's tensors took for those of the next, instead of asking the kernel for zeroed pages.
+    """Have glibc keep what was freed for the next tensors of that size, instead of giving it back to the kernel.
 
-    It returns freed memory at once until a large block was freed, and then keeps up to twice as much as that block,
-    which may count up to 32 MiB: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in mallopt(3). Elsewhere this does nothing.
+    Zeroed pages from the kernel cost up to three times as much as the product that first writes a chunk's logits to
+    them: mallopt(3). Where there is no glibc this does nothing.
     """
-    torch.empty(2**25 - 2**12, dtype=torch.uint8, device="cpu")
+    with suppress(OSError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
