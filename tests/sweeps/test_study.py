@@ -115,6 +115,18 @@ input()
     assert (taken_up.number, taken_up.params["optimizer.lr"]) == (0, lr)
 
 
+def test_a_trial_that_is_told_of_while_another_looks_stays_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is free by the time that the other, who has seen it running, gets to it."""
+    study, other = begin(url), begin(url)
+    (trial,) = study.take(1, total=1)
+    seen = other.study.get_trials()
+    study.tell(trial, TrialState.COMPLETE, [1.0])
+    with monkeypatch.context() as late:
+        late.setattr(Study, "trials", property(lambda self: seen))
+        other._put_back()
+    assert [trial.state for trial in other.trials] == [TrialState.COMPLETE]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
