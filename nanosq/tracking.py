@@ -273,6 +273,8 @@ class MLflowTracker:
         try:
             # Processes that start together on a fresh database would all try to create its tables.
             with lock(uri) if lockable(uri) else nullcontext():
+                if uri.startswith(SQLITE):
+                    _create(Path(uri.removeprefix(SQLITE)))
                 self._client = mlflow.MlflowClient()
                 experiment_id = mlflow.set_experiment(self.experiment).experiment_id
             yield experiment_id
@@ -321,3 +323,16 @@ class MLflowTracker:
         history = (self._client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
         points = sorted((point for points in history for point in points), key=lambda point: point.timestamp)
         return {(point.step, point.key): point.value for point in points}
+
+
+def _create(database: Path) -> None:
+    """Make a SQLite store whole or not at all: MLflow cannot go on with tables whose creation was cut short."""
+    import mlflow
+
+    if database.exists():
+        return
+    begun = database.with_name(f"{database.name}.new")
+    for left in database.parent.glob(f"{begun.name}*"):  # by a process that was killed; its journal too
+        left.unlink()
+    mlflow.MlflowClient(f"{SQLITE}{begun}").search_experiments(max_results=1)
+    begun.rename(database)
