@@ -2,6 +2,10 @@
 
 import csv
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -180,3 +184,21 @@ def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
         tracker.weights("0" * 32)
     with pytest.raises(ValueError, match="path"):
         NoTracker().weights("0" * 32)
+
+
+def test_a_store_whose_creation_is_killed_is_made_anew(uri: str, tmp_path: Path) -> None:
+    """As soon as the first tables are on the disk: those of a database that is created in place could not be used."""
+    script = f"""
+from nanosq.tracking import MLflowTracker
+MLflowTracker(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any(path.stat().st_size for path in tmp_path.glob("mlflow.db*[!k]")):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "mlflow.db").exists()
+    with MLflowTracker(experiment="nanosq", uri=uri).start("a name", params={}, tags={}):
+        pass
+    assert only_run(uri).info.status == "FINISHED"
+    assert not list(tmp_path.glob("mlflow.db.new*"))
