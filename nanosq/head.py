@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nanosq.losses import cross_entropy, cross_entropy_gradient, exponentials
+from nanosq.losses import cross_entropy
 
 # (logits_NV float32 or wider, targets_N) -> losses_N: see nanosq/losses.py
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -97,12 +97,10 @@ def token_scores(
     scored_N = targets_N >= 0
     hidden_ND, targets_N = hidden_ND[scored_N], targets_N[scored_N]
     weight_VD = weight_VD.to(_matmul_dtype(hidden_ND))
-    score = _compiled(_scores) if compile else _scores
     parts = []
     with torch.autocast(hidden_ND.device.type, enabled=False):
         for tokens, logits_CV in _chunks(hidden_ND, weight_VD, chunk_size):
-            for tile in _tiles(logits_CV, compile):
-                parts.append(score(loss, logits_CV[tile], targets_N[tokens][tile]))
+            parts.append(_scores(loss, logits_CV, targets_N[tokens], compile))
     return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -128,16 +126,12 @@ class _HeadLoss(torch.autograd.Function):
             grad_weight = torch.empty_like(weight_VD, dtype=_wide(weight_VD.dtype))
         with torch.autocast(hidden_ND.device.type, enabled=False):
             for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
-                for tile in _tiles(logits_CV, compile):
-                    at = slice(tokens.start + tile.start, tokens.start + tile.stop)
-                    losses_N[at], nll_N[at], grad = _differentiated(
-                        loss, logits_CV[tile], targets_N[at], scored_N[at], compile, differentiate
-                    )
-                    if grad is not None:
-                        logits_CV[tile].copy_(grad)
-                        if not all_scored:  # it is 0 already, unless the loss has an infinite derivative there
-                            logits_CV[tile].masked_fill_(~scored_N[at, None], 0.0)
+                losses_N[tokens], nll_N[tokens] = _differentiated(
+                    loss, logits_CV, targets_N[tokens], compile, differentiate
+                )
                 if differentiate:
+                    if not all_scored:
+                        logits_CV.masked_fill_(~scored_N[tokens, None], 0.0)
                     grad_hidden[tokens] = logits_CV @ cast_VD
                     hidden_CD = hidden_ND[tokens].to(cast_VD.dtype)
                     for rows in _slices(len(weight_VD), PRODUCT_ELEMENTS // weight_VD.shape[1]):
@@ -147,6 +141,7 @@ class _HeadLoss(torch.autograd.Function):
                         else:
                             grad_weight[rows] += product
         n = scored_N.sum().clamp(min=1)
+        losses_N, nll_N = losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
         if differentiate:
             ctx.gradients = grad_hidden, grad_weight.to(weight_VD.dtype), n
         ctx.mark_non_differentiable(nll := nll_N.sum() / n)
@@ -164,54 +159,83 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _differentiated(
-    loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor, compile: bool, differentiate: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Objective and negative log-likelihood of each token, zero where it is not scored; the gradient of the former."""
+    loss: Loss, logits_CV: Tensor, targets_C: Tensor, compile: bool, differentiate: bool
+) -> tuple[Tensor, Tensor]:
+    """Objective and negative log-likelihood of each token; the gradient of the former is written over the logits."""
     if loss is cross_entropy:
-        by_hand = _compiled(_cross_entropy) if compile else _cross_entropy
-        nll_N, grad_NV = by_hand(logits_NV, targets_N, scored_N, differentiate)
-        return nll_N, nll_N, grad_NV
+        nll_C = _cross_entropy(logits_CV, targets_C, compile, differentiate)
+        return nll_C, nll_C
     function = _compiled(_losses) if compile else _losses
-    logits_NV = logits_NV.detach().requires_grad_(differentiate)
-    with torch.set_grad_enabled(differentiate):
-        losses_N, nll_N = function(loss, logits_NV, targets_N, scored_N)
-        if not differentiate:
-            return losses_N, nll_N, None
-        (grad_NV,) = torch.autograd.grad(losses_N.sum(), logits_NV)
-    return losses_N.detach(), nll_N, grad_NV
+    losses_C, nll_C = logits_CV.new_empty(2, len(targets_C), dtype=_wide(logits_CV.dtype))
+    for tile in _tiles(logits_CV, compile):
+        logits_NV = logits_CV[tile].detach().requires_grad_(differentiate)
+        with torch.set_grad_enabled(differentiate):
+            losses_N, nll_C[tile] = function(loss, logits_NV, targets_C[tile])
+            losses_C[tile] = losses_N.detach()
+            if differentiate:
+                (grad_NV,) = torch.autograd.grad(losses_N.sum(), logits_NV)
+                logits_CV[tile] = grad_NV
+    return losses_C, nll_C
 
 
-def _losses(loss: Loss, logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor) -> tuple[Tensor, Tensor]:
+def _losses(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     """The objective, to be differentiated, and the negative log-likelihood."""
     logits_NV = logits_NV.to(_wide(logits_NV.dtype))
     nll_N = cross_entropy(logits_NV.detach(), targets_N)
     losses_N = loss(logits_NV, targets_N)
     if losses_N.shape != targets_N.shape:
         raise ValueError(f"the loss returns shape {tuple(losses_N.shape)}, not one value for each token")
-    return losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
+    return losses_N, nll_N
 
 
-def _cross_entropy(
-    logits_NV: Tensor, targets_N: Tensor, scored_N: Tensor, differentiate: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The objective, which is the negative log-likelihood, and its gradient: all in the memory of one copy."""
-    logits_NV = logits_NV.to(_wide(logits_NV.dtype), copy=True)
-    exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N, out=logits_NV)
-    grad_NV = None
-    if differentiate:
-        grad_NV = cross_entropy_gradient(exp_NV, sum_N, targets_N, scored_N.to(exp_NV.dtype), out=exp_NV)
-    return nll_N.where(scored_N, 0.0), grad_NV
+def _cross_entropy(logits_CV: Tensor, targets_C: Tensor, compile: bool, differentiate: bool) -> Tensor:
+    """-log p_y; its gradient, p_j - [j = y], is written over the logits."""
+    softmax = _compiled(_softmax) if compile else _softmax
+    target_C = _at_targets(logits_CV, targets_C)
+    top_C, sum_C = torch.empty_like(target_C), torch.empty_like(target_C)
+    for tile in _tiles(logits_CV, compile):
+        probabilities_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], differentiate)
+        if differentiate:
+            logits_CV[tile] = probabilities_NV
+    nll_C = top_C - target_C + sum_C.log()
+    if differentiate:  # not p_y as it has been rounded
+        rows_C = torch.arange(len(targets_C), device=targets_C.device)
+        logits_CV[rows_C, targets_C] = torch.expm1(-nll_C).to(logits_CV.dtype)
+    return nll_C
 
 
-def _scores(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> TokenScores:
-    logits_NV = logits_NV.to(_wide(logits_NV.dtype), copy=True)
-    losses_N = None if loss is cross_entropy else loss(logits_NV, targets_N)
-    exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N, out=logits_NV)  # of the largest logit it is 1
-    correct_N = torch.ge(exp_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1), 1).to(nll_N.dtype)
-    (rows,) = correct_N.nonzero(as_tuple=True)
-    # To look for the index of the largest takes a CPU ten times as long as to look for its value.
-    correct_N[rows] /= torch.ge(exp_NV[rows], 1).sum(dim=-1)
-    return TokenScores(nll_N if losses_N is None else losses_N, nll_N, sum_N.reciprocal(), correct_N)
+def _softmax(logits_NV: Tensor, normalise: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """p, or exp(f_j - max f) where it is not to be normalised; max f; the sum over j of exp(f_j - max f)."""
+    exp_NV = logits_NV.to(_wide(logits_NV.dtype), copy=True)
+    top_N = exp_NV.amax(dim=-1)
+    sum_N = exp_NV.sub_(top_N.unsqueeze(-1)).exp_().sum(dim=-1)
+    if normalise:
+        exp_NV *= sum_N.reciprocal().unsqueeze(-1)
+    return exp_NV, top_N, sum_N
+
+
+def _scores(loss: Loss, logits_CV: Tensor, targets_C: Tensor, compile: bool) -> TokenScores:
+    softmax = _compiled(_softmax) if compile else _softmax
+    function = _compiled(_loss) if compile else _loss
+    target_C = _at_targets(logits_CV, targets_C)
+    top_C, sum_C, ties_C, losses_C = target_C.new_empty(4, len(target_C))
+    for tile in _tiles(logits_CV, compile):
+        exp_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], False)
+        # For the index of the largest a CPU needs ten times as long as for its value, and as long to add truth values.
+        ties_C[tile] = exp_NV.ge_(1.0).sum(dim=-1)
+        if loss is not cross_entropy:
+            losses_C[tile] = function(loss, logits_CV[tile], targets_C[tile])
+    nll_C = top_C - target_C + sum_C.log()
+    correct_C = torch.ge(target_C, top_C) / ties_C
+    return TokenScores(nll_C if loss is cross_entropy else losses_C, nll_C, sum_C.reciprocal(), correct_C)
+
+
+def _loss(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return loss(logits_NV.to(_wide(logits_NV.dtype)), targets_N)
+
+
+def _at_targets(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
+    return logits_CV.gather(-1, targets_C.unsqueeze(-1)).squeeze(-1).to(_wide(logits_CV.dtype))
 
 
 @cache

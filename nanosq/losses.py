@@ -118,32 +118,18 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        exp_NV, sum_N, nll_N = exponentials(logits_NV, targets_N)
+        top_N1 = logits_NV.amax(dim=-1, keepdim=True)
+        exp_NV = (logits_NV - top_N1).exp_()
+        sum_N = exp_NV.sum(dim=-1)
         ctx.save_for_backward(exp_NV, sum_N, targets_N)
-        return nll_N
+        return top_N1.squeeze(-1) - _at_targets(logits_NV, targets_N) + sum_N.log()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         exp_NV, sum_N, targets_N = ctx.saved_tensors
-        return cross_entropy_gradient(exp_NV, sum_N, targets_N, grads[0]), None
-
-
-def exponentials(logits_NV: Tensor, targets_N: Tensor, *, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(f_j - max f), in `out` if given; their sum over j; and -log p_y, which follows from it."""
-    top_N1 = logits_NV.amax(dim=-1, keepdim=True)
-    below_top_N = top_N1.squeeze(-1) - _at_targets(logits_NV, targets_N)
-    exp_NV = torch.sub(logits_NV, top_N1, out=out).exp_()
-    sum_N = exp_NV.sum(dim=-1)
-    return exp_NV, sum_N, sum_N.log() + below_top_N
-
-
-def cross_entropy_gradient(
-    exp_NV: Tensor, sum_N: Tensor, targets_N: Tensor, grad_N: Tensor, *, out: Tensor | None = None
-) -> Tensor:
-    """grad (p_j - [j = y]), from what `exponentials` gives."""
-    gradient_NV = torch.mul(exp_NV, (grad_N / sum_N).unsqueeze(-1), out=out)
-    return gradient_NV.scatter_add_(-1, targets_N.unsqueeze(-1), -grad_N.unsqueeze(-1))
+        gradient_NV = exp_NV * (grads[0] / sum_N).unsqueeze(-1)
+        return gradient_NV.scatter_add_(-1, targets_N.unsqueeze(-1), -grads[0].unsqueeze(-1)), None
 
 
 class _WrongSquares(torch.autograd.Function):
