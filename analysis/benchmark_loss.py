@@ -26,7 +26,7 @@ from analysis.loss_methods import LOSSES, all_logits, methods
 from analysis.loss_passes import Case, Problem, alone, run_pass, seconds
 from analysis.measure import MIB, write
 from nanosq import head
-from nanosq.hardware import PRECISIONS, Hardware
+from nanosq.hardware import PRECISIONS, Hardware, keep_freed_memory
 
 ERROR_TOKENS = 1024  # two chunks, of which the float64 logits, 8 bytes each and several times over, fit any machine
 
@@ -121,6 +121,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     problem = Problem(options.tokens, options.width, options.vocabulary, hardware)
+    if hardware.device.type == "cpu":
+        keep_freed_memory()  # as a run does; all methods gain by it
     if options.growth:
         growth(problem, options.rounds, options.out)
     elif options.sizes:

@@ -16,10 +16,8 @@ within a chunk it sees a tile of them at a time, as many as a CPU's cache holds.
 Cross-entropy, which every study compares with and every evaluation needs, has its derivative written by hand.
 """
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -39,8 +37,6 @@ COMPILED_TILE_LOGITS = 2**22  # fused, a loss needs no memory for its steps
 
 # The product that is added to the weight's gradient takes this many elements of it at a time, to stay in the cache.
 PRODUCT_ELEMENTS = 2**22
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def head_loss(
@@ -253,8 +249,6 @@ def _check(hidden_ND: Tensor, targets_N: Tensor, chunk_size: int | None) -> None
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Which tokens, and their logits_CV, in memory that the next chunk takes over."""
     V = len(weight_VD)
-    if hidden_ND.device.type == "cpu":
-        _keep_freed_memory()
     n_chunks = math.ceil(len(hidden_ND) / (chunk_size or max(1, CHUNK_LOGITS // V)))
     chunk_size = math.ceil(len(hidden_ND) / max(1, n_chunks))  # all about equally large
     buffer = weight_VD.new_empty(chunk_size, V)
@@ -283,16 +277,3 @@ def _matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Have glibc keep what was freed for the next tensors of that size, instead of giving it back to the kernel.
-
-    Zeroed pages from the kernel cost up to three times as much as the product that first writes a chunk's logits to
-    them: mallopt(3). Where there is no glibc this does nothing.
-    """
-    with suppress(OSError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
