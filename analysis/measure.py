@@ -40,6 +40,11 @@ def memory_meter(device: torch.device) -> Callable[[], int]:
     return lambda: 1024 * (_kibibytes("self/status", "VmHWM") - before)
 
 
+def peak_memory() -> int:
+    """Bytes that this process has had resident at most."""
+    return 1024 * _kibibytes("self/status", "VmHWM")
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be allocated."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1024 * _kibibytes("meminfo", "MemAvailable")

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
 def test_a_lock_is_free_when_its_process_is_gone(server: str) -> None:
     url = create(server, "locks")
     script = f"from nanosq.locks import lock\nwith lock({url!r}, 'a'): print('held', flush=True); input()"
-    command = [shutil.which("python") or "python", "-c", script]
+    command = [sys.executable, "-c", script]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"

@@ -1,94 +1,89 @@
-"""A directory of whole results, each made once: its key, its lock, its all-or-nothing write."""
+"""A directory of whole results, each made once: its lock, its all-or-nothing write, its manifest with checksums."""
 
 import functools
 import hashlib
-import inspect
 import json
-import os
+import logging
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from nanosq.data import files
-from nanosq.data.sources import Source
-from nanosq.data.tokenizers import Tokenizer
+logger = logging.getLogger(__name__)
 
-
-def function(source: Source) -> Callable[..., Any]:
-    return source.func if isinstance(source, functools.partial) else source
-
-
-def key(source: Source, tokenizer: Tokenizer, version: int) -> str:
-    """Sixteen hex digits that change with whatever determines the corpus."""
-    target = function(source)
-    positional, keywords = (source.args, source.keywords) if isinstance(source, functools.partial) else ((), {})
-    try:
-        bound = inspect.signature(target).bind(*positional, None, **keywords)
-    except TypeError as error:
-        raise ValueError(f"data.source: {target.__qualname__}: {error}") from error
-    bound.apply_defaults()
-    facts = {
-        "format": version,
-        "source": [target.__module__, target.__qualname__, _code(target)],
-        "arguments": {name: _fact(name, value) for name, value in bound.arguments.items()},
-        "tokenizer": tokenizer.state(),
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _code(function: Callable[..., Any]) -> str:
-    """The text of its file, since a source is more than one function; in a notebook, of the function."""
-    try:
-        file = Path(inspect.getfile(function))
-        return file.read_text(encoding="utf-8") if file.exists() else inspect.getsource(function)
-    except (OSError, TypeError) as error:
-        raise ValueError(f"data.source: the code of {function.__qualname__} must stand in a file") from error
-
-
-def _fact(name: str, value: Any) -> Any:
-    """A plain value that changes when the argument does, or a file that it names."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, str | os.PathLike):
-        # A name has a letter or digit in it; *** is a separator, and as a glob would match whatever lies around.
-        found = files.named(os.fspath(value)) if any(map(str.isalnum, os.fspath(value))) else []
-        facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
-        return facts or os.fspath(value)
-    if isinstance(value, Mapping):
-        return {str(key): _fact(name, child) for key, child in value.items()}
-    if isinstance(value, Sequence):
-        return [_fact(name, child) for child in value]
-    raise ValueError(f"data.source.{name} is a {type(value).__name__}; the cache needs plain values and lists")
+MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary directory that becomes `folder`, unless `folder` is there already.
+    """Call `write` with a directory that becomes `folder`, unless `folder` is there already and undamaged.
 
-    Processes that start together call it once. Where it raises, nothing is left of it.
+    Processes that start together call it once. `write` finds what an earlier call had written before it was killed
+    or failed; where it raises ValueError of its own accord, nothing is left.
     """
-    if folder.exists():
+    if folder.exists() and damage(folder) is None:
         return
-    with _alone(folder):
-        if not folder.exists():
-            with _whole(folder) as temporary:
-                write(temporary)
+    with alone(folder):
+        if folder.exists():
+            if (what := damage(folder)) is None:
+                return
+            logger.warning(f"{folder} is damaged ({what}): preparing it again")
+            remove(folder)
+        partial = unfinished(folder)
+        partial.mkdir(exist_ok=True)
+        try:
+            write(partial)
+        except ValueError as error:
+            # Of what was given, which will be other than it is; but for a disk or network that failed for once.
+            if getattr(error.__cause__, "errno", None) is None:
+                shutil.rmtree(partial)
+            raise
+        partial.rename(folder)
+
+
+def unfinished(folder: Path) -> Path:
+    """The directory in which `folder` is made."""
+    return folder.with_name(f".{folder.name}{UNFINISHED}")
+
+
+def folders(directory: Path) -> list[Path]:
+    """What `fill` has made in a directory, finished or begun, by their keys."""
+    name = "?*-" + "[0-9a-f]" * 16
+    begun = (path.with_name(path.name[1:].removesuffix(UNFINISHED)) for path in directory.glob(f".{name}{UNFINISHED}"))
+    return sorted({*directory.glob(name), *begun})
+
+
+def remove(folder: Path) -> None:
+    """Delete what `fill` has made, finished or begun."""
+    for place in (folder, unfinished(folder)):
+        if place.exists():
+            shutil.rmtree(place)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time is in here for the same folder. Leaves nothing that was not there before."""
+def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Only one process at a time is in here for the same folder. Leaves no lock, nor a directory made for it.
+
+    filelock.Timeout where another one is, and this one is not to wait.
+    """
     existed = folder.parent.exists()
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         while not lock.is_locked:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # another process has just removed the directory
-                lock.acquire()
+                try:
+                    lock.acquire()
+                except Timeout:
+                    if not wait:
+                        raise
+                    logger.info(f"another process prepares {folder}; waiting for it")
+                    lock.acquire(timeout=-1)
+    except Timeout:
+        raise
     except OSError as error:
         raise ValueError(
             f"cannot write to the cache directory {folder.parent} ({error.strerror}); set cache_dir=DIR"
@@ -103,16 +98,52 @@ def _alone(folder: Path) -> Iterator[None]:
                 folder.parent.rmdir()
 
 
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A temporary directory that becomes `folder` in one step, or vanishes where anything is raised."""
-    prefix = f".{folder.name}."
-    for left in folder.parent.glob(f"{prefix}*.tmp"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
+def sign(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the manifest: the facts, and size and checksum of every file that lies in the folder."""
+    partial = folder / f"{MANIFEST}.partial"
+    partial.unlink(missing_ok=True)  # of a process that was killed
+    contents = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST
+    }
+    partial.write_text(json.dumps({**facts, "files": contents}, indent=1), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What `sign` wrote. ValueError where it cannot be read."""
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
+            raise ValueError("it lists no files")
+        return record
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{MANIFEST}: {error}") from error
+
+
+def damage(folder: Path) -> str | None:
+    """The first file that is not what the manifest says, and why; None where all are. Reads each of them whole."""
+    try:
+        for name, facts in manifest(folder)["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if (size := path.stat().st_size) != facts["bytes"]:
+                return f"{name} has {size:,} bytes, not {facts['bytes']:,}"
+            if _sha256(path) != facts["sha256"]:
+                return f"{name} has another checksum"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache  # a sweep asks for the same corpus in each trial
+def _sha256_of(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

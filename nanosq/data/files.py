@@ -1,4 +1,4 @@
-"""Documents out of files: plain text, .jsonl and .parquet, also compressed."""
+"""Documents out of files: plain text and .jsonl, also compressed, .parquet, and the .arrow of Hugging Face's cache."""
 
 import bz2
 import glob
@@ -14,6 +14,7 @@ from typing import IO, Any, TextIO
 
 PASSAGE = 2048  # characters: most of what a small model can see at once
 CHUNK = 1 << 20  # characters read at a time
+ROWS_AT_ONCE = 1000
 
 
 def named(name: str) -> list[Path]:
@@ -35,30 +36,38 @@ def check(path: Path) -> None:
         raise ValueError(f"cannot read {suffix} files ({path}); give plain text, .jsonl or .parquet")
 
 
-def read(path: Path, separator: str, column: str) -> Iterator[str]:
-    """The documents of a file, cleaned, without the empty ones.
+def has_rows(path: Path) -> bool:
+    """Whether a document of the file is a row, and not what stands between two separators."""
+    return _format(path) in ROWS
 
-    `separator` cuts plain text (empty: it is cut into passages), `column` is where rows hold their text.
+
+def read(path: Path, separator: str, column: str) -> Iterator[tuple[str, float]]:
+    """The documents of a file, cleaned, each with the part of the file that has been read by then, up to 1.
+
+    `separator` cuts plain text (empty: it is cut into passages), `column` is where rows hold their text. A row without
+    text is an empty document; what is empty in plain text is none.
     ValueError in one line where the file cannot be read or holds no document.
     """
     rows = ROWS.get(_format(path))
-    n = 0
+    found = False
     with _named_in_errors(path):
-        for raw in rows(path, column) if rows else _plain(path, separator):
-            if document := clean(raw):
-                n += 1
-                yield document
-    if n == 0:
+        for part, raws in rows(path, column) if rows else _plain(path, separator):
+            for raw in raws:
+                document = clean(raw)
+                found = found or bool(document)
+                if document or rows:
+                    yield document, part
+    if not found:
         raise ValueError(f"{path} holds no document, only white space or separators")
 
 
 def holds(path: Path, text: str) -> bool:
     """Whether a plain text file contains `text`; False for files of rows."""
-    if _format(path) in ROWS:
+    if has_rows(path):
         return False
-    with _named_in_errors(path), _open(path) as file:
+    with _named_in_errors(path):
         tail = ""
-        while chunk := file.read(CHUNK):
+        for _, chunk in _chunks(path):
             if text in tail + chunk:
                 return True
             tail = (tail + chunk)[-len(text) :]
@@ -70,13 +79,18 @@ def clean(document: str) -> str:
     return document.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _plain(path: Path, separator: str) -> Iterator[str]:
+def _plain(path: Path, separator: str) -> Iterator[tuple[float, list[str]]]:
     rest = ""
-    with _open(path) as file:
+    for part, chunk in _chunks(path):
+        *documents, rest = (rest + chunk).split(separator) if separator else _passages(rest + chunk)
+        yield part, documents
+    yield 1.0, [rest]
+
+
+def _chunks(path: Path) -> Iterator[tuple[float, str]]:
+    with _opened(path) as (file, part):
         while chunk := file.read(CHUNK):
-            *documents, rest = (rest + chunk).split(separator) if separator else _passages(rest + chunk)
-            yield from documents
-    yield rest
+            yield part(), chunk
 
 
 def _passages(text: str) -> Iterator[str]:
@@ -90,8 +104,8 @@ def _passages(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _jsonl(path: Path, column: str) -> Iterator[str]:
-    with _open(path) as file:
+def _jsonl(path: Path, column: str) -> Iterator[tuple[float, list[str]]]:
+    with _opened(path) as (file, part):
         for number, line in enumerate(file, start=1):
             if line.isspace():
                 continue
@@ -108,36 +122,66 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
                 raise ValueError(f"{path}, line {number}: {column!r} is not text; set data.source.column")
             if any("\ud800" <= character <= "\udfff" for character in (() if text.isascii() else text)):
                 raise ValueError(f"{path}, line {number}: {column!r} has half of a surrogate pair, which is not text")
-            yield text
+            yield part(), [text]
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
-    import pyarrow  # type: ignore[import-untyped]
+def _parquet(path: Path, column: str) -> Iterator[tuple[float, list[str]]]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
+    with _arrow_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        _check_column(path, file.schema_arrow, column)
+        n, n_rows = 0, file.metadata.num_rows
+        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):
+            n += len(batch)
+            yield n / n_rows, [text or "" for text in batch.column(0).to_pylist()]
+
+
+def _arrow(path: Path, column: str) -> Iterator[tuple[float, list[str]]]:
+    import pyarrow
+
+    size = path.stat().st_size
+    # Not mapped into memory, where all that has been read of it would count as used.
+    with _arrow_errors(path), pyarrow.OSFile(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
+        _check_column(path, batches.schema, column)
+        for batch in batches:
+            yield file.tell() / size, [text or "" for text in batch.column(column).to_pylist()]
+
+
+def _check_column(path: Path, schema: Any, column: str) -> None:
+    import pyarrow
+
+    if column not in schema.names:
+        raise ValueError(f"{path} has no column {column!r}, only {', '.join(schema.names)}; set data.source.column")
+    kind = schema.field(column).type
+    if kind not in (pyarrow.string(), pyarrow.large_string()):
+        raise ValueError(f"{path}: column {column!r} is not text but {kind}; set data.source.column")
+
+
+@contextmanager
+def _arrow_errors(path: Path) -> Iterator[None]:
+    import pyarrow
+
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise ValueError(f"{path} has no column {column!r}, only {', '.join(names)}; set data.source.column")
-            kind = file.schema_arrow.field(column).type
-            if kind not in (pyarrow.string(), pyarrow.large_string()):
-                raise ValueError(f"{path}: column {column!r} is not text but {kind}; set data.source.column")
-            for batch in file.iter_batches(batch_size=1000, columns=[column]):
-                yield from filter(None, batch.column(0).to_pylist())
+        yield
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
-def _open_zst(path: Path) -> Any:
+def _open_zst(file: IO[bytes]) -> Any:
     import pyarrow  # not zstandard, which takes a file that was cut short for a whole one
 
-    return pyarrow.input_stream(str(path), compression="zstd")
+    return pyarrow.input_stream(file, compression="zstd")
 
 
-ROWS: dict[str, Callable[[Path, str], Iterator[str]]] = {".jsonl": _jsonl, ".parquet": _parquet}
-COMPRESSED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
-UNREADABLE = {".json", ".csv", ".tsv", ".zip", ".tar", ".tgz", ".arrow", ".pdf", ".docx", ".epub"}
+Rows = Callable[[Path, str], Iterator[tuple[float, list[str]]]]
+ROWS: dict[str, Rows] = {".jsonl": _jsonl, ".parquet": _parquet, ".arrow": _arrow}
+COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zst,
+}
+UNREADABLE = {".json", ".csv", ".tsv", ".zip", ".tar", ".tgz", ".pdf", ".docx", ".epub"}
 
 
 def _format(path: Path) -> str:
@@ -147,10 +191,17 @@ def _format(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open(path: Path) -> TextIO:
-    compressed = COMPRESSED.get(path.suffix.lower())
-    raw: IO[bytes] = compressed(path) if compressed else path.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig")  # Windows puts a byte order mark in front
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[TextIO, Callable[[], float]]]:
+    """The text of a file, and a function that tells which part of the file has been read."""
+    size = path.stat().st_size
+    decompressed = COMPRESSED.get(path.suffix.lower())
+    with path.open("rb") as raw:
+        # Windows puts a byte order mark in front.
+        yield (
+            io.TextIOWrapper(decompressed(raw) if decompressed else raw, encoding="utf-8-sig"),
+            (lambda: raw.tell() / size),
+        )
 
 
 @contextmanager

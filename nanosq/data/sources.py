@@ -2,30 +2,29 @@
 
 import hashlib
 import math
-import socket
-import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
-from nanosq.data import files
+import numpy as np
 
-if TYPE_CHECKING:
-    import datasets
+from nanosq.data import files, hub
 
 SPLITS = ("train", "val", "test")
+REPORT_SHARE, REPORT_SEED = 0.0005, 2357  # nanoGPT's data/openwebtext/prepare.py
 
 
 class Document(NamedTuple):
-    """One text and, where its source knows it, the exact log-probability of that text in nats."""
+    """One text and, where its source knows them, two numbers about it."""
 
     text: str
-    log_probability: float = math.nan
+    log_probability: float = math.nan  # exact, in nats
+    progress: float = math.nan  # of all that the source reads for the split, the part read by now; up to 1
 
 
+# From a split to its documents, the same ones in the same order whenever it is asked: a preparation that was cut short
+# leaves out as many as it has.
 Source = Callable[[str], Iterable[Document]]
 
 
@@ -61,27 +60,50 @@ def text(
         separator = ""
 
     own = split if split in paths else "train"
-    documents: Iterator[str] = (document for path in paths[own] for document in files.read(path, separator, column))
+    documents = _not_empty(_read(paths[own], separator, column))
     if own == "train":
         shares = {"test": test_fraction, "val": val_fraction}
         documents = _cut(documents, split, {name: share for name, share in shares.items() if name not in paths})
-    yield from map(Document, documents)
+    yield from documents
 
 
-def tinystories(split: str, *, path: str | None = None, val_fraction: float = 0.01) -> Iterator[Document]:
-    """roneneldan/TinyStories (Eldan & Li 2023): from the Hugging Face hub or its cache, or from the directory `path`.
+def tinystories(
+    split: str,
+    *,
+    path: str | None = None,
+    revision: str = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64",
+    splits: Literal["published", "report"] = "published",
+    val_fraction: float = 0.01,
+) -> Iterator[Document]:
+    """roneneldan/TinyStories (Eldan & Li 2023): a revision on the Hugging Face hub, or the directory `path`.
 
-    test is the published validation split, val a fraction of the published training split, cut as `text` does. The
-    directory may be a copy of the dataset's repository, or hold files of any format of `text` that have "train" and
-    "valid" in their names. ValueError says how to point at it where neither the hub nor a cached copy is in reach.
+    What the hub gave once is read from Hugging Face's cache, without network. The directory may be a copy of the
+    dataset's repository, or hold files of any format of `text` that have "train" and "valid" in their names.
+    splits: test is the published validation split. val comes from the published training split: "published" cuts
+    `val_fraction` of it as `text` does; "report" takes the rows that the report did, which it calls test:
+    train_test_split(test_size=0.0005, seed=2357, shuffle=True) of Hugging Face's datasets.
+    ValueError says what to set where neither the hub nor a cached copy is in reach.
     """
-    if path is not None:
-        train, valid = (_published(Path(path).expanduser(), word) for word in ("train", "valid"))
-        yield from text(split, train=train, test=valid, val_fraction=val_fraction)
-        return
-    rows = _load_tinystories("validation" if split == "test" else "train")
-    stories = (story for batch in rows.iter(batch_size=1000) for row in batch["text"] if (story := files.clean(row)))
-    yield from map(Document, stories if split == "test" else _cut(stories, split, {"val": val_fraction}))
+    folder = Path(path).expanduser() if path is not None else hub.tinystories(revision)
+    paths = _find("path", _published(folder, "valid" if split == "test" else "train"))
+    if splits == "report" and not all(map(files.has_rows, paths)):
+        raise ValueError("data.source.splits=report takes rows by their number: give the published parquet files")
+    rows = partial(_read, paths, separator="<|endoftext|>", column="text")
+    if split == "test":
+        yield from _not_empty(rows())
+    elif splits == "published":
+        yield from _cut(_not_empty(rows()), split, {"val": val_fraction})
+    else:
+        held_out = report_rows(sum(1 for _ in rows()))
+        yield from _not_empty(row for row, out in zip(rows(), held_out, strict=True) if out == (split == "val"))
+
+
+def report_rows(n: int) -> np.ndarray:
+    """Which of n rows the report held out: train_test_split of Hugging Face's datasets, with its numbers. (n,) bool."""
+    held_out = np.zeros(n, dtype=bool)
+    shuffled = np.random.default_rng(REPORT_SEED).permutation(n)
+    held_out[shuffled[: math.ceil(REPORT_SHARE * n)]] = True
+    return held_out
 
 
 def fingerprint(text: str) -> int:
@@ -89,15 +111,29 @@ def fingerprint(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _cut(texts: Iterable[str], split: str, shares: Mapping[str, float]) -> Iterator[str]:
-    """Those of the texts that fall to `split`, where each split in `shares` gets its share and train the rest."""
+def _read(paths: list[Path], separator: str, column: str) -> Iterator[Document]:
+    total = sum(path.stat().st_size for path in paths)
+    before = 0
+    for path in paths:
+        size = path.stat().st_size
+        for text, part in files.read(path, separator, column):
+            yield Document(text, progress=(before + part * size) / total)
+        before += size
+
+
+def _not_empty(documents: Iterable[Document]) -> Iterator[Document]:
+    return (document for document in documents if document.text)
+
+
+def _cut(documents: Iterable[Document], split: str, shares: Mapping[str, float]) -> Iterator[Document]:
+    """Those of the documents that fall to `split`, where each split in `shares` gets its share and train the rest."""
     given = ", ".join(f"data.source.{name}_fraction={share}" for name, share in shares.items())
     if any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
         raise ValueError(f"{given}: fractions must be above 0 and together below 1")
     n = found = 0
-    for document in texts:
+    for document in documents:
         n += 1
-        position = fingerprint(document) / 2**64
+        position = fingerprint(document.text) / 2**64
         side = "train"
         for name, share in shares.items():
             if 0 <= position < share:
@@ -134,40 +170,3 @@ def _published(folder: Path, word: str) -> list[str]:
         if found := sorted(str(path) for path in folder.rglob(pattern) if path.is_file()):
             return found
     raise ValueError(f"data.source.path: no file in {folder} has {word!r} in its name")
-
-
-def _load_tinystories(split: str) -> "datasets.Dataset":
-    import datasets
-
-    configured = datasets.config.HF_HUB_OFFLINE
-    # Without this, `datasets` tries the hub for 20 seconds before it looks into its cache.
-    datasets.config.HF_HUB_OFFLINE = offline = configured or not _reachable(datasets.config.HF_ENDPOINT)
-    try:
-        return datasets.load_dataset("roneneldan/TinyStories", split=split)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
-        why = "cannot be reached and nothing is cached" if offline else f"failed: {str(error).splitlines()[0]}"
-        raise ValueError(
-            f"TinyStories: the Hugging Face hub {why}; give a directory with its parquet or text files "
-            "(data.source.path=DIR), or train without a download (data=stories)"
-        ) from error
-    finally:
-        datasets.config.HF_HUB_OFFLINE = configured
-
-
-def _reachable(url: str, seconds: float = 3.0) -> bool:
-    """Whether something listens there, or at the proxy on the way."""
-    address = urllib.parse.urlsplit(url)
-    if proxy := urllib.request.getproxies().get(address.scheme):
-        address = urllib.parse.urlsplit(proxy if "://" in proxy else f"//{proxy}")
-    found = threading.Event()
-
-    def connect() -> None:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        with suppress(OSError), socket.create_connection((address.hostname, port), timeout=seconds):
-            found.set()
-
-    # In a thread, since the look-up of a name has no timeout of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found.is_set()

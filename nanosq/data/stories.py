@@ -48,8 +48,8 @@ def stories(
         raise ValueError(f"split must be one of {', '.join(sizes)}, not {split!r}")
     compiled = Grammar.load(grammar)
     rng = random.Random(f"{seed}/{split}")
-    for _ in range(sizes[split]):
-        yield compiled.sample(rng)
+    for i in range(sizes[split]):
+        yield compiled.sample(rng)._replace(progress=(i + 1) / sizes[split])
 
 
 class Grammar:

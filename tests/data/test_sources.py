@@ -2,23 +2,15 @@ import bz2
 import gzip
 import json
 import lzma
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from datasets.packaged_modules.parquet.parquet import Parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +54,32 @@ def test_parquet(tmp_path):
     assert texts(halves(tmp_path / "a.parquet", column="story")) == STORIES
 
 
+def test_arrow(tmp_path):
+    """As Hugging Face's datasets keeps what it has read."""
+    table = pa.table({"text": [*STORIES, None]})
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table, max_chunksize=70)
+    assert texts(halves(tmp_path / "a.arrow")) == STORIES
+    with pytest.raises(ValueError, match=r"a.arrow has no column 'story', only text; set data.source.column"):
+        texts(halves(tmp_path / "a.arrow", column="story"))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.zst", "a.parquet"])
+def test_progress_rises_to_the_end(tmp_path, name):
+    many = STORIES * 100
+    if name == "a.parquet":
+        pa.parquet.write_table(pa.table({"text": many}), tmp_path / name)
+    else:
+        lines = "\n".join(json.dumps({"text": each}) for each in many)
+        data = (lines if "jsonl" in name else "<|endoftext|>".join(many)).encode()
+        (tmp_path / name).write_bytes({".gz": gzip.compress, ".zst": zst}.get(Path(name).suffix, bytes)(data))
+    progress = [document.progress for document in halves(tmp_path / name)("test")]
+    assert len(progress) == len(many)
+    assert progress == sorted(progress)
+    assert 0 < progress[0] <= progress[-1] == pytest.approx(1)
+    assert name.endswith("zst") or len(set(progress)) > 1
+
+
 def test_separator_stands_anywhere_and_documents_are_cleaned(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf one\r\ntwo <|endoftext|><|endoftext|>\r\n three\rfour<|endoftext|> \n")
@@ -79,7 +97,7 @@ def test_separators_across_chunks(tmp_path_factory, documents, chunk, begin):
     expected = [cleaned for document in [*documents, "tail"] if (cleaned := document.strip())]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK", chunk)
-        assert list(files.read(path, "<->", "text")) == expected
+        assert [text for text, _ in files.read(path, "<->", "text")] == expected
         assert files.holds(path, "<->")
         assert not files.holds(path, "<-->")
 
@@ -109,7 +127,7 @@ def test_passages_hold_all_of_the_text(tmp_path_factory, text, passage, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "PASSAGE", passage)
         patch.setattr(files, "CHUNK", chunk)
-        passages = list(files.read(path, "", "text"))
+        passages = [text for text, _ in files.read(path, "", "text")]
     assert "".join("".join(passages).split()) == "".join((text + "z").split())
     assert max(map(len, passages)) <= passage
 
@@ -246,67 +264,3 @@ def test_tinystories_bad_directory(tmp_path):
         texts(partial(sources.tinystories, path=f"{tmp_path}/nowhere"))
     with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):
         texts(partial(sources.tinystories, path=str(tmp_path)))
-
-
-def hub(environment: dict[str, str]) -> tuple[str, float]:
-    """What a fresh process says that asks the hub for TinyStories, and the seconds it takes without the imports."""
-    program = (
-        "import time, datasets\nfrom nanosq.data import sources\nbegin = time.perf_counter()\n"
-        "try: print(sum(1 for _ in sources.tinystories('test')))\nexcept ValueError as error: print(error)\n"
-        "print(time.perf_counter() - begin)"
-    )
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    inherited = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
-    process = subprocess.run(
-        [sys.executable, "-c", program], env=inherited | environment, capture_output=True, text=True, check=True
-    )
-    *lines, seconds = process.stdout.splitlines()
-    assert len(lines) == 1, process.stdout
-    return lines[0], float(seconds)
-
-
-def test_tinystories_without_network(tmp_path):
-    # A port where nothing listens: the same on a machine with a network and on one without.
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        for environment in ({"HF_ENDPOINT": endpoint}, {"HF_HUB_OFFLINE": "1"}):
-            message, seconds = hub({"HF_HOME": str(tmp_path), **environment})
-            assert "data.source.path=DIR" in message
-            assert seconds < 2
-
-
-def test_tinystories_with_a_network_that_swallows_everything():
-    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-    address = listener.getsockname()
-    fillers = []
-    for _ in range(4):  # a full backlog: the next connection is neither accepted nor refused
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(address)
-        fillers.append(filler)
-    begin = time.perf_counter()
-    assert not sources._reachable(f"http://127.0.0.1:{address[1]}", seconds=0.5)
-    assert 0.4 < time.perf_counter() - begin < 1.5
-    for each in (listener, *fillers):
-        each.close()
-
-
-def test_reachable():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        assert sources._reachable(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    assert threading.active_count() < 50
-
-
-def test_tinystories_from_the_cache_without_network(tmp_path):
-    pa.parquet.write_table(pa.table({"text": [*STORIES, " "]}), tmp_path / "a.parquet")
-    files = {split: [str(tmp_path / "a.parquet")] for split in ("train", "validation")}
-    builder = Parquet(cache_dir=str(tmp_path), dataset_name="TinyStories", hash="f54c09fd23315a6f", data_files=files)
-    datasets.disable_progress_bars()
-    builder.download_and_prepare()
-    # Where `datasets` puts what it has from the hub.
-    cached = tmp_path / "home" / "datasets" / "roneneldan___tiny_stories" / "default" / "0.0.0" / "f54c09fd23315a6f"
-    shutil.copytree(builder.cache_dir, cached)
-    message, seconds = hub({"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"})
-    assert message == str(len(STORIES))
-    assert seconds < 3

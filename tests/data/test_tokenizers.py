@@ -1,15 +1,18 @@
+"""`pytest tests/data/test_tokenizers.py --hypothesis-profile=long` takes 10,000 stories and 10,000 texts."""
+
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiktoken
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext import openai_public
 
 from nanosq.data import tokenizers
+from nanosq.data.stories import stories
 
 SAMPLE = "Once upon a time there was a little girl. She said \u201cgood morning\u201d to the little dog. " * 3
 COUNTS = np.bincount(tokenizers.gpt2().encode([SAMPLE])[0], minlength=tokenizers.GPT2_SIZE)
@@ -63,10 +66,19 @@ def test_round_trip(name, texts):
         assert all(0 <= i < tokenizer.vocab_size for i in ids.tolist())
 
 
-@given(any_text)
-def test_full_is_tiktoken(oracle, text):
-    assert TOKENIZERS["full"].encode([text])[0].tolist() == oracle.encode_ordinary(text)
-    assert TOKENIZERS["padded"].encode([text])[0].tolist() == oracle.encode_ordinary(text)
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_round_trip_of_stories(name):
+    texts = [document.text for document in stories("val", n_val=settings().max_examples)]
+    tokenizer = TOKENIZERS[name]
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode(texts)] == texts
+
+
+@given(st.lists(any_text, max_size=3))
+@example(["dog <|endof", "text|> dog", " \n", "\n "])
+def test_full_is_tiktoken(oracle, texts):
+    expected = [oracle.encode_ordinary(text) for text in texts]
+    for name in ("full", "padded"):
+        assert [ids.tolist() for ids in TOKENIZERS[name].encode(texts)] == expected
 
 
 def test_golden_ids():

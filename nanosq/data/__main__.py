@@ -1,0 +1,100 @@
+"""The prepared corpora of a cache directory.
+
+python -m nanosq.data                  list them
+python -m nanosq.data verify           check every file of all of them, or of those named, against its checksum
+python -m nanosq.data remove NAME ...  delete them
+"""
+
+import argparse
+import os
+import sys
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import Timeout
+
+from nanosq.data import cache
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        "python -m nanosq.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of corpora, as they are listed; verify: all")
+    parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
+    arguments = parser.parse_args()
+    found = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
+    if unknown := [name for name in arguments.names if name not in found]:
+        parser.error(f"no {', '.join(unknown)} in {arguments.cache_dir}: it holds {', '.join(found) or 'no corpus'}")
+    if arguments.command == "remove" and not arguments.names:
+        parser.error("remove needs the names of corpora, as they are listed")
+    folders = [found[name] for name in arguments.names or found]
+    if not folders:
+        print(f"no corpus in {arguments.cache_dir}")
+        return 0
+    return {"list": _list, "verify": _verify, "remove": _remove}[arguments.command](folders)
+
+
+def _list(folders: list[Path]) -> int:
+    rows = [("corpus", "prepared", "documents", "tokens", "vocabulary", "disk"), *map(_row, folders)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *others in rows:
+        print("  ".join([name.ljust(widths[0]), *map(str.rjust, others, widths[1:])]))
+    return 0
+
+
+def _row(folder: Path) -> tuple[str, ...]:
+    size = f"{_size(folder) / 1e6:,.1f} MB"
+    if not folder.exists():
+        return folder.name, "unfinished", "", "", "", size
+    try:
+        record = cache.manifest(folder)
+        when = datetime.fromtimestamp(folder.stat().st_mtime).isoformat(" ", "minutes")
+        documents, tokens = (sum(split[key] for split in record["splits"].values()) for key in ("documents", "tokens"))
+        return folder.name, when, f"{documents:,}", f"{tokens:,}", f"{record['vocab_size']:,}", size
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return folder.name, "damaged", "", "", "", size
+
+
+def _verify(folders: list[Path]) -> int:
+    damaged = False
+    for folder in folders:
+        if folder.exists():
+            what = cache.damage(folder)
+            damaged = damaged or what is not None
+            print(f"{folder.name}: {f'damaged: {what}' if what else 'whole'}", flush=True)
+        else:
+            print(f"{folder.name}: unfinished")
+    return int(damaged)
+
+
+def _remove(folders: list[Path]) -> int:
+    failed = False
+    for folder in folders:
+        size = _size(folder)
+        try:
+            with cache.alone(folder, wait=False):
+                cache.remove(folder)
+            print(f"{folder.name}: removed, {size / 1e6:,.1f} MB")
+        except (ValueError, OSError) as error:  # a Timeout is an OSError
+            failed = True
+            why = "another process prepares it" if isinstance(error, Timeout) else error
+            print(f"{folder.name}: {why}", file=sys.stderr)
+    return int(failed)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk, of what is unfinished too, where files come and go."""
+    size = 0
+    for place in (folder, cache.unfinished(folder)):
+        for directory, _, names in os.walk(place):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    size += Path(directory, name).stat().st_size
+    return size
+
+
+if __name__ == "__main__":
+    sys.exit(main())
