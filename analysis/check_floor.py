@@ -44,7 +44,9 @@ HERO = re.compile(rf"\b({NAME})\b")
 TRAIT = re.compile(rf"\b({_any('traits')})\b")
 HOME = re.compile(_any("homes"))
 FRIEND = re.compile(rf"\b(?:her|his) friend ({NAME})\b")
-DAY = re.compile(r"\bOne (?:sunny|warm|bright|windy|fine|quiet|lovely|cool) [A-Za-z]+")
+DAY = re.compile(
+    r"\bOne (?:sunny|warm|bright|windy|fine|quiet|lovely|cool) (?:morning|day|afternoon|Sunday|Monday|Friday)\b"
+)
 
 
 def _hero(text: str) -> list[str]:
