@@ -103,7 +103,7 @@ def count(template: str, find: Callable[[str], list[str]], texts: list[str]) -> 
         n_different=k,
         exact=exact,
         estimate=-math.fsum(c / n * math.log(c / n) for c in counts.values()) + (k - 1) / (2 * n),
-        error=math.sqrt(spread / n),
+        error=math.sqrt(spread / n + (k - 1) / (2 * n * n)),  # the second term is all there is where p is even
         chi_square=(chi_square - (k - 1)) / math.sqrt(variance),
     )
 
