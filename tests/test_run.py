@@ -51,8 +51,9 @@ def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.Compl
 
 
 def runs(folder: Path) -> list[mlflow.entities.Run]:
+    """All runs of a folder's store; none where a kill came between the store's creation and the experiment's."""
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    return client.search_runs([client.get_experiment_by_name("nanosq").experiment_id])
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
 def printed_perplexity(result: subprocess.CompletedProcess[str]) -> float:
