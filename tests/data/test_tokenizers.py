@@ -81,6 +81,20 @@ def test_full_is_tiktoken(oracle, texts):
         assert [ids.tolist() for ids in TOKENIZERS[name].encode(texts)] == expected
 
 
+@given(st.lists(st.text("a.'1 \n\t\u00a0\u2003\u3000\x1c\u201c"), min_size=2, max_size=4))
+@example(["a\n\nb", "a\n\n b", "a \n", "a ", "\n\n", "a\u3000\u3000\u3000b", "1  1", "1   1"])
+def test_full_is_tiktoken_in_white_space(oracle, texts):
+    encoded = TOKENIZERS["full"].encode(texts)
+    assert [ids.tolist() for ids in encoded] == [oracle.encode_ordinary(text) for text in texts]
+
+
+def test_common_white_space_is_not_doubtful():
+    ids = tokenizers._plain_encoding().encode_to_numpy(
+        "One day.\n\nShe said:\n\u201cHello\u201d\u2014no?\t \u00e9" + "<|endoftext|>", allowed_special="all"
+    )
+    assert not len(tokenizers._doubtful(ids))
+
+
 def test_golden_ids():
     tokenizer = tokenizers.gpt2()
     assert tokenizer.encode(["Hello world"])[0].tolist() == [15496, 995]
