@@ -1,10 +1,9 @@
-"""How fast text becomes a corpus, in how much memory, and what reading it costs a training step.
+"""How fast text becomes a corpus, and in how much memory.
 
 python -m analysis.benchmark_data --nanogpt DIR                    the embedded stories, repeated and shuffled to 500 MB
 python -m analysis.benchmark_data --nanogpt DIR --stories FILE     stories of your own, e.g. TinyStories
-python -m analysis.benchmark_data --reading                        windows of a training step beside the step itself
 
-Preparing, each in a process of its own, in turn, from the same parquet file:
+Each in a process of its own, in turn, from the same parquet file:
   tiktoken   encode_ordinary for each story, one thread; nothing is read or written
   nanoGPT    its data/openwebtext/prepare.py with a process for each core, from the split to the last byte (what it does
              before, a copy of the text in Hugging Face's cache, is not timed)
@@ -28,18 +27,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
 from joblib import cpu_count
-from torch import Tensor
 from tqdm import tqdm
 
-from analysis.measure import peak_memory, synchronize
-from analysis.training_steps import SHAPES, Contender, nanosq_step
-from nanosq.data import batches, corpus, files, tokenizers
+from analysis.proc import peak_memory
+from nanosq.data import bpe, corpus, files, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
-from nanosq.hardware import Hardware
-from nanosq.model import GPT
 
 PUBLISHED = 1.9e9  # bytes of TinyStories' training split
 CHANGED = {
@@ -83,7 +77,7 @@ def training_texts(folder: Path) -> Iterator[str]:
 
 
 def with_tiktoken(folder: Path, work: Path) -> Run:
-    encoding = tokenizers._encoding()
+    encoding = bpe.encoding()
     texts, size = [], 0
     for text in training_texts(folder):
         texts.append(text)
@@ -117,7 +111,7 @@ def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Run:
         return loaded
 
     setattr(datasets, "load_dataset", load_dataset)  # noqa: B010
-    setattr(tiktoken, "get_encoding", lambda _: tokenizers._encoding())  # noqa: B010
+    setattr(tiktoken, "get_encoding", lambda _: bpe.encoding())  # noqa: B010
     with redirect_stderr(StringIO()):
         runpy.run_path(str(work / "prepare.py"), run_name="__main__")
     seconds = time.perf_counter() - begin[0]
@@ -174,61 +168,9 @@ def compare(folder: Path, checkout: Path, rounds: int) -> None:
     print("ratio: how many times as fast nanosq is, medians")
 
 
-READ_TOKENS = 475_000_000  # of TinyStories
-DOCUMENT = 225  # tokens
-STEPS = 50  # between changes of side
-
-
-def reading(folder: Path, rounds: int) -> None:
-    """Steps of the smallest model, whose batches come out of a file of TinyStories' size, beside batches in memory."""
-    hardware = Hardware.pick(device="auto", precision="auto", compile="auto")
-    shape = SHAPES["tiny"]
-    step = nanosq_step(GPT(**shape.sizes).to(hardware.device), Contender("nanosq", "cross_entropy", hardware))
-    split = _file_of_tokens(folder, shape.vocab_size)
-
-    def window(index: int) -> tuple[Tensor, Tensor]:
-        return batches.random_windows(
-            split, block_size=shape.block_size, batch_size=shape.batch_size, seed=0, step=index, start="document"
-        )
-
-    fixed = window(0)
-    sides: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"memory": lambda _: fixed, "file": window}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    index = 0
-    for _ in tqdm(range(rounds), desc="rounds"):
-        for name, batch in sides.items():
-            begin = time.perf_counter()
-            for tokens_BT, targets_BT in batches.prefetched(batch, range(index, index + STEPS), hardware.device):
-                step(tokens_BT, targets_BT)
-            synchronize(hardware.device)
-            seconds[name].append((time.perf_counter() - begin) / STEPS)
-            index += STEPS
-    begin = time.perf_counter()
-    for i in range(1000):
-        window(index + i)
-    alone = (time.perf_counter() - begin) / 1000
-    file, memory = (statistics.median(seconds[name]) for name in ("file", "memory"))
-    print(f"{shape}; {READ_TOKENS:,} tokens in the file; {hardware}")
-    print(f"a step with batches from the file takes {file / memory:.3f} times as long as with the same one again")
-    print(f"making a batch takes {alone / memory:.4f} of a step, beside it")
-
-
-def _file_of_tokens(folder: Path, vocab_size: int) -> corpus.Split:
-    rng = np.random.default_rng(0)
-    with (folder / "tokens").open("wb") as file:
-        for begin in range(0, READ_TOKENS, 1 << 24):
-            n = min(1 << 24, READ_TOKENS - begin)
-            rng.integers(vocab_size, size=n, dtype=np.uint16).tofile(file)
-    tokens = np.memmap(folder / "tokens", dtype=np.uint16, mode="r")
-    starts = np.arange(0, READ_TOKENS, DOCUMENT)
-    return corpus.Split(tokens, starts, np.full(len(starts) - 1, 4 * DOCUMENT), READ_TOKENS * 4, float("nan"))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT")
-    kind.add_argument("--reading", action="store_true")
+    parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--stories", help="a file of stories, as data=text takes them")
     parser.add_argument("--megabytes", type=float, default=500)
     parser.add_argument("--rounds", type=int, default=3)
@@ -236,9 +178,6 @@ def main() -> int:
     with TemporaryDirectory() as place:
         folder = Path(place, "text")
         folder.mkdir()
-        if arguments.reading:
-            reading(folder, 10 * arguments.rounds)
-            return 0
         write_text(folder, arguments.megabytes, arguments.stories)
         compare(folder, arguments.nanogpt.resolve(), arguments.rounds)
     return 0

