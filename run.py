@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nanosq.data.corpus import Corpus, Split
-    from nanosq.evaluate import Score
+    from nanosq.evaluate import Evaluation, Score
     from nanosq.hardware import Hardware
     from nanosq.head import Loss
     from nanosq.interruption import Interruption
@@ -267,7 +267,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
     """Train, evaluate, sample and record."""
     import torch
 
-    from nanosq import checkpoint, distributed, resume
+    from nanosq import checkpoint, details, distributed, resume
     from nanosq.console import Console
     from nanosq.data import batches
     from nanosq.evaluate import evaluate
@@ -279,6 +279,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
     model, progress = state.model, state.progress
     first = distributed.rank() == 0  # of several processes, the one that speaks, records and saves
     micro_batches, rows = distributed.share(settings.accumulate, settings.batch_size)
+    tokens_per_step = settings.accumulate * settings.batch_size * model.block_size
     folder = checkpoint_folder(cfg)
     last, best = folder / "last.pt", folder / "best.pt"
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
@@ -301,7 +302,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
         )
         return tokens_BT[rows], targets_BT[rows]
 
-    def evaluation_batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation_batches(split: Split) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         # Without gradients, four times as many windows take no more memory.
         windows = batches.evaluation_windows(split, block_size=model.block_size, batch_size=4 * settings.batch_size)
         for window in islice(windows, distributed.rank(), None, distributed.world_size()):
@@ -309,11 +310,12 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
                 safe_point()
             yield window
 
-    def score(split: Split) -> Score:
+    def score(split: Split) -> Evaluation:
         return evaluate(
             model,
             parts.loss,
             evaluation_batches(split),
+            n_documents=len(split.document_bytes),
             n_bytes=split.n_bytes,
             log_probability=split.log_probability,
             hardware=parts.hardware,
@@ -347,6 +349,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
         report.begins(tracker.run_id, tracker.link)
         tracker.text(config_yaml, "config.yaml")
         n_parameters = sum(p.numel() for p in model.parameters())
+        tracker.tag(parameters=str(n_parameters))
         console.say(
             trial.setting
             if trial is not None
@@ -363,7 +366,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
                 parts.loss,
                 schedule=build_schedule(cfg, settings),
                 batch=batch,
-                evaluate=lambda: score(corpus.val),
+                evaluate=lambda: score(corpus.val).score,
                 log=log,
                 save_best=save_best,
                 save_last=save_last,
@@ -388,10 +391,18 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
         if val is None:
             tracker.tag(**{ended: "true"})
         else:
-            test = score(corpus.test)
-            log({**test.metrics("test"), "train/seconds": progress.seconds}, progress.step)
-            metrics = {**val.metrics("val"), **test.metrics("test"), "train/seconds": progress.seconds}
+            evaluation = score(corpus.test)
+            test = evaluation.score
+            figures = {
+                **test.metrics("test"),
+                "train/seconds": progress.seconds,
+                "train/tokens": float(progress.step * tokens_per_step),
+            }
+            log(figures, progress.step)
+            metrics = {**val.metrics("val"), **figures}
             if first:
+                tracker.text(details.stories_csv(corpus.test, corpus.tokenizer, evaluation.document_nll), "stories.csv")
+                tracker.text(details.calibration_csv(evaluation.bins), "calibration.csv")
                 samples = generate(model, corpus.tokenizer, **config.arguments(cfg.samples), seed=cfg.seed)
                 tracker.text("\n\n---\n\n".join(samples), "samples.txt")
                 if trial is None:

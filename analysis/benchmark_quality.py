@@ -175,7 +175,8 @@ class NanoGPT:
         scores = []
         for split in (getattr(self.prepared, name) for name in SPLITS):
             windows = evaluation_windows(split, block_size=model.block_size, batch_size=4 * self.batch_size)
-            scores.append(evaluate(model, cross_entropy, windows, n_bytes=split.n_bytes, hardware=hardware))
+            sizes = {"n_documents": len(split.document_bytes), "n_bytes": split.n_bytes}
+            scores.append(evaluate(model, cross_entropy, windows, **sizes, hardware=hardware).score)
         figures = [figure for score in scores for figure in (score.bits_per_byte, score.nll, score.perplexity)]
         tokens = steps * self.batch_size * model.block_size
         return Result("nanoGPT", lr, steps, tokens, seconds / 60, *figures)

@@ -1,11 +1,12 @@
 """Scores of a model on a whole split, independent of the loss it was trained with.
 
-Shape suffixes: B batch, T time, N scored tokens.
+Shape suffixes: B batch, T time, N scored tokens, S documents (the stories of a split).
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,40 +38,52 @@ class Score:
         return {f"{split}/{name}": value for name, value in known.items()}
 
 
+class Evaluation(NamedTuple):
+    score: Score
+    document_nll: Tensor  # (n_documents,), nats, summed over each document, float64
+    bins: Tensor  # (3, ECE_BINS) float64, equal widths of confidence: tokens, correct ones, summed confidence
+
+
 def evaluate(
     model: GPT,
     loss: Loss,
-    windows: Iterable[tuple[Tensor, Tensor]],
+    windows: Iterable[tuple[Tensor, Tensor, Tensor]],
     *,
+    n_documents: int,
     n_bytes: int,
     log_probability: float = math.nan,
     hardware: Hardware,
-) -> Score:
-    """Score a model on windows (tokens_BT, targets_BT) in which every token of a text is a target once.
+) -> Evaluation:
+    """Score a model on windows (tokens_BT, targets_BT, document_B) in which every token of a text is a target once.
 
     Where several processes train the model, each gives its share of the windows and gets the score of them all.
 
-    n_bytes: length of the text in UTF-8. log_probability: of the text, in nats, where its distribution is known.
+    n_documents: above every document_B, the number of the document that a window is of. n_bytes: length of the text in
+    UTF-8. log_probability: of the text, in nats, where its distribution is known.
     """
     # Sums are taken on the CPU: not every device has float64.
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64)
+    document_nll_S = torch.zeros(n_documents, dtype=torch.float64)
     bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)  # tokens, correct, confidence
     training = model.training
     model.eval()
     with torch.no_grad(), hardware.autocast():
-        for tokens_BT, targets_BT in windows:
+        for tokens_BT, targets_BT, document_B in windows:
+            document_N = document_B[(targets_BT >= 0).nonzero()[:, 0]]
             hidden_BTD = model(tokens_BT.to(hardware.device))
             targets_BT = targets_BT.to(hardware.device)
             scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss)
             scores = TokenScores(*(score.cpu() for score in scores))
-            sums += torch.stack([scores.loss.double().sum(), scores.nll.double().sum(), scores.correct.double().sum()])
+            sums += torch.stack([scores.loss.double().sum(), scores.correct.double().sum()])
+            document_nll_S.index_add_(0, document_N, scores.nll.double())
             bins += _calibration(scores)
     model.train(training)
-    sums, bins = distributed.all_reduce(sums), distributed.all_reduce(bins)
+    sums, document_nll_S, bins = map(distributed.all_reduce, (sums, document_nll_S, bins))
     n = int(bins[0].sum())
-    loss_sum, nll_sum, correct_sum = sums.tolist()
+    loss_sum, correct_sum = sums.tolist()
+    nll_sum = float(document_nll_S.sum())
     nll = nll_sum / n
-    return Score(
+    score = Score(
         loss=loss_sum / n,
         nll=nll,
         perplexity=_exp(nll),
@@ -80,6 +93,7 @@ def evaluate(
         floor_nll=-log_probability / n,
         excess_nll=nll + log_probability / n,
     )
+    return Evaluation(score, document_nll_S, bins)
 
 
 def _calibration(scores: TokenScores) -> Tensor:

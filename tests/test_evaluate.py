@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nanosq import evaluate as evaluation
 from nanosq import losses
-from nanosq.evaluate import evaluate
+from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 
@@ -23,6 +24,15 @@ class Lookup(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         return self.table_VV[tokens_BT]
+
+
+def evaluate(model, loss, windows, **arguments) -> Score:
+    """The score of windows that are documents of their own."""
+    numbered, n = [], 0
+    for tokens_BT, targets_BT in windows:
+        numbered.append((tokens_BT, targets_BT, torch.arange(n, n + len(tokens_BT))))
+        n += len(tokens_BT)
+    return evaluation.evaluate(model, loss, numbered, n_documents=n, **arguments).score
 
 
 def test_score_of_known_probabilities() -> None:
@@ -91,3 +101,21 @@ def test_batch_size_changes_nothing_and_dropout_is_off() -> None:
     single = evaluate(model, losses.squentropy, rows, n_bytes=50, hardware=CPU)
     assert single.metrics("val") == pytest.approx(whole.metrics("val"), rel=1e-6)
     assert model.training
+
+
+def test_documents_add_up_to_the_split_whatever_the_windows() -> None:
+    torch.manual_seed(0)
+    model = Lookup(torch.randn(6, 6))
+    tokens_BT, targets_BT = torch.randint(6, (20, 30)), torch.randint(-1, 6, (20, 30))
+    document_B = torch.randint(7, (20,))
+    windows = zip(tokens_BT.split(3), targets_BT.split(3), document_B.split(3), strict=True)
+    found = evaluation.evaluate(model, losses.squentropy, windows, n_documents=7, n_bytes=1, hardware=CPU)
+    log_p_BTV = model(tokens_BT).log_softmax(-1).double()
+    for document in range(7):
+        rows = (document_B == document)[:, None] & (targets_BT >= 0)
+        nll = -log_p_BTV[rows].gather(1, targets_BT[rows][:, None]).sum()
+        assert found.document_nll[document].item() == pytest.approx(nll.item(), rel=1e-6)
+    n = int((targets_BT >= 0).sum())
+    assert found.document_nll.sum().item() / n == pytest.approx(found.score.nll, abs=1e-12)
+    assert found.bins[0].sum() == n
+    assert found.bins[1].sum().item() / n == pytest.approx(found.score.accuracy)

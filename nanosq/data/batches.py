@@ -98,13 +98,15 @@ def plan(split: Split, *, block_size: int) -> Windows:
     return Windows(*(each[order] for each in (document, split.starts[document] + offset, length, made - offset)))
 
 
-def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Tokens and targets (B, T) int64 of every window of `plan`, in its order; T is that of the longest in the batch.
+def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Tokens and targets (B, T) int64 of every window of `plan`, in its order, and the document of each (B,).
+
+    T is that of the longest in the batch.
 
     Targets are -1 where nothing is scored: on predictions that another window makes, and on the padding, which is on
     the right, where causal attention keeps it from every prediction.
     """
-    _, begin, length, scored = plan(split, block_size=block_size)
+    document, begin, length, scored = plan(split, block_size=block_size)
     for at in range(0, len(begin), batch_size):
         rows = slice(at, at + batch_size)
         column_T = np.arange(length[rows].max())
@@ -113,4 +115,4 @@ def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Ite
         position_BT = np.where(inside_BT, begin[rows, None] + column_T, 0)  # tokens[0] is an end of text
         tokens_BT = split.tokens[position_BT].astype(np.int64)
         targets_BT = np.where(scored_BT, split.tokens[position_BT + 1].astype(np.int64), UNSCORED)
-        yield torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT)
+        yield torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT), torch.from_numpy(document[rows])

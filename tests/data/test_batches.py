@@ -33,10 +33,13 @@ def test_every_prediction_is_scored_once_with_its_context(lengths, block_size, b
     begins = split.starts[:-1]
     plan = batches.plan(split, block_size=block_size)
     row = 0
-    for tokens_BT, targets_BT in batches.evaluation_windows(split, block_size=block_size, batch_size=batch_size):
+    for tokens_BT, targets_BT, document_B in batches.evaluation_windows(
+        split, block_size=block_size, batch_size=batch_size
+    ):
         assert tokens_BT.dtype == targets_BT.dtype == torch.int64
         assert tokens_BT.shape == targets_BT.shape
         assert len(tokens_BT) == min(batch_size, len(plan.begin) - row)
+        assert document_B.tolist() == plan.document[row : row + len(tokens_BT)].tolist()
         assert 1 <= tokens_BT.shape[1] <= block_size
         for tokens, targets in zip(tokens_BT.tolist(), targets_BT.tolist(), strict=True):
             document, begin = plan.document[row], plan.begin[row]
@@ -142,7 +145,7 @@ def test_block_size_must_fit(tmp_path):
     message = r"has 13 tokens, and a window takes model.block_size \+ 1 = 14: lower model.block_size to 12"
     with pytest.raises(ValueError, match=message):
         batches.check_block_size(prepared, 13)
-    for tokens_BT, targets_BT in batches.evaluation_windows(prepared.val, block_size=1024, batch_size=8):
+    for tokens_BT, targets_BT, _ in batches.evaluation_windows(prepared.val, block_size=1024, batch_size=8):
         assert tokens_BT.shape == targets_BT.shape == (1, len(prepared.val.tokens) - 1)
 
 

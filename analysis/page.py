@@ -1,0 +1,114 @@
+"""What a report is made of, and the page that shows it: one HTML file that asks the network for nothing."""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.figures import THEME, Figure
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows; `value` is the same at full precision, for the CSV file and for who reads the page's code."""
+
+    text: str
+    value: float | str | None = None
+    link: str = ""
+    strong: bool = False
+
+    @property
+    def number(self) -> bool:
+        return isinstance(self.value, float | int)
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str  # of its file
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell | str]]
+    caption: str = ""
+
+    def cells(self) -> list[list[Cell]]:
+        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+
+    def save(self, folder: Path) -> None:
+        with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file)
+            lines.writerow(self.header)
+            lines.writerows([cell.text if cell.value is None else cell.value for cell in row] for row in self.cells())
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [list(self.header), *([cell.text for cell in row] for row in self.cells())]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `kind` is "note" for what the reader should know of the numbers, "verdict" for the answer."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts side by side, each under its title."""
+
+    columns: Sequence[tuple[str, str]]
+
+
+Block = Text | Table | Figure | Samples
+
+
+@dataclass
+class Section:
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.title.lower().split())
+
+    def files(self) -> Iterable[Table | Figure]:
+        return (block for block in self.blocks if isinstance(block, Table | Figure))
+
+
+def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "") -> Cell:
+    """A cell with so many significant digits; a dash for what is not there, ∞ for what has no end."""
+    if math.isnan(value):
+        return Cell(DASH, link=link)
+    if math.isinf(value):
+        return Cell("∞" if value > 0 else f"{MINUS}∞", value, link, strong)
+    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
+
+
+def render(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment.tests |= {
+        kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind)
+        for kind in (Text, Table, Figure, Samples)
+    }
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=title, lead=lead, sections=sections, theme=THEME)
+
+
+def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
+    """The page, and its tables and figures as files beside it. Returns the path of the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for part in section.files():
+            part.save(folder)
+    path = folder / "report.html"
+    path.write_text(render(title, lead, sections), encoding="utf-8")
+    return path
