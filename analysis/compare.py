@@ -1,0 +1,166 @@
+"""Is one loss better than another? Verdicts with intervals, and what they are made of: the score of each test story.
+
+python -m analysis.compare RUN_A RUN_B                two runs of MLflow, by id, the beginning of one, or name
+python -m analysis.compare RUN_A RUN_B --out DIR      figures and tables to DIR instead of comparison/
+
+Each run stands for its setting: all finished runs that differ from it in nothing but their seed are taken too.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from analysis import runs, stories, story_figures
+from analysis.figures import Figure
+from analysis.page import DASH, Block, Cell, Section, Table, Text, number
+from analysis.verdict import Verdict, decimals, signed, verdict
+
+COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
+SCORES = {  # metric: unit, factor
+    "test/nll": ("nats a token", 1),
+    "test/perplexity": ("", 1),
+    "test/bits_per_byte": ("", 1),
+    "test/accuracy": ("%", 100),
+    "test/ece": ("%", 100),
+    "test/excess_nll": ("nats a token above the floor", 1),
+}
+METHOD = (
+    "A difference is the second's test nll less the first's: below zero the second is better. The 95 % interval is a "
+    "paired bootstrap over seeds and stories, with Student's quantiles for so few seeds. Each pair has its own, and "
+    "nothing is corrected for the number of pairs."
+)
+
+
+def section(chosen: Mapping[str, runs.Setting]) -> Section:
+    """Verdict on each loss against cross-entropy, or where that is missing the loss with the lowest validation nll."""
+    if not chosen:
+        return Section("Verdict", [Text(f"No run has finished with a validation score: {COMMAND}", "note")])
+    base = runs.BASELINE if runs.BASELINE in chosen else min(chosen, key=lambda loss: chosen[loss].mean("val/nll"))
+    losses = {base: chosen[base], **chosen}
+    verdicts: list[Verdict] = []
+    notes: list[Block] = []
+    for a, b in combinations(losses, 2):
+        try:
+            verdicts.append(verdict(losses[a], losses[b]))
+        except ValueError as error:
+            notes.append(Text(f"{error}.", "note"))
+    if len(losses) == 1:
+        notes.append(Text(f"Only {base} has finished runs, a verdict needs two losses: {COMMAND}", "note"))
+    told: list[Block] = [Text(each.text, "verdict") for each in verdicts if each.a == base]
+    pairs: list[Block] = [_pairs(verdicts), Text(METHOD, "note")] if verdicts else []
+    return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts)])
+
+
+def of_two(a: runs.Setting, b: runs.Setting) -> Section:
+    """The same for two settings, with their scores and what they differ in. ValueError as of `verdict`."""
+    each = verdict(a, b)
+    both = {each.a: a, each.b: b}
+    keys = runs.differing([a.params, b.params])
+    settings = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
+    blocks: list[Block] = [
+        Text(each.text, "verdict"),
+        Table("scores", ["mean (lowest to highest seed)", *both], _scores(list(both.values()))),
+        Table("settings", ["they differ in", *both], settings),
+    ]
+    return Section("Comparison", [*blocks, *_of_stories(both, [each])])
+
+
+def setting_of(found: Sequence[runs.Run], run: runs.Run) -> runs.Setting:
+    """The setting that a run belongs to, with all its seeds. ValueError where the run has not finished."""
+    if run.state != "finished":
+        raise ValueError(f"run {run.id[:8]} ({run.name}) is {run.state}: only finished runs have test scores")
+    alike = [each for each in found if (each.text_hash, each.setting) == (run.text_hash, run.setting)]
+    return runs.settings(alike)[0]
+
+
+def _pairs(verdicts: Sequence[Verdict]) -> Table:
+    rows: list[list[Cell | str]] = []
+    for each in verdicts:
+        found, differences = each.difference, [Cell(DASH)] * 5
+        if found is not None:
+            digits, per_byte = decimals(found), found.effect * each.bits_per_nat
+            low, high = signed(found.low, digits), signed(found.high, digits)
+            differences = [
+                Cell(signed(found.effect, digits), found.effect),
+                Cell(f"{low} to {high}", f"{found.low} to {found.high}"),
+                Cell(signed(per_byte, digits), per_byte),
+                number(stories.exp(found.effect)),
+                Cell(f"{found.n_stories:,}", found.n_stories),
+            ]
+        better = (each.better or "no difference found") if each.enough else "not enough runs"
+        rows.append([each.a, each.b, *differences, Cell(f"{len(each.seeds)}", len(each.seeds)), better])
+    header = ["first", "second", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio", "stories"]
+    return Table("pairs", [*header, "common seeds", "better"], rows, "Every pair")
+
+
+def _scores(both: Sequence[runs.Setting]) -> list[list[Cell]]:
+    rows = [
+        [Cell(f"{metric}, {unit}" if unit else metric), *(_range(setting, metric, factor) for setting in both)]
+        for metric, (unit, factor) in SCORES.items()
+    ]
+    seeds = [[f"{run.seed}" for run in setting.runs] for setting in both]
+    return [*rows, [Cell("seeds"), *(Cell(", ".join(each)) for each in seeds)]]
+
+
+def _range(setting: runs.Setting, metric: str, factor: float) -> Cell:
+    values = [factor * run.metric(metric) for run in setting.runs]
+    mean = number(sum(values) / len(values))
+    if len(values) == 1 or math.isnan(sum(values)):
+        return mean
+    return Cell(f"{mean.text} ({number(min(values)).text} to {number(max(values)).text})", mean.value)
+
+
+def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict]) -> list[Block]:
+    """Figures of all settings whose runs have their stories, and the easiest and the hardest stories of each."""
+    found = {label: scored for label, setting in settings.items() if (scored := stories.by_seed(setting)[0])}
+    if not found:
+        return [Text(f"No run has {stories.FILE}, the score of each test story: train again, {COMMAND}", "note")]
+    labels = list(settings)
+    blocks: list[Block] = [
+        story_figures.distributions({label: stories.mean_nats(scored) for label, scored in found.items()}, labels)
+    ]
+    for each in verdicts:
+        if each.a == labels[0] and each.difference is not None:
+            blocks.append(_differences(each, found[each.a], found[each.b], labels.index(each.b)))
+    for label, scored in found.items():
+        seed = min(scored)
+        blocks += stories.extremes(label, seed, scored[seed])
+    return blocks
+
+
+def _differences(each: Verdict, of_a: stories.BySeed, of_b: stories.BySeed, number_b: int) -> Figure:
+    """Over the seeds that the verdict is of."""
+    seeds_a, seeds_b = (each.seeds, each.seeds) if each.seeds else ([min(of_a)], [min(of_b)])
+    nats_a = stories.mean_nats({seed: of_a[seed] for seed in seeds_a})
+    nats_b = stories.mean_nats({seed: of_b[seed] for seed in seeds_b})
+    return story_figures.differences((each.a, each.b), (nats_a, nats_b), number_b)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs=2, metavar="RUN")
+    parser.add_argument("--tracking-uri", help="of MLflow's server or store, by default MLflow's own choice")
+    parser.add_argument("--experiment", default="nanosq")
+    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder for figures and tables")
+    chosen = parser.parse_args(arguments)
+    try:
+        found = runs.load(chosen.tracking_uri, chosen.experiment)
+        made = of_two(*(setting_of(found, runs.pick(found, wanted)) for wanted in chosen.run))
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        for part in made.files():
+            part.save(chosen.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for block in made.blocks[:3]:  # what comes next are figures, and texts too wide for a terminal
+        if isinstance(block, Text | Table):
+            print(block.text if isinstance(block, Text) else f"\n{block.text()}")
+    print(f"\nfigures and tables: {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
