@@ -75,6 +75,7 @@ class Figure:
     def inline(self) -> str:
         """The SVG element of a page that defines the variables of THEME."""
         svg = self.svg[self.svg.index("<svg") :]
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", svg)  # ids are those of the page now
         for name, (light, _) in THEME.items():
             svg = svg.replace(light, f"var(--{name})")
         return svg

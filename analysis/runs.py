@@ -18,6 +18,7 @@ NO_SETTING = (
     *("train.log_every", "train.checkpoint_every", "train.eval_every"),
 )
 BASELINE = "cross_entropy"  # what every loss is compared with
+ENOUGH_SEEDS = 3  # to prefer a setting for its mean
 SQLITE = "sqlite:///"
 
 
@@ -199,12 +200,19 @@ def settings(runs: Iterable[Run]) -> list[Setting]:
 
 
 def best(runs: Iterable[Run]) -> dict[str, Setting]:
-    """The setting of each loss with the least mean negative log-likelihood of the validation split."""
-    chosen: dict[str, Setting] = {}
+    """The setting of each loss with the least mean negative log-likelihood of the validation split.
+
+    Only among those with the most seeds, where three count as any more: the least of many single runs is luck in part.
+    """
+    by_loss: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings(runs):
-        value = setting.mean("val/nll")
-        if not math.isnan(value) and (setting.loss not in chosen or value < chosen[setting.loss].mean("val/nll")):
-            chosen[setting.loss] = setting
+        if not math.isnan(setting.mean("val/nll")):
+            by_loss[setting.loss].append(setting)
+    chosen = {}
+    for loss, each in by_loss.items():
+        n_seeds = min(ENOUGH_SEEDS, max(len(setting.runs) for setting in each))
+        repeated = [setting for setting in each if len(setting.runs) >= n_seeds]
+        chosen[loss] = min(repeated, key=lambda setting: setting.mean("val/nll"))
     return chosen
 
 
