@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -58,7 +59,8 @@ def initial_value(loss: "Loss", *, n_classes: int, width: int) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(7)
     quantiles = special.ndtri((np.arange(n_classes - 1) + 0.5) / (n_classes - 1))
     logits = np.concatenate([nodes[:, None], np.broadcast_to(quantiles, (len(nodes), n_classes - 1))], axis=1)
-    values = loss(torch.from_numpy(deviation * logits), torch.zeros(len(nodes), dtype=torch.int64))
+    with _one_thread():
+        values = loss(torch.from_numpy(deviation * logits), torch.zeros(len(nodes), dtype=torch.int64))
     return float(values.numpy() @ (weights / weights.sum()))
 
 
@@ -80,8 +82,22 @@ def floor(loss: "Loss", *, n_classes: int) -> Floor:
         (gradient,) = torch.autograd.grad(value, f)
         return value.item(), gradient.numpy()
 
-    found = optimize.minimize(value_and_gradient, (30.0, 0.0), jac=True, method="L-BFGS-B")
+    with _one_thread():
+        found = optimize.minimize(value_and_gradient, (30.0, 0.0), jac=True, method="L-BFGS-B")
     return Floor(float(found.fun), *map(float, found.x))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On arrays as small as these, threads mostly wait for each other, for seconds where others compute too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def n_parameters(settings: Mapping[str, Any], n_layer: int) -> tuple[int, int]:
