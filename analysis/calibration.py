@@ -64,21 +64,18 @@ def _diagram(bins: Mapping[str, list[Bins]], order: Mapping[str, int]) -> Figure
             tokens, correct, confidence = np.sum(each, axis=0).T
             some = tokens > 0
             edges = np.linspace(0, 1, len(tokens) + 1)
-            panel.stairs(tokens / tokens.sum(), edges, fill=True, color=FAINT, alpha=0.45, label="share of the tokens")
-            panel.plot([0, 1], [0, 1], color=INK, linewidth=1, label="calibrated")
+            panel.stairs(tokens / tokens.sum(), edges, fill=True, color=FAINT, alpha=0.45)
+            panel.plot([0, 1], [0, 1], color=INK, linewidth=1)
             panel.plot(
-                (confidence[some] / tokens[some]),
-                (correct[some] / tokens[some]),
-                **series(order[loss]),
-                label=f"accuracy, {len(each)} {'seeds' if len(each) > 1 else 'seed'}",
+                confidence[some] / tokens[some], correct[some] / tokens[some], **series(order[loss]), clip_on=False
             )
-            panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean confidence of a bin", ylabel="share", aspect="equal")
-            panel.set_title(f"{loss}: ece {100 * np.mean([ece(one) for one in each]):.2f} %")
-            panel.legend(loc="upper left")
+            panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+            panel.set(xlabel="mean confidence in a bin", ylabel="accuracy (bars: share of the tokens)")
+            panel.set_title(f"{loss}: ece {100 * np.mean([ece(one) for one in each]):.2f} %", pad=9)
         for panel in axes[len(bins) :]:
             panel.set_visible(False)
         caption = (
-            "Accuracy of the test tokens predicted with a confidence, in 15 bins of equal width, all seeds summed. "
+            "Accuracy of the test tokens by the confidence of the prediction, in bins of equal width, over all seeds. "
             "Above the diagonal a model is too cautious, below it too sure. Bars: share of the tokens in each bin."
         )
         return finish(drawing, "calibration", caption)

@@ -26,7 +26,10 @@ SCORES = {  # metric: unit, factor
     "test/accuracy": ("%", 100),
     "test/ece": ("%", 100),
     "test/excess_nll": ("nats a token above the floor", 1),
+    "train/tokens": ("", 1),
 }
+DRAWS, FEWER_DRAWS = 10_000, 2_000  # for pairs that have no verdict of their own: of twelve losses there are 55
+SPACE = "\N{NO-BREAK SPACE}"
 METHOD = (
     "A difference is the second's test nll less the first's: below zero the second is better. The 95 % interval is a "
     "paired bootstrap over seeds and stories, with Student's quantiles for so few seeds. Each pair has its own, and "
@@ -44,14 +47,14 @@ def section(chosen: Mapping[str, runs.Setting]) -> Section:
     notes: list[Block] = []
     for a, b in combinations(losses, 2):
         try:
-            verdicts.append(verdict(losses[a], losses[b]))
+            verdicts.append(verdict(losses[a], losses[b], n_draws=DRAWS if a == base else FEWER_DRAWS))
         except ValueError as error:
             notes.append(Text(f"{error}.", "note"))
     if len(losses) == 1:
         notes.append(Text(f"Only {base} has finished runs, a verdict needs two losses: {COMMAND}", "note"))
     told: list[Block] = [Text(each.text, "verdict") for each in verdicts if each.a == base]
     pairs: list[Block] = [_pairs(verdicts), Text(METHOD, "note")] if verdicts else []
-    return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts)])
+    return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts, list(chosen))])
 
 
 def of_two(a: runs.Setting, b: runs.Setting) -> Section:
@@ -65,7 +68,7 @@ def of_two(a: runs.Setting, b: runs.Setting) -> Section:
         Table("scores", ["mean (lowest to highest seed)", *both], _scores(list(both.values()))),
         Table("settings", ["they differ in", *both], settings),
     ]
-    return Section("Comparison", [*blocks, *_of_stories(both, [each])])
+    return Section("Comparison", [*blocks, *_of_stories(both, [each], list(both))])
 
 
 def setting_of(found: Sequence[runs.Run], run: runs.Run) -> runs.Setting:
@@ -85,7 +88,7 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
             low, high = signed(found.low, digits), signed(found.high, digits)
             differences = [
                 Cell(signed(found.effect, digits), found.effect),
-                Cell(f"{low} to {high}", f"{found.low} to {found.high}"),
+                Cell(f"{low} to {high}".replace(" ", SPACE), f"{found.low} to {found.high}"),
                 Cell(signed(per_byte, digits), per_byte),
                 number(stories.exp(found.effect)),
                 Cell(f"{found.n_stories:,}", found.n_stories),
@@ -108,23 +111,26 @@ def _scores(both: Sequence[runs.Setting]) -> list[list[Cell]]:
 def _range(setting: runs.Setting, metric: str, factor: float) -> Cell:
     values = [factor * run.metric(metric) for run in setting.runs]
     mean = number(sum(values) / len(values))
-    if len(values) == 1 or math.isnan(sum(values)):
+    if min(values) == max(values) or math.isnan(sum(values)):
         return mean
     return Cell(f"{mean.text} ({number(min(values)).text} to {number(max(values)).text})", mean.value)
 
 
-def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict]) -> list[Block]:
-    """Figures of all settings whose runs have their stories, and the easiest and the hardest stories of each."""
+def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict], order: Sequence[str]) -> list[Block]:
+    """Figures of all settings whose runs have their stories, and the easiest and the hardest stories of each.
+
+    order: of the labels among the series of the page.
+    """
     found = {label: scored for label, setting in settings.items() if (scored := stories.by_seed(setting)[0])}
     if not found:
         return [Text(f"No run has {stories.FILE}, the score of each test story: train again, {COMMAND}", "note")]
-    labels = list(settings)
+    base = next(iter(settings))
     blocks: list[Block] = [
-        story_figures.distributions({label: stories.mean_nats(scored) for label, scored in found.items()}, labels)
+        story_figures.distributions({label: stories.mean_nats(scored) for label, scored in found.items()}, order)
     ]
     for each in verdicts:
-        if each.a == labels[0] and each.difference is not None:
-            blocks.append(_differences(each, found[each.a], found[each.b], labels.index(each.b)))
+        if each.a == base and each.difference is not None:
+            blocks.append(_differences(each, found[each.a], found[each.b], order.index(each.b)))
     for label, scored in found.items():
         seed = min(scored)
         blocks += stories.extremes(label, seed, scored[seed])
@@ -148,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         found = runs.load(chosen.tracking_uri, chosen.experiment)
+        if not found:
+            raise ValueError(f"experiment {chosen.experiment} has no runs: set --tracking-uri or --experiment")
         made = of_two(*(setting_of(found, runs.pick(found, wanted)) for wanted in chosen.run))
         chosen.out.mkdir(parents=True, exist_ok=True)
         for part in made.files():

@@ -1,6 +1,7 @@
 """The test stories of a run, from the artifact stories.csv: what its whole-split score is made of."""
 
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -72,7 +73,7 @@ def extremes(label: str, seed: int, stories: Stories) -> list[Table]:
     """The stories with the lowest and with the highest perplexity of one run, with the beginning of their text."""
     order = np.argsort(stories.nats, kind="stable").tolist()
     count = min(EXTREMES, len(order))
-    name = "-".join(label.split())
+    name = file_name(label)
     return [
         Table(
             f"stories-{which}-{name}",
@@ -82,6 +83,11 @@ def extremes(label: str, seed: int, stories: Stories) -> list[Table]:
         )
         for which, chosen in (("lowest", order[:count]), ("highest", order[::-1][:count]))
     ]
+
+
+def file_name(label: str) -> str:
+    """The part of a file's name that tells of which setting it is."""
+    return re.sub(r"[^\w.=]+", "-", label)
 
 
 def exp(nats: float) -> float:

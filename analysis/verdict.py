@@ -11,7 +11,7 @@ from analysis.bootstrap import Difference, paired
 from analysis.page import MINUS
 from analysis.runs import Run, Setting, differing
 
-NAMED = 3  # settings that fit into the name of one
+LONG = 40  # characters of what tells two settings of a loss apart; with more they are A and B
 AGAIN = "python run.py -m ... seed=1,2,3"
 
 
@@ -43,7 +43,7 @@ class Verdict:
         return " ".join([self.sentence, *self.notes])
 
 
-def verdict(a: Setting, b: Setting) -> Verdict:
+def verdict(a: Setting, b: Setting, *, n_draws: int = 10_000) -> Verdict:
     """Pairs the runs of the two by their seed. ValueError where they are the same or were scored on different texts."""
     label_a, label_b = labels(a, b)
     hashes = [setting.runs[0].text_hash for setting in (a, b)]
@@ -66,23 +66,23 @@ def verdict(a: Setting, b: Setting) -> Verdict:
     nll_b = np.stack([of_b[seed].nll for _, seed in pairs])
     if len(tokens) < 2:
         return Verdict(label_a, label_b, "Not enough stories: an interval needs two or more.", seeds=seeds, notes=notes)
-    difference = paired(nll_a, nll_b, tokens)
+    difference = paired(nll_a, nll_b, tokens, n_draws=n_draws)
     bits = float(tokens.sum() / (math.log(2) * next(iter(of_a.values())).bytes.sum()))
     sentence = _sentence(label_a, label_b, difference, pairs, bits, paired_seeds=bool(seeds))
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
 
 
 def labels(a: Setting, b: Setting) -> tuple[str, str]:
-    """What to call two settings: their losses, or where these are the same also what they differ in."""
+    """What to call two settings: their losses, or where these are the same also the one thing that they differ in."""
     if a.loss != b.loss:
         return a.loss, b.loss
     keys = differing([a.params, b.params])
     if not keys:
         raise ValueError(f"both are runs of one setting of {a.loss}: name runs that differ in more than their seed")
-    first, second = (
-        ", ".join(f"{key}={setting.params.get(key, 'not set')}" for key in keys[:NAMED]) for setting in (a, b)
-    )
-    return f"{a.loss} with {first}", f"{b.loss} with {second}"
+    told = [f"{keys[0]}={setting.params.get(keys[0], 'not set')}" for setting in (a, b)]
+    if len(keys) == 1 and max(map(len, told)) <= LONG:
+        return f"{a.loss} with {told[0]}", f"{b.loss} with {told[1]}"
+    return f"{a.loss} A", f"{b.loss} B"
 
 
 def signed(value: float, decimals: int) -> str:
@@ -125,13 +125,12 @@ def _sentence(
 
 
 def _differences(a: Setting, b: Setting) -> list[str]:
-    """But for the loss and its parameters, and what the labels say."""
+    """But for the loss and its parameters, or where both have the same loss for what their labels tell."""
     keys = differing([a.params, b.params])
-    keys = keys[NAMED:] if a.loss == b.loss else [key for key in keys if not key.startswith("loss.")]
-    if not keys:
-        return []
-    cause = ": the loss need not be the cause" if a.loss != b.loss else ""
-    return [f"They also differ in {', '.join(keys)}{cause}."]
+    if a.loss == b.loss:
+        return [f"They differ in {', '.join(keys)}."] if labels(a, b)[0] == f"{a.loss} A" else []
+    keys = [key for key in keys if not key.startswith("loss.")]
+    return [f"They also differ in {', '.join(keys)}: the loss need not be the cause."] if keys else []
 
 
 def _tokens(a: Setting, b: Setting) -> list[str]:
