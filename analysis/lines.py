@@ -1,0 +1,83 @@
+"""A metric of runs as lines of a figure: over steps, tokens or seconds, averaged over runs, with fewer points."""
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+Array = NDArray[np.float64]
+Line = tuple[Array, Array]  # x, y
+
+TOKENS = ("train.accumulate", "train.batch_size", "model.block_size")  # their product: tokens of a step
+MOST = 300  # points that are drawn of a line
+SPAN = 5.0  # greatest value over the least from which an axis is logarithmic
+
+
+def line(run: Run, key: str, against: str = "steps") -> Line:
+    """A curve over steps, tokens or seconds; empty where the run lacks it, or what its x axis is computed from."""
+    curve = run.curve(key)
+    x, y = _positions(run, curve.steps, against), np.array(curve.values, dtype=float)
+    there = np.isfinite(x) & np.isfinite(y)
+    return x[there], y[there]
+
+
+def mean_and_range(lines: Sequence[Line]) -> tuple[Array, Array, Array, Array]:
+    """x, mean, least and greatest of lines at the points of the one with the fewest, where all of them have values.
+
+    Between the points of a line its values are interpolated: runs need not be logged at the same steps.
+    """
+    start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    x = min((x for x, _ in lines), key=len)
+    x = x[(x >= start) & (x <= end)]
+    values = np.stack([np.interp(x, *each) for each in lines])
+    return x, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+
+
+def thinned(y: Array, most: int = MOST) -> NDArray[np.intp]:
+    """Indices of at most so many points: the first, the last, and of each stretch between the least and the greatest.
+
+    Evenly spaced points would miss a spike.
+    """
+    if len(y) <= most:
+        return np.arange(len(y))
+    edges = np.linspace(1, len(y) - 1, (most - 2) // 2 + 1).astype(int)
+    between = [at + where(y[at:end]) for at, end in itertools.pairwise(edges) for where in (np.argmin, np.argmax)]
+    return np.unique([0, *between, len(y) - 1])
+
+
+def plain_log(axes: "Axes", which: Literal["x", "y"], values: Array) -> None:
+    """Make an axis logarithmic, with ticks as plain numbers, if the values on it ask for it."""
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > SPAN:
+        axes.set(**{f"{which}scale": "log"})
+        plain_ticks(axes.xaxis if which == "x" else axes.yaxis, high / low)
+
+
+def plain_ticks(axis: "Axis", ratio: float) -> None:
+    """Plain numbers on a logarithmic axis. ratio: of its greatest value to its least."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < 20 else (1, 2, 5) if ratio < 1000 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _positions(run: Run, steps: Sequence[int], against: str) -> Array:
+    """Steps of a run on the x axis; nan where it cannot be known."""
+    x = np.array(steps, dtype=float)
+    if against == "tokens":
+        return x * float(np.prod([float(run.params.get(key, "nan")) for key in TOKENS]))
+    if against == "seconds":
+        seconds = run.curve("train/seconds")  # summed by the run itself, over interruptions too
+        if not seconds.steps:
+            return np.full_like(x, np.nan)
+        return np.interp(x, [0, *seconds.steps], [0.0, *seconds.values], right=np.nan)
+    return x
