@@ -32,6 +32,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
     caption: str = ""
+    folded: bool = False  # shown when it is asked for
 
     def cells(self) -> list[list[Cell]]:
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
