@@ -20,6 +20,7 @@ NO_SETTING = (
 BASELINE = "cross_entropy"  # what every loss is compared with
 ENOUGH_SEEDS = 3  # to prefer a setting for its mean
 SQLITE = "sqlite:///"
+csv.field_size_limit(1 << 30)  # a document may be a book
 
 
 @dataclass(frozen=True)

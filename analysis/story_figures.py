@@ -1,20 +1,19 @@
 """Figures of the perplexity of each story: of one loss beside another, and of their differences."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.figures import INK, PANEL, Figure, finish, panels, series, style
-from analysis.stories import OVERFLOW, file_name
+from analysis.stories import file_name
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 BINS = 40
-WIDTH = 24  # characters of a label in a line
+HIGHEST = 300.0  # nats a token that an axis has room for
 DRAWN = 800  # stories as points of a scatter; more make the page heavy and nothing clearer
 ROW = 0.62  # inches of a loss
 
@@ -24,7 +23,7 @@ def distributions(nats: Mapping[str, NDArray[np.float64]], order: Sequence[str])
 
     nats: (n_stories,) a token of each label. order: of the labels among the series of the page.
     """
-    perplexity = [np.exp(np.minimum(each, OVERFLOW)) for each in nats.values()]
+    perplexity = [np.exp(np.minimum(each, HIGHEST)) for each in nats.values()]
     low, high = (float(bound(np.concatenate(perplexity))) for bound in (np.min, np.max))
     edges = np.geomspace(low, max(high, low * 1.01), BINS + 1)
     with style():
@@ -37,7 +36,7 @@ def distributions(nats: Mapping[str, NDArray[np.float64]], order: Sequence[str])
             axes.stairs(-row + 0.85 * counts / counts.max(), edges, baseline=-row, color=colour, linewidth=1)
             axes.plot([np.median(values)] * 2, [-row, -row + 0.9], color=INK, linewidth=1.4)
         axes.set(xscale="log", xlabel="perplexity of a test story", ylim=(-len(nats) + 0.9, 1.05))
-        axes.set_yticks([-row for row in range(len(nats))], [fill(label, WIDTH) for label in nats])
+        axes.set_yticks([-row for row in range(len(nats))], list(nats))
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         _plain_ticks(axes.xaxis)
@@ -59,13 +58,12 @@ def differences(
     with style():
         drawing, (scatter, sorted_axes) = panels(2)
         drawn = np.linspace(0, n - 1, min(n, DRAWN)).astype(int)
-        x, y = (np.exp(np.minimum(each, OVERFLOW))[drawn] for each in (nats_a, nats_b))
+        x, y = (np.exp(np.minimum(each, HIGHEST))[drawn] for each in (nats_a, nats_b))
         bounds = float(min(x.min(), y.min())) * 0.97, float(max(x.max(), y.max())) * 1.03
         scatter.plot(bounds, bounds, color=INK, linewidth=1)
         scatter.plot(x, y, "o", color=series(number)["color"], markersize=3, alpha=0.5, markeredgewidth=0)
         scatter.set(xscale="log", yscale="log", xlim=bounds, ylim=bounds)
-        scatter.set(xlabel=fill(f"perplexity, {a}", 2 * WIDTH), ylabel=fill(f"perplexity, {b}", WIDTH))
-        scatter.set_title("Each test story; line: equal")
+        scatter.set(xlabel=f"perplexity, {a}", ylabel=f"perplexity, {b}", title="Each test story; line: equal")
         for axis in (scatter.xaxis, scatter.yaxis):
             _plain_ticks(axis)
 
@@ -76,19 +74,14 @@ def differences(
         )
         sorted_axes.plot(shares[kept], difference[kept], color=series(number)["color"])
         sorted_axes.axhline(0, color=INK, linewidth=1)
-        told = [
-            fill(f"{label} better: {100 * share:.1f} % of stories", 2 * WIDTH)
-            for label, share in ((a, share_a), (b, share_b))
-        ]
-        lines = sum(each.count("\n") + 1 for each in told)
+        told = (f"{label} better: {100 * share:.1f} % of stories" for label, share in ((a, share_a), (b, share_b)))
         bottom, top = min(float(difference[0]), 0.0), max(float(difference[-1]), 0.0)
         span = (top - bottom) or 1.0
-        sorted_axes.set(xlim=(0, 100), ylim=(bottom - 0.08 * span, top + (0.1 + 0.09 * lines) * span))
-        sorted_axes.set(xlabel="share of test stories, %", title="Difference, sorted")
-        sorted_axes.set_ylabel(fill(f"{b} less {a}, nats a token", 2 * WIDTH))
+        sorted_axes.set(xlim=(0, 100), ylim=(bottom - 0.08 * span, top + 0.3 * span))
+        sorted_axes.set(xlabel="share of test stories, %", ylabel="nats a token", title="Difference, sorted")
         sorted_axes.text(0.03, 0.97, "\n".join(told), transform=sorted_axes.transAxes, va="top")
         some = f" Left, {len(drawn):,} of the {n:,} stories." if len(drawn) < n else ""
-        caption = f"{b} against {a} on each test story, means over seeds. Below zero {b} is better.{some}"
+        caption = f"{b} against {a} on each test story. Right, {b} less {a}: below zero {b} is better.{some}"
         return finish(drawing, f"stories-{file_name(b)}-{file_name(a)}", caption)
 
 

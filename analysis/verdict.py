@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from analysis.bootstrap import Difference, paired
 from analysis.page import MINUS
 from analysis.runs import Run, Setting, differing
 
-LONG = 40  # characters of what tells two settings of a loss apart; with more they are A and B
+MOST_DIGITS = 6
 AGAIN = "python run.py -m ... seed=1,2,3"
 
 
@@ -25,7 +25,7 @@ class Verdict:
     difference: Difference | None = None  # nats a token; None where no run has its stories
     seeds: Sequence[int] = ()  # that both have
     bits_per_nat: float = math.nan  # bits per byte that one nat a token is in this text
-    notes: Sequence[str] = field(default=())  # what else differs between the two, and which runs are left out
+    notes: Sequence[str] = ()  # what else differs between the two, and which runs are left out
 
     @property
     def enough(self) -> bool:
@@ -73,15 +73,11 @@ def verdict(a: Setting, b: Setting, *, n_draws: int = 10_000) -> Verdict:
 
 
 def labels(a: Setting, b: Setting) -> tuple[str, str]:
-    """What to call two settings: their losses, or where these are the same also the one thing that they differ in."""
+    """What to call two settings: by their losses, and A and B where these are the same. ValueError where all is."""
     if a.loss != b.loss:
         return a.loss, b.loss
-    keys = differing([a.params, b.params])
-    if not keys:
+    if not differing([a.params, b.params]):
         raise ValueError(f"both are runs of one setting of {a.loss}: name runs that differ in more than their seed")
-    told = [f"{keys[0]}={setting.params.get(keys[0], 'not set')}" for setting in (a, b)]
-    if len(keys) == 1 and max(map(len, told)) <= LONG:
-        return f"{a.loss} with {told[0]}", f"{b.loss} with {told[1]}"
     return f"{a.loss} A", f"{b.loss} B"
 
 
@@ -90,9 +86,12 @@ def signed(value: float, decimals: int) -> str:
 
 
 def decimals(difference: Difference) -> int:
-    """That show two digits of how sure a difference is."""
+    """That show two digits of how sure a difference is, and on which side of 0 its interval ends."""
     half = (difference.high - difference.low) / 2
-    return max(0, 1 - math.floor(math.log10(half))) if half > 0 else 4
+    needed = [max(half / 10, 10.0**-MOST_DIGITS)]
+    if not difference.holds_zero:
+        needed.append(min(abs(difference.low), abs(difference.high)) * 2)  # rounds away from 0
+    return min(MOST_DIGITS, max(0, *(math.ceil(-math.log10(value)) for value in needed)))
 
 
 def _sentence(
@@ -125,10 +124,10 @@ def _sentence(
 
 
 def _differences(a: Setting, b: Setting) -> list[str]:
-    """But for the loss and its parameters, or where both have the same loss for what their labels tell."""
+    """But for the loss and its parameters where the losses are compared."""
     keys = differing([a.params, b.params])
     if a.loss == b.loss:
-        return [f"They differ in {', '.join(keys)}."] if labels(a, b)[0] == f"{a.loss} A" else []
+        return [f"They differ in {', '.join(keys)}."]
     keys = [key for key in keys if not key.startswith("loss.")]
     return [f"They also differ in {', '.join(keys)}: the loss need not be the cause."] if keys else []
 
