@@ -41,10 +41,12 @@ def section(all_runs: Sequence[runs.Run], sweep: str | None = None) -> page.Sect
     else:
         blocks = _blocks(name, [*grids[name], *recorded(grids[name], all_runs)])
     if others:
-        counted = ", ".join(f"{other} ({len(by_sweep[other])} runs)" for other in others[:10])
+        counted = ", ".join(
+            f"{other} ({len(by_sweep[other])} run{'s' * (len(by_sweep[other]) > 1)})" for other in others[:10]
+        )
         more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-        how = f" python -m analysis.grid NAME draws another one of those that begin with {GRID}."
-        blocks.append(page.Text(f"Other sweeps: {counted}{more}.{how}", "note"))
+        how = f"python -m analysis.grid NAME draws one that begins with {GRID}"
+        blocks.append(page.Text(f"Other sweeps: {counted}{more}. {how}.", "note"))
     return page.Section("Grid", blocks)
 
 
@@ -64,16 +66,19 @@ def learning_rate_text(given: Sequence[Trial]) -> str:
     if not shares:
         return ""
     least, most = (f"{100 * share:.3g} %" for share in (min(shares.values()), max(shares.values())))
-    reached = f"{most} at most" if least == most else f"{most} at most, in the trial that reached the least {least}"
-    text = f"Of the learning rate that a trial is named after, the logged steps reached {reached}."
+    reached = most if least == most else f"{least} to {most}"
+    text = f"The greatest learning rate that a trial saw at a logged step was {reached} of its nominal one."
+    every = max(int(run.params.get("train.log_every", "1")) for trial in given for run in trial.runs)
     inside = [trial for trial in given if id(trial) in shares and _steps(trial) < _warmup_steps(trial)]
     if inside:
-        first = inside[0]
+        longest = max(inside, key=_steps)
         text += (
-            f" {len(inside)} of {len(given)} trials end inside of their warm-up, as after {_steps(first)} steps of "
-            f"{_warmup_steps(first)}: their learning rates are not the ones that the grid lists."
+            f" {len(inside)} of {len(given)} trials lie inside of their warm-up, as {_steps(longest)} steps do inside "
+            f"of {_warmup_steps(longest)}: they were trained with other learning rates than the grid lists."
         )
-    return f"{text} In the report, 50 iterations inside of a warm-up of 2000, it was {100 * REPORT_SHARE:.2f} %."
+    elif every > 1:
+        text += f" One step in {every} is logged, and the peak may lie between two of them."
+    return f"{text} In the report, with 50 iterations inside of a warm-up of 2000, it was {100 * REPORT_SHARE:.2f} %."
 
 
 def _blocks(name: str, given: Sequence[Trial]) -> list[page.Block]:
@@ -113,9 +118,9 @@ def axes_of_schedule(given: Sequence[Trial]) -> list[str]:
 
 def _table(name: str, given: Sequence[Trial], keys: Sequence[str], champion: Trial | None) -> page.Table:
     repeated = any(len(trial.runs) > 1 for trial in given)
-    header = ["Trial", *map(label, keys), "State", *SCORES]
-    if repeated:
-        header += ["Standard error of perplexity", "Seeds"]
+    perplexity, *others = SCORES
+    errors = ["Standard error", "Seeds"] if repeated else []
+    header = ["Trial", *map(label, keys), "State", perplexity, *errors, *others]
     rows = [_row(trial, keys, repeated=repeated, strong=trial is champion) for trial in sorted(given, key=_rank)]
     caption = f"Trials of {name}, the best first" + ("; means over the seeds" if repeated else "")
     return page.Table("grid", [*header, "MLflow run"], rows, caption)
@@ -126,9 +131,9 @@ def _row(trial: Trial, keys: Sequence[str], *, repeated: bool, strong: bool) -> 
     state = trial.state if trial.number else f"{trial.state} (another sweep)"
     cells: list[page.Cell | str] = [page.Cell(trial.number or page.DASH, strong=strong)]
     cells += [_setting(trial.settings.get(key)) for key in keys]
-    cells += [state, *(page.number(trial.mean(key), 5, strong=strong) for key in SCORES.values())]
-    if repeated:
-        cells += [page.number(trial.standard_error(), 3), page.Cell(str(len(trial.runs)), len(trial.runs))]
+    perplexity, *others = (page.number(trial.mean(key), 5, strong=strong) for key in SCORES.values())
+    errors = [page.number(trial.standard_error(), 3), page.Cell(str(len(trial.runs)), len(trial.runs))]
+    cells += [state, perplexity, *(errors if repeated else []), *others]
     return [*cells, page.Cell(first.id[:8], first.id, first.link)]
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PERPLEXITY = "Validation perplexity"
-HATCH = {"diverged": "xxx", "missing": "", "pruned": "..."}  # others: slanted lines
-N_COLUMNS = 3  # of panels
+HATCH = {"diverged": "xxx", "missing": "", "pruned": "\\\\\\"}  # others: slanted lines
+N_COLUMNS, WIDTH = 3, 9.0  # of panels at most, in inches
 COLOURS = "cividis_r"  # the best cell is the lightest, so that a black frame and text stand out on it
 
 
@@ -28,7 +28,8 @@ def heat_maps(given: Sequence[Trial], x: str, y: str, panel: str | None, fixed: 
 
     columns, rows = values(given, x), values(given, y)
     depths = values(given, panel) if panel else [None]
-    n_columns = min(N_COLUMNS, len(depths))
+    size = (max(2.4, 0.62 * len(columns) + 0.8), max(2.4, 0.5 * len(rows) + 1.0))
+    n_columns = min(N_COLUMNS, len(depths), max(1, int(WIDTH / size[0])))
     n_rows = math.ceil(len(depths) / n_columns)
     means = [trial.mean() for trial in given if not math.isnan(trial.mean())]
     low, high = (min(means), max(means)) if means else (1.0, 1.0)
@@ -36,7 +37,6 @@ def heat_maps(given: Sequence[Trial], x: str, y: str, panel: str | None, fixed: 
     colours = ScalarMappable(norm, matplotlib.colormaps[COLOURS].resampled(64))  # steps of a colour bar in the page
     champion = best(given)
     with figures.style():
-        size = (max(2.4, 0.62 * len(columns) + 0.8), max(2.4, 0.5 * len(rows) + 1.0))
         drawing, panels = figures.panels(n_columns, n_rows, size=size)
         for axes, depth in zip(panels, depths, strict=False):
             for column, row in np.ndindex(len(columns), len(rows)):
@@ -54,7 +54,9 @@ def heat_maps(given: Sequence[Trial], x: str, y: str, panel: str | None, fixed: 
         for axes in panels[len(depths) :]:
             axes.set_axis_off()
         if means:
-            bar = drawing.colorbar(colours, ax=panels, label=PERPLEXITY, pad=0.02, aspect=25)
+            bar = drawing.colorbar(
+                colours, ax=panels, label=PERPLEXITY, pad=0.02, aspect=25, shrink=1 / n_rows, anchor=(0, 1)
+            )
             bar.outline.set_visible(False)
             if isinstance(norm, LogNorm):
                 plain_ticks(bar.ax.yaxis, high / low)
@@ -82,13 +84,14 @@ def points(given: Sequence[Trial], x: str) -> figures.Figure:
         axes.set(xlim=(-0.5, len(at_x) - 0.5), xlabel=label(x), ylabel=PERPLEXITY)
         axes.set_xticks(range(len(at_x)), [shown(value) for value in at_x])
         for column, trial in enumerate(trials):
-            if np.isnan(means[column]):
+            if trial is None or math.isnan(trial.mean()):
                 state = _state(trial)
                 edges: Any = {"facecolor": "none", "edgecolor": figures.FAINT, "linewidth": 0}
                 axes.axvspan(column - 0.4, column + 0.4, hatch=HATCH.get(state, "///"), **edges)
                 axes.annotate(state, (column, 0.5), xycoords=("data", "axes fraction"), rotation=90, **_BESIDE)
             elif trial is champion:
-                axes.annotate("best", (column, means[column]), (0, 9), textcoords="offset points", **_BESIDE)
+                error = trial.standard_error() if len(trial.runs) > 1 else 0.0
+                axes.annotate("best", (column, means[column] + error), (0, 10), textcoords="offset points", **_BESIDE)
         axes.margins(y=0.2)
         bars = "; bars: standard error over the seeds" if any(t and len(t.runs) > 1 for t in trials) else ""
         return figures.finish(drawing, "grid_values", f"{PERPLEXITY} of the trials{bars}. Less is better.")
@@ -150,14 +153,27 @@ def _cell(axes: "Axes", column: int, row: int, trial: Trial | None, colours: Any
         axes.text(column, row, state, ha="center", va="center", fontsize=8, bbox=box)
         return
     colour = colours.to_rgba(mean)
-    ink = "#000000" if np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5 else "#ffffff"
+    ink = "#000000" if _luminance(colour) > 0.179 else "#ffffff"  # where black and white contrast equally
     axes.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=colour, linewidth=0))
     if is_best:
         frame: Any = {"facecolor": "none", "edgecolor": "#000000", "linewidth": 2}
         axes.add_patch(Rectangle((column - 0.42, row - 0.42), 0.84, 0.84, **frame))
-    text = f"{mean:.4g}" + ("\nbest" if is_best else "")
+    text = _brief(mean) + ("\nbest" if is_best else "")
     weight = "bold" if is_best else "normal"
     axes.text(column, row, text, ha="center", va="center", color=ink, fontweight=weight, fontsize=9)
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour, as in the Web Content Accessibility Guidelines 2."""
+    red, green, blue, *_ = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _brief(value: float) -> str:
+    """In as few characters as a cell has room for."""
+    return (
+        f"{value:.4g}" if value < 1e4 else f"{value / 1e3:.4g}k" if value < 1e6 else f"{value:.1e}".replace("e+", "e")
+    )
 
 
 def _state(trial: Trial | None) -> str:
