@@ -41,7 +41,8 @@ def figure(search: Search) -> Figure:
         for at, column in enumerate(columns):
             _draw(ax, at, column)
         ax.plot([], [], **figures.series(0), label=rule)
-        ax.plot([], [], **OTHERS, label="other complete trials")
+        if len(best) < len(complete):
+            ax.plot([], [], **OTHERS, label="other complete trials")
         ax.set_title("Settings of the complete trials", pad=12)
         ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
         names = [column.name.replace(" (", "\n(").replace("Validation ", "Validation\n") for column in columns]

@@ -98,7 +98,7 @@ def _setting(params: Mapping[str, Any], name: str) -> Cell:
 def _figures(search: Search) -> list[Block]:
     blocks: list[Block] = []
     single = len(search.objectives) == 1
-    if single and any(trial.values or trial.course for trial in search.trials):
+    if single and any(trial.values or (trial.state == "pruned" and trial.course) for trial in search.trials):
         blocks.append(search_figures.history(search))
     if single and any(trial.course for trial in search.trials):
         blocks.append(search_figures.intermediate(search))

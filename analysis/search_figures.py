@@ -12,6 +12,7 @@ from analysis.studies import Objective, Search
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DECADES = 2.2  # on a logarithmic scale, above which ticks stand at powers of ten alone
 WIDE = 5.0  # positive numbers whose ratio is larger are drawn on a logarithmic scale
 PRUNED: Any = {"color": SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
 
@@ -28,13 +29,14 @@ def history(search: Search) -> Figure:
         values = [trial.values[0] for trial in complete]
         numbers = [trial.number for trial in complete]
         best = list(accumulate(values, max if objective.maximize else min))
-        ax.plot(numbers, values, **figures.series(0) | {"linestyle": "none"}, label="complete trial")
         if best:  # to the end of the search
+            ax.plot(numbers, values, **figures.series(0) | {"linestyle": "none"}, label="complete trial")
             at = [*numbers, search.trials[-1].number]
             style = figures.series(2) | {"marker": "none"}
             ax.step(at, [*best, best[-1]], where="post", **style, label="best so far")
         ends = [trial.course[max(trial.course)] for trial in pruned]
-        ax.plot([trial.number for trial in pruned], ends, **PRUNED, label="pruned, last value")
+        if pruned:
+            ax.plot([trial.number for trial in pruned], ends, **PRUNED, label="pruned, last value")
         scale(ax, "y", [*values, *ends])
         ax.set(title="Course of the search", xlabel="Trial", ylabel=label(objective))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -48,23 +50,33 @@ def history(search: Search) -> Figure:
 
 def intermediate(search: Search) -> Figure:
     """One objective: its value over the steps of each trial."""
+    from matplotlib.ticker import MaxNLocator
+
     (objective,) = search.objectives
     best = search.ranked()[0]
     with figures.style():
         drawing, (ax,) = figures.panels()
-        labels = {"complete": "complete", "pruned": "pruned", "best": f"best, trial {best.number}"}
-        others = [trial for trial in search.trials if trial.course and trial is not best]
-        for trial in [*others, best]:
+        unlabelled = {"complete", "pruned", "neither"}
+
+        def name(kind: str) -> str | None:
+            """For the first line of a kind."""
+            first = kind in unlabelled
+            unlabelled.discard(kind)
+            return {"neither": "running or failed"}.get(kind, kind) if first else None
+
+        for trial in [trial for trial in search.trials if trial.course and trial is not best] + [best]:
             steps, values = list(trial.course), list(trial.course.values())
-            if trial is best and trial.state == "complete":
-                ax.plot(steps, values, **figures.series(0), linewidth=2.2, label=labels["best"], zorder=3)
-            elif trial.state == "pruned":
+            if trial.state == "pruned":
                 ax.plot(steps, values, color=SERIES[1], linestyle=figures.DASHES[1], linewidth=1, alpha=0.8)
-                ax.plot(steps[-1:], values[-1:], **PRUNED, label=labels.pop("pruned", None), zorder=3)
+                ax.plot(steps[-1:], values[-1:], **PRUNED, label=name("pruned"), zorder=3)
+            elif trial.state != "complete":
+                ax.plot(steps, values, color=INK, linestyle=figures.DASHES[2], linewidth=1, label=name("neither"))
+            elif trial is best:
+                ax.plot(steps, values, **figures.series(0), linewidth=2.2, label=f"best, trial {best.number}", zorder=3)
             else:
-                name = labels.pop("complete", None) if trial.state == "complete" else None
-                ax.plot(steps, values, color=INK, linewidth=1, alpha=0.45, label=name)
+                ax.plot(steps, values, color=INK, linewidth=1, alpha=0.45, label=name("complete"))
         scale(ax, "y", [value for trial in search.trials for value in trial.course.values()])
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(title="Trials while they train", xlabel="Step", ylabel=label(objective))
         ax.legend()
         seed = " Of several seeds, the first." if search.seeds > 1 else ""
@@ -82,7 +94,8 @@ def pareto(search: Search) -> Figure:
         for ax, (i, j) in zip(axes, pairs, strict=True):
             on = sorted((trial.values[i], trial.values[j]) for trial in front)
             rest: Any = {"color": FAINT, "linestyle": "none", "marker": "o", "label": "other complete trial"}
-            ax.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
+            if others:
+                ax.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
             best = figures.series(0) | {"marker": "s", "linestyle": "-" if len(pairs) == 1 else "none"}
             ax.plot([x for x, _ in on], [y for _, y in on], **best, linewidth=0.8, label="Pareto front")
             scale(ax, "x", [trial.values[i] for trial in search.complete])
@@ -113,6 +126,6 @@ def scale(ax: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None
     ax.set(**{f"{which}scale": "log"})
     axis = ax.xaxis if which == "x" else ax.yaxis
     decades = math.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < DECADES else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
