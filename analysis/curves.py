@@ -81,7 +81,7 @@ def _objective(label: str, setting: runs.Setting, against: str) -> figures.Figur
         return None
     unit = "nats per token" if setting.loss == runs.BASELINE else "in its own unit"
     with figures.style():
-        drawing, (axes,) = figures.panels(size=(5.2, 3.3))
+        drawing, (axes,) = figures.panels(size=(4.8, 3.2))
         for number, (split, each) in enumerate(lines.items()):
             _draw(axes, each, split, number)
         _finish(axes, against, f"Objective, {unit}", itertools.chain(*lines.values()))

@@ -114,7 +114,7 @@ def schedules(given: Sequence[Trial], keys: Sequence[str]) -> figures.Figure | N
     if not distinct:
         return None
     with figures.style():
-        drawing, (axes,) = figures.panels(size=(5.4, 3.4))
+        drawing, (axes,) = figures.panels(size=(4.8, 3.4))
         nominal = sorted({rate for run, _ in distinct if not math.isnan(rate := nominal_rate(run))})
         for rate in nominal:
             axes.axhline(

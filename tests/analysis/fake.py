@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 
 from analysis.runs import Run
@@ -40,3 +41,9 @@ def run(
         _client=None,
         _texts={"curves.csv": text.getvalue()},
     )
+
+
+def trial(number: int, value: float = math.nan, *, sweep: str = "grid-a", tags: dict | None = None, **others) -> Run:
+    scores = {"val/perplexity": value, "val/nll": math.log(value), "val/bits_per_byte": math.log(value) / 3}
+    metrics = {} if math.isnan(value) else scores
+    return run(tags={"sweep": sweep, "trial": str(number), **(tags or {})}, metrics=metrics, **others)

@@ -1,0 +1,46 @@
+import itertools
+
+from analysis import grid_trials
+from tests.analysis.fake import trial
+
+
+def test_an_axis_of_seeds_is_no_axis() -> None:
+    found = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
+    each = grid_trials.trials(found)
+    assert [(t.number, t.mean()) for t in each] == [("0, 1", 10.5), ("2, 3", 12.5)]
+    assert grid_trials.axes(each) == ["optimizer.lr"]
+
+
+def test_the_last_run_of_a_seed_counts_and_a_finished_one_before_one_that_is_not() -> None:
+    first, second, third = (trial(0, value, optimizer__lr=1, seed=1) for value in (10.0, 11.0, 12.0))
+    third.status = "FAILED"
+    (each,) = grid_trials.trials([third, first, second])
+    assert [run.id for run in each.runs] == [second.id]
+
+
+def axes_of(*settings: dict[str, str]) -> list[str]:
+    return grid_trials.axes([grid_trials.Trial(each, []) for each in settings])
+
+
+def test_axes_are_what_varies_independently() -> None:
+    losses = [{"loss._target_": "ce"}, {"loss._target_": "sq", "loss.weight": "1.0"}]
+    rates = [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}]
+    depths = [{"model.n_layer": "1"}, {"model.n_layer": "2"}]
+    paired = [{"optimizer.lr": "1", "train.warmup": "5"}, {"optimizer.lr": "2", "train.warmup": "7"}]
+    product = itertools.product
+
+    assert axes_of(*losses) == ["loss._target_"]
+    assert axes_of(*({**a, **b} for a, b in product(losses, rates))) == ["optimizer.lr", "loss._target_"]
+    assert axes_of(*({**a, **b} for a, b in product(depths, paired))) == ["optimizer.lr", "model.n_layer"]
+    weights = [{"loss._target_": "ce"}, *({"loss._target_": "sq", "loss.weight": w} for w in "12")]
+    assert axes_of(*weights) == ["loss.weight"]
+    assert axes_of({"a": "1"}) == []
+
+
+def test_values_in_the_order_of_numbers() -> None:
+    def values(*given: str | None) -> list[str | None]:
+        return grid_trials.values([grid_trials.Trial({"k": v} if v else {}, []) for v in given], "k")
+
+    assert values("16", "8", "12", "8") == ["8", "12", "16"]
+    assert values("6e-06", "0.06", "0.0006") == ["6e-06", "0.0006", "0.06"]
+    assert values("b", None, "a", "2") == [None, "2", "a", "b"]
