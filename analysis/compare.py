@@ -57,6 +57,17 @@ def section(chosen: Mapping[str, runs.Setting]) -> Section:
     return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts, list(chosen))])
 
 
+def of_stories(chosen: Mapping[str, runs.Setting]) -> Section:
+    """The easiest and the hardest stories of each loss, those of its first seed."""
+    blocks: list[Block] = []
+    for loss, setting in chosen.items():
+        scored, left_out = stories.by_seed(setting)
+        blocks += [Text(why, "note") for why in left_out]
+        if scored:
+            blocks += stories.extremes(loss, min(scored), scored[min(scored)])
+    return Section("Stories", blocks)
+
+
 def of_two(a: runs.Setting, b: runs.Setting) -> Section:
     """The same for two settings, with their scores and what they differ in. ValueError as of `verdict`."""
     each = verdict(a, b)
@@ -68,7 +79,7 @@ def of_two(a: runs.Setting, b: runs.Setting) -> Section:
         Table("scores", ["mean (lowest to highest seed)", *both], _scores(list(both.values()))),
         Table("settings", ["they differ in", *both], settings),
     ]
-    return Section("Comparison", [*blocks, *_of_stories(both, [each], list(both))])
+    return Section("Comparison", [*blocks, *_of_stories(both, [each], list(both)), *of_stories(both).blocks])
 
 
 def setting_of(found: Sequence[runs.Run], run: runs.Run) -> runs.Setting:
@@ -94,9 +105,9 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
                 Cell(f"{found.n_stories:,}", found.n_stories),
             ]
         better = (each.better or "no difference found") if each.enough else "not enough runs"
-        rows.append([each.a, each.b, *differences, Cell(f"{len(each.seeds)}", len(each.seeds)), better])
-    header = ["first", "second", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio", "stories"]
-    return Table("pairs", [*header, "common seeds", "better"], rows, "Every pair")
+        rows.append([each.a, each.b, better, *differences, Cell(f"{len(each.seeds)}", len(each.seeds))])
+    header = ["first", "second", "better", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio"]
+    return Table("pairs", [*header, "stories", "common seeds"], rows, "Every pair")
 
 
 def _scores(both: Sequence[runs.Setting]) -> list[list[Cell]]:
@@ -117,7 +128,7 @@ def _range(setting: runs.Setting, metric: str, factor: float) -> Cell:
 
 
 def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict], order: Sequence[str]) -> list[Block]:
-    """Figures of all settings whose runs have their stories, and the easiest and the hardest stories of each.
+    """Figures of all settings whose runs have their stories.
 
     order: of the labels among the series of the page.
     """
@@ -131,9 +142,6 @@ def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict
     for each in verdicts:
         if each.a == base and each.difference is not None:
             blocks.append(_differences(each, found[each.a], found[each.b], order.index(each.b)))
-    for label, scored in found.items():
-        seed = min(scored)
-        blocks += stories.extremes(label, seed, scored[seed])
     return blocks
 
 

@@ -80,6 +80,7 @@ def extremes(label: str, seed: int, stories: Stories) -> list[Table]:
             ["story", "perplexity", "tokens", "text"],
             [_row(stories, story) for story in chosen],
             f"{label}, seed {seed}: the {count} test stories of the {which} perplexity",
+            folded=True,
         )
         for which, chosen in (("lowest", order[:count]), ("highest", order[::-1][:count]))
     ]
