@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def number(self) -> bool:
-        return isinstance(self.value, float | int)
+        return isinstance(self.value, float | int) or self.text == DASH
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "
         return Cell(DASH, link=link)
     if math.isinf(value):
         return Cell("∞" if value > 0 else f"{MINUS}∞", value, link, strong)
-    text = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    whole = abs(value) >= 10**digits or value == int(value)
+    text = f"{value:,.0f}" if whole else f"{value:#.{digits}g}".rstrip(".")
     return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
 
 

@@ -19,6 +19,7 @@ from analysis import audit, calibration, compare, curves, grid, page, results, r
 
 COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 STORAGE = "sqlite:///optuna.db"
+MOST = 50  # runs without a result that are listed
 
 
 def sections(
@@ -40,6 +41,7 @@ def sections(
             curves.section(chosen, against=against),
             calibration.section(chosen),
             results.samples(chosen),
+            compare.of_stories(chosen),
         ]
     else:
         nothing = f"No run has finished with a validation score. {COMMAND} trains two losses with three seeds each."
@@ -68,7 +70,7 @@ def _unfinished(found: Iterable[runs.Run]) -> Counter[str]:
 
 
 def _states(found: Iterable[runs.Run]) -> page.Section:
-    rows = [
+    rows: list[list[page.Cell | str]] = [
         [page.Cell(run.id[:8], run.id, run.link), run.name, run.state, page.number(_last_step(run), 10)]
         for run in found
         if run.state not in ("finished", "pruned")
@@ -76,10 +78,9 @@ def _states(found: Iterable[runs.Run]) -> page.Section:
     table = page.Table("unfinished", ["MLflow run", "name", "state", "last step"], rows[:MOST])
     more = f" The first {MOST} of them:" if len(rows) > MOST else ""
     why = "A run that is running or was killed goes on when its command is given again."
-    return page.Section("Runs without a result", [page.Text(f"{len(rows)} runs have no scores here. {why}{more}"), table])
-
-
-MOST = 50  # runs without a result that are listed
+    return page.Section(
+        "Runs without a result", [page.Text(f"{len(rows)} runs have no scores here. {why}{more}"), table]
+    )
 
 
 def _last_step(run: runs.Run) -> float:

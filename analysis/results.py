@@ -64,7 +64,9 @@ def samples(chosen: Mapping[str, Setting]) -> Section:
         blocks += [Text(f"What each model writes: {told}.{same}"), Samples(columns)]
     if missing:
         blocks.append(
-            Text(f"No text of {', '.join(missing)}: train with samples.count=3 (a grid writes none by default).", "note")
+            Text(
+                f"No text of {', '.join(missing)}: train with samples.count=3 (a grid writes none by default).", "note"
+            )
         )
     return Section("Texts", blocks)
 
@@ -88,18 +90,19 @@ def _scores(chosen: Mapping[str, Setting]) -> Table:
     rows: list[list[Cell | str]] = []
     for name, (train, test, perplexity) in REPORT.items():
         printed = {"train/loss": train, "test/loss": test, "test/perplexity": perplexity}
-        rows.append([name, *(number(printed.get(key, math.nan)) for key, _ in SCORES.values()), DASH])
+        cells = [Cell(str(printed[key]), printed[key]) if key in printed else Cell(DASH) for key, _ in SCORES.values()]
+        rows.append([name, *cells, DASH])
     means = {loss: {key: setting.mean(key) for key, _ in SCORES.values()} for loss, setting in chosen.items()}
     for loss, setting in chosen.items():
-        cells: list[Cell | str] = [loss]
+        scores: list[Cell | str] = [loss]
         for key, factor in SCORES.values():
             others = [mean[key] for mean in means.values() if not math.isnan(mean[key])]
             sign = 1 if key in LESS_IS_BETTER else -1 if key == "test/accuracy" else 0
             leads = len(others) > 1 and sign != 0 and sign * means[loss][key] == min(sign * each for each in others)
-            cells.append(_mean([run.metric(key) * factor for run in setting.runs], strong=leads))
-        others = ", ".join(f"{count} {state}" for state, count in setting.others.items())
-        cells.append(Cell(f"{len(setting.runs)}" + (f" (and {others})" if others else ""), len(setting.runs)))
-        rows.append(cells)
+            scores.append(_mean([run.metric(key) * factor for run in setting.runs], strong=leads))
+        lost = ", ".join(f"{count} {state}" for state, count in setting.others.items())
+        scores.append(Cell(f"{len(setting.runs)}" + (f" (and {lost})" if lost else ""), len(setting.runs)))
+        rows.append(scores)
     return Table("table_1", ["loss", *SCORES, "seeds"], rows, "Table 1: the test split, and the report's own table")
 
 
@@ -126,13 +129,20 @@ def _trained(chosen: Mapping[str, Setting]) -> Table:
                 number(setting.mean("val/nll")),
             ]
         )
-    return Table("settings", header, rows, "What was trained: the setting of each loss that is best on the validation split")
+    return Table(
+        "settings", header, rows, "What was trained: the setting of each loss that is best on the validation split"
+    )
 
 
 def _runs(chosen: Mapping[str, Setting]) -> Table:
     keys = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
-    rows = [
-        [loss, number(run.seed, 20), *(number(run.metric(key), 5) for key in keys), Cell(run.id[:8], run.id, run.link)]
+    rows: list[list[Cell | str]] = [
+        [
+            loss,
+            Cell(str(run.seed), run.seed),
+            *(number(run.metric(key), 5) for key in keys),
+            Cell(run.id[:8], run.id, run.link),
+        ]
         for loss, setting in chosen.items()
         for run in setting.runs
     ]

@@ -11,6 +11,7 @@ from nanosq.data.corpus import Split
 from nanosq.data.tokenizers import Tokenizer
 
 EXTREMES = 10  # stories of the lowest and of the highest perplexity whose text is written down
+LONGEST = 2000  # characters of it
 
 
 def stories_csv(split: Split, tokenizer: Tokenizer, document_nll_S: Tensor) -> str:
@@ -25,7 +26,7 @@ def stories_csv(split: Split, tokenizer: Tokenizer, document_nll_S: Tensor) -> s
 
     def text(story: int) -> str:
         begin, end = split.starts[story : story + 2]
-        return tokenizer.decode(split.tokens[begin + 1 : end].tolist())
+        return tokenizer.decode(split.tokens[begin + 1 : min(end, begin + 1 + LONGEST)].tolist())[:LONGEST]
 
     columns = zip(tokens_S.tolist(), split.document_bytes.tolist(), nll_S.tolist(), strict=True)
     rows = ((i, *column, text(i) if i in shown else "") for i, column in enumerate(columns))

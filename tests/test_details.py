@@ -9,7 +9,7 @@ from nanosq.data.corpus import Split
 from nanosq.data.tokenizers import byte_level
 
 TOKENIZER = byte_level()
-TEXTS = [f'story {i}, "quoted"\nand é' for i in range(30)]
+TEXTS = [f'story {i}, "quoted"\nand é' for i in range(29)] + ["long " * 1000]
 
 
 def split() -> Split:
@@ -23,6 +23,7 @@ def split() -> Split:
 
 def test_each_story_has_a_line_and_the_extremes_their_text() -> None:
     nll = torch.rand(30, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 100
+    nll[29] = 1e6  # the hardest
     rows = list(csv.DictReader(io.StringIO(details.stories_csv(split(), TOKENIZER, nll))))
     assert [int(row["story"]) for row in rows] == list(range(30))
     assert [float(row["nll"]) for row in rows] == nll.tolist()  # to the last bit
@@ -31,7 +32,7 @@ def test_each_story_has_a_line_and_the_extremes_their_text() -> None:
     by_difficulty = sorted(range(30), key=lambda i: nll[i].item() / (len(TEXTS[i].encode()) + 1))
     shown = {int(row["story"]) for row in rows if row["text"]}
     assert shown == {*by_difficulty[:10], *by_difficulty[-10:]}
-    assert all(rows[i]["text"] == TEXTS[i] for i in shown)
+    assert all(rows[i]["text"] == TEXTS[i][: details.LONGEST] for i in shown)
 
 
 def test_each_bin_has_a_line() -> None:

@@ -14,9 +14,11 @@ from analysis.page import Cell, Samples, Section, Table, Text, number
     ("value", "text"),
     [
         (1.82104, "1.821"),
-        (-0.5, "\N{MINUS SIGN}0.5"),
+        (-0.5, "\N{MINUS SIGN}0.5000"),
+        (3.25, "3.250"),
+        (5.0, "5"),
         (2_211_413.0, "2,211,413"),
-        (1e-9, "1e-09"),
+        (1e-9, "1.000e-09"),
         (math.nan, "\N{EN DASH}"),
         (math.inf, "∞"),
     ],
