@@ -3,6 +3,8 @@ import itertools
 from analysis import grid_trials
 from tests.analysis.fake import trial
 
+CORNER = [(1, 0), (1, 1), (2, 0)]  # of a grid of two by two
+
 
 def test_an_axis_of_seeds_is_no_axis() -> None:
     found = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
@@ -34,6 +36,8 @@ def test_axes_are_what_varies_independently() -> None:
     assert axes_of(*({**a, **b} for a, b in product(depths, paired))) == ["optimizer.lr", "model.n_layer"]
     weights = [{"loss._target_": "ce"}, *({"loss._target_": "sq", "loss.weight": w} for w in "12")]
     assert axes_of(*weights) == ["loss.weight"]
+    swapped = [{"optimizer.betas": "b", "optimizer._target_": "adamw"}, {"optimizer._target_": "muon"}]
+    assert axes_of(*swapped) == ["optimizer._target_"]
     assert axes_of({"a": "1"}) == []
 
 
@@ -44,3 +48,11 @@ def test_values_in_the_order_of_numbers() -> None:
     assert values("16", "8", "12", "8") == ["8", "12", "16"]
     assert values("6e-06", "0.06", "0.0006") == ["6e-06", "0.0006", "0.06"]
     assert values("b", None, "a", "2") == [None, "2", "a", "b"]
+
+
+def test_a_run_elsewhere_that_failed_fills_no_gap() -> None:
+    given = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
+    failed, finished = (trial(0, 5.0, status=s, optimizer__lr=2, model__dropout=1) for s in ("FAILED", "FINISHED"))
+    assert grid_trials.recorded(given, [failed]) == []
+    (found,) = grid_trials.recorded(given, [failed, finished])
+    assert found.runs == [finished]
