@@ -6,14 +6,12 @@ python -m analysis.compare RUN_A RUN_B --out DIR      figures and tables to DIR 
 Each run stands for its setting: all finished runs that differ from it in nothing but their seed are taken too.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
-from analysis import runs, stories, story_figures
+from analysis import command, runs, stories, story_figures
 from analysis.figures import Figure
 from analysis.page import DASH, Block, Cell, Section, Table, Text, number
 from analysis.verdict import Verdict, decimals, signed, verdict
@@ -154,13 +152,11 @@ def _differences(each: Verdict, of_a: stories.BySeed, of_b: stories.BySeed, numb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, out="comparison")
     parser.add_argument("run", nargs=2, metavar="RUN")
-    parser.add_argument("--tracking-uri", help="of MLflow's server or store, by default MLflow's own choice")
-    parser.add_argument("--experiment", default="nanosq")
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="folder for figures and tables")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         found = runs.load(chosen.tracking_uri, chosen.experiment)
         if not found:
             raise ValueError(f"experiment {chosen.experiment} has no runs: set --tracking-uri or --experiment")
@@ -168,14 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.out.mkdir(parents=True, exist_ok=True)
         for part in made.files():
             part.save(chosen.out)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for block in made.blocks[:3]:  # what comes next are figures, and texts too wide for a terminal
-        if isinstance(block, Text | Table):
-            print(block.text if isinstance(block, Text) else f"\n{block.text()}")
-    print(f"\nfigures and tables: {chosen.out}")
-    return 0
+        for block in made.blocks[:3]:  # what comes next are figures, and texts too wide for a terminal
+            if isinstance(block, Text | Table):
+                print(block.text if isinstance(block, Text) else f"\n{block.text()}")
+        print(f"\nfigures and tables: {chosen.out}")
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

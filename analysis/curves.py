@@ -5,18 +5,16 @@ python -m analysis.curves 3f2a 'my run'        these runs: ids, the beginnings o
 python -m analysis.curves --against seconds    over time in place of steps
 """
 
-import argparse
 import itertools
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import figures, page, runs
+from analysis import command, figures, page, runs
 from analysis.lines import Line, line, mean_and_range, plain_log, thinned
 
 if TYPE_CHECKING:
@@ -170,16 +168,14 @@ def _notes(chosen: Mapping[str, runs.Setting], against: str) -> Iterable[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="id, its beginning, or name; default: the best setting")
     parser.add_argument("--against", choices=list(AGAINST), default="steps")
-    parser.add_argument("--tracking-uri", help="MLflow's store or server; default: as `mlflow ui`")
-    parser.add_argument("--experiment", default="nanosq")
-    parser.add_argument("--out", type=Path, default=Path("report"))
     arguments = parser.parse_args()
-    try:
+
+    def work() -> None:
         found = runs.load(arguments.tracking_uri, arguments.experiment)
-        chosen = picked(found, arguments.runs) if arguments.runs else runs.best(found)
+        chosen = picked(found, arguments.runs) if arguments.runs else runs.best(runs.one_text(found, None)[0])
         made = section(chosen, against=arguments.against)
         arguments.out.mkdir(parents=True, exist_ok=True)
         for block in made.blocks:
@@ -188,10 +184,8 @@ def main() -> int:
                 print(arguments.out / f"{block.name}.png", arguments.out / f"{block.name}.svg", sep="\n")
             elif isinstance(block, page.Text) and (block.kind == "note" or len(made.blocks) == 1):
                 print(block.text)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

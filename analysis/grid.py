@@ -4,14 +4,12 @@ python -m analysis.grid                  the newest grid, into report/
 python -m analysis.grid grid-e700304b    this one
 """
 
-import argparse
 import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from analysis import figures, grid_figures, page, runs
+from analysis import command, figures, grid_figures, page, runs
 from analysis.grid_trials import GRID, STATES, Trial, axes, best, label, recorded, shown, sweeps, trials
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
@@ -161,13 +159,11 @@ def _warmup_steps(trial: Trial) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the newest grid that varies two settings")
-    parser.add_argument("--tracking-uri", help="MLflow's store or server; default: as `mlflow ui`")
-    parser.add_argument("--experiment", default="nanosq")
-    parser.add_argument("--out", type=Path, default=Path("report"))
     arguments = parser.parse_args()
-    try:
+
+    def work() -> None:
         made = section(runs.load(arguments.tracking_uri, arguments.experiment), arguments.sweep)
         arguments.out.mkdir(parents=True, exist_ok=True)
         for block in made.blocks:
@@ -179,10 +175,8 @@ def main() -> int:
             part.save(arguments.out)
             ends = ("png", "svg") if isinstance(part, figures.Figure) else ("csv",)
             print(*(arguments.out / f"{part.name}.{end}" for end in ends), sep="\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

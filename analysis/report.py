@@ -8,14 +8,13 @@ Each loss is represented by its best setting on the validation split; the scores
 split.
 """
 
-import argparse
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import audit, calibration, compare, curves, grid, page, results, runs, search
+from analysis import audit, calibration, command, compare, curves, grid, page, results, runs, search
 
 COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 STORAGE = "sqlite:///optuna.db"
@@ -50,21 +49,6 @@ def sections(
     return [_states(found), *made] if _unfinished(found) else made
 
 
-def one_text(found: Iterable[runs.Run], wanted: str | None) -> tuple[list[runs.Run], str]:
-    """The runs on the text that most have finished on, or on the one whose hash begins so; and what is left out.
-
-    Scores on different text, or in different tokens, cannot be compared. ValueError where no run is on the wanted text.
-    """
-    found = list(found)
-    counts = Counter(run.text_hash for run in found if run.state == "finished") or Counter(r.text_hash for r in found)
-    texts = [text for text, _ in counts.most_common()]
-    text = next((each for each in texts if wanted is None or each.startswith(wanted)), None)
-    if text is None:
-        raise ValueError(f"no run on a text {wanted!r}: --text takes one of {', '.join(texts)}")
-    others = ", ".join(f"{counts[other]} with --text {other}" for other in texts if other != text)
-    return [run for run in found if run.text_hash == text], f" On other text: {others}." if others else ""
-
-
 def _unfinished(found: Iterable[runs.Run]) -> Counter[str]:
     return Counter(run.state for run in found if run.state not in ("finished", "pruned"))
 
@@ -96,22 +80,20 @@ def lead(found: Sequence[runs.Run], left_out: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tracking-uri", help="MLflow's store or server; default: as `mlflow ui`")
-    parser.add_argument("--experiment", default="nanosq")
+    parser = command.parser(__doc__)
     parser.add_argument("--storage", default=STORAGE, help="Optuna's; default: %(default)s")
     parser.add_argument("--study", help="default: the newest one")
     parser.add_argument("--sweep", help="which grid; default: the newest one")
     parser.add_argument("--text", help="the beginning of the text's hash; default: that of most runs")
     parser.add_argument("--against", choices=["steps", "tokens", "seconds"], default="steps")
     parser.add_argument("--stories", type=Path, help="a sample of TinyStories, for the audit")
-    parser.add_argument("--out", type=Path, default=Path("report"))
     arguments = parser.parse_args()
-    try:
+
+    def work() -> None:
         found = runs.load(arguments.tracking_uri, arguments.experiment)
         if not found:
             raise ValueError(f"MLflow has no run of experiment {arguments.experiment!r} here: {COMMAND} makes some")
-        found, left_out = one_text(found, arguments.text)
+        found, left_out = runs.one_text(found, arguments.text)
         made = sections(
             found,
             against=arguments.against,
@@ -121,10 +103,8 @@ def main() -> int:
             stories=arguments.stories,
         )
         print(page.write(arguments.out, "Which loss is better?", lead(found, left_out), made))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

@@ -217,6 +217,23 @@ def best(runs: Iterable[Run]) -> dict[str, Setting]:
     return chosen
 
 
+def one_text(found: Iterable[Run], wanted: str | None) -> tuple[list[Run], str]:
+    """The runs on the text that most have finished on, or on the one whose hash begins so; and what is left out.
+
+    Scores on different text, or in different tokens, cannot be compared. ValueError where no run is on the wanted text.
+    """
+    found = list(found)
+    if not found:
+        return [], ""
+    counts = Counter(run.text_hash for run in found if run.state == "finished") or Counter(r.text_hash for r in found)
+    texts = [text for text, _ in counts.most_common()]
+    text = next((each for each in texts if wanted is None or each.startswith(wanted)), None)
+    if text is None:
+        raise ValueError(f"no run on a text {wanted!r}: --text takes one of {', '.join(texts)}")
+    others = ", ".join(f"{counts[other]} with --text {other}" for other in texts if other != text)
+    return [run for run in found if run.text_hash == text], f" On other text: {others}." if others else ""
+
+
 def differing(settings: Sequence[dict[str, str]]) -> list[str]:
     """The keys in which settings differ."""
     keys = dict.fromkeys(key for setting in settings for key in setting)
