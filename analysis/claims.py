@@ -65,14 +65,14 @@ def losses(said: Report) -> Iterator[Row]:
         reached = said.train_losses[name != "cross_entropy"]
         yield Row(
             f"{title} begins where Figure 2 does",
-            number(said.first_loss),
+            _quoted(said.first_loss),
             number(first),
             abs(first - said.first_loss) <= READ_OFF,
             f"pytest tests/analysis/test_audit.py -k 'initial and {name}'",
         )
         yield Row(
             f"{title} can fall to the training loss in Table 1",
-            number(reached),
+            _quoted(reached),
             number(least) if least > 1e-6 else Cell("0", least),
             least <= reached,
             f"pytest tests/test_losses.py -k 'floor and {name}'",
@@ -106,7 +106,7 @@ def _table_1(said: Report) -> Iterator[Row]:
     ):
         yield Row(
             f"{name}: the test perplexity is exp of the test loss",
-            number(perplexity),
+            _quoted(perplexity),
             number(math.exp(loss)),
             abs(math.exp(loss) - perplexity) <= said.digits,
             f'python -c "from math import exp; print(exp({loss}))"',
@@ -115,7 +115,7 @@ def _table_1(said: Report) -> Iterator[Row]:
     penalty = loss - math.log(perplexity)
     yield Row(
         "Both test losses are in nats: nothing is added to squentropy's negative log-likelihood, log of its perplexity",
-        number(loss),
+        _quoted(loss),
         Cell(f"{math.log(perplexity):.4g} + {penalty:.3g}", penalty),
         abs(penalty) <= said.digits / perplexity,
         f'python -c "from math import log; print({loss} - log({perplexity}))"',
@@ -153,7 +153,7 @@ def _search(said: Report) -> Iterator[Row]:
     rates, (steps,) = axes["optimizer.lr"], axes["train.max_steps"]
     yield Row(
         "The best learning rate is one of those searched",
-        number(said.best_lr),
+        _quoted(said.best_lr),
         Cell(", ".join(f"{rate:g}" for rate in rates)),
         any(math.isclose(said.best_lr, rate) for rate in rates),
         "grep optimizer.lr conf/hydra/sweeper/grid.yaml",
@@ -161,8 +161,8 @@ def _search(said: Report) -> Iterator[Row]:
     default = settings["optimizer.lr"] * settings["train.min_lr_factor"]
     yield Row(
         "It is nanoGPT's default min_lr, a tenth of the default learning rate",
-        number(said.best_lr),
-        number(default),
+        _quoted(said.best_lr),
+        _quoted(default),
         math.isclose(said.best_lr, default),
         "grep lr conf/experiment/paper_cross_entropy.yaml",
     )
@@ -244,3 +244,7 @@ def ids(stories: Path | None) -> Row:
 
 def _read(claim: str, reported: str, found: str, how: str) -> Row:
     return Row(claim, Cell(reported), Cell(found), reported == found, how)
+
+
+def _quoted(value: float) -> Cell:  # with no more digits than were given
+    return Cell(f"{value:g}", value)

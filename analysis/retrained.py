@@ -20,7 +20,7 @@ def rows(said: Report, all_runs: Sequence[runs.Run]) -> Iterator[Row]:
         found = alike[-1].mean("val/perplexity") if alike else math.nan
         yield Row(
             f"{settings['/loss']}, trained with the settings of Table 1, comes to its perplexity",
-            number(perplexity),
+            Cell(f"{perplexity:g}", perplexity),
             Cell("no such run in MLflow") if math.isnan(found) else number(found),
             None if math.isnan(found) else abs(found / perplexity - 1) <= RETRAINED,
             f"python run.py experiment={name}",

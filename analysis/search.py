@@ -92,7 +92,7 @@ def _setting(params: Mapping[str, Any], name: str) -> Cell:
         return Cell(DASH)
     if isinstance(value, bool | str):
         return Cell(str(value), str(value))
-    return number(value)
+    return Cell(f"{value:.4g}", value)
 
 
 def _figures(search: Search) -> list[Block]:

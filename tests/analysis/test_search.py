@@ -220,7 +220,7 @@ def test_a_setting_that_some_trials_lack(tmp_path: Path, drawings: dict[str, Dra
     ]
     add(url, "conditional", trials)
     (table,) = [block for block in search.section(url).blocks if isinstance(block, Table)]
-    assert [row[4].text for row in table.cells()] == [DASH, "0.2500"]
+    assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
     ax = drawings["search-parallel"].axes[0]
     assert [0.5, parallel.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
     assert "not set" in [each.get_text() for each in ax.texts]
