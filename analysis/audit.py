@@ -15,7 +15,7 @@ from pathlib import Path
 from analysis import claims, retrained, runs
 from analysis.page import Section, Table, Text
 
-HEADER = ("claim", "in the report", "recomputed", "holds", "how it is shown")
+HEADER = ("claim", "in the report", "found", "holds", "how it is shown")
 NARROWEST = 8  # characters of a column in a terminal
 LOSSES = (
     "Five losses have been called squentropy or mse in the report and its code. One of them can be what Figure 2 and "
@@ -25,7 +25,7 @@ LOSSES = (
 
 
 def section(all_runs: Sequence[runs.Run], *, stories: Path | None = None) -> Section:
-    """Every claim, decided by what is computed when this is called, in a second or two.
+    """Every claim beside what is computed when this is called, in a second or two, or was read where the row says.
 
     all_runs: in which runs with the settings of Table 1 are looked for. stories: a sample of TinyStories, of any format
     of data=text; ValueError where it cannot be read.

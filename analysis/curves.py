@@ -86,7 +86,7 @@ def _objective(label: str, setting: runs.Setting, against: str) -> figures.Figur
         axes.set_title(label, wrap=True)
         axes.legend()
         caption = f"The objective of {label} over {against}, {unit}: {_seeds(setting)}."
-        return figures.finish(drawing, f"curves_{_slug(label)}", caption)
+        return figures.finish(drawing, f"objective_{_slug(label)}", caption)
 
 
 def _all_losses(chosen: Mapping[str, runs.Setting], against: str) -> figures.Figure | None:
@@ -104,11 +104,12 @@ def _all_losses(chosen: Mapping[str, runs.Setting], against: str) -> figures.Fig
                 _draw(axes, each, label, number)
             _finish(axes, against, f"{split} nll (nats per token)", every)
             axes.set_title(split)
-        shown = {
+        shown: dict[str, Any] = {
             text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        columns = min(3 if max(map(len, shown)) < 30 else 1, len(shown))
-        drawing.legend(shown.values(), shown, loc="outside lower center", ncols=columns)
+        if shown:
+            columns = min(3 if max(map(len, shown)) < 30 else 1, len(shown))
+            drawing.legend(shown.values(), shown, loc="outside lower center", ncols=columns)
         seeds = "; ".join(f"{label}: {_seeds(setting)}" for label, setting in chosen.items())
         return figures.finish(drawing, "curves_nll", f"All losses by their nll over {against}. {seeds}.")
 

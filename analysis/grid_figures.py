@@ -137,7 +137,10 @@ def schedules(given: Sequence[Trial], keys: Sequence[str]) -> figures.Figure | N
 
 def nominal_rate(run: Run) -> float:
     """The learning rate that a run is set to; nan where its optimizer has none."""
-    return float(run.params.get("optimizer.lr", "nan"))
+    try:
+        return float(run.params.get("optimizer.lr", "nan"))
+    except ValueError:
+        return math.nan
 
 
 def _cell(axes: "Axes", column: int, row: int, trial: Trial | None, colours: Any, is_best: bool) -> None:

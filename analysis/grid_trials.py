@@ -26,7 +26,9 @@ class Trial:
     @property
     def state(self) -> str:
         """That of the worst of its runs."""
-        return max((run.state for run in self.runs), key=STATES.index)
+        return max(
+            (run.state for run in self.runs), key=lambda state: STATES.index(state) if state in STATES else len(STATES)
+        )
 
     def mean(self, key: str = "val/perplexity") -> float:
         """Over the seeds; nan unless all have finished with a value."""

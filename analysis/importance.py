@@ -80,8 +80,8 @@ def figure(search: Search, parts: list[dict[str, list[float]]]) -> Figure:
             ax.tick_params(axis="y", length=0)
         unseen = sorted(name for name in search.space if not any(name in each for each in parts))
         caption = (
-            f"fANOVA of {len(search.complete)} complete trials: mean and range of {N_FORESTS} random forests, whose "
-            "range leaves out the luck of which trials were drawn. A pruned trial does not count."
+            f"fANOVA of {len(search.complete)} complete trials: mean and range of {N_FORESTS} random forests, the "
+            "range does not include the uncertainty from which trials were drawn. A pruned trial does not count."
         )
         if unseen:
             caption += f" Left out, for not being set or varied in every trial: {', '.join(unseen)}."

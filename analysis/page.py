@@ -108,9 +108,11 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
 def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
     """The page, and its tables and figures as files beside it. Returns the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    for section in sections:
-        for part in section.files():
-            part.save(folder)
+    parts = [part for section in sections for part in section.files()]
+    names = [(type(part), part.name) for part in parts]
+    assert len({*names}) == len(names), f"one file for two: {names}"
+    for part in parts:
+        part.save(folder)
     path = folder / "report.html"
     path.write_text(render(title, lead, sections), encoding="utf-8")
     return path

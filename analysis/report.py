@@ -25,12 +25,13 @@ def sections(
     found: Sequence[runs.Run],
     *,
     against: str = "steps",
-    storage: str | None = STORAGE,
+    storage: str | None = None,
     study: str | None = None,
     sweep: str | None = None,
     stories: Path | None = None,
+    everything: Sequence[runs.Run] = (),
 ) -> list[page.Section]:
-    """The report on runs of one text; the settings of a search and a grid are only in their own sections."""
+    """The report on runs of one text; the audit also looks among `everything`."""
     chosen = runs.best(found)
     made = []
     if chosen:
@@ -45,7 +46,11 @@ def sections(
     else:
         nothing = f"No run has finished with a validation score. {COMMAND} trains two losses with three seeds each."
         made.append(page.Section("Scores", [page.Text(nothing, "note")]))
-    made += [grid.section(found, sweep), search.section(storage, study), audit.section(found, stories=stories)]
+    made += [
+        grid.section(found, sweep),
+        search.section(storage or STORAGE, study, required=bool(storage or study)),
+        audit.section(everything or found, stories=stories),
+    ]
     return [_states(found), *made] if _unfinished(found) else made
 
 
@@ -54,17 +59,16 @@ def _unfinished(found: Iterable[runs.Run]) -> Counter[str]:
 
 
 def _states(found: Iterable[runs.Run]) -> page.Section:
+    unfinished = [run for run in found if run.state not in ("finished", "pruned")]
     rows: list[list[page.Cell | str]] = [
         [page.Cell(run.id[:8], run.id, run.link), run.name, run.state, page.number(_last_step(run), 10)]
-        for run in found
-        if run.state not in ("finished", "pruned")
+        for run in unfinished[:MOST]
     ]
-    table = page.Table("unfinished", ["MLflow run", "name", "state", "last step"], rows[:MOST])
-    more = f" The first {MOST} of them:" if len(rows) > MOST else ""
-    why = "A run that is running or was killed goes on when its command is given again."
-    return page.Section(
-        "Runs without a result", [page.Text(f"{len(rows)} runs have no scores here. {why}{more}"), table]
-    )
+    table = page.Table("unfinished", ["MLflow run", "name", "state", "last step"], rows)
+    more = f" The last {MOST} of them:" if len(unfinished) > MOST else ""
+    why = "One that is running or was killed goes on when its command is given again."
+    text = f"Runs that have no scores here: {len(unfinished)}. {why}{more}"
+    return page.Section("Runs without a result", [page.Text(text), table])
 
 
 def _last_step(run: runs.Run) -> float:
@@ -81,7 +85,7 @@ def lead(found: Sequence[runs.Run], left_out: str) -> str:
 
 def main() -> int:
     parser = command.parser(__doc__)
-    parser.add_argument("--storage", default=STORAGE, help="Optuna's; default: %(default)s")
+    parser.add_argument("--storage", metavar="URL", help=f"Optuna's; default: {STORAGE}, where that is")
     parser.add_argument("--study", help="default: the newest one")
     parser.add_argument("--sweep", help="which grid; default: the newest one")
     parser.add_argument("--text", help="the beginning of the text's hash; default: that of most runs")
@@ -90,10 +94,11 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def work() -> None:
-        found = runs.load(arguments.tracking_uri, arguments.experiment)
-        if not found:
-            raise ValueError(f"MLflow has no run of experiment {arguments.experiment!r} here: {COMMAND} makes some")
-        found, left_out = runs.one_text(found, arguments.text)
+        everything = runs.load(arguments.tracking_uri, arguments.experiment)
+        if not everything:
+            place = arguments.tracking_uri or "here"
+            raise ValueError(f"MLflow has no run of experiment {arguments.experiment!r} {place}: {COMMAND} makes some")
+        found, left_out = runs.one_text(everything, arguments.text)
         made = sections(
             found,
             against=arguments.against,
@@ -101,6 +106,7 @@ def main() -> int:
             study=arguments.study,
             sweep=arguments.sweep,
             stories=arguments.stories,
+            everything=everything,
         )
         print(page.write(arguments.out, "Which loss is better?", lead(found, left_out), made))
 

@@ -14,7 +14,7 @@ REPORT = {  # Table 1 of the report, as printed: train loss, test loss, test per
 }
 # Column: metric, factor.
 SCORES = {
-    "train objective, own unit": ("train/loss", 1.0),
+    "last batch, own unit": ("train/loss", 1.0),
     "test objective, own unit": ("test/loss", 1.0),
     "test nll, nats/token": ("test/nll", 1.0),
     "above the floor": ("test/excess_nll", 1.0),
@@ -32,8 +32,9 @@ def section(chosen: Mapping[str, Setting]) -> Section:
         _scores(chosen),
         Text(
             "Mean over seeds, ± half of the 95 % t interval where there are several. An objective is in the unit of "
-            "its own loss: compare objectives of different losses with nothing. nll, perplexity, bits per byte, "
-            "accuracy and ece mean the same for every loss. The report's perplexities do not follow from its losses: "
+            "its own loss, and of one step's batch in the first column (the report's train loss is a mean): do not "
+            "compare objectives of different losses. nll, perplexity, bits per byte, accuracy and ece mean the same "
+            "for every loss. The report's perplexities do not follow from its losses: "
             f"exp(1.826) = {math.exp(1.826):.2f}, exp(1.899) = {math.exp(1.899):.2f}.",
             "note",
         ),
@@ -46,20 +47,23 @@ def section(chosen: Mapping[str, Setting]) -> Section:
 def samples(chosen: Mapping[str, Setting]) -> Section:
     """The first text of each loss, of the same seed and prompt where they have one in common."""
     seeds = [{run.seed for run in setting.runs if texts(run)} for setting in chosen.values()]
+    seeds = [each for each in seeds if each]
     common = set.intersection(*seeds) if seeds else set()
+    shown: list[Run] = []
     columns: list[tuple[str, str]] = []
     missing: list[str] = []
     for loss, setting in chosen.items():
         mine = [run for run in setting.runs if texts(run) and (not common or run.seed == min(common))]
         if mine:
+            shown.append(mine[0])
             columns.append((f"{loss}, seed {mine[0].seed}", texts(mine[0])[0]))
         else:
             missing.append(loss)
     blocks: list[Block] = []
     if columns:
-        runs = [setting.runs[0].params for setting in chosen.values()]
-        asked = {key: runs[0].get(key, "") for key in ("samples.prompt", "samples.temperature", "samples.length")}
-        told = ", ".join(f"{key.removeprefix('samples.')} {value or 'empty'}" for key, value in asked.items())
+        keys = ("samples.prompt", "samples.temperature", "samples.length")
+        asked = {key: dict.fromkeys(run.params.get(key, "") or "empty" for run in shown) for key in keys}
+        told = ", ".join(f"{key.removeprefix('samples.')} {' and '.join(values)}" for key, values in asked.items())
         same = "" if common else " No seed is common to all of them."
         blocks += [Text(f"What each model writes: {told}.{same}"), Samples(columns)]
     if missing:

@@ -31,4 +31,6 @@ def _has(setting: runs.Setting, settings: Mapping[str, Any]) -> bool:
     """Whether it is set as a preset says."""
     wanted = {key: value for key, value in settings.items() if key not in runs.NO_SETTING and not key.startswith("/")}
     found = {key: recompute.as_number(setting.params.get(key)) for key in wanted}
-    return setting.loss == settings["/loss"] and all(str(found[key]) == str(wanted[key]) for key in wanted)
+    on_tinystories = setting.params.get("data.source._target_", "").endswith(".tinystories")
+    same = all(str(found[key]) == str(wanted[key]) for key in wanted)
+    return setting.loss == settings["/loss"] and on_tinystories and same

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from urllib.parse import urlparse
 # Where a run computes and what it keeps does not set it apart from another; the seed makes it a repetition.
 NO_SETTING = (
     *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seed", "seeds"),
-    *("train.log_every", "train.checkpoint_every", "train.eval_every"),
+    *("train.log_every", "train.checkpoint_every"),
 )
 BASELINE = "cross_entropy"  # what every loss is compared with
 ENOUGH_SEEDS = 3  # to prefer a setting for its mean
@@ -60,7 +61,9 @@ class Run:
 
     @property
     def seed(self) -> int:
-        return int(self.params.get("seed", 0))
+        """0 where it has none, as a run of another program."""
+        seed = self.params.get("seed", "")
+        return int(seed) if seed.isdecimal() else 0
 
     @property
     def text_hash(self) -> str:
@@ -90,8 +93,11 @@ class Run:
     @cached_property
     def _curves(self) -> dict[str, Curve]:
         points: dict[str, dict[int, float]] = defaultdict(dict)
-        for row in self.rows("curves.csv"):
-            points[row["metric"]][int(row["step"])] = float(row["value"])
+        try:
+            for row in self.rows("curves.csv"):
+                points[row["metric"]][int(row["step"])] = float(row["value"])
+        except (KeyError, TypeError, ValueError, csv.Error):  # a damaged file; the server knows the points too
+            return {}
         return {key: _curve(each) for key, each in points.items()}
 
     def rows(self, path: str) -> list[dict[str, str]]:
@@ -106,7 +112,7 @@ class Run:
         if path not in self._texts:
             try:
                 self._texts[path] = mlflow.artifacts.load_text(f"{self.artifact_uri}/{path}")
-            except (MlflowException, OSError):
+            except (MlflowException, OSError, UnicodeDecodeError):
                 self._texts[path] = None
         return self._texts[path]
 
@@ -138,6 +144,7 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[Run]:
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         return []  # which asking would create
     try:
+        _check_server(uri)
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
         found = client.get_experiment_by_name(experiment)
@@ -153,8 +160,10 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[Run]:
                 break
     except Exception as error:  # SQLAlchemy, requests, MLflow
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"MLflow store {uri} cannot be read ({reason}); set --tracking-uri") from error
-    server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+        place = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)  # without a password
+        raise ValueError(f"MLflow store {place} cannot be read ({reason}); set --tracking-uri") from error
+    server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without a password
+    server = server if server.startswith("http") else "http://127.0.0.1:5000"
     return [
         Run(
             id=run.info.run_id,
@@ -172,6 +181,15 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[Run]:
     ]
 
 
+def _check_server(uri: str) -> None:
+    """Connect to a database's server once: MLflow would try for minutes. Raises what SQLAlchemy does."""
+    if not uri.startswith(("postgresql", "mysql", "mssql")):
+        return
+    import sqlalchemy
+
+    sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5}).connect().close()
+
+
 def pick(runs: Iterable[Run], wanted: str) -> Run:
     """The run with this id or the beginning of it, or with this name, the last one of these. ValueError where none."""
     runs = list(runs)
@@ -186,12 +204,16 @@ def pick(runs: Iterable[Run], wanted: str) -> Run:
 
 
 def settings(runs: Iterable[Run]) -> list[Setting]:
-    """The settings of which a run has finished, in the order of the losses, cross-entropy first."""
+    """The settings of which a run has finished, in the order of the losses, cross-entropy first.
+
+    Where the program has changed since some of a setting's runs, only those of the last one count.
+    """
     groups: dict[object, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.started):
         groups[run.text_hash, *sorted(run.setting.items())].append(run)
     found = []
-    for group in groups.values():
+    for every in groups.values():
+        group = [run for run in every if run.tags.get("code") == every[-1].tags.get("code")]  # not of an older program
         finished = {run.seed: run for run in group if run.state == "finished"}
         if finished:
             by_seed = [finished[seed] for seed in sorted(finished)]
@@ -203,7 +225,8 @@ def settings(runs: Iterable[Run]) -> list[Setting]:
 def best(runs: Iterable[Run]) -> dict[str, Setting]:
     """The setting of each loss with the least mean negative log-likelihood of the validation split.
 
-    Only among those with the most seeds, where three count as any more: the least of many single runs is luck in part.
+    Only among those with the most seeds, where three count as any more: the least of many single runs is luck in part;
+    and where there are such, among those of which no seed has diverged.
     """
     by_loss: dict[str, list[Setting]] = defaultdict(list)
     for setting in settings(runs):
@@ -213,7 +236,7 @@ def best(runs: Iterable[Run]) -> dict[str, Setting]:
     for loss, each in by_loss.items():
         n_seeds = min(ENOUGH_SEEDS, max(len(setting.runs) for setting in each))
         repeated = [setting for setting in each if len(setting.runs) >= n_seeds]
-        chosen[loss] = min(repeated, key=lambda setting: setting.mean("val/nll"))
+        chosen[loss] = min(repeated, key=lambda setting: (setting.others["diverged"] > 0, setting.mean("val/nll")))
     return chosen
 
 
@@ -225,13 +248,14 @@ def one_text(found: Iterable[Run], wanted: str | None) -> tuple[list[Run], str]:
     found = list(found)
     if not found:
         return [], ""
-    counts = Counter(run.text_hash for run in found if run.state == "finished") or Counter(r.text_hash for r in found)
+    counts = Counter(dict.fromkeys(dict.fromkeys(run.text_hash for run in found), 0))
+    counts.update(run.text_hash for run in found if run.state == "finished")
     texts = [text for text, _ in counts.most_common()]
     text = next((each for each in texts if wanted is None or each.startswith(wanted)), None)
     if text is None:
         raise ValueError(f"no run on a text {wanted!r}: --text takes one of {', '.join(texts)}")
-    others = ", ".join(f"{counts[other]} with --text {other}" for other in texts if other != text)
-    return [run for run in found if run.text_hash == text], f" On other text: {others}." if others else ""
+    others = ", ".join(f"{counts[other]} with --text {other or 'unknown'}" for other in texts if other != text)
+    return [run for run in found if run.text_hash == text], f" Finished on other text: {others}." if others else ""
 
 
 def differing(settings: Sequence[dict[str, str]]) -> list[str]:

@@ -13,14 +13,17 @@ COMMAND = "python run.py -m hydra/sweeper=optuna loss=squentropy"
 SHOWN = 10  # trials in the table
 
 
-def section(storage: str | None, study_name: str | None = None) -> Section:
+def section(storage: str | None, study_name: str | None = None, *, required: bool = False) -> Section:
     """Of the study of that name, by default the one with trials that was begun last; one sentence where there is none.
 
-    storage: the URL of an Optuna storage; None: there is none. ValueError where it has studies, but none of that name.
+    storage: the URL of an Optuna storage; None: there is none. ValueError where it has studies, but none of that name,
+    and where a study that is `required` is missing.
     """
     try:
         search = load(storage, study_name)
     except NoStudy as missing:
+        if required:
+            raise ValueError(f"--storage, --study: {missing}") from missing
         return Section(TITLE, [Text(f"{missing} To make one: {COMMAND}")])
     return Section(TITLE, [*_words(search), _table(search), *_figures(search)])
 

@@ -51,7 +51,8 @@ def verdict(a: Setting, b: Setting, *, n_draws: int = 10_000) -> Verdict:
     if hashes[0] != hashes[1]:
         raise ValueError(f"{different} (text {hashes[0] or 'unknown'} and {hashes[1] or 'unknown'})")
     (of_a, out_a), (of_b, out_b) = stories.by_seed(a), stories.by_seed(b)
-    notes = [*_differences(a, b), *_tokens(a, b), *out_a, *out_b]
+    notes = [*_differences(a, b), *_tokens(a, b), *_lost(label_a, a), *_lost(label_b, b), *_programs(a, b)]
+    notes += [*out_a, *out_b]
     missing = [label for label, found in ((label_a, of_a), (label_b, of_b)) if not found]
     if missing:
         sentence = f"Not enough runs: no run of {' or of '.join(missing)} has its stories; train with {AGAIN}."
@@ -137,6 +138,19 @@ def _tokens(a: Setting, b: Setting) -> list[str]:
     if math.isnan(n_a) or math.isnan(n_b) or n_a == n_b:
         return []
     return [f"Warning: they were trained on different numbers of tokens, {n_a:,.0f} and {n_b:,.0f}."]
+
+
+def _lost(label: str, setting: Setting) -> list[str]:
+    """Seeds without a result: those that diverged speak against a loss, and are in no mean."""
+    return [
+        f"Left out: {count} {'seed' if count == 1 else 'seeds'} of {label}, {state}."
+        for state, count in setting.others.items()
+    ]
+
+
+def _programs(a: Setting, b: Setting) -> list[str]:
+    codes = [{run.tags.get("code") for run in setting.runs} for setting in (a, b)]
+    return [] if codes[0] == codes[1] else ["Warning: they were trained by different versions of the program."]
 
 
 def _mean_tokens(found: Sequence[Run]) -> float:

@@ -65,7 +65,7 @@ def test_numbers_of_the_page_are_those_of_mlflow(tmp_path: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     metrics = {run_id: client.get_run(run_id).data.metrics for run_id in ids}
     tables = Tables(html).found
-    header, *rows = tables["runs"]
+    header, *rows = tables["table-runs"]
     keys = [cell[0] for cell in header]
     assert {row[-1][1] for row in rows} == set(ids)
     for row in rows:
@@ -74,7 +74,7 @@ def test_numbers_of_the_page_are_those_of_mlflow(tmp_path: Path) -> None:
                 assert float(value) == metrics[row[-1][1]][key]
                 assert float(text.replace(",", "")) == pytest.approx(float(value), rel=1e-4)
         assert row[-1][2].endswith(f"/runs/{row[-1][1]}")
-    header, *rows = tables["table_1"]
+    header, *rows = tables["table-table_1"]
     column = [cell[0] for cell in header].index("test perplexity")
     means = {row[0][0]: float(row[column][1]) for row in rows}
     for loss, own in (("cross_entropy", ids[:3]), ("squentropy", ids[3:])):
@@ -101,10 +101,10 @@ def test_broken_runs_are_named_and_left_out(tmp_path: Path) -> None:
     done = report(tmp_path)
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "report" / "report.html").read_text()
-    states = [row[2][0] for row in Tables(html).found["unfinished"][1:]]
+    states = [row[2][0] for row in Tables(html).found["table-unfinished"][1:]]
     assert sorted(states) == ["diverged", "failed", "killed", "running"]
     assert "Not enough runs" in html
-    assert "On other text: 1 with --text ffffffffffff" in html
+    assert "Finished on other text: 1 with --text ffffffffffff" in html
 
 
 def test_a_store_with_nothing_finished(tmp_path: Path) -> None:
@@ -135,3 +135,23 @@ def test_an_unknown_text(tmp_path: Path) -> None:
     add_run(tmp_path)
     done = report(tmp_path, "--text", "abc")
     assert (done.returncode, done.stderr) == (2, "error: no run on a text 'abc': --text takes one of 0123456789ab\n")
+
+
+@pytest.mark.parametrize("option", [("--storage", "sqlite:///optunna.db"), ("--storage", "x"), ("--study", "typo")])
+def test_a_study_that_was_asked_for_is_not_there(tmp_path: Path, option: tuple[str, str]) -> None:
+    add_run(tmp_path)
+    done = report(tmp_path, *option)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --storage, --study: ")
+    assert not (tmp_path / "report").exists()
+
+
+def test_seeds_that_diverged_are_part_of_the_verdict(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        add_run(tmp_path, "cross_entropy", seed)
+        add_run(tmp_path, "squentropy", seed)
+    add_run(tmp_path, "squentropy", 4, tags={"diverged": "true"}, leave_out=("val/nll", "test/nll"))
+    assert report(tmp_path).returncode == 0
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', (tmp_path / "report" / "report.html").read_text())
+    assert verdict
+    assert "Left out: 1 seed of squentropy, diverged." in verdict[1]

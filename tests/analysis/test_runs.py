@@ -97,3 +97,38 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert runs.load(f"sqlite:///{tmp_path}/mlflow.db", "other") == []
     with pytest.raises(ValueError, match=r"MLflow store http://127.0.0.1:9 cannot be read .*; set --tracking-uri"):
         runs.load("http://127.0.0.1:9")
+
+
+def test_runs_of_an_older_program_do_not_count(tmp_path: Path) -> None:
+    for seed, code in ((1, "old"), (2, "old"), (1, "new")):
+        add_run(tmp_path, "squentropy", seed, tags={"code": code})
+    (setting,) = runs.settings(runs.load(f"sqlite:///{tmp_path}/mlflow.db"))
+    assert [(run.seed, run.tags["code"]) for run in setting.runs] == [(1, "new")]
+
+
+def test_a_setting_that_diverged_stands_for_its_loss_only_where_all_did(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        add_run(tmp_path, "squentropy", seed)
+        add_run(tmp_path, "squentropy", seed, optimizer__lr=0.5)
+    add_run(tmp_path, "squentropy", 4, optimizer__lr=0.5, tags={"diverged": "true"})
+    found = runs.load(f"sqlite:///{tmp_path}/mlflow.db")
+    for run in found:
+        if run.params["optimizer.lr"] == "0.5":
+            run.metrics["val/nll"] = 0.0
+    assert runs.best(found)["squentropy"].params["optimizer.lr"] == "0.01"
+    alone = runs.best([run for run in found if run.params["optimizer.lr"] == "0.5"])
+    assert alone["squentropy"].others == {"diverged": 1}
+
+
+def test_damaged_curves_come_from_the_server(tmp_path: Path) -> None:
+    add_run(tmp_path)
+    (run,) = runs.load(f"sqlite:///{tmp_path}/mlflow.db")
+    whole = run.curve("train/loss")
+    (again,) = runs.load(f"sqlite:///{tmp_path}/mlflow.db")
+    again._texts["curves.csv"] = "step,metric,value\n1,train/loss,0.5\n2,tra"
+    assert again.curve("train/loss") == whole
+
+
+def test_a_database_that_is_away_is_told_at_once_and_without_its_password() -> None:
+    with pytest.raises(ValueError, match=r"MLflow store postgresql://me:\*\*\*@127.0.0.1:9/x cannot be read"):
+        runs.load("postgresql://me:secret@127.0.0.1:9/x")
