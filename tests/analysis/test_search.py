@@ -58,7 +58,7 @@ def single() -> list[FrozenTrial]:
         trial([16.0], course={10: 120.0, 100: 16.0}, lr=1e-4),
         trial(course={10: 700.0, 30: 400.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
         trial([4.125], course={10: 80.0, 100: 4.125}, attrs=attrs),
-        trial([math.inf], course={10: math.inf}, attrs={"diverged": True}),
+        trial([1.0], course={10: math.inf}, attrs={"diverged": True}),
         trial(state=TrialState.FAIL),
         trial([5.0], course={10: 85.0, 100: 5.0}),
         trial(course={10: 600.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
@@ -170,6 +170,12 @@ def test_the_front_is_optunas(url: str) -> None:
     theirs = {each.number for each in study.best_trials} - {5}  # which diverged
     assert {each.number for each in search.load(url, "two").front()} == theirs
     assert 1 < len(theirs) < 23
+
+
+def test_as_good_in_one_objective_and_worse_in_the_other_is_not_on_the_front(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    add(url, "ties", [trial(values) for values in ([1.0, 1.0], [1.0, 2.0], [1.0, 1.0])], ["minimize"] * 2)
+    assert [each.number for each in search.load(url).front()] == [0, 2]
 
 
 def test_maximize(url: str, drawings: dict[str, Drawing]) -> None:
@@ -322,11 +328,16 @@ def test_a_missing_file_is_not_made(tmp_path: Path, name: str) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no database at all, but a text of some length" * 100])
-def test_a_file_without_studies_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "holds no study"), (b"no database at all, but a text of some length" * 100, "file is not a database")],
+)
+def test_a_file_without_studies_stays_as_it_is(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "other.db"
     path.write_bytes(content)
-    assert search.COMMAND in words(search.section(f"sqlite:///{path}"))
+    said = words(search.section(f"sqlite:///{path}"))
+    assert why in said
+    assert search.COMMAND in said
     assert path.read_bytes() == content
     assert [*tmp_path.iterdir()] == [path]
 
