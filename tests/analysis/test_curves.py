@@ -100,10 +100,10 @@ def test_a_figure_for_each_loss_and_one_of_all() -> None:
         "squentropy": setting(trained(), others=Counter(diverged=2)),
     }
     made = curves.section(chosen)
-    assert figure_names(made) == ["curves_nll", "curves_cross_entropy", "curves_squentropy"]
+    assert figure_names(made) == ["curves_nll", "objective_cross_entropy", "objective_squentropy"]
     captions = {block.name: block.caption for block in made.blocks if isinstance(block, Figure)}
-    assert "nats per token: 2 seeds" in captions["curves_cross_entropy"]
-    assert "in its own unit: one seed" in captions["curves_squentropy"]
+    assert "nats per token: 2 seeds" in captions["objective_cross_entropy"]
+    assert "in its own unit: one seed" in captions["objective_squentropy"]
     assert "squentropy: further seeds have no result and are left out (2 diverged)" in notes(made)
 
 
@@ -127,7 +127,7 @@ def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training is labelled training, and validation validation: the report swapped them."""
     chosen = {"squentropy": setting(trained(seed=1), trained(seed=2, offset=0.2))}
     seen = drawn(monkeypatch, chosen, against="tokens")
-    (label, x, y), training = seen["curves_squentropy squentropy"]
+    (label, x, y), training = seen["objective_squentropy squentropy"]
     assert (label, training[0]) == ("Validation", "Training")
     assert x == pytest.approx([50 * 163_840, 100 * 163_840])
     assert y == pytest.approx([2.6, 2.2])
@@ -139,7 +139,7 @@ def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runs_without_curves_are_named() -> None:
     nothing = fake.run("brier", status="RUNNING")
     made = curves.section({"squentropy": setting(trained()), "brier": setting(nothing)})
-    assert figure_names(made) == ["curves_nll", "curves_squentropy"]
+    assert figure_names(made) == ["curves_nll", "objective_squentropy"]
     assert f"brier: run {nothing.id[:8]} (running) has no curve" in notes(made)
     assert figure_names(curves.section({"brier": setting(nothing)})) == []
 
@@ -205,7 +205,7 @@ def test_command(
     assert main(monkeypatch, *store, "--against", "seconds") == 0
     printed = [Path(line) for line in capsys.readouterr().out.splitlines() if line.startswith(str(tmp_path))]
     assert {path.name for path in printed} == {
-        f"curves_{name}.{end}" for name in ("nll", "squentropy") for end in ("png", "svg")
+        f"{name}.{end}" for name in ("curves_nll", "objective_squentropy") for end in ("png", "svg")
     }
     assert all(path.stat().st_size > 1000 for path in printed)
     running = next(run for run in runs.load(store[1]) if run.state == "running")  # whose curve only the server has
