@@ -39,7 +39,8 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
     for run in found:
         for key in run.data.metrics:
             steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
-            every = 1 if key.startswith("train/") else STEPS if key.startswith("test/") else EVAL_EVERY
+            at_end = key.startswith("test/") or key == "train/tokens"
+            every = STEPS if at_end else 1 if key.startswith("train/") else EVAL_EVERY
             assert sorted(steps) == [*range(every, STEPS + 1, every)], (run.info.run_id, key, steps)
     assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
     assert not list((folder / "checkpoints").iterdir())

@@ -79,7 +79,8 @@ def test_one_run(tmp_path: Path) -> None:
     assert run.data.tags["diverged"] == "false"
 
     files = Path(run.info.artifact_uri.removeprefix("file://"))
-    assert {path.name for path in files.iterdir()} == {"config.yaml", "curves.csv", "samples.txt", "checkpoint"}
+    texts = {"config.yaml", "curves.csv", "samples.txt", "stories.csv", "calibration.csv"}
+    assert {path.name for path in files.iterdir()} == {*texts, "checkpoint"}
     assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
     left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock"}
     assert left == {"cache", "checkpoints", "mlflow.db", "mlruns"}
