@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import claims, retrained, runs
+from analysis import claims, command, retrained, runs
 from analysis.page import Section, Table, Text
 
 HEADER = ("claim", "in the report", "found", "holds", "how it is shown")
@@ -89,17 +89,15 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     width = shutil.get_terminal_size((160, 24)).columns
-    try:
-        blocks = section(runs.load(arguments.tracking_uri), stories=arguments.stories).blocks
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for block in blocks:
-        if isinstance(block, Table):
-            print(f"{block.caption}\n\n{wrapped(block, width)}\n")
-        elif isinstance(block, Text):
-            print(textwrap.fill(block.text, width), end="\n\n")
-    return 0
+
+    def work() -> None:
+        for block in section(runs.load(arguments.tracking_uri), stories=arguments.stories).blocks:
+            if isinstance(block, Table):
+                print(f"{block.caption}\n\n{wrapped(block, width)}\n")
+            elif isinstance(block, Text):
+                print(textwrap.fill(block.text, width), end="\n\n")
+
+    return command.run(work)
 
 
 if __name__ == "__main__":
