@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.figures import FAINT, INK, Figure, finish, panels, series, style
 from analysis.page import Block, Cell, Section, Table, Text
-from analysis.runs import Run, Setting
+from analysis.runs import TRAIN, Run, Setting
 
 FILE = "calibration.csv"
-COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 TOLERANCE = 1e-6  # of an ece from that of the run
 Bins = NDArray[np.float64]  # (n_bins, 3): tokens, correct ones, summed confidence
 
@@ -31,7 +30,7 @@ def section(chosen: Mapping[str, Setting]) -> Section:
                 blocks.append(Text(f"Left out: {error}.", "note"))
     bins = {loss: each for loss, each in bins.items() if each}
     if not bins:
-        blocks.append(Text(f"No finished run has {FILE}, the tokens by their confidence: train with {COMMAND}", "note"))
+        blocks.append(Text(f"No finished run has {FILE}, the tokens by their confidence: train with {TRAIN}", "note"))
         return Section("Calibration", blocks)
     order = {loss: number for number, loss in enumerate(chosen)}
     return Section("Calibration", [_diagram(bins, order), _table(bins), *blocks])

@@ -16,7 +16,6 @@ from analysis.figures import Figure
 from analysis.page import DASH, Block, Cell, Section, Table, Text, number
 from analysis.verdict import Verdict, decimals, signed, verdict
 
-COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 SCORES = {  # metric: unit, factor
     "test/nll": ("nats a token", 1),
     "test/perplexity": ("", 1),
@@ -38,7 +37,7 @@ METHOD = (
 def section(chosen: Mapping[str, runs.Setting]) -> Section:
     """Verdict on each loss against cross-entropy, or where that is missing the loss with the lowest validation nll."""
     if not chosen:
-        return Section("Verdict", [Text(f"No run has finished with a validation score: {COMMAND}", "note")])
+        return Section("Verdict", [Text(f"No run has finished with a validation score: {runs.TRAIN}", "note")])
     base = runs.BASELINE if runs.BASELINE in chosen else min(chosen, key=lambda loss: chosen[loss].mean("val/nll"))
     losses = {base: chosen[base], **chosen}
     verdicts: list[Verdict] = []
@@ -49,7 +48,7 @@ def section(chosen: Mapping[str, runs.Setting]) -> Section:
         except ValueError as error:
             notes.append(Text(f"{error}.", "note"))
     if len(losses) == 1:
-        notes.append(Text(f"Only {base} has finished runs, a verdict needs two losses: {COMMAND}", "note"))
+        notes.append(Text(f"Only {base} has finished runs, a verdict needs two losses: {runs.TRAIN}", "note"))
     told: list[Block] = [Text(each.text, "verdict") for each in verdicts if each.a == base]
     pairs: list[Block] = [_pairs(verdicts), Text(METHOD, "note")] if verdicts else []
     return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts, list(chosen))])
@@ -132,7 +131,7 @@ def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict
     """
     found = {label: scored for label, setting in settings.items() if (scored := stories.by_seed(setting)[0])}
     if not found:
-        return [Text(f"No run has {stories.FILE}, the score of each test story: train again, {COMMAND}", "note")]
+        return [Text(f"No run has {stories.FILE}, the score of each test story: train again, {runs.TRAIN}", "note")]
     base = next(iter(settings))
     blocks: list[Block] = [
         story_figures.distributions({label: stories.mean_nats(scored) for label, scored in found.items()}, order)

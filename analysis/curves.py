@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 AGAINST = {"steps": "Step", "tokens": "Training tokens", "seconds": "Training time without evaluation (s)"}
 N_MARKERS = 8  # on a line
 SPLITS = {"Validation": "val", "Training": "train"}
-COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 
 
 def section(chosen: Mapping[str, runs.Setting], *, against: str = "steps") -> page.Section:
@@ -35,7 +34,9 @@ def section(chosen: Mapping[str, runs.Setting], *, against: str = "steps") -> pa
         raise ValueError(f"curves are drawn against {', '.join(AGAINST)}, not {against!r}")
     title = "Training and validation curves"
     if not chosen:
-        return page.Section(title, [page.Text(f"No run has finished with a validation score. {COMMAND} trains some.")])
+        return page.Section(
+            title, [page.Text(f"No run has finished with a validation score. {runs.TRAIN} trains some.")]
+        )
     about = (
         "Training and validation share a panel; in Figures 1 and 2 of the report the right panels were swapped. An "
         "objective is in its loss's own unit: only the nll (negative log-likelihood, nats per token) compares losses. "

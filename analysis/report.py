@@ -16,7 +16,6 @@ from pathlib import Path
 
 from analysis import audit, calibration, command, compare, curves, grid, page, results, runs, search
 
-COMMAND = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"
 STORAGE = "sqlite:///optuna.db"
 MOST = 50  # runs without a result that are listed
 
@@ -44,7 +43,7 @@ def sections(
             compare.of_stories(chosen),
         ]
     else:
-        nothing = f"No run has finished with a validation score. {COMMAND} trains two losses with three seeds each."
+        nothing = f"No run has finished with a validation score. {runs.TRAIN} trains two losses with three seeds each."
         made.append(page.Section("Scores", [page.Text(nothing, "note")]))
     made += [
         grid.section(found, sweep),
@@ -97,7 +96,9 @@ def main() -> int:
         everything = runs.load(arguments.tracking_uri, arguments.experiment)
         if not everything:
             place = arguments.tracking_uri or "here"
-            raise ValueError(f"MLflow has no run of experiment {arguments.experiment!r} {place}: {COMMAND} makes some")
+            raise ValueError(
+                f"MLflow has no run of experiment {arguments.experiment!r} {place}: {runs.TRAIN} makes some"
+            )
         found, left_out = runs.one_text(everything, arguments.text)
         made = sections(
             found,

@@ -19,6 +19,7 @@ NO_SETTING = (
     *("train.log_every", "train.checkpoint_every"),
 )
 BASELINE = "cross_entropy"  # what every loss is compared with
+TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # what makes runs that can be compared
 ENOUGH_SEEDS = 3  # to prefer a setting for its mean
 SQLITE = "sqlite:///"
 csv.field_size_limit(1 << 30)  # a document may be a book
