@@ -24,9 +24,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, sweeps
+from nanosq import config, errors, identity, sweeps
 from nanosq.result import Ended, Result
-from nanosq.sweeps import job
+from nanosq.sweeps import trial as job
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nanosq.evaluate import Evaluation, Score
     from nanosq.hardware import Hardware
     from nanosq.head import Loss
-    from nanosq.interruption import Interruption
+    from nanosq.signals import Interruption
     from nanosq.tracking import Tracker
     from nanosq.train import State
 
@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> Result:
             corpus = prepare(cfg)
 
             from nanosq import checkpoint, distributed
-            from nanosq.interruption import Interruption
+            from nanosq.signals import Interruption
 
             held.enter_context(distributed.processes(pick_hardware(cfg).device))
             if distributed.rank() == 0:
@@ -83,7 +83,7 @@ def told_at_once(_: type[BaseException] | None, error: BaseException | None, __:
     """Say that a trial fails when it does; its sweep names it again at its end."""
     trial = job.current()
     if trial is not None and isinstance(error, Exception):
-        logger.error("%s: failed: %s", trial, config.one_line(error))
+        logger.error("%s: failed: %s", trial, errors.one_line(error))
 
 
 @contextmanager
@@ -93,8 +93,8 @@ def user_input() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(config.report(error))
-        raise config.InputError(config.one_line(error)) from error  # one trial of a sweep: the others go on
+            sys.exit(errors.report(error))
+        raise errors.InputError(errors.one_line(error)) from error  # one trial of a sweep: the others go on
 
 
 def check(cfg: DictConfig) -> None:
@@ -142,7 +142,7 @@ def check(cfg: DictConfig) -> None:
     distributed.share(settings.accumulate, settings.batch_size)
     resumed = resume.find(cfg.resume, checkpoint_folder(cfg))
     if resumed is not None:
-        config.check_resumable(cfg, checkpoint.load(resumed)["config"])
+        identity.check_resumable(checkpoint.load(resumed)["settings"], identity.relevant_settings(cfg))
     elif cfg.init_from is not None:
         checkpoint.load(initial_weights(cfg))
 
@@ -174,7 +174,7 @@ def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report
     if cfg.resume != "auto":
         return None
     tracker = config.build(cfg.tracking)
-    tags = identity(cfg, corpus)
+    tags = identity_tags(cfg, corpus)
     result = tracker.find({**tags, "pruned": "false"}) or tracker.find({**tags, "pruned": "true", **trial.tags})
     if result is None:
         return None
@@ -185,11 +185,13 @@ def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report
     return result
 
 
-def identity(cfg: DictConfig, corpus: Corpus) -> dict[str, str]:
+def identity_tags(cfg: DictConfig, corpus: Corpus) -> dict[str, str]:
     """The tags that tell one trial from another: what it is set to, the program, the text."""
-    from nanosq import resume
-
-    return {"config_hash": config.config_hash(cfg), "code": config.code_hash(cfg), "text": resume.text_hash(corpus)}
+    return {
+        "config_hash": identity.config_hash(cfg),
+        "code": identity.code_hash(cfg),
+        "text": identity.text_hash(corpus),
+    }
 
 
 @dataclass
@@ -232,7 +234,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
 
     folder = checkpoint_folder(cfg)
     tags = {
-        **identity(cfg, corpus),
+        **identity_tags(cfg, corpus),
         "checkpoints": f"{socket.gethostname()}:{folder.resolve()}",
         "diverged": "false",
         "pruned": "false",
@@ -267,7 +269,8 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
     """Train, evaluate, sample and record."""
     import torch
 
-    from nanosq import checkpoint, details, distributed, resume
+    from nanosq import artifacts as details
+    from nanosq import checkpoint, distributed
     from nanosq.console import Console
     from nanosq.data import batches
     from nanosq.evaluate import evaluate
@@ -285,10 +288,10 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
     config_yaml = OmegaConf.to_yaml(cfg, resolve=True)
     facts = {
         "architecture": config.arguments(cfg.model),
-        "config": config_yaml,
-        "config_hash": config.config_hash(cfg),
+        "settings": identity.relevant_settings(cfg),
+        "config_hash": identity.config_hash(cfg),
         "run_id": parts.run_id,
-        **resume.text_of(corpus),
+        **identity.text_identity(corpus),
     }
 
     def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -434,7 +437,7 @@ def pick_hardware(cfg: DictConfig, **size: float) -> Hardware:
 
 
 def checkpoint_folder(cfg: DictConfig) -> Path:
-    return Path(cfg.checkpoint_dir) / config.config_hash(cfg)
+    return Path(cfg.checkpoint_dir) / identity.config_hash(cfg)
 
 
 def clear(folder: Path) -> None:
@@ -465,4 +468,4 @@ def name_of() -> str:
 if __name__ == "__main__":
     # A polite kill ends like Ctrl-C: files closed, the MLflow run marked KILLED.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    sys.exit(config.main(main))
+    sys.exit(errors.exit_status(main))

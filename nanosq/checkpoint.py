@@ -1,33 +1,25 @@
 """Checkpoints: written whole or not at all, and read without executing anything."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+
+from nanosq.filesystem import PARTIAL, atomic_write, file_lock
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "nanosq-2"
-PARTIAL = ".partial"  # the end of the name of a file that is being written
+FORMAT = "nanosq-3"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is the old one or the new one whenever the plug is pulled."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}{PARTIAL}")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -54,21 +46,16 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Where nothing is kept in it, it is gone afterwards, as is what a process that was killed had not written whole.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = folder.with_name(f".{folder.name}.lock")
     try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        if not wait:
-            raise ValueError(f"another process is training this very configuration: it has {folder}") from error
-        logger.info("another process is training this very configuration: waiting for it")
-        lock.acquire()
-    folder.mkdir(exist_ok=True)
-    try:
-        yield
-    finally:
-        for partial in folder.glob(f"*{PARTIAL}"):
-            partial.unlink()
-        with suppress(OSError):
-            folder.rmdir()
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        with file_lock(lock, wait=wait, waiting="another process trains this configuration: waiting until it ends"):
+            folder.mkdir(exist_ok=True)
+            try:
+                yield
+            finally:
+                for partial in folder.glob(f"*{PARTIAL}"):
+                    partial.unlink()
+                with suppress(OSError):
+                    folder.rmdir()
+    except TimeoutError as error:
+        raise ValueError(f"another process is training this very configuration: it has {folder}") from error

@@ -1,10 +1,7 @@
 """From configuration to objects: the root schema, components checked against their signature, one-line errors."""
 
-import hashlib
 import inspect
 import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,18 +11,8 @@ from typing import Any, Union, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-# Where a run computes, what it keeps and what it says of itself does not change its result.
-NOT_IN_HASH = (
-    *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seeds"),
-    *("train.log_every", "train.checkpoint_every"),
-)
-# What may be another when a run is resumed, besides.
-RESUMABLE = ("train.max_steps", "train.eval_every", "train.patience")
 
 
 @dataclass
@@ -96,10 +83,6 @@ class Config:
     checkpoint_dir: str = MISSING
 
 
-class InputError(ValueError):
-    """The user's to mend: one line that says what to change, exit status 2."""
-
-
 def register() -> None:
     """Make the schema known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
@@ -112,7 +95,7 @@ def check_component(node: DictConfig, **runtime: Any) -> None:
     """
     group = str(node._get_full_key(None))
     try:
-        target: Callable[..., Any] = get_object(node._target_)
+        target = get_target(node._target_)
     except Exception as error:
         raise ValueError(f"{group}._target_: cannot import {node._target_!r}") from error
     name = node._target_.removeprefix("nanosq.")
@@ -133,6 +116,12 @@ def check_component(node: DictConfig, **runtime: Any) -> None:
     for p in parameters.values():
         if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in {*given, *runtime}:
             raise ValueError(f"{group}.{p.name} is missing: {name} needs it")
+
+
+def get_target(path: str) -> Callable[..., Any]:
+    """Import the object that a `_target_` names."""
+    target: Callable[..., Any] = get_object(path)
+    return target
 
 
 def build(node: DictConfig, *positional: Any, **runtime: Any) -> Any:
@@ -164,44 +153,6 @@ def settings(node: DictConfig) -> Any:
     return section
 
 
-def config_hash(cfg: DictConfig) -> str:
-    """Twelve hex digits that identify a trial: everything that determines its result."""
-    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def code_hash(cfg: DictConfig) -> str:
-    """Twelve hex digits that change with the package, or with a file that a component stands in."""
-    targets = [value for key, value in flatten(cfg).items() if key.split(".")[-1] == "_target_"]
-    modules = [inspect.getmodule(get_object(target)) for target in targets]
-    files = {Path(module.__file__) for module in modules if module is not None and module.__file__ is not None}
-    files |= {path for path in Path(__file__).parent.rglob("*") if path.suffix in {".py", ".yaml"}}
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def check_resumable(cfg: DictConfig, trained: str) -> None:
-    """ValueError where a run was `trained` with a configuration (YAML) that cannot go on as this one."""
-    saved = OmegaConf.create(trained)
-    assert isinstance(saved, DictConfig)
-    before, now = identity(saved), identity(cfg)
-    for key in sorted({*before, *now} - {*RESUMABLE}):
-        if before.get(key) != now.get(key):
-            raise ValueError(f"{key} was {before.get(key)} in the run to resume and is {now.get(key)}: leave it")
-
-
-def identity(cfg: DictConfig) -> dict[str, Any]:
-    """What determines a run's result, flat; 0 and 0.0 are the same setting."""
-    kept = {key: value for key, value in flatten(cfg).items() if matters(key)}
-    return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}
-
-
-def matters(key: str) -> bool:
-    """Whether a setting, by its dotted key, determines what a run comes to."""
-    return key not in NOT_IN_HASH and key.split(".")[0] not in NOT_IN_HASH
-
-
 def task(composed: DictConfig) -> DictConfig:
     """A composed configuration without Hydra's own part: what a job receives."""
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
@@ -220,45 +171,6 @@ def flatten(cfg: DictConfig) -> dict[str, Any]:
 
     visit("", _plain(cfg))
     return flat
-
-
-def main(task: Callable[[], Any]) -> int:
-    """Run a Hydra task; the exit status is 0 for a result, 2 for bad input, 1 for failure, 130 for Ctrl-C."""
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        task()
-        return 0
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
-    try:
-        task()
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        return report(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def report(error: Exception) -> int:
-    """Tell the user what to mend; returns the exit status for it."""
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, which all have the same to say
-        print(f"error: {one_line(error)}", file=sys.stderr)
-    return 2
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one line, without what Hydra adds for its own developers."""
-    text = str(error)
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        text += f"\n{error.__cause__}"
-    text = text.split("Config search path:")[0].removeprefix("In 'config': ")
-    noise = ("full_key:", "object_type=", "reference_type=", "To append to your config")
-    sentences: list[str] = []
-    for line in dict.fromkeys(text.splitlines()):
-        if line.startswith("\t") and sentences:  # an item of a list
-            sentences[-1] += f"{'' if sentences[-1].endswith(':') else ','} {line.strip()}"
-        elif line.strip() and not line.strip().startswith(noise):
-            sentences.append(line.strip())
-    return "; ".join(sentence.rstrip(".") for sentence in sentences) or type(error).__name__
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

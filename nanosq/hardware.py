@@ -17,8 +17,8 @@ import torch
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # On a GPU, compiling takes about a minute and saves about a third: a run of some minutes repays it, at 1e14 FLOP a
-# second. On a CPU a compiled model is hardly faster (`analysis.benchmark_training --compile`). A compiled loss is: it
-# saves 0.5 to 1.5 ns a logit there and takes 4 to 14 s to compile (`analysis.benchmark_loss`).
+# second. On a CPU a compiled model is hardly faster (`analysis.benchmarks.training --compile`). A compiled loss is: it
+# saves 0.5 to 1.5 ns a logit there and takes 4 to 14 s to compile (`analysis.benchmarks.loss`).
 FLOPS_THAT_REPAY_COMPILING = 2e16
 LOGITS_THAT_REPAY_COMPILING_THE_LOSS = 3e10
 

@@ -30,7 +30,7 @@ from nanosq.losses import cross_entropy
 # (logits_NV float32 or wider, targets_N) -> losses_N: see nanosq/losses.py
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-# Sizes in logits, from `python -m analysis.benchmark_loss --sizes`.
+# Sizes in logits, from `python -m analysis.benchmarks.loss --sizes`.
 CHUNK_LOGITS = 2**26  # 128 MiB of bfloat16; 1,334 tokens of GPT-2's vocabulary
 TILE_LOGITS = 2**18  # for each thread of a CPU: 1 MiB of float32
 COMPILED_TILE_LOGITS = 2**22  # fused, a loss needs no memory for its steps

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# On a CPU: `python -m analysis.benchmark_attention`.
+# On a CPU: `python -m analysis.benchmarks.attention`.
 QUERIES = 256  # of a block
 RECOMPUTE_FROM = 1024  # tokens in a window; the weights would be a third of what a layer keeps for its backward pass
 

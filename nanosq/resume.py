@@ -1,7 +1,5 @@
 """Where a run begins: anew, where it was cut short, or with what another run has learned."""
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanosq import checkpoint
+from nanosq import checkpoint, identity
 from nanosq.data.corpus import Corpus
 from nanosq.train import Progress, State
 
@@ -53,7 +51,7 @@ def go_on(state: State, path: Path, *, corpus: Corpus, config_hash: str, max_ste
     optimizer, or of more steps than `max_steps`.
     """
     saved = checkpoint.load(path)
-    _check(path, saved, text_of(corpus))
+    _check(path, saved, identity.text_identity(corpus))
     state.restore(saved)
     if state.progress.step > max_steps:
         raise ValueError(f"{path} is at step {state.progress.step} already: raise train.max_steps")
@@ -70,17 +68,6 @@ def start_from(state: State, path: Path, *, corpus: Corpus) -> None:
     saved = checkpoint.load(path)
     _check(path, saved, {"tokenizer": corpus.tokenizer.state()})
     state.restore_weights(saved)
-
-
-def text_of(corpus: Corpus) -> dict[str, Any]:
-    """What tells a text from another: its vocabulary, and the tokens and bytes of its splits."""
-    splits = (corpus.train, corpus.val, corpus.test)
-    return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes] for s in splits]}
-
-
-def text_hash(corpus: Corpus) -> str:
-    """Twelve hex digits of `text_of`."""
-    return hashlib.sha256(json.dumps(text_of(corpus), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _check(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

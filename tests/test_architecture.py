@@ -13,11 +13,11 @@ FILES = [ROOT / "run.py", *(path for folder in FOLDERS for path in sorted((ROOT 
 MODULES = {str(path.relative_to(ROOT)): path for path in FILES}
 
 ONLY_IN = {
-    "hydra": ("run.py", "nanosq/config.py", "nanosq/sweeps/"),
+    "hydra": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/"),
     "hydra_plugins": ("nanosq/sweeps/",),
-    "omegaconf": ("run.py", "nanosq/config.py", "nanosq/sweeps/"),
+    "omegaconf": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/"),
     "optuna": ("nanosq/sweeps/", "analysis/"),
-    "mlflow": ("nanosq/tracking.py", "analysis/"),
+    "mlflow": ("nanosq/tracking/", "analysis/"),
 }
 LEAVES = ("nanosq/model.py", "nanosq/losses.py", "nanosq/optim.py")
 

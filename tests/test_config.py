@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config
+from nanosq import config, identity
 
 CONF = Path(__file__).parents[1] / "conf"
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking")
@@ -88,13 +88,13 @@ def test_warmup_is_steps_or_a_fraction() -> None:
 
 
 def test_hash_knows_what_matters() -> None:
-    base = config.config_hash(composed())
+    base = identity.config_hash(composed())
     same = ["device=cpu", "tracking=none", "cache_dir=elsewhere", "checkpoint_dir=x", "samples.count=9"]
     same += ["train.log_every=3", "train.checkpoint_every=null", "model.dropout=0"]
     for override in same:
-        assert config.config_hash(composed(override)) == base, override
+        assert identity.config_hash(composed(override)) == base, override
     for override in ("seed=2", "optimizer.lr=1e-5", "model.n_layer=3", "loss=squentropy", "train.max_steps=7"):
-        assert config.config_hash(composed(override)) != base, override
+        assert identity.config_hash(composed(override)) != base, override
 
 
 def test_code_hash_changes_with_the_file_of_a_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,11 +102,11 @@ def test_code_hash_changes_with_the_file_of_a_component(tmp_path: Path, monkeypa
     loss.write_text("def mine(logits, targets):\n    return logits[:, 0]\n")
     monkeypatch.syspath_prepend(tmp_path)
     cfg = composed("loss._target_=my_loss.mine")
-    base = config.code_hash(cfg)
-    assert base != config.code_hash(composed())
-    assert base == config.code_hash(composed("loss._target_=my_loss.mine", "seed=7"))
+    base = identity.code_hash(cfg)
+    assert base != identity.code_hash(composed())
+    assert base == identity.code_hash(composed("loss._target_=my_loss.mine", "seed=7"))
     loss.write_text("def mine(logits, targets):\n    return logits[:, 1]\n")
-    assert base != config.code_hash(cfg)
+    assert base != identity.code_hash(cfg)
 
 
 def test_flatten() -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 
-from nanosq.locks import lock
+from nanosq.filesystem import database_lock
 from tests.test_run import environment, start
 
 ACCOUNT = "postgres"  # Debian's; the server refuses to run as root
@@ -95,13 +95,13 @@ def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
 
 def test_a_lock_is_free_when_its_process_is_gone(server: str) -> None:
     url = create(server, "locks")
-    script = f"from nanosq.locks import lock\nwith lock({url!r}, 'a'): print('held', flush=True); input()"
+    script = f"from nanosq.filesystem import database_lock\nwith database_lock({url!r}, 'a'): print('held', flush=True); input()"
     command = [sys.executable, "-c", script]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with lock(url, "b", wait=False), pytest.raises(TimeoutError), lock(url, "a", wait=False):
+    with database_lock(url, "b", wait=False), pytest.raises(TimeoutError), database_lock(url, "a", wait=False):
         pass
     holder.kill()
-    with lock(url, "a"):  # PostgreSQL takes a moment to notice
+    with database_lock(url, "a"):  # PostgreSQL takes a moment to notice
         pass

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from nanosq import checkpoint, resume
+from nanosq import checkpoint, identity, resume
 from nanosq.data import corpus, tokenizers
 from nanosq.train import Progress, State
-from tests import kill_and_resume
 from tests.data.test_corpus import given_texts
+from tests.stress import kill_and_resume
 
 
 def test_a_run_that_is_killed_ends_where_an_undisturbed_one_ends(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_goes_on_with_the_same_text_alone(tmp_path: Path) -> None:
         return State(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), Progress(step=step))
 
     before, after, path = prepared("Once."), prepared("Once upon a time."), tmp_path / "last.pt"
-    assert resume.text_hash(before) != resume.text_hash(after)
-    facts = {"config_hash": "a1b2", "run_id": "", **resume.text_of(before)}
+    assert identity.text_hash(before) != identity.text_hash(after)
+    facts = {"config_hash": "a1b2", "run_id": "", **identity.text_identity(before)}
     trained = state(7)
     trained.progress.best_perplexity = 3.0
     checkpoint.save(path, {**facts, **trained.snapshot()})

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nanosq.data import cache, keys, preparation, tokenizers
+from nanosq.data import cache, tokenizers
+from nanosq.data import corpus_key as keys
+from nanosq.data import prepare as preparation
 from nanosq.data.sources import Source
 from nanosq.data.tokenizers import Tokenizer
 

@@ -4,7 +4,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.search import OptunaSearch, SearchConf
+from nanosq.sweeps.optuna_sweeper import OptunaSearch, SearchConf
 
 
 def register() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from nanosq import config
+from nanosq import config, errors, identity
 from nanosq.sweeps import summary
+from nanosq.sweeps.launching import Jobs, Launching, Objective
 from nanosq.sweeps.summary import STATES, Row
-from nanosq.sweeps.sweep import Jobs, Launching, Objective
 
 
 class GridSweeper(Launching):
@@ -32,9 +32,9 @@ class GridSweeper(Launching):
         trials = dict(enumerate(self._combinations([*(f"{k}={v}" for k, v in self.params.items()), *arguments])))
         composed = [self.compose(overrides) for overrides in trials.values()]  # what is wrong is told before the first
         if len({cfg.seeds for cfg in composed}) > 1:
-            raise config.InputError("seeds is no axis: it is how often each trial is trained")
+            raise errors.InputError("seeds is no axis: it is how often each trial is trained")
         seeds = self.seeds(composed[0])
-        hashes = [config.config_hash(config.task(cfg)) for cfg in composed]
+        hashes = [identity.config_hash(config.task(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds, hashes]).encode()).hexdigest()[:8]}"
 
         axes = summary.axes([summary.settings(overrides) for overrides in trials.values()])
@@ -54,11 +54,11 @@ class GridSweeper(Launching):
             axes[override.get_key_element().lstrip("+~")] = _values(override)
         unknown = [key for key in self.zip if key not in axes]
         if unknown:
-            raise config.InputError(f"hydra.sweeper.zip: {unknown[0]} is no axis; there are {', '.join(axes)}")
+            raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is no axis; there are {', '.join(axes)}")
         lengths = {key: len(axes[key]) for key in self.zip}
         if len({*lengths.values()}) > 1:
             counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
-            raise config.InputError(f"hydra.sweeper.zip pairs axes of equally many values, not {counts}")
+            raise errors.InputError(f"hydra.sweeper.zip pairs axes of equally many values, not {counts}")
         loops: list[list[tuple[str, ...]]] = []
         for key, values in axes.items():
             if key not in self.zip:
@@ -74,7 +74,7 @@ def _values(override: Override) -> list[str]:
         assert override.input_line is not None
         return [override.input_line]
     if not override.is_discrete_sweep():
-        raise config.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
+        raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 

@@ -1,6 +1,6 @@
 """An Optuna study that outlives the process: opened only as what it was begun as, its trials taken one owner at a time.
 
-The database holds the study, and a lock for each trial whose owner lives (nanosq/locks.py). A trial that is RUNNING
+The database holds the study, and a lock for each trial whose owner lives (nanosq/filesystem.py). A trial that is RUNNING
 while its lock is free was cut short; it is taken up again before a new one is begun, under the same number.
 """
 
@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from nanosq.config import InputError
-from nanosq.locks import SQLITE, lock, lockable
+from nanosq.errors import InputError
+from nanosq.filesystem import SQLITE, database_lock, has_locks
 
 SETTINGS = "settings"  # the attribute of a study: what all its trials have in common, by name
 SQLITE_TIMEOUT = 60.0  # seconds that a process waits for others to write
@@ -40,7 +40,7 @@ def connect(url: str | None) -> RDBStorage:
 
     InputError where it cannot be used.
     """
-    if url is None or not lockable(url):
+    if url is None or not has_locks(url):
         raise InputError(
             f"hydra.sweeper.storage={url and shown(url)}: choose sqlite:///FILE or postgresql://HOST/DATABASE"
         )
@@ -48,7 +48,7 @@ def connect(url: str | None) -> RDBStorage:
     warnings.simplefilter("ignore", ExperimentalWarning)  # of pruners and samplers that the user has chosen
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
     try:
-        with lock(url):
+        with database_lock(url):
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # SQLAlchemy, Alembic, Optuna, the file system
         raise InputError(f"hydra.sweeper.storage={shown(url)}: {str(error).strip().splitlines()[0]}") from error
@@ -85,7 +85,7 @@ class Study:
         self._space = dict(space)
         self._sampler = sampler
         self._held: dict[int, ExitStack] = {}  # the locks of this process, by the number of their trial
-        with lock(url):
+        with database_lock(url):
             self.study = optuna.create_study(
                 study_name=name,
                 storage=self._storage,
@@ -131,7 +131,7 @@ class Study:
     def take(self, most: int, *, total: int) -> list[Trial]:
         """Up to `most` trials that are nobody's: first those that were cut short, then new ones up to `total`."""
         taken: list[Trial] = []
-        with lock(self._url):
+        with database_lock(self._url):
             self._put_back()
             while len(taken) < most:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
@@ -140,7 +140,7 @@ class Study:
                 self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
                 self._held[trial.number] = held = ExitStack()
-                held.enter_context(lock(self._url, self._lock(trial.number)))
+                held.enter_context(database_lock(self._url, self._lock(trial.number)))
                 taken.append(trial)
         return taken
 
@@ -148,7 +148,7 @@ class Study:
         """Queue the trials whose owner is gone; the study hands them out as they were."""
         for trial in self.trials:
             if trial.state is TrialState.RUNNING and trial.number not in self._held:
-                with suppress(TimeoutError), lock(self._url, self._lock(trial.number), wait=False):
+                with suppress(TimeoutError), database_lock(self._url, self._lock(trial.number), wait=False):
                     self._wait(trial._trial_id)
 
     def _wait(self, trial_id: int) -> None:
@@ -170,7 +170,7 @@ class Study:
 
     def release(self) -> None:
         """Give back what was taken and not told, so that any process may take it up."""
-        with lock(self._url):
+        with database_lock(self._url):
             try:
                 for trial in self.trials:
                     if trial.number in self._held:

@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from nanosq.data import cache, corpus, preparation, tokenizers
+from nanosq.data import cache, corpus, tokenizers
+from nanosq.data import prepare as preparation
 from nanosq.data.sources import Document
 
 TEXTS = {"train": ["one two", "three", "four \u00e9 five", "six"], "val": ["seven", "eight"], "test": ["nine"]}

@@ -9,7 +9,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 
-from nanosq.config import InputError
+from nanosq.errors import InputError
 from nanosq.sweeps.grid import GridSweeper
 
 PARAMS = {"optimizer.lr": "0.001,0.002", "model.n_layer": "1,2"}

@@ -15,9 +15,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from nanosq import config
-from nanosq.config import InputError
-from nanosq.sweeps.search import OptunaSearch
-from nanosq.sweeps.space import Space
+from nanosq.errors import InputError
+from nanosq.sweeps.optuna_sweeper import OptunaSearch
+from nanosq.sweeps.search_space import Space
 from nanosq.sweeps.study import Study, connect, unused
 from tests.test_run import ROOT, environment
 

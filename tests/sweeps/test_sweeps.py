@@ -12,7 +12,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests import kill_sweeps, launch_sweeps
+from tests.stress import kill_sweeps, launch_sweeps
 from tests.test_run import SMALL, command, runs
 
 FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]

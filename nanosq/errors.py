@@ -1,0 +1,57 @@
+"""Errors as a user sees them: one line on stderr that says what to change, and an exit status."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+# Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
+NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
+
+
+class InputError(ValueError):
+    """Bad input: the message tells the user in one line what to change. The exit status is 2."""
+
+
+def exit_status(task: Callable[[], Any]) -> int:
+    """Run a Hydra application and return its exit status.
+
+    The status is 0 for a result, 2 for bad input and 130 for Ctrl-C. Any other exception is raised.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR"):
+        task()
+        return 0
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
+    try:
+        task()
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report(error: Exception) -> int:
+    """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, without what Hydra adds for its own developers."""
+    text = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        text += f"\n{error.__cause__}"
+    text = text.split("Config search path:")[0].removeprefix("In 'config': ")
+    sentences: list[str] = []
+    for line in dict.fromkeys(text.splitlines()):
+        if line.startswith("\t") and sentences:  # an item of a list
+            sentences[-1] += f"{'' if sentences[-1].endswith(':') else ','} {line.strip()}"
+        elif line.strip() and not line.strip().startswith(NOISE):
+            sentences.append(line.strip())
+    return "; ".join(sentence.rstrip(".") for sentence in sentences) or type(error).__name__

@@ -1,0 +1,101 @@
+"""Atomic writes of files, and locks on files and databases that are released when their process ends."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlparse
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+PARTIAL = ".partial"  # suffix of a file that is being written
+SQLITE = "sqlite:///"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that replaces `path` when the block ends.
+
+    At any moment `path` is the old file or the complete new one. If the block raises, the old file stays.
+    """
+    partial = path.with_name(f"{path.name}{PARTIAL}")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True, waiting: str = "") -> Iterator[None]:
+    """Hold the lock file `path`, which is deleted afterwards.
+
+    Args:
+        path: The lock file. Its directory must exist.
+        wait: Whether to wait while another process holds the lock.
+        waiting: Message to log once before waiting.
+
+    Raises:
+        TimeoutError: Another process holds the lock and `wait` is false.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise
+        if waiting:
+            logger.info(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Deleted while it is held: filelock notices that a lock file it waited for was deleted, and tries again.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def has_locks(url: str) -> bool:
+    """Return whether `database_lock` supports the database of this URL: SQLite or PostgreSQL."""
+    return url.startswith(SQLITE) or urlparse(url).scheme.split("+")[0] == "postgresql"
+
+
+def database_lock(url: str, name: str = "", *, wait: bool = True) -> AbstractContextManager[None]:
+    """Hold the lock `name` of a database.
+
+    A lock file beside a SQLite database; an advisory lock of a PostgreSQL session, which ends with the process.
+
+    Raises:
+        TimeoutError: Another process holds the lock and `wait` is false.
+    """
+    if url.startswith(SQLITE):
+        database = Path(url.removeprefix(SQLITE))
+        suffix = f".{_digest(name).hex()[:12]}" if name else ""
+        return file_lock(database.with_name(f"{database.name}{suffix}.lock"), wait=wait)
+    return _advisory_lock(url, name, wait)
+
+
+@contextmanager
+def _advisory_lock(url: str, name: str, wait: bool) -> Iterator[None]:
+    from sqlalchemy import NullPool, create_engine, text
+
+    key = {"key": int.from_bytes(_digest(name)[:8], "big", signed=True)}
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")  # no transaction stays open
+    with engine.connect() as connection:
+        if wait:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        elif not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key):
+            raise TimeoutError(f"another process holds {name!r}")
+        yield
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(f"nanosq {name}".encode()).digest()

@@ -1,0 +1,96 @@
+"""The checkout of nanoGPT that the benchmarks run beside nanosq; what needs a real one takes it from $NANOGPT."""
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis.benchmarks.lib.loss_methods import LOSSES
+from analysis.benchmarks.lib.nanogpt import Checkout, WithListing, weights_for_nanogpt, weights_from_nanogpt
+from analysis.benchmarks.lib.training_steps import SHAPES, batches
+from analysis.benchmarks.training import both_losses
+from nanosq.head import head_loss
+from nanosq.model import GPT
+
+CPU = torch.device("cpu")
+SMALL = replace(SHAPES["tiny"], n_embd=32, vocab_size=97, batch_size=2, block_size=16)
+
+MODEL = """
+class GPTConfig: ...
+class GPT:
+    def configure_optimizers(self): ...
+"""
+TRAIN = """
+learning_rate, warmup_iters, lr_decay_iters, min_lr = 1.0, 1, 1, 1.0
+raise SystemExit("importing it trains")
+def get_lr(it):
+    return learning_rate * it / warmup_iters if it < warmup_iters else max(min_lr, math.cos(it / lr_decay_iters))
+"""
+
+
+def write_checkout(folder: Path, *, model: str = MODEL, train: str = TRAIN) -> Path:
+    (folder / "model.py").write_text(model)
+    (folder / "train.py").write_text(train)
+    return folder
+
+
+@pytest.fixture
+def nanogpt() -> Checkout:
+    if "NANOGPT" not in os.environ:
+        pytest.skip("NANOGPT names no checkout of karpathy/nanoGPT")
+    return Checkout(Path(os.environ["NANOGPT"]))
+
+
+def test_a_folder_without_nanogpt(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is not a checkout of karpathy/nanoGPT: it has no model\.py"):
+        Checkout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"model": "class Net: ..."}, {"model": "import no_such_module"}, {"model": "syntax error"}, {"train": "lr = 1"}],
+)
+def test_a_folder_of_another_project(tmp_path: Path, files: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="is not a checkout of karpathy/nanoGPT"):
+        Checkout(write_checkout(tmp_path, **files))
+
+
+def test_its_schedule_is_taken_without_training(tmp_path: Path) -> None:
+    learning_rate = Checkout(write_checkout(tmp_path)).schedule(lr=0.5, warmup=10, max_steps=100, min_lr=0.25)
+    assert learning_rate(4) == 0.5 * 4 / 10
+    assert learning_rate(50) == math.cos(0.5)
+    assert learning_rate(150) == 0.25
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_go_there_and_come_back(bias: bool) -> None:
+    def model() -> GPT:
+        return GPT(11, block_size=4, n_layer=12, n_head=2, n_embd=8, bias=bias)
+
+    ours, another = model(), model()
+    theirs = weights_for_nanogpt(ours)
+    assert len(theirs) == len(ours.state_dict()) + 1
+    assert theirs["lm_head.weight"].data_ptr() == theirs["transformer.wte.weight"].data_ptr()
+    assert torch.equal(theirs["transformer.h.10.mlp.c_proj.weight"], ours.blocks[10].mlp.project.weight)
+    compiled = {f"_orig_mod.{name}": weight for name, weight in theirs.items()}
+    another.load_state_dict(weights_from_nanogpt(compiled, another))
+    for name, weight in ours.state_dict().items():
+        assert torch.equal(weight, another.state_dict()[name]), name
+
+
+def test_both_train_alike(nanogpt: Checkout) -> None:
+    losses = both_losses(nanogpt, SMALL, 5, CPU, warmup=2, dtype=torch.float32)
+    assert losses[4][0] < losses[0][0]
+    for theirs, ours in losses:
+        assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_its_listing_is_the_loss_of_that_name(nanogpt: Checkout) -> None:
+    ours, theirs = GPT(**SMALL.sizes), nanogpt.model(**SMALL.sizes)
+    theirs.load_state_dict(weights_for_nanogpt(ours))
+    ((tokens_BT, targets_BT),) = batches(SMALL, 1, device=CPU)
+    objective, _ = head_loss(LOSSES["squentropy_listing"], ours(tokens_BT), ours.head_weight, targets_BT)
+    torch.testing.assert_close(WithListing(theirs)(tokens_BT, targets_BT)[1], objective)

@@ -1,0 +1,58 @@
+import itertools
+
+from analysis.report import grid_trials
+from tests.analysis.fake import trial
+
+CORNER = [(1, 0), (1, 1), (2, 0)]  # of a grid of two by two
+
+
+def test_an_axis_of_seeds_is_no_axis() -> None:
+    found = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
+    each = grid_trials.trials(found)
+    assert [(t.number, t.mean()) for t in each] == [("0, 1", 10.5), ("2, 3", 12.5)]
+    assert grid_trials.axes(each) == ["optimizer.lr"]
+
+
+def test_the_last_run_of_a_seed_counts_and_a_finished_one_before_one_that_is_not() -> None:
+    first, second, third = (trial(0, value, optimizer__lr=1, seed=1) for value in (10.0, 11.0, 12.0))
+    third.status = "FAILED"
+    (each,) = grid_trials.trials([third, first, second])
+    assert [run.id for run in each.runs] == [second.id]
+
+
+def axes_of(*settings: dict[str, str]) -> list[str]:
+    return grid_trials.axes([grid_trials.Trial(each, []) for each in settings])
+
+
+def test_axes_are_what_varies_independently() -> None:
+    losses = [{"loss._target_": "ce"}, {"loss._target_": "sq", "loss.weight": "1.0"}]
+    rates = [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}]
+    depths = [{"model.n_layer": "1"}, {"model.n_layer": "2"}]
+    paired = [{"optimizer.lr": "1", "train.warmup": "5"}, {"optimizer.lr": "2", "train.warmup": "7"}]
+    product = itertools.product
+
+    assert axes_of(*losses) == ["loss._target_"]
+    assert axes_of(*({**a, **b} for a, b in product(losses, rates))) == ["optimizer.lr", "loss._target_"]
+    assert axes_of(*({**a, **b} for a, b in product(depths, paired))) == ["optimizer.lr", "model.n_layer"]
+    weights = [{"loss._target_": "ce"}, *({"loss._target_": "sq", "loss.weight": w} for w in "12")]
+    assert axes_of(*weights) == ["loss.weight"]
+    swapped = [{"optimizer.betas": "b", "optimizer._target_": "adamw"}, {"optimizer._target_": "muon"}]
+    assert axes_of(*swapped) == ["optimizer._target_"]
+    assert axes_of({"a": "1"}) == []
+
+
+def test_values_in_the_order_of_numbers() -> None:
+    def values(*given: str | None) -> list[str | None]:
+        return grid_trials.values([grid_trials.Trial({"k": v} if v else {}, []) for v in given], "k")
+
+    assert values("16", "8", "12", "8") == ["8", "12", "16"]
+    assert values("6e-06", "0.06", "0.0006") == ["6e-06", "0.0006", "0.06"]
+    assert values("b", None, "a", "2") == [None, "2", "a", "b"]
+
+
+def test_a_run_elsewhere_that_failed_fills_no_gap() -> None:
+    given = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
+    failed, finished = (trial(0, 5.0, status=s, optimizer__lr=2, model__dropout=1) for s in ("FAILED", "FINISHED"))
+    assert grid_trials.recorded(given, [failed]) == []
+    (found,) = grid_trials.recorded(given, [failed, finished])
+    assert found.runs == [finished]

@@ -1,0 +1,375 @@
+"""What an Optuna study found: read without making a database, ranked as Optuna does, drawn as it was."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from matplotlib.figure import Figure as Drawing
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from analysis import figures
+from analysis.page import DASH, Table, Text
+from analysis.report import importance, search, search_figures
+from analysis.report import optuna_study as studies
+from analysis.report import parallel_coordinates as parallel
+from analysis.report.optuna_study import NoStudy
+
+SPACE: dict[str, BaseDistribution] = {
+    "optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True),
+    "model.n_layer": IntDistribution(1, 4),
+    "optimizer": CategoricalDistribution(["adamw", "sgd"]),
+}
+LINK = "http://127.0.0.1:5000/#/experiments/1/runs/0123456789"
+
+
+def trial(
+    values: Sequence[float] | None = None,
+    *,
+    lr: float = 1e-3,
+    n_layer: int = 2,
+    optimizer: str = "adamw",
+    course: dict[int, float] | None = None,
+    state: TrialState = TrialState.COMPLETE,
+    attrs: dict[str, Any] | None = None,
+) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        values=values,
+        params={"optimizer.lr": lr, "model.n_layer": n_layer, "optimizer": optimizer},
+        distributions=SPACE,
+        intermediate_values=course or {},
+        user_attrs=attrs or {},
+    )
+
+
+def add(url: str, name: str, trials: Sequence[FrozenTrial], directions: Sequence[str] = ("minimize",), **settings: Any):
+    study = optuna.create_study(study_name=name, storage=url, directions=list(directions))
+    study.set_user_attr("settings", settings)
+    study.add_trials(trials)
+    return study
+
+
+def single() -> list[FrozenTrial]:
+    attrs = {"mlflow_link": LINK, "mlflow_run_id": "0123456789", "standard_errors": [0.25]}
+    return [
+        trial([8.0], course={10: 90.0, 100: 8.0}, lr=1e-2),
+        trial([16.0], course={10: 120.0, 100: 16.0}, lr=1e-4),
+        trial(course={10: 700.0, 30: 400.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
+        trial([4.125], course={10: 80.0, 100: 4.125}, attrs=attrs),
+        trial([1.0], course={10: math.inf}, attrs={"diverged": True}),
+        trial(state=TrialState.FAIL),
+        trial([5.0], course={10: 85.0, 100: 5.0}),
+        trial(course={10: 600.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Studies of one objective, of two with different directions, begun last, and without trials, created last."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('optuna')}/optuna.db"
+    add(url, "single", single(), **{"train.max_steps": 100, "hydra.sweeper.objectives": ["val/perplexity"]})
+    add(url, "upwards", [trial([value]) for value in (0.2, 0.5, 0.3)], ["maximize"])
+    both = [
+        trial([math.sin(i), math.cos(3 * i)], n_layer=1 + i % 4, lr=10 ** (-4 + 2 * (i % 7) / 7)) for i in range(24)
+    ]
+    both[5] = trial([2.0, math.inf], attrs={"diverged": True})
+    add(url, "two", both, ["maximize", "minimize"], **{"hydra.sweeper.objectives": ["val/accuracy", "train/seconds"]})
+    add(url, "empty", [])
+    return url
+
+
+@pytest.fixture
+def drawings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Drawing]:
+    """What is finished, by name."""
+    kept: dict[str, Drawing] = {}
+    finish = figures.finish
+
+    def keep(drawing: Drawing, name: str, caption: str) -> figures.Figure:
+        kept[name] = drawing
+        return finish(drawing, name, caption)
+
+    monkeypatch.setattr(figures, "finish", keep)
+    return kept
+
+
+def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
+    (found,) = [each for each in drawing.axes[0].lines if each.get_label() == label]
+    return list(found.get_xdata()), list(found.get_ydata())
+
+
+def words(found: search.Section) -> str:
+    return "\n".join(block.text for block in found.blocks if isinstance(block, Text))
+
+
+def test_the_study_begun_last_is_taken(url: str) -> None:
+    found = search.load(url)
+    assert found.name == "two"
+    assert found.others == ["single", "upwards"]
+    assert "single, upwards" in words(search.section(url))
+
+
+def test_states_values_and_settings(url: str) -> None:
+    found = search.load(url, "single")
+    assert found.counts == {"complete": 4, "pruned": 2, "diverged": 1, "failed": 1}
+    assert [each.number for each in found.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
+    assert found.trials[4].course == {}
+    assert found.objectives == [studies.Objective("Validation perplexity", maximize=False)]
+
+
+def test_steps_that_pruning_saved(url: str) -> None:
+    assert search.load(url, "single").steps() == (70 + 90, 600)
+    assert "saved 160 of the 600 steps that these trials would have taken, 27 %" in words(search.section(url, "single"))
+
+
+def test_steps_that_are_searched_over(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    axis = {"train.max_steps": IntDistribution(50, 200)}
+    trials = [
+        create_trial(values=[1.0], params={"train.max_steps": 200}, distributions=axis, intermediate_values={200: 1.0}),
+        create_trial(
+            state=TrialState.PRUNED, params={"train.max_steps": 50}, distributions=axis, intermediate_values={20: 3.0}
+        ),
+    ]
+    add(url, "steps", trials, **{"train.max_steps": 100})
+    assert search.load(url).steps() == (30, 250)
+
+
+def test_unknown_length_says_nothing_of_steps(url: str) -> None:
+    assert math.isnan(search.load(url, "upwards").steps()[1])
+    assert "Pruning" not in words(search.section(url, "upwards"))
+
+
+def test_table_of_the_best(url: str) -> None:
+    (table,) = [block for block in search.section(url, "single").blocks if isinstance(block, Table)]
+    assert table.header == [
+        "trial",
+        "state",
+        "Validation perplexity",
+        *sorted(SPACE, key=list(SPACE).index),
+        "MLflow run",
+    ]
+    best, *_, last = table.cells()
+    assert [cell.value for cell in best[:3]] == [3, None, 4.125]
+    assert best[2].text == "4.125 ± 0.25"
+    assert best[2].strong
+    assert (best[-1].text, best[-1].link) == ("01234567", LINK)
+    pruned = table.cells()[4]
+    assert [cell.text for cell in pruned[1:3]] == ["pruned", DASH]
+    assert last[1].text == "failed"
+
+
+def test_ten_of_many(url: str) -> None:
+    (table,) = [block for block in search.section(url, "two").blocks if isinstance(block, Table)]
+    assert len(table.rows) == search.SHOWN
+
+
+def test_the_front_is_optunas(url: str) -> None:
+    study = optuna.load_study(study_name="two", storage=url)
+    theirs = {each.number for each in study.best_trials} - {5}  # which diverged
+    assert {each.number for each in search.load(url, "two").front()} == theirs
+    assert 1 < len(theirs) < 23
+
+
+def test_as_good_in_one_objective_and_worse_in_the_other_is_not_on_the_front(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    add(url, "ties", [trial(values) for values in ([1.0, 1.0], [1.0, 2.0], [1.0, 1.0])], ["minimize"] * 2)
+    assert [each.number for each in search.load(url).front()] == [0, 2]
+
+
+def test_maximize(url: str, drawings: dict[str, Drawing]) -> None:
+    found = search.load(url, "upwards")
+    assert [each.number for each in found.ranked()] == [1, 2, 0]
+    assert [each.number for each in found.front()] == [1]
+    assert "number 1: objective 0.5" in words(search.section(url, "upwards"))
+    assert line(drawings["search-history"], "best so far")[1] == [0.2, 0.5, 0.5, 0.5]
+    assert "higher is better" in drawings["search-history"].axes[0].get_ylabel()
+
+
+def test_history_shows_what_was_pruned(url: str, drawings: dict[str, Drawing]) -> None:
+    search_figures.history(search.load(url, "single"))
+    drawing = drawings["search-history"]
+    assert line(drawing, "complete trial") == ([0, 1, 3, 6], [8.0, 16.0, 4.125, 5.0])
+    assert line(drawing, "best so far") == ([0, 1, 3, 6, 7], [8.0, 8.0, 4.125, 4.125, 4.125])
+    assert line(drawing, "pruned, last value") == ([2, 7], [400.0, 600.0])
+    assert drawing.axes[0].get_yscale() == "log"
+
+
+def test_intermediate_values_of_pruned_trials_end_early(url: str, drawings: dict[str, Drawing]) -> None:
+    search_figures.intermediate(search.load(url, "single"))
+    drawing = drawings["search-intermediate"]
+    assert line(drawing, "best, trial 3") == ([10, 100], [80.0, 4.125])
+    courses = [(list(each.get_xdata()), list(each.get_ydata())) for each in drawing.axes[0].lines]
+    assert ([10, 30], [700.0, 400.0]) in courses
+    assert ([30], [400.0]) in courses  # its cross
+    assert len([xs for xs, _ in courses if xs == [10, 100]]) == 4
+
+
+def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
+    found = search.load(url, "single")
+    parallel.figure(found)
+    lines = [list(each.get_ydata()) for each in drawings["search-parallel"].axes[0].lines if len(each.get_ydata()) == 4]
+    assert len(lines) == 4
+    # learning rate 1e-3 of 1e-4..1e-2, two layers of 1..4, the first of two optimizers, the least perplexity on top
+    assert lines[-1] == pytest.approx([0.5, 1 / 3, 0.25, 1.0])
+    assert lines[0] == pytest.approx([1.0, 1 / 3, 0.25, 1 - (8 - 4.125) / (16 - 4.125)])  # no factor of 5: linear
+    assert lines[1] == pytest.approx([0.0, 1 / 3, 0.25, 0.0])
+
+
+def test_a_setting_that_some_trials_lack(tmp_path: Path, drawings: dict[str, Drawing]) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    axis = FloatDistribution(0, 1)
+    trials = [
+        create_trial(values=[1.0], params={"a": 0.5}, distributions={"a": axis}),
+        create_trial(values=[2.0], params={"a": 1.0, "b": 0.25}, distributions={"a": axis, "b": axis}),
+    ]
+    add(url, "conditional", trials)
+    (table,) = [block for block in search.section(url).blocks if isinstance(block, Table)]
+    assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
+    ax = drawings["search-parallel"].axes[0]
+    assert [0.5, parallel.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
+    assert "not set" in [each.get_text() for each in ax.texts]
+
+
+def quadratic(n: int) -> list[FrozenTrial]:
+    """The learning rate matters, depth hardly, the optimizer not at all."""
+    found = []
+    for i in range(n):
+        exponent, n_layer = (i * 37 % n) / n, 1 + i % 4
+        value = exponent**2 + 0.01 * n_layer
+        found.append(
+            trial([value], lr=10 ** (-4 + 2 * exponent), n_layer=n_layer, optimizer=["adamw", "sgd"][i // 2 % 2])
+        )
+    return found
+
+
+def test_importance(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    add(url, "quadratic", quadratic(40))
+    found = search.load(url)
+    (parts,) = importance.estimate(found)
+    assert next(iter(parts)) == "optimizer.lr"
+    assert min(parts["optimizer.lr"]) > 0.8
+    assert all(len(values) == importance.N_FORESTS for values in parts.values())
+    for forest in zip(*parts.values(), strict=True):
+        assert sum(forest) == pytest.approx(1.0)
+    assert importance.estimate(found) == [parts]
+
+
+def test_importance_of_each_objective(url: str) -> None:
+    assert len(importance.estimate(search.load(url, "two"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("trials", "why"),
+    [
+        (quadratic(9), "9 complete trials are too few"),
+        ([trial([1.0], lr=1e-4 * (i + 1)) for i in range(12)], "the same value"),
+    ],
+)
+def test_importance_that_cannot_be_told(tmp_path: Path, trials: list[FrozenTrial], why: str) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    add(url, "few", trials)
+    found = search.section(url)
+    assert why in words(found)
+    assert "search-importance" not in [part.name for part in found.files()]
+
+
+def test_figures_of_one_objective_and_of_two(url: str) -> None:
+    names = [part.name for part in search.section(url, "single").files()]
+    assert names == ["search-trials", "search-history", "search-intermediate", "search-parallel"]
+    names = [part.name for part in search.section(url, "two").files()]
+    assert names == ["search-trials", "search-pareto", "search-parallel", "search-importance"]
+
+
+def test_colours_are_the_pages(url: str) -> None:
+    light = {colour for colour, _ in figures.THEME.values()}
+    for name in ("single", "two"):
+        for part in search.section(url, name).files():
+            if isinstance(part, figures.Figure):
+                assert {*re.findall(r"#[0-9a-f]{6}\b", part.svg)} <= light, part.name
+
+
+def test_pareto_axes(url: str, drawings: dict[str, Drawing]) -> None:
+    found = search.load(url, "two")
+    search_figures.pareto(found)
+    xs, ys = line(drawings["search-pareto"], "Pareto front")
+    assert sorted(zip(xs, ys, strict=True)) == sorted(tuple(each.values) for each in found.front())
+    ax = drawings["search-pareto"].axes[0]
+    assert ax.get_xlabel() == "Validation accuracy\n(higher is better)"
+    assert ax.get_ylabel() == "Training time (s)\n(lower is better)"
+
+
+def test_no_trial_is_complete(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = add(url, "begun", [trial(course={5: 3.0}, state=TrialState.PRUNED), trial(state=TrialState.FAIL)])
+    study.ask()
+    found = search.section(url)
+    assert "1 pruned, 1 failed, 1 running" in words(found)
+    assert "No trial is complete yet" in words(found)
+    assert [part.name for part in found.files()] == ["search-trials", "search-history", "search-intermediate"]
+
+
+def test_the_first_trial_is_running(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    add(url, "begun", []).ask().report(3.0, 5)
+    found = search.section(url)
+    assert [part.name for part in found.files()] == ["search-trials", "search-intermediate"]
+    assert not [warning for warning in recwarn if "label" in str(warning.message)]
+
+
+@pytest.mark.parametrize("name", ["missing.db", "folder/missing.db"])
+def test_a_missing_file_is_not_made(tmp_path: Path, name: str) -> None:
+    (block,) = search.section(f"sqlite:///{tmp_path}/{name}").blocks
+    assert isinstance(block, Text)
+    assert block.text.startswith("There is no database")
+    assert block.text.endswith(search.COMMAND)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "holds no study"), (b"no database at all, but a text of some length" * 100, "file is not a database")],
+)
+def test_a_file_without_studies_stays_as_it_is(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "other.db"
+    path.write_bytes(content)
+    said = words(search.section(f"sqlite:///{path}"))
+    assert why in said
+    assert search.COMMAND in said
+    assert path.read_bytes() == content
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("url", [None, "nonsense", "nosuch://host/x", "sqlite://"])
+def test_no_storage(url: str | None) -> None:
+    (block,) = search.section(url).blocks
+    assert isinstance(block, Text)
+    assert search.COMMAND in block.text
+    assert "\n" not in block.text
+
+
+def test_a_server_that_is_away() -> None:
+    said = words(search.section("postgresql://user:secret@127.0.0.1:1/optuna"))
+    assert "cannot be read" in said
+    assert "secret" not in said
+
+
+def test_an_empty_study_and_an_unknown_one(url: str) -> None:
+    assert "study empty" in words(search.section(url, "empty"))
+    with pytest.raises(NoStudy):
+        search.load(url, "empty")
+    with pytest.raises(ValueError, match=r"no study 'other' .*; there are empty, single, two, upwards"):
+        search.section(url, "other")
+
+
+def test_reading_writes_nothing(url: str) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    before = path.read_bytes()
+    search.section(url, "single")
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]

@@ -1,0 +1,124 @@
+"""The key of a corpus changes with whatever determines it, and with nothing else."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from functools import partial
+from typing import Literal
+
+import pytest
+
+from nanosq.data import corpus_key as keys
+from nanosq.data import tokenizers
+from nanosq.data.sources import Document, text
+
+BYTES = tokenizers.byte_level()
+
+
+def given_texts(split, *, texts=("a",), kind: Literal["long", "short"] = "long"):
+    yield from map(Document, texts)
+
+
+def positional(word, split):
+    yield Document(word)
+
+
+def key(source, tokenizer=BYTES, version=1):
+    return keys.key(keys.facts(source, tokenizer, version))
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x<|endoftext|>y")
+    return path
+
+
+def test_same_things_said_differently(file, monkeypatch):
+    same = key(partial(text, train=str(file)))
+    assert same == key(partial(partial(text, train="other"), train=str(file)))
+    assert same == key(partial(text, train=str(file), val=None, separator="<|endoftext|>", val_fraction=0.05))
+    assert same == key(partial(text, train=f"{file.parent}/../{file.parent.name}/a.txt"))
+    assert same == key(partial(text, train=str(file.parent / "*.txt")))
+    monkeypatch.chdir(file.parent)
+    assert same == key(partial(text, train="a.txt"))
+    (file.parent / "b.md").write_text("of no concern")
+    assert same == key(partial(text, train="*.txt"))
+
+
+def test_arguments(file):
+    by_position = [partial(positional, word) for word in ("a", "b")]
+    assert len({key(source) for source in by_position}) == 2
+    sources = [partial(text, train=str(file), **more) for more in ({}, {"val_fraction": 0.1}, {"separator": "x"})]
+    assert len({key(source) for source in sources}) == 3
+
+
+def test_files(file):
+    once = file.stat()
+    source = partial(text, train=str(file))
+    keys = [key(source)]
+    os.utime(file, ns=(once.st_atime_ns, once.st_mtime_ns + 1))
+    keys.append(key(source))
+    file.write_text("longer")
+    os.utime(file, ns=(once.st_atime_ns, once.st_mtime_ns))
+    keys.append(key(source))
+    other = file.with_name("b.txt")
+    file.rename(other)
+    keys.append(key(partial(text, train=str(other))))
+    assert len(set(keys)) == 4
+    other.rename(file)
+    assert key(source) == keys[2]
+
+
+def test_globs_lists_and_directories(file):
+    named = {"glob": f"{file.parent}/*.txt", "list": [str(file), f"{file.parent}/*"], "directory": str(file.parent)}
+    sources = [partial(text, train=train) for train in named.values()]
+    before = [key(source) for source in sources]
+    file.with_name("b.txt").write_text("more")
+    assert all(key(source) != old for source, old in zip(sources, before, strict=True))
+
+
+def test_tokenizer_and_version():
+    choices = [
+        BYTES,
+        tokenizers.byte_level(pad_to=300),
+        *(tokenizers.gpt2(vocabulary=vocabulary) for vocabulary in ("full", "used", 300, 301)),
+        tokenizers.gpt2(pad_to=50_304),
+    ]
+    assert len({key(given_texts, tokenizer) for tokenizer in choices}) == len(choices)
+    assert key(given_texts, version=1) != key(given_texts, version=2)
+
+
+def test_function_and_code(tmp_path):
+    def of(code: str, name: str = "source") -> str:
+        (tmp_path / "its_module.py").write_text(textwrap.dedent(code))
+        program = (
+            "from nanosq.data import keys, tokenizers\nimport its_module\n"
+            f"print(keys.key(keys.facts(its_module.{name}, tokenizers.byte_level(), 1)))"
+        )
+        env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+        ).stdout
+
+    code = "WORD = 'x'\ndef source(split): yield WORD\ndef other(split): yield WORD\n"
+    assert of(code) == of(code)
+    assert of(code) != of(code, "other")
+    assert of(code) != of(code.replace("'x'", "'y'"))
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"data.source: text: missing a required argument: 'train'"):
+        key(text)
+    with pytest.raises(ValueError, match=r"data.source.train is a set; the cache needs plain values"):
+        key(partial(text, train={"a.txt"}))
+
+
+def test_a_choice_is_no_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = {kind: key(partial(given_texts, kind=kind)) for kind in ("long", "short")}
+    assert len(set(keys.values())) == 2
+    (tmp_path / "short").mkdir()
+    (tmp_path / "short" / "file").write_text("of no concern")
+    assert key(partial(given_texts, kind="short")) == keys["short"]

@@ -1,0 +1,141 @@
+"""Kill a run at random moments, give the same command again, and compare all that is left with an undisturbed run.
+
+python -m tests.stress.kill_and_resume                            20 times by SIGKILL and 5 by SIGTERM: about 6 minutes
+python -m tests.stress.kill_and_resume --kill 2 --terminate 1     what the tests do
+
+What is compared, bit for bit: the weights of the last step, every metric and every point of it in MLflow. Times are
+left out, and nothing else.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+from tqdm import tqdm
+
+from tests.test_run import ROOT, environment
+
+COMMAND = [
+    *[sys.executable, str(ROOT / "run.py")],
+    *["data.source.n_train=1000", "data.source.n_val=10", "data.source.n_test=10", "device=cpu", "samples.length=8"],
+    *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64", "model.dropout=0.1"],
+    *["train.max_steps=300", "train.accumulate=2", "train.eval_every=50", "train.checkpoint_every=20"],
+    *["train.log_every=3", "optimizer.lr=5e-4"],
+]
+TIMES = ("train/seconds", "train/tokens_per_second", "train/mfu")
+
+
+def start(folder: Path, cache: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        COMMAND,
+        cwd=folder,
+        env={**environment(), "NANOSQ_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """All that a finished run leaves, without times; AssertionError where it leaves more or less than one whole run."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'nanosq'")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}, [run.info.status for run in runs]
+    # A run that was killed between its end and its process's is finished, and the command then begins another.
+    assert len(runs) <= 2, f"{len(runs)} runs"
+    results = [result_of(client, run) for run in runs]
+    assert all(same(each, results[0]) for each in results), "a second run that is another"
+    left = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not left, f"left in checkpoints/: {left}"
+    return results[0]
+
+
+def result_of(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key in run.data.metrics:
+        points = client.get_metric_history(run.info.run_id, key)
+        found[key] = sorted((point.step, 0.0 if key in TIMES else point.value) for point in points)
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    rows = [row.split(",") for row in (artifacts / "curves.csv").read_text().splitlines()]
+    found["curves.csv"] = sorted(row for row in rows if row[1] not in TIMES)
+    found["samples.txt"] = (artifacts / "samples.txt").read_text()
+    # The best step of this run is its last, so these are the weights it ends with.
+    assert run.data.metrics["best/val_perplexity"] == run.data.metrics["val/perplexity"]
+    found |= torch.load(artifacts / "checkpoint/best.pt", weights_only=True)["model"]
+    return found
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
+        for key, value in one.items()
+    )
+
+
+def interrupt(number: signal.Signals, after: float, folder: Path, cache: Path) -> bool:
+    """Start a run, send it a signal after so many seconds, and give the command again; False if it had ended before."""
+    process = start(folder, cache)
+    time.sleep(after)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode in {0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}, process.returncode
+    if process.returncode == 0:
+        return False
+    finish(start(folder, cache))
+    return True
+
+
+def check(kill: int, terminate: int, *, seed: int, scratch: Path) -> None:
+    """AssertionError where a run that was interrupted and resumed differs from one that was not."""
+    cache = scratch / "cache"
+    whole = scratch / "whole"
+    whole.mkdir()
+    finish(start(whole, cache))
+    expected = result(whole)
+    begin = time.perf_counter()
+    repeated = scratch / "repeated"
+    repeated.mkdir()
+    finish(start(repeated, cache))
+    seconds = time.perf_counter() - begin
+    assert same(result(repeated), expected), "two undisturbed runs differ"
+
+    moments = random.Random(seed)
+    signals = [signal.SIGKILL] * kill + [signal.SIGTERM] * terminate
+    for number, each in enumerate(tqdm(signals, unit="kill", disable=not sys.stderr.isatty())):
+        interrupted, attempt = False, 0
+        while not interrupted:
+            folder = scratch / f"{each.name}-{number}-{attempt}"
+            folder.mkdir()
+            after = moments.uniform(0.1, seconds)
+            interrupted = interrupt(each, after, folder, cache)
+            attempt += 1
+        assert same(result(folder), expected), f"{each.name} after {after:.3f} s: see {folder}"
+        tqdm.write(f"{each.name} after {after:5.2f} s of {seconds:.2f}: the same")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kill", type=int, default=20)
+    parser.add_argument("--terminate", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    check(options.kill, options.terminate, seed=options.seed, scratch=Path(tempfile.mkdtemp(prefix="nanosq-")))
+    print(f"{options.kill} killed and {options.terminate} terminated: all end where the undisturbed run ends")
+
+
+if __name__ == "__main__":
+    main()

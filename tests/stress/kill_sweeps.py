@@ -1,0 +1,143 @@
+"""Kill a sweep at random moments, give the same command again, and see that nothing is lost and nothing done twice.
+
+python -m tests.stress.kill_sweeps                        a grid of 27 and a study of 30, each killed five times: 6 minutes
+python -m tests.stress.kill_sweeps --launcher joblib      with trials side by side
+python -m tests.stress.kill_sweeps --kills 20 --seed 3
+
+All processes of a sweep are killed at once (SIGKILL): none can tidy up. The grid is compared with one that was not
+disturbed, value by value; of the study, whose later trials depend on the earlier ones, Optuna and MLflow must agree.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import mlflow
+import optuna
+from optuna.trial import TrialState
+
+from tests.test_run import ROOT, environment, runs
+
+SMALL = [
+    *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu"],
+    *["model.n_embd=16", "model.n_head=1", "model.block_size=64", "train.checkpoint_every=10", "train.log_every=5"],
+]
+GRID = ["hydra/sweeper=grid", "train.max_steps=40"]
+SEARCH = ["hydra/sweeper=optuna", "loss=squentropy", "train.max_steps=60", "train.eval_every=20"]
+
+
+def start(settings: list[str], folder: Path, cache: Path) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "-m", *settings, *SMALL],
+        cwd=folder,
+        env={**environment(), "NANOSQ_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(settings: list[str], folder: Path, cache: Path) -> float:
+    """Run a sweep to its end; the seconds it took."""
+    begin = time.monotonic()
+    process = start(settings, folder, cache)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return time.monotonic() - begin
+
+
+def disturb(settings: list[str], folder: Path, cache: Path, *, moments: list[float]) -> None:
+    """Start a sweep and kill it after so many seconds, once for each of the moments, then let it finish."""
+    for after in moments:
+        process = start(settings, folder, cache)
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+        found = Counter(run.info.status for run in runs(folder)) if (folder / "mlflow.db").exists() else {}
+        print(f"killed after {after:5.1f} s: {dict(found)}", flush=True)
+    finish(settings, folder, cache)
+
+
+def values(folder: Path) -> dict[str, float]:
+    """The validation perplexity of every run by its configuration; AssertionError unless each has finished once."""
+    found = runs(folder)
+    assert {run.info.status for run in found} == {"FINISHED"}, Counter(run.info.status for run in found)
+    by_hash = {run.data.tags["config_hash"]: run.data.metrics["val/perplexity"] for run in found}
+    assert len(by_hash) == len(found), f"{len(found)} runs of {len(by_hash)} configurations"
+    left = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not left, f"left in checkpoints/: {left}"
+    return by_hash
+
+
+def check_grid(settings: list[str], scratch: Path, *, kills: int, trials: int, moments: random.Random) -> None:
+    cache, whole, killed = scratch / "cache", scratch / "grid", scratch / "grid_killed"
+    whole.mkdir()
+    killed.mkdir()
+    seconds = finish([*GRID, *settings], whole, cache)
+    expected = values(whole)
+    assert len(expected) == trials
+    each = seconds / (kills + 1)
+    disturb([*GRID, *settings], killed, cache, moments=[moments.uniform(0.5, 1.5) * each for _ in range(kills)])
+    found = values(killed)
+    assert found == expected, {key: (found.get(key), expected[key]) for key in expected}
+    print(f"grid: killed {kills} times, {len(found)} finished runs with the values of the one that was not")
+
+
+def check_study(settings: list[str], scratch: Path, *, kills: int, trials: int, moments: random.Random) -> None:
+    cache, whole, killed = scratch / "cache", scratch / "study", scratch / "study_killed"
+    whole.mkdir()
+    killed.mkdir()
+    settings = [*SEARCH, f"hydra.sweeper.n_trials={trials}", *settings]
+    each = finish(settings, whole, cache) / (kills + 1)
+    consistent(whole, trials=trials)
+    disturb(settings, killed, cache, moments=[moments.uniform(0.5, 1.5) * each for _ in range(kills)])
+    states = consistent(killed, trials=trials)
+    print(f"study: killed {kills} times, {sum(states.values())} trials: {dict(states)}")
+
+
+def consistent(folder: Path, *, trials: int) -> Counter[str]:
+    """The states of a study's trials; AssertionError where they are not those of their runs, or not so many."""
+    study = optuna.load_study(study_name="squentropy-tiny-stories", storage=f"sqlite:///{folder}/optuna.db")
+    assert len(study.trials) == trials, len(study.trials)
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    linked = set()
+    for trial in study.trials:
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED), trial
+        run = client.get_run(trial.user_attrs["mlflow_run_id"])
+        linked.add(run.info.run_id)
+        assert run.info.status == "FINISHED"
+        assert (run.data.tags["pruned"] == "true") == (trial.state is TrialState.PRUNED), trial
+        assert run.data.tags["sweep"] == study.study_name
+        assert run.data.tags["trial"] == str(trial.number)
+        if trial.state is TrialState.COMPLETE:
+            assert trial.value == run.data.metrics["val/perplexity"]
+    assert {run.info.run_id for run in runs(folder)} == linked, "runs that no trial knows"
+    return Counter(trial.state.name for trial in study.trials)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--launcher", choices=["basic", "joblib"], default="basic")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="nanosq-"))
+    print(scratch)
+    settings = [f"hydra/launcher={options.launcher}"]
+    moments = random.Random(options.seed)
+    check_grid(settings, scratch, kills=options.kills, trials=27, moments=moments)
+    check_study(settings, scratch, kills=options.kills, trials=30, moments=moments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The grid of 27 side by side, through each launcher, on a fresh directory: no error, no point lost, one of each cache.
+
+python -m tests.stress.launch_sweeps                      joblib with 4 workers, a local Ray cluster, submitit's local executor
+python -m tests.stress.launch_sweeps joblib
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import mlflow
+
+from tests.test_run import command, runs
+
+LAUNCHERS = {
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"],
+    "ray": ["hydra/launcher=ray"],
+    "submitit_local": ["hydra/launcher=submitit_local"],
+}
+STEPS, EVAL_EVERY = 20, 10
+SMALL = [
+    *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu"],
+    *["model.n_embd=16", "model.n_head=1", "model.block_size=64"],
+    *[f"train.max_steps={STEPS}", f"train.eval_every={EVAL_EVERY}", "train.log_every=1"],
+]
+
+
+def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ()) -> None:
+    """AssertionError where the grid fails, or leaves more or less than one whole run of each trial."""
+    result = command("-m", "hydra/sweeper=grid", *LAUNCHERS[launcher], *axes, *SMALL, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = runs(folder)
+    assert Counter(run.info.status for run in found) == {"FINISHED": trials}
+    assert {int(run.data.tags["trial"]) for run in found} == {*range(trials)}
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    for run in found:
+        for key in run.data.metrics:
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
+            at_end = key.startswith("test/") or key == "train/tokens"
+            every = STEPS if at_end else 1 if key.startswith("train/") else EVAL_EVERY
+            assert sorted(steps) == [*range(every, STEPS + 1, every)], (run.info.run_id, key, steps)
+    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
+    assert not list((folder / "checkpoints").iterdir())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("launchers", nargs="*", metavar="LAUNCHER", help=f"of {', '.join(LAUNCHERS)}; all of them")
+    options = parser.parse_args()
+    for launcher in options.launchers or LAUNCHERS:
+        begin = time.monotonic()
+        check(launcher, Path(tempfile.mkdtemp(prefix=f"nanosq-{launcher}-")), trials=27)
+        print(f"{launcher}: 27 runs, every point of every metric, {time.monotonic() - begin:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
