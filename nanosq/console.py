@@ -1,4 +1,4 @@
-"""What a person sees of a run while it lasts: a progress bar on a terminal, a few plain lines elsewhere."""
+"""What a user sees of a run: a progress bar on a terminal, a few plain lines elsewhere."""
 
 import logging
 import math
@@ -13,13 +13,17 @@ from nanosq.evaluate import Score
 
 logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 10.0  # without a terminal, training is reported this often
+LINE_SECONDS = 10.0  # interval between lines where there is no terminal
 
 
 class Console:
-    """Shows the metrics of a run of `max_steps` as they are logged.
+    """Print the progress and the result of a run.
 
-    label: stands before every line of a trial of a sweep, which shows as little of itself as a bar does.
+    Args:
+        max_steps: Number of steps of the run.
+        first_step: Step that the run is resumed after.
+        label: Prefix of every line of a trial of a sweep. A trial prints less than a single run.
+        quiet: Whether to print nothing, as all but one of several processes do.
     """
 
     def __init__(self, max_steps: int, *, first_step: int = 0, label: str = "", quiet: bool = False) -> None:
@@ -38,19 +42,23 @@ class Console:
             bar_format="{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
         )
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def evaluated(self, score: Score, step: int) -> None:
+        """Print the score of the validation split."""
         self._bar.update(step - self._bar.n)
-        if "val/nll" in metrics:
-            if not self._label or self._due():
-                self._line(step, f"val perplexity {metrics['val/perplexity']:.4g}  nll {metrics['val/nll']:.4f}")
-        elif "train/nll" in metrics:
-            loss, nll, speed = (metrics[f"train/{key}"] for key in ("loss", "nll", "tokens_per_second"))
-            text = f"loss {loss:.3f}  nll {nll:.3f}  {speed / 1000:.1f}k tokens/s"
-            self._bar.set_postfix_str(text)
-            if self._bar.disable and self._due():
-                self._line(step, f"{text}  {self._remaining(step)} left")
+        if not self._label or self._is_due():
+            self._line(step, f"val perplexity {score.perplexity:.4g}  nll {score.nll:.4f}")
+
+    def stepped(self, metrics: Mapping[str, float], step: int) -> None:
+        """Show the metrics of a training step in the bar, or on a line now and then."""
+        self._bar.update(step - self._bar.n)
+        loss, nll, speed = (metrics[f"train/{key}"] for key in ("loss", "nll", "tokens_per_second"))
+        text = f"loss {loss:.3f}  nll {nll:.3f}  {speed / 1000:.1f}k tokens/s"
+        self._bar.set_postfix_str(text)
+        if self._bar.disable and self._is_due():
+            self._line(step, f"{text}  {self._time_left(step)} left")
 
     def say(self, text: str) -> None:
+        """Print a line to stderr."""
         if self._quiet:
             return
         with tqdm.external_write_mode():
@@ -75,13 +83,13 @@ class Console:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         return time.monotonic() - self._last_line > LINE_SECONDS
 
     def _line(self, step: int, text: str) -> None:
         self.say(f"step {step:{len(str(self._max_steps))}}/{self._max_steps}  {text}")
         self._last_line = time.monotonic()
 
-    def _remaining(self, step: int) -> str:
+    def _time_left(self, step: int) -> str:
         seconds = (time.monotonic() - self._begin) / (step - self._first_step) * (self._max_steps - step)
         return tqdm.format_interval(int(seconds))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -42,6 +42,13 @@ def world_size() -> int:
 def data_parallel(module: nn.Module) -> nn.Module:
     """The module itself, or with its gradients averaged over all processes after every backward pass."""
     return DistributedDataParallel(module) if world_size() > 1 else module
+
+
+def gradient_sync(module: nn.Module, *, enabled: bool) -> AbstractContextManager[None]:
+    """Average the gradients of the backward pass inside the block, or leave that to a later micro-batch."""
+    if enabled or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    return module.no_sync()
 
 
 def all_reduce(tensor: Tensor) -> Tensor:

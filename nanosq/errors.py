@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.errors import HydraException
@@ -33,6 +34,21 @@ def exit_status(task: Callable[[], Any]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def bad_input(*, is_single: bool) -> Iterator[None]:
+    """Turn a ValueError or OSError of the block, which runs before training starts, into an error of the user.
+
+    A single run exits: Hydra would print the overrides of a task that raises. A trial of a sweep raises an InputError,
+    so that the other trials continue.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if is_single:
+            sys.exit(report(error))
+        raise InputError(one_line(error)) from error
 
 
 def report(error: Exception) -> int:

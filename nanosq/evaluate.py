@@ -4,14 +4,17 @@ Shape suffixes: B batch, T time, N scored tokens, S documents (the stories of a 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nanosq import distributed
+from nanosq.data.batches import evaluation_windows
+from nanosq.data.corpus import Split
 from nanosq.hardware import Hardware
 from nanosq.head import Loss, TokenScores, token_scores
 from nanosq.model import GPT
@@ -42,6 +45,45 @@ class Evaluation(NamedTuple):
     score: Score
     document_nll: Tensor  # (n_documents,), nats, summed over each document, float64
     bins: Tensor  # (3, ECE_BINS) float64, equal widths of confidence: tokens, correct ones, summed confidence
+
+
+def evaluate_split(
+    model: GPT,
+    loss: Loss,
+    split: Split,
+    *,
+    batch_size: int,
+    hardware: Hardware,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score every token of a split once. Several processes share the windows, and each returns the score of all.
+
+    Args:
+        model: The model.
+        loss: The training loss, for `Score.loss`.
+        split: The split.
+        batch_size: Windows in a batch.
+        hardware: Device and precision.
+        before_batch: Called before every batch; it may raise an exception to stop. Several processes do not call it,
+            because they have unequal numbers of batches.
+    """
+
+    def windows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        batches = evaluation_windows(split, block_size=model.block_size, batch_size=batch_size)
+        for batch in islice(batches, distributed.rank(), None, distributed.world_size()):
+            if distributed.world_size() == 1:
+                before_batch()
+            yield batch
+
+    return evaluate(
+        model,
+        loss,
+        windows(),
+        n_documents=len(split.document_bytes),
+        n_bytes=split.n_bytes,
+        log_probability=split.log_probability,
+        hardware=hardware,
+    )
 
 
 def evaluate(

@@ -70,6 +70,16 @@ class Hardware:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     @property
+    def matmul_dtype(self) -> torch.dtype:
+        """Type of matrix products."""
+        return PRECISIONS[self.precision]
+
+    @property
+    def reads_are_free(self) -> bool:
+        """Whether reading a value does not make the program wait for the device."""
+        return self.device.type == "cpu"
+
+    @property
     def peak_flops(self) -> float:
         """Floating-point operations a second of one large matrix product: the measured peak that MFU is a part of."""
         return _peak_flops(self.device, PRECISIONS[self.precision])
@@ -88,7 +98,7 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, -1)
 
 
-def in_turn(number: int) -> str:
+def round_robin_device(number: int) -> str:
     """The device of one of several runs side by side: the GPUs, if there are any, one after the other."""
     n_gpus = torch.cuda.device_count()
     return f"cuda:{number % n_gpus}" if n_gpus else "auto"

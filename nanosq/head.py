@@ -277,3 +277,7 @@ def _matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def is_fused(loss: Loss) -> bool:
+    return loss is cross_entropy

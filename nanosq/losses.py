@@ -94,7 +94,7 @@ def poly1(logits_NV: Tensor, targets_N: Tensor, *, epsilon: float = 1.0) -> Tens
 
 
 def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
-    """weight * sum over j of (p_j - [j = y])^2.
+    """Weight * sum over j of (p_j - [j = y])^2.
 
     Brier 1950, "Verification of Forecasts Expressed in Terms of Probability". Its gradient vanishes with p_y, which is
     about 1 / C for every token at initialisation.

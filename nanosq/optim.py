@@ -40,9 +40,11 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
+        matmul_dtype: torch.dtype | None = None,
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
+        self._matmul_dtype = matmul_dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         shapes = [tuple(weight.shape) for group in self._groups(matrices=True) for weight in group["params"]]
         if more := [shape for shape in shapes if len(shape) > 2]:
@@ -67,7 +69,9 @@ class Muon(Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        update = orthogonalized(gradient.lerp(average, momentum))  # Nesterov's
+        dtype = self._matmul_dtype or weight.dtype
+        with torch.autocast(weight.device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            update = orthogonalized(gradient.lerp(average, momentum))  # Nesterov's
         weight.mul_(1 - lr * weight_decay)
         weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))
 

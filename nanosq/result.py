@@ -1,4 +1,4 @@
-"""What a run comes to."""
+"""The result of a run."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,20 @@ Ended = Literal["finished", "diverged", "pruned"]
 
 @dataclass(frozen=True)
 class Result:
-    """To Hydra, whose sweepers take numbers, it is its validation perplexity: inf unless the run finished."""
+    """How a run ended, and its metrics.
+
+    Hydra's sweepers take it as a number: the validation perplexity, or inf unless the run finished.
+    """
 
     state: Ended
-    metrics: Mapping[str, float] = field(default_factory=dict)  # the last value of each, by its MLflow key
-    run_id: str = ""  # of the tracker, and where to look at the run; empty where nothing was recorded
+    metrics: Mapping[str, float] = field(default_factory=dict)  # last value of each metric, by its name in MLflow
+    run_id: str = ""  # empty where nothing was recorded, as is the link
     link: str = ""
 
     def __float__(self) -> float:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf
+
+    def __str__(self) -> str:
+        if self.state == "pruned":
+            return "pruned"
+        return f"validation perplexity {float(self):.4f}"

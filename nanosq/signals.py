@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until a moment at which a run can be left and taken up again."""
+"""Ctrl-C and SIGTERM, delayed until a moment from which the run can be resumed."""
 
 import signal
 import sys
@@ -8,15 +8,16 @@ from typing import NoReturn, Self
 
 
 class Interruption:
-    """While it is entered, a first signal is only `received`; a second one ends the program where it stands."""
+    """Record the first signal inside the `with` block. A second signal ends the program at once."""
 
     def __init__(self) -> None:
         self._number: int | None = None
 
     def __enter__(self) -> Self:
-        # Python delivers signals to the main thread, and lets no other set a handler.
-        held = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        self._handlers = {number: signal.signal(number, self._receive) for number in held}
+        # Python delivers signals to the main thread and lets no other thread set a handler.
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._handlers = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -24,20 +25,21 @@ class Interruption:
             signal.signal(number, handler)
 
     @property
-    def received(self) -> bool:
+    def is_requested(self) -> bool:
+        """Whether a signal was received."""
         return self._number is not None
 
     def end(self) -> NoReturn:
-        """What the signal would have done: KeyboardInterrupt, or SystemExit with the status a shell reports, 143.
+        """End the program as the signal would have: KeyboardInterrupt, or SystemExit with status 143.
 
-        Of several processes that stop together, those that it has not reached end as if by SIGTERM.
+        Where several processes stop together, those that received no signal end as if by SIGTERM.
         """
         if self._number == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + signal.SIGTERM)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        second = self.received
+        is_second = self.is_requested
         self._number = number
-        if second:
+        if is_second:
             self.end()

@@ -3,16 +3,20 @@
 Shapes: B windows in a batch, T tokens in a window.
 """
 
+import random
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nanosq import distributed
 from nanosq.data.corpus import Corpus, Split
+from nanosq.settings import TrainSettings
 
 WINDOW_STARTS = ("anywhere", "document")
 UNSCORED = -1  # the target where nothing is predicted
@@ -116,3 +120,71 @@ def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Ite
         tokens_BT = split.tokens[position_BT].astype(np.int64)
         targets_BT = np.where(scored_BT, split.tokens[position_BT + 1].astype(np.int64), UNSCORED)
         yield torch.from_numpy(tokens_BT), torch.from_numpy(targets_BT), torch.from_numpy(document[rows])
+
+
+class MicroBatch(NamedTuple):
+    """One micro-batch of a step, on the device."""
+
+    tokens_BT: Tensor
+    targets_BT: Tensor
+    seed: int  # of the random numbers of its forward pass, as those of dropout
+
+    def seed_everything(self) -> None:
+        """Make random numbers the same after an interruption, and on whichever process computes the micro-batch."""
+        torch.manual_seed(self.seed)
+        np.random.seed(self.seed)
+        random.seed(self.seed)
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """The micro-batches of a run. Of several processes, each takes an equal share of every step.
+
+    Args:
+        split: The training split.
+        block_size: Tokens in a window.
+        settings: Batch size, and micro-batches in a step.
+        seed: Seed of the run.
+        start: Where windows begin, as for `random_windows`.
+        device: Device of the batches.
+    """
+
+    split: Split
+    block_size: int
+    settings: TrainSettings
+    seed: int
+    start: str
+    device: torch.device
+
+    @property
+    def n_micro_batches(self) -> int:
+        """Number of micro-batches of a step that this process computes."""
+        return len(range(self.settings.accumulate)[self._share[0]])
+
+    def micro_batches(self, first_step: int, max_steps: int) -> Generator[MicroBatch]:
+        """Yield the micro-batches of this process, step after step. A thread makes the next one ahead of its use."""
+        accumulate = self.settings.accumulate
+        steps = range(first_step, max_steps)
+        indices = [step * accumulate + i for step in steps for i in range(accumulate)[self._share[0]]]
+        for index, (tokens_BT, targets_BT) in zip(indices, prefetched(self._make, indices, self.device), strict=True):
+            yield MicroBatch(tokens_BT, targets_BT, self._random_seed(index))
+
+    @property
+    def _share(self) -> tuple[slice, slice]:
+        return distributed.share(self.settings.accumulate, self.settings.batch_size)
+
+    def _make(self, index: int) -> tuple[Tensor, Tensor]:
+        tokens_BT, targets_BT = random_windows(
+            self.split,
+            block_size=self.block_size,
+            batch_size=self.settings.batch_size,
+            seed=self.seed,
+            step=index,
+            start=self.start,
+        )
+        rows = self._share[1]
+        return tokens_BT[rows], targets_BT[rows]
+
+    def _random_seed(self, index: int) -> int:
+        entropy = [abs(self.seed), self._share[1].start or 0, index]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -34,7 +34,7 @@ class GridSweeper(Launching):
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds is no axis: it is how often each trial is trained")
         seeds = self.seeds(composed[0])
-        hashes = [identity.config_hash(config.task(cfg)) for cfg in composed]
+        hashes = [identity.config_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds, hashes]).encode()).hexdigest()[:8]}"
 
         axes = summary.axes([summary.settings(overrides) for overrides in trials.values()])

@@ -22,7 +22,7 @@ from nanosq import config, errors, identity
 from nanosq.result import Result
 from nanosq.sweeps import summary
 from nanosq.sweeps.summary import STATES, Row
-from nanosq.sweeps.trial import Job
+from nanosq.sweeps.trial import TrialRun
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Launching(Sweeper):
     ) -> list[Jobs]:
         """Run trials, given by their number and overrides, side by side where the launcher can."""
         jobs = [
-            (*overrides, Job(sweep, number, repeat, summary.short(summary.settings(overrides), axes)).override())
+            (*overrides, TrialRun(sweep, number, repeat, summary.short(summary.settings(overrides), axes)).override())
             for number, overrides in trials.items()
             for repeat in range(seeds)
         ]
@@ -170,7 +170,7 @@ class Launching(Sweeper):
             overrides=[f"{group}={choice}" for group, choice in choices.items()],
             run_mode=RunMode.RUN,
         )
-        before, after = config.flatten(config.task(plain)), config.flatten(config.task(full))
+        before, after = config.flatten(config.without_hydra(plain)), config.flatten(config.without_hydra(full))
         settings = {key: value for key, value in after.items() if key not in before or before[key] != value}
         return summary.preset(
             title, choices, {key: value for key, value in settings.items() if identity.affects_result(key)}

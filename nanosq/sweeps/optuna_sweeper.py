@@ -109,10 +109,10 @@ class OptunaSearch(Launching):
             space = Space.parse(
                 self.params, self.spaces, arguments, lambda fixed: self.compose(fixed).hydra.runtime.choices
             )
-            pruner, (sampler, total) = config.build(self.pruner), self._sampler(space)
+            pruner, (sampler, total) = config.build("hydra.sweeper.pruner", self.pruner), self._sampler(space)
         base = self.compose(space.fixed)
         self.compose(space.example())  # a mistake in the name of an axis would be in the study for good
-        task = config.task(base)
+        task = config.without_hydra(base)
         seeds = self.seeds(base)
         name = self.study_name or _name(base, space)
         if base.resume == "never":

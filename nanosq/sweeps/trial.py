@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from hydra.core.hydra_config import HydraConfig
+from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -32,7 +32,7 @@ class Pruned(Exception):  # noqa: N818  (as optuna.TrialPruned)
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialRun:
     sweep: str  # its name: that of an Optuna study, of the folder of a grid
     trial: int
     repeat: int = 0  # how much is added to the seed
@@ -50,35 +50,33 @@ class Job:
         return {"sweep": self.sweep, "trial": str(self.trial)}
 
 
-def current() -> Job | None:
+def current(hydra_config: HydraConf) -> TrialRun | None:
     """The job that this process is running; None for a single run."""
-    hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN:
         return None
     told = os.environ.get(VARIABLE)
     if told:
-        return Job(**json.loads(unquote(told)))
-    return Job(Path(hydra_config.sweep.dir).resolve().name, int(hydra_config.job.num))  # another plugin's sweep
+        return TrialRun(**json.loads(unquote(told)))
+    return TrialRun(Path(hydra_config.sweep.dir).resolve().name, int(hydra_config.job.num))  # another plugin's sweep
 
 
-class Report:
+class PrunerReport:
     """What a job tells the Optuna study that it belongs to; where there is none, nothing to nobody.
 
     Of a trial's seeds the first is compared with other trials; where it is given up, so are the others.
     """
 
-    def __init__(self, job: Job | None, *, max_steps: int) -> None:
+    def __init__(self, job: TrialRun | None, sweeper: DictConfig, *, max_steps: int) -> None:
         self._max_steps = max_steps
         self._objective = ""
         self._trial: optuna.Trial | None = None
-        sweeper = HydraConfig.get().sweeper
         if job is not None and "objectives" in sweeper:
             self._repeat = job.repeat
             self._connect(sweeper.storage, job, sweeper.pruner)
             if len(sweeper.objectives) == 1:  # of several, Optuna prunes none
                 (self._objective,) = sweeper.objectives
 
-    def _connect(self, url: str, job: Job, pruner: DictConfig) -> None:
+    def _connect(self, url: str, job: TrialRun, pruner: DictConfig) -> None:
         import optuna
 
         from nanosq.sweeps.study import connect
@@ -89,7 +87,7 @@ class Report:
             study_name=job.sweep,
             storage=self._storage,
             sampler=optuna.samplers.RandomSampler(),
-            pruner=config.build(pruner),
+            pruner=config.build("hydra.sweeper.pruner", pruner),
         )
         study_id = self._storage.get_study_id_from_name(job.sweep)
         self._trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, job.trial)
@@ -101,14 +99,14 @@ class Report:
         return f"{RUN_ID}_{self._repeat}" if self._repeat else RUN_ID
 
     @property
-    def given_up(self) -> bool:
+    def pruned_before(self) -> bool:
         """Whether the trial was pruned before this job of it had begun."""
         return self._trial is not None and self._pruned() and self._run_id not in self._trial.user_attrs
 
     def _pruned(self) -> bool:
         return PRUNED in self._storage.get_trial(self._trial_id).user_attrs
 
-    def begins(self, run_id: str, link: str) -> None:
+    def start(self, run_id: str, link: str) -> None:
         """Make the run of the tracker known to the study."""
         if self._trial is None or not run_id:
             return

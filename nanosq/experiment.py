@@ -1,0 +1,135 @@
+"""What a configuration says about a run: looked up, checked and tried before anything is written."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from nanosq import checkpoint, config, distributed, identity, optim
+from nanosq.config import Config
+from nanosq.data import batches, corpus
+from nanosq.data.corpus import Corpus
+from nanosq.hardware import Hardware, round_robin_device
+from nanosq.head import Loss
+from nanosq.settings import SampleSettings, TrainSettings
+from nanosq.sweeps.trial import TrialRun
+from nanosq.tracking import Store
+
+SMALL_VOCABULARY = 8  # for trying out components
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a configuration says, looked up once."""
+
+    cfg: Config
+    name: str  # of what is trained: loss, model or preset, data
+    trial: TrialRun | None  # of a sweep
+    settings: TrainSettings
+    samples: SampleSettings
+    source: Any
+    tokenizer: Any
+    loss: Loss
+    schedule: Callable[[int], float]
+    store: Store
+    device: str
+    config_hash: str
+    folder: Path  # of checkpoints
+    weights: Path | None  # to start from
+
+    def pick_hardware(self, **size: float) -> Hardware:
+        """Resolve device, precision and compilation; `size` is that of the run, as for `Hardware.pick`."""
+        return Hardware.pick(device=self.device, precision=self.cfg.precision, compile=self.cfg.compile, **size)
+
+    def build_model(self, vocab_size: int) -> Any:
+        """Return a new model."""
+        return config.build("model", self.cfg.model, vocab_size)
+
+    def build_optimizer(self, model: torch.nn.Module, hardware: Hardware) -> torch.optim.Optimizer:
+        """Return a new optimizer. One that multiplies matrices is told in which type."""
+        optimizer = config.build("optimizer", self.cfg.optimizer)
+        extra = {"matmul_dtype": hardware.matmul_dtype} if config.takes(optimizer, "matmul_dtype") else {}
+        return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
+
+    def identity_tags(self, text: Corpus) -> dict[str, str]:
+        """Return the tags that identify a trial: its settings, the code and the text."""
+        code = identity.code_hash(self.cfg)
+        return {"config_hash": self.config_hash, "code": code, "text": identity.text_hash(text)}
+
+
+def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int | None = None) -> Experiment:
+    """Look up and check everything that can be wrong with a configuration, before anything is written.
+
+    Components are built and tried at a size that costs nothing, so that their own checks run too.
+
+    Args:
+        cfg: The configuration: a Config as Hydra composes it.
+        name: Name of what is trained.
+        trial: The trial of a sweep that this run belongs to.
+        job_number: Number of this run among those that share the GPUs of this machine.
+
+    Raises:
+        ValueError: Something is wrong; the message says what to change.
+    """
+    settings, samples = config.settings(cfg.train), config.settings(cfg.samples)
+    store = config.build("tracking", cfg.tracking)
+    source, tokenizer = config.build("data.source", cfg.data.source), config.build("data.tokenizer", cfg.data.tokenizer)
+    corpus.check(source, tokenizer, cache_dir=cfg.cache_dir)
+    if trial is not None and distributed.launched():
+        raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
+    if cfg.data.window not in batches.WINDOW_STARTS:
+        raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(batches.WINDOW_STARTS)}")
+    distributed.share(settings.accumulate, settings.batch_size)
+    with _named("schedule"):
+        steps = {"max_steps": settings.max_steps, "warmup": settings.warmup_steps}
+        schedule = config.build("schedule", cfg.schedule, **steps, min_lr_factor=settings.min_lr_factor)
+        schedule(0)
+    with _named("loss"):
+        loss = config.build("loss", cfg.loss)
+        losses_N = loss(torch.zeros(2, SMALL_VOCABULARY), torch.tensor([0, 1]))
+        if losses_N.shape != (2,):
+            raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
+    config_hash = identity.config_hash(cfg)
+    folder, weights = Path(cfg.checkpoint_dir) / config_hash, None
+    if (resumed := checkpoint.find(cfg.resume, folder)) is not None:
+        identity.check_resumable(checkpoint.load(resumed)["settings"], identity.relevant_settings(cfg))
+    elif cfg.init_from is not None:
+        is_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
+        weights = store.weights(cfg.init_from) if is_id else Path(cfg.init_from)
+        checkpoint.load(weights)
+    experiment = Experiment(
+        cfg=cfg,
+        name=name,
+        trial=trial,
+        settings=settings,
+        samples=samples,
+        source=source,
+        tokenizer=tokenizer,
+        loss=loss,
+        schedule=schedule,
+        store=store,
+        device=cfg.device if job_number is None or cfg.device != "auto" else round_robin_device(job_number),
+        config_hash=config_hash,
+        folder=folder,
+        weights=weights,
+    )
+    hardware = experiment.pick_hardware()
+    with _named("model"), torch.device("meta"):
+        experiment.build_model(SMALL_VOCABULARY)
+    with _named("optimizer"):
+        experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
+    return experiment
+
+
+@contextmanager
+def _named(group: str) -> Iterator[None]:
+    """Name the group in an error of a component that does not name it itself."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        if str(error).startswith(group):
+            raise
+        raise ValueError(f"{group}: {error}") from error

@@ -1,0 +1,111 @@
+"""One run in MLflow. Metrics are buffered, because a call to the store takes as long as a step of a small model."""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 5.0  # an open chart is at most this old
+MAX_POINTS = 1000  # in one call of MLflow's REST API
+
+
+class MLflowRun:
+    """The active MLflow run of this process.
+
+    Args:
+        client: Client of the store.
+        run_id: Id of the run.
+        link: Link to the page of the run.
+        points: Values that the run has logged before it was resumed, by step and metric.
+    """
+
+    def __init__(
+        self, client: "MlflowClient", run_id: str, *, link: str, points: Mapping[tuple[int, str], float]
+    ) -> None:
+        self.run_id = run_id
+        self.link = link
+        self.table = f"{link.partition('/runs/')[0]}?workflowType=machine_learning"
+        self._client = client
+        self._points = dict(points)
+        self._buffer: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import mlflow
+
+        try:
+            self._write()
+            curves = io.StringIO()
+            rows = ((step, metric, value) for (step, metric), value in self._points.items())
+            csv.writer(curves).writerows([("step", "metric", "value"), *rows])
+            self.text(curves.getvalue(), "curves.csv")
+        except BaseException:
+            kind = kind or RuntimeError
+            raise
+        finally:
+            mlflow.end_run("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics of a step.
+
+        Values that are not finite are left out, because MLflow stores inf as 1.8e308. Values that the run has logged
+        before it was killed and resumed at an earlier step are not logged again.
+        """
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {(step, key): float(value) for key, value in metrics.items()}
+        new = {key: value for key, value in values.items() if math.isfinite(value) and key not in self._points}
+        self._buffer += [Metric(key, value, now, step) for (step, key), value in new.items()]
+        self._points |= new
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered. If the store cannot be reached, training continues and the next flush tries again."""
+        try:
+            self._write()
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            logger.warning("the MLflow store cannot be reached, %d values wait: %s", len(self._buffer), reason)
+        self._flushed = time.monotonic()
+
+    def tag(self, **tags: str) -> None:
+        """Set tags."""
+        import mlflow
+
+        mlflow.set_tags(tags)
+
+    def text(self, text: str, file: str) -> None:
+        """Store a text as the artifact `file`."""
+        import mlflow
+
+        mlflow.log_text(text, file)
+
+    def keep(self, path: Path, folder: str) -> bool:
+        """Copy a file into a folder of the artifacts and return True."""
+        import mlflow
+
+        mlflow.log_artifact(str(path), folder)
+        return True
+
+    def _write(self) -> None:
+        for start in range(0, len(self._buffer), MAX_POINTS):
+            self._client.log_batch(self.run_id, metrics=self._buffer[start : start + MAX_POINTS])
+        self._buffer.clear()

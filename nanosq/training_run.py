@@ -1,0 +1,213 @@
+"""One run of an experiment, top to bottom: prepare, build, train, score, record."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from nanosq import artifacts, checkpoint, config, distributed, identity
+from nanosq.checkpoint import Checkpoints, Origin
+from nanosq.console import Console
+from nanosq.data import batches, corpus
+from nanosq.data.batches import TrainingBatches
+from nanosq.data.corpus import Corpus, Split
+from nanosq.evaluate import Evaluation, evaluate_split
+from nanosq.experiment import Experiment
+from nanosq.generate import generate
+from nanosq.hardware import Hardware, keep_freed_memory
+from nanosq.head import is_fused
+from nanosq.result import Ended, Result
+from nanosq.run_log import RunLog
+from nanosq.signals import Interruption
+from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
+from nanosq.tracking import NoStore
+from nanosq.train import TrainState, train
+
+
+def prepare(experiment: Experiment) -> Corpus:
+    """Return the tokenized text, from the cache if it is there."""
+    text = corpus.prepare(experiment.source, experiment.tokenizer, cache_dir=experiment.cfg.cache_dir)
+    batches.check_block_size(text, experiment.cfg.model.block_size)
+    return text
+
+
+@contextmanager
+def alone(experiment: Experiment) -> Iterator[Interruption]:
+    """Join the other processes of this run, lock its checkpoint folder and delay signals."""
+    with ExitStack() as stack:
+        stack.enter_context(distributed.processes(experiment.pick_hardware().device))
+        if distributed.rank() == 0:
+            # Two sweeps may have the same trial: the second one waits, and finds what the first has recorded.
+            stack.enter_context(checkpoint.exclusive(experiment.folder, wait=experiment.trial is not None))
+        yield stack.enter_context(Interruption())
+
+
+def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: PrunerReport) -> Result | None:
+    """Return the recorded result of a trial, or None if it is to be trained."""
+    if pruner.pruned_before:
+        return Result("pruned")
+    if experiment.cfg.resume != "auto":
+        return None
+    tags, find = experiment.identity_tags(text), experiment.store.find
+    result = find({**tags, "pruned": "false"}) or find({**tags, "pruned": "true", **trial.tags})
+    if result is not None:
+        checkpoint.clear(experiment.folder)
+        pruner.start(result.run_id, result.link)
+        print(f"{trial}: {result}, as recorded in {result.link}")
+    return result
+
+
+def build(
+    experiment: Experiment, text: Corpus, pruner: PrunerReport, interruption: Interruption
+) -> tuple[TrainState, RunLog]:
+    """Return the state to train, new or resumed, and the log of its run."""
+    cfg, settings, is_first = experiment.cfg, experiment.settings, distributed.rank() == 0
+    torch.manual_seed(cfg.seed)
+    model = experiment.build_model(text.tokenizer.vocab_size)
+    tokens_per_step = settings.accumulate * settings.batch_size * model.block_size
+    n_tokens = settings.max_steps * tokens_per_step
+    n_logits = 0 if is_fused(experiment.loss) else n_tokens * text.tokenizer.vocab_size  # of what compiling speeds up
+    hardware = experiment.pick_hardware(n_flops=n_tokens * model.flops_per_token, n_logits=n_logits)
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
+    if hardware.compile_loss:
+        torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
+    model = model.to(hardware.device)
+    state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
+    origin, facts = _restore(experiment, text, state)
+    tracked = (experiment.store if is_first else NoStore()).start(
+        f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
+        params=config.flatten(cfg),
+        tags=_tags(experiment, text, origin, hardware),
+        run_id=origin.run_id,
+        is_new=cfg.resume == "never",
+    )
+    if origin.is_new and is_first:
+        checkpoint.clear(experiment.folder)
+    facts["run_id"] = tracked.run_id or origin.run_id
+    step, label = state.progress.step, str(experiment.trial or "")
+    return state, RunLog(
+        run=tracked,
+        console=Console(settings.max_steps, first_step=step, label=label, quiet=not is_first),
+        pruner=pruner,
+        checkpoints=Checkpoints(experiment.folder, facts) if is_first else None,
+        interruption=interruption,
+        settings=settings,
+        hardware=hardware,
+        tokens_per_step=tokens_per_step,
+        how_to_resume="run the same command again to resume"
+        if cfg.resume == "auto"
+        else f"resume with resume={experiment.folder / 'last.pt'}",
+        logged_step=step,
+        logged_seconds=state.progress.seconds,
+    )
+
+
+def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> Result:
+    """Train, score the test split, write samples and record everything."""
+    cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
+    model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
+
+    def score(split: Split) -> Evaluation:
+        # Four times as many windows as in training need no more memory, as no gradients are computed.
+        n, stop = 4 * settings.batch_size, lambda: log.stop_if_asked(state)
+        return evaluate_split(model, loss, split, batch_size=n, hardware=hardware, before_batch=stop)
+
+    training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
+    last, best = experiment.folder / "last.pt", experiment.folder / "best.pt"
+    metrics: dict[str, float] = {}
+    with log.run as tracked, log.console as console:
+        _announce(experiment, text, state, log)
+        ended: Ended = "finished"
+        try:
+            val = train(
+                state,
+                loss,
+                training,
+                settings=settings,
+                schedule=experiment.schedule,
+                evaluate=lambda: score(text.val).score,
+                hardware=hardware,
+                log=log,
+            )
+            if val is None:
+                ended = "diverged"
+                console.say(f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded")
+        except Pruned:
+            val, ended = None, "pruned"
+        if val is None:
+            tracked.tag(**{ended: "true"})
+        else:
+            evaluation = score(text.test)
+            n_tokens = float(progress.step * log.tokens_per_step)
+            final = {**evaluation.score.metrics("test"), "train/seconds": progress.seconds, "train/tokens": n_tokens}
+            tracked.log(final, progress.step)
+            metrics = {**val.metrics("val"), **final}
+            if is_first:
+                # The report reads these artifacts.
+                stories = artifacts.stories_csv(text.test, text.tokenizer, evaluation.document_nll)
+                tracked.text(stories, "stories.csv")
+                tracked.text(artifacts.calibration_csv(evaluation.bins), "calibration.csv")
+                samples = generate(model, text.tokenizer, **vars(experiment.samples), seed=cfg.seed)
+                tracked.text("\n\n---\n\n".join(samples), "samples.txt")
+                if trial is None:
+                    console.report(val=val, test=evaluation.score, samples=samples)
+        is_kept = is_first and best.exists() and tracked.keep(best, "checkpoint")
+    if is_first:  # the run is recorded as finished: nothing is left to resume
+        last.unlink(missing_ok=True)
+        if is_kept:
+            best.unlink()
+    result = Result(ended, metrics, tracked.run_id, tracked.link)
+    if is_first:
+        outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
+        print(f"{trial}: {outcome}" if trial is not None else outcome)
+        if tracked.table and trial is None:
+            print(f"\nmlflow ui, then {tracked.table}")
+    return result
+
+
+def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
+    """Record that the run has started, and say what it trains."""
+    n_parameters = sum(p.numel() for p in state.model.parameters())
+    log.pruner.start(log.run.run_id, log.run.link)
+    log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
+    log.run.tag(parameters=str(n_parameters))
+    if experiment.trial is not None:
+        log.console.say(experiment.trial.setting)
+    else:
+        size = f"{n_parameters / 1e6:.2f}M parameters, vocabulary {text.tokenizer.vocab_size}"
+        log.console.say(f"{experiment.name}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}")
+    if state.progress.step > 0:
+        log.console.say(f"resumed after step {state.progress.step}")
+
+
+def _restore(experiment: Experiment, text: Corpus, state: TrainState) -> tuple[Origin, dict[str, Any]]:
+    """Restore the checkpoint or the weights that the run starts with. Return where they are from, and the facts."""
+    cfg = experiment.cfg
+    facts = {
+        "architecture": config.arguments(cfg.model),
+        "settings": identity.relevant_settings(cfg),
+        "config_hash": experiment.config_hash,
+        **identity.text_identity(text),
+    }
+    if (path := checkpoint.find(cfg.resume, experiment.folder)) is not None:
+        max_steps, folder = experiment.settings.max_steps, experiment.folder
+        return checkpoint.resume(state, path, facts=facts, max_steps=max_steps, folder=folder), facts
+    if experiment.weights is not None:
+        checkpoint.load_weights(state, experiment.weights, facts=facts)
+    return Origin(), facts
+
+
+def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
+    return {
+        **experiment.identity_tags(text),
+        "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
+        "diverged": "false",
+        "pruned": "false",
+        "hardware": str(hardware),
+        "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
+        **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),
+        **(experiment.trial.tags if experiment.trial is not None else {}),
+    }
