@@ -27,7 +27,7 @@ def test_every_component_fits_its_target(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}", *(["data.source.train=x.txt"] if option == "text" else []))
     nodes = [cfg.data.source, cfg.data.tokenizer] if group == "data" else [cfg[group]]
     for node in nodes:
-        config.check_component(node, **RUNTIME.get(group, {}))
+        config.check_component(group, node, **RUNTIME.get(group, {}))
 
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
@@ -35,7 +35,7 @@ def test_every_experiment_composes(option: str) -> None:
     cfg = composed(f"experiment={option}")
     config.settings(cfg.train)
     for group in COMPONENTS:
-        config.check_component(cfg[group], **RUNTIME.get(group, {}))
+        config.check_component(group, cfg[group], **RUNTIME.get(group, {}))
 
 
 def component(**arguments: object) -> DictConfig:
@@ -55,7 +55,7 @@ def component(**arguments: object) -> DictConfig:
 )
 def test_a_component_that_does_not_fit(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=r"^loss") as caught:
-        config.build(component(**arguments))
+        config.build("loss", component(**arguments))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -63,13 +63,13 @@ def test_a_component_that_does_not_fit(arguments: dict, message: str) -> None:
 def test_a_missing_argument_is_named() -> None:
     node = OmegaConf.create({"model": {"_target_": "nanosq.model.GPT", "block_size": 8, "n_layer": 1, "n_head": 1}})
     with pytest.raises(ValueError, match=r"model\.n_embd is missing"):
-        config.build(node.model, 11)
+        config.build("model", node.model, 11)
 
 
 def test_build_passes_what_the_program_adds() -> None:
     import torch
 
-    loss = config.build(component(weight=2))
+    loss = config.build("loss", component(weight=2))
     assert loss(torch.zeros(1, 4), torch.tensor([0])).item() == pytest.approx(torch.tensor(4.0).log().item())
 
 

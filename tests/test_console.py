@@ -1,4 +1,4 @@
-"""What a person sees: plain lines in a file or a pipe, a bar on a terminal."""
+"""Output of a run: plain lines in a file or a pipe, a progress bar on a terminal."""
 
 import logging
 import math
@@ -15,27 +15,27 @@ from nanosq.console import Console
 from nanosq.evaluate import Score
 
 TRAIN = {"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12_345.0}
-VAL = {"val/perplexity": 7.389, "val/nll": 2.0}
+VAL = Score(2.5, 2.0, 7.389, 0.75, 0.5, 0.0123, floor_nll=1.8, excess_nll=0.2)
 
 
-def test_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_without_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
-    with Console(200) as shown:
-        shown.log(TRAIN, 10)  # training is reported at a pace, every evaluation at once
-        shown.log(VAL, 20)
+    with Console(200) as console_:
+        console_.stepped(TRAIN, 10)  # printed only at an interval, unlike an evaluation
+        console_.evaluated(VAL, 20)
         monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
-        shown.log(TRAIN, 30)
+        console_.stepped(TRAIN, 30)
     first, second = caplog.messages
     assert first == "step  20/200  val perplexity 7.389  nll 2.0000"
     assert second.startswith("step  30/200  loss 2.500  nll 2.000  12.3k tokens/s")
     assert second.endswith("left")
 
 
-def test_result(capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     known = Score(2.5, 2.0, 7.38906, 0.75, 0.5, 0.0123, floor_nll=1.8, excess_nll=0.2)
     unknown = Score(2.5, 2.0, 7.38906, 0.75, 0.5, 0.0123, floor_nll=math.nan, excess_nll=math.nan)
-    with Console(1) as shown:
-        shown.report(val=known, test=unknown, samples=["Once upon a time."])
+    with Console(1) as console_:
+        console_.report(val=known, test=unknown, samples=["Once upon a time."])
     _, sample, *_, val, test = capsys.readouterr().out.splitlines()
     assert sample == "Once upon a time."
     assert val == (
@@ -44,17 +44,17 @@ def test_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert test == "test  perplexity 7.3891  nll 2.0000  bits/byte 0.7500  accuracy 50.0%  ece 1.23%"
 
 
-def test_bar_on_a_terminal() -> None:
+def test_progress_bar_on_a_terminal() -> None:
     script = """
 from nanosq.console import Console
-with Console(200) as shown:
-    shown.log({"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12345.0}, 50)
+with Console(200) as console_:
+    console_.stepped({"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12345.0}, 50)
 """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     subprocess.run([sys.executable, "-c", script], stderr=theirs, check=True)
-    shown = os.read(ours, 100_000).decode()  # before the other end is closed, which loses what was not read
+    output = os.read(ours, 100_000).decode()  # before the other end is closed, which would lose unread output
     os.close(theirs)
     os.close(ours)
-    assert "50/200" in shown
-    assert "loss 2.500  nll 2.000  12.3k tokens/s" in shown
+    assert "50/200" in output
+    assert "loss 2.500  nll 2.000  12.3k tokens/s" in output

@@ -20,7 +20,7 @@ LOSSES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 def loss_of(name: str):
     """The loss as conf/loss configures it."""
-    return config.build(OmegaConf.load(CONF / f"{name}.yaml"))
+    return config.build("loss", OmegaConf.load(CONF / f"{name}.yaml"))
 
 
 def softmax(f: list[float]) -> list[float]:

@@ -11,8 +11,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from nanosq import tracking
-from nanosq.tracking import MLflowTracker, NoTracker
+from nanosq.tracking import NoStore, mlflow_run
+from nanosq.tracking.mlflow_run import MLflowRun
+from nanosq.tracking.mlflow_store import MLflowStore
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def only_run(uri: str) -> mlflow.entities.Run:
 
 
 def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
-    tracker = MLflowTracker(experiment="nanosq", uri=uri)
+    store = MLflowStore(experiment="nanosq", uri=uri)
     weights = tmp_path / "best.pt"
     weights.write_bytes(b"weights")
-    with tracker.start("a name", params={"model.n_layer": 4, "resume": None}, tags={"sweep": "s"}):
+    with store.start("a name", params={"model.n_layer": 4, "resume": None}, tags={"sweep": "s"}) as tracked:
         for step in range(1500):
-            tracker.log({"train/loss": 1 / (step + 1), "val/perplexity": math.inf}, step)
-        tracker.tag(diverged="true")
-        tracker.text("Once upon a time", "samples.txt")
-        tracker.keep(weights, "checkpoint")
+            tracked.log({"train/loss": 1 / (step + 1), "val/perplexity": math.inf}, step)
+        tracked.tag(diverged="true")
+        tracked.text("Once upon a time", "samples.txt")
+        tracked.keep(weights, "checkpoint")
     run, client = only_run(uri), mlflow.MlflowClient(uri)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "a name"
@@ -54,8 +55,8 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     rows = list(csv.DictReader((files / "curves.csv").open()))
     assert rows[2] == {"step": "2", "metric": "train/loss", "value": str(1 / 3)}
     experiment = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}"
-    assert tracker.table == f"{experiment}?workflowType=machine_learning"
-    assert tracker.link == f"{experiment}/runs/{run.info.run_id}"
+    assert tracked.table == f"{experiment}?workflowType=machine_learning"
+    assert tracked.link == f"{experiment}/runs/{run.info.run_id}"
 
 
 def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,15 +68,15 @@ def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatc
         log_batch(client, run_id, **what)
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", counted)
-    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as tracker:
+    with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as run:
         for step in range(100):
-            tracker.log({"train/loss": 1.0}, step)
+            run.log({"train/loss": 1.0}, step)
         assert calls == []
-        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
-        tracker.log({"train/loss": 1.0}, 100)
-        assert calls == [1]  # an open chart follows a run that lasts
-        monkeypatch.setattr(tracking, "FLUSH_SECONDS", 1e9)
-        tracker.log({"train/loss": 1.0}, 101)
+        monkeypatch.setattr(mlflow_run, "FLUSH_SECONDS", 0.0)
+        run.log({"train/loss": 1.0}, 100)
+        assert calls == [1]  # an open chart is up to date
+        monkeypatch.setattr(mlflow_run, "FLUSH_SECONDS", 1e9)
+        run.log({"train/loss": 1.0}, 101)
         assert calls == [1]
     assert calls == [1, 1]
 
@@ -83,12 +84,12 @@ def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
 )
-def test_how_a_run_ends(uri: str, error: type[BaseException], status: str) -> None:
-    tracker = MLflowTracker(experiment="nanosq", uri=uri)
+def test_status_at_the_end_of_a_run(uri: str, error: type[BaseException], status: str) -> None:
+    store = MLflowStore(experiment="nanosq", uri=uri)
 
     def run() -> None:
-        with tracker.start("r", params={}, tags={}):
-            tracker.log({"train/loss": 1.0}, 3)
+        with store.start("r", params={}, tags={}) as recorded:
+            recorded.log({"train/loss": 1.0}, 3)
             raise error
 
     with pytest.raises(error):
@@ -99,40 +100,40 @@ def test_how_a_run_ends(uri: str, error: type[BaseException], status: str) -> No
 
 def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    tracker = MLflowTracker(experiment="nanosq", uri=f"sqlite:///{tmp_path}/file/mlflow.db")
+    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/file/mlflow.db")
     with pytest.raises(ValueError, match=r"tracking\.uri") as caught:
-        tracker.start("r", params={}, tags={})
+        store.start("r", params={}, tags={})
     assert "\n" not in str(caught.value)
 
 
-def test_no_tracker_leaves_files_alone(tmp_path: Path) -> None:
+def test_tracking_none_changes_no_files(tmp_path: Path) -> None:
     weights = tmp_path / "best.pt"
     weights.touch()
-    with NoTracker().start("r", params={}, tags={}) as tracker:
-        tracker.log({"train/loss": 1.0}, 1)
-        tracker.keep(weights, "checkpoint")
+    with NoStore().start("r", params={}, tags={}) as run:
+        run.log({"train/loss": 1.0}, 1)
+        run.keep(weights, "checkpoint")
     assert weights.exists()
-    assert tracker.link == tracker.table == ""
+    assert run.link == run.table == ""
 
 
 def points(uri: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in mlflow.MlflowClient(uri).get_metric_history(run_id, key)]
 
 
-def test_a_run_goes_on_without_repeated_points(uri: str) -> None:
-    def start(run_id: str, params: dict[str, object]) -> MLflowTracker:
-        return MLflowTracker(experiment="nanosq", uri=uri).start("r", params=params, tags={}, run_id=run_id)
+def test_a_resumed_run_repeats_no_value(uri: str) -> None:
+    def start(run_id: str, params: dict[str, object]) -> MLflowRun:
+        return MLflowStore(experiment="nanosq", uri=uri).start("r", params=params, tags={}, run_id=run_id)
 
-    def interrupted(tracker: MLflowTracker) -> None:
-        with tracker:
+    def interrupted(run: MLflowRun) -> None:
+        with run:
             for step in range(5):
-                tracker.log({"train/loss": float(step), "train/nll": 0.0}, step)
+                run.log({"train/loss": float(step), "train/nll": 0.0}, step)
             raise KeyboardInterrupt
 
     first = start("", {"log_every": 1})
     with pytest.raises(KeyboardInterrupt):
         interrupted(first)
-    with start(first.run_id, {"log_every": 2}) as second:  # from a checkpoint at step 3, with what may differ differing
+    with start(first.run_id, {"log_every": 2}) as second:  # from a checkpoint at step 3, with another parameter
         for step in range(3, 8):
             second.log({"train/loss": float(step)}, step)
     assert only_run(uri).info.status == "FINISHED"
@@ -143,54 +144,61 @@ def test_a_run_goes_on_without_repeated_points(uri: str) -> None:
     assert len(rows) == 13
 
 
-def test_a_run_whose_process_was_killed_is_gone_on_with(uri: str) -> None:
-    """Also where it was killed before there was a checkpoint that knows it."""
+def test_a_run_of_a_killed_process_is_resumed_without_a_checkpoint(uri: str, tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from nanosq.tracking.mlflow_store import MLflowStore
+store = MLflowStore(experiment="nanosq", uri={uri!r})
+print(store.start("r", params={{"a": 1}}, tags={{"checkpoints": sys.argv[1]}}).run_id, flush=True)
+os._exit(9)
+"""
 
-    def start(place: str, **how: bool) -> MLflowTracker:
-        tracker = MLflowTracker(experiment="nanosq", uri=uri)
-        return tracker.start("r", params={"a": 1}, tags={"checkpoints": place}, **how)
+    def killed(folder: str) -> str:
+        command = [sys.executable, "-c", script, folder]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout.strip()
 
-    def left_running(tracker: MLflowTracker) -> str:
-        mlflow.tracking.fluent._active_run_stack.get().clear()  # as if its process were gone
-        return tracker.run_id
+    def start(folder: str, *, is_new: bool = False) -> MLflowRun:
+        store = MLflowStore(experiment="nanosq", uri=uri)
+        return store.start("r", params={"a": 1}, tags={"checkpoints": folder}, is_new=is_new)
 
-    killed, elsewhere = left_running(start("here")), left_running(start("there"))
-    with start("here") as again:
-        assert again.run_id == killed
-    with start("there", anew=True) as anew:
-        assert anew.run_id != elsewhere
-    states = {run_id: mlflow.MlflowClient(uri).get_run(run_id).info.status for run_id in (killed, elsewhere)}
-    assert states == {killed: "FINISHED", elsewhere: "KILLED"}
+    here, there = killed("here"), killed("there")
+    with start("here") as resumed:
+        assert resumed.run_id == here
+    with start("there", is_new=True) as new:
+        assert new.run_id != there
+    states = {run_id: mlflow.MlflowClient(uri).get_run(run_id).info.status for run_id in (here, there)}
+    assert states == {here: "FINISHED", there: "KILLED"}
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "deleted"])
-def test_a_run_that_the_store_no_longer_has_begins_anew(run_id: str, uri: str) -> None:
+def test_a_run_that_the_store_has_lost_is_started_again(run_id: str, uri: str) -> None:
     if run_id == "deleted":
-        with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as gone:
+        with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as gone:
             run_id = gone.run_id
         mlflow.MlflowClient(uri).delete_run(run_id)
-    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}, run_id=run_id) as tracker:
-        assert tracker.run_id != run_id
-    assert only_run(uri).info.run_id == tracker.run_id
+    with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}, run_id=run_id) as run:
+        assert run.run_id != run_id
+    assert only_run(uri).info.run_id == run.run_id
 
 
 def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
     best = tmp_path / "best.pt"
     best.write_bytes(b"weights")
-    with MLflowTracker(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as tracker:
-        tracker.keep(best, "checkpoint")
-    assert tracker.weights(tracker.run_id).read_bytes() == b"weights"
+    store = MLflowStore(experiment="nanosq", uri=uri)
+    with store.start("r", params={}, tags={}) as run:
+        run.keep(best, "checkpoint")
+    assert store.weights(run.run_id).read_bytes() == b"weights"
     with pytest.raises(ValueError, match="has no run"):
-        tracker.weights("0" * 32)
+        store.weights("0" * 32)
     with pytest.raises(ValueError, match="path"):
-        NoTracker().weights("0" * 32)
+        NoStore().weights("0" * 32)
 
 
-def test_a_store_whose_creation_is_killed_is_made_anew(uri: str, tmp_path: Path) -> None:
-    """As soon as the first tables are on the disk: those of a database that is created in place could not be used."""
+def test_a_store_whose_creation_was_killed_is_created_again(uri: str, tmp_path: Path) -> None:
+    """The kill comes when the first tables are on the disk. MLflow could not use a database with some of its tables."""
     script = f"""
-from nanosq.tracking import MLflowTracker
-MLflowTracker(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
+from nanosq.tracking.mlflow_store import MLflowStore
+MLflowStore(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL)
     while process.poll() is None and not any(path.stat().st_size for path in tmp_path.glob("mlflow.db*[!k]")):
@@ -198,7 +206,7 @@ MLflowTracker(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "mlflow.db").exists()
-    with MLflowTracker(experiment="nanosq", uri=uri).start("a name", params={}, tags={}):
+    with MLflowStore(experiment="nanosq", uri=uri).start("a name", params={}, tags={}):
         pass
     assert only_run(uri).info.status == "FINISHED"
     assert not list(tmp_path.glob("mlflow.db.new*"))

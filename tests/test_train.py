@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,38 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from nanosq import config, losses
+from nanosq.console import Console
+from nanosq.data.batches import MicroBatch
 from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 from nanosq.optim import cosine, parameter_groups
-from nanosq.train import Progress, State, train
+from nanosq.run_log import RunLog
+from nanosq.settings import TrainSettings
+from nanosq.signals import Interruption
+from nanosq.sweeps.trial import PrunerReport
+from nanosq.tracking import NoRun
+from nanosq.train import TrainState, train
 
 CONF = Path(__file__).parents[1] / "conf"
 CPU = Hardware(torch.device("cpu"))
 SCORE = Score(1.0, 1.0, math.e, 1.0, 0.5, 0.1, math.nan, math.nan)
+SETTINGS = TrainSettings(
+    max_steps=20,
+    batch_size=2,
+    accumulate=1,
+    clip_norm=1.0,
+    warmup=3,
+    min_lr_factor=0.1,
+    eval_every=10,
+    log_every=5,
+    checkpoint_every=None,
+    patience=None,
+)
 
 
 def batch(index: int) -> tuple[Tensor, Tensor]:
@@ -33,74 +53,120 @@ def schedule(step: int) -> float:
     return cosine(step, max_steps=20, warmup=3, min_lr_factor=0.1)
 
 
-class Run:
-    """A training run that keeps everything the loop tells it."""
+class Batches:
+    """Micro-batches that a function makes from their number."""
+
+    def __init__(self, batch: Callable[[int], tuple[Tensor, Tensor]], accumulate: int) -> None:
+        self.batch = batch
+        self.n_micro_batches = accumulate
+
+    def micro_batches(self, first_step: int, max_steps: int) -> Iterator[MicroBatch]:
+        for index in range(first_step * self.n_micro_batches, max_steps * self.n_micro_batches):
+            yield MicroBatch(*self.batch(index), seed=index)
+
+
+class Training(NoRun):
+    """A small training run. As a run of a store and as checkpoints it remembers what the loop reports."""
 
     def __init__(self, *, seed: int = 0, dropout: float = 0.0) -> None:
         torch.manual_seed(seed)
-        self.model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=dropout)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model), lr=0.01, weight_decay=0.1)
-        self.scaler = CPU.scaler()
-        self.progress = Progress()
+        model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=16, dropout=dropout)
+        optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.01, weight_decay=0.1)
+        self.state = TrainState(model, optimizer, CPU.scaler())
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.saved: list[tuple[str, int]] = []
         self.evaluated: list[int] = []
         self.perplexities = [math.e]
 
-    def evaluate(self) -> Score:
-        self.evaluated.append(self.progress.step)
-        last = len(self.perplexities) == 1
-        return replace(SCORE, perplexity=self.perplexities[0] if last else self.perplexities.pop(0))
+    @property
+    def model(self) -> GPT:
+        return self.state.model
 
-    def train(self, *, loss: Callable = losses.cross_entropy, batch: Callable = batch, **settings) -> Score | None:
-        defaults = {"max_steps": 20, "accumulate": 1, "clip_norm": 1.0, "log_every": 5, "eval_every": 10}
-        defaults |= {"checkpoint_every": None, "patience": None, "seed": (0,), "hardware": CPU}
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.logged.append((step, dict(metrics)))
+
+    def save_best(self, state: TrainState) -> None:
+        self.saved.append(("best", state.progress.step))
+
+    def save_last(self, state: TrainState) -> None:
+        self.saved.append(("last", state.progress.step))
+
+    def evaluate(self) -> Score:
+        self.evaluated.append(self.state.progress.step)
+        is_last = len(self.perplexities) == 1
+        return replace(SCORE, perplexity=self.perplexities[0] if is_last else self.perplexities.pop(0))
+
+    def train(
+        self,
+        *,
+        loss: Callable = losses.cross_entropy,
+        batch: Callable = batch,
+        hardware: Hardware = CPU,
+        stop_if_asked: Callable[[], None] | None = None,
+        **changes: Any,
+    ) -> Score | None:
+        settings = replace(SETTINGS, **changes)
+        progress = self.state.progress
+        log = RunLog(
+            run=self,
+            console=Console(settings.max_steps, quiet=True),
+            pruner=PrunerReport(None, OmegaConf.create({}), max_steps=settings.max_steps),
+            checkpoints=self,  # type: ignore[arg-type]
+            interruption=Interruption(),
+            settings=settings,
+            hardware=hardware,
+            tokens_per_step=16 * settings.accumulate,
+            how_to_resume="",
+            logged_step=progress.step,
+            logged_seconds=progress.seconds,
+        )
+        if stop_if_asked is not None:
+            log.stop_if_asked = lambda _: stop_if_asked()  # type: ignore[method-assign]
         return train(
-            State(self.model, self.optimizer, self.scaler, self.progress),
+            self.state,
             loss,
+            Batches(batch, settings.accumulate),  # type: ignore[arg-type]
+            settings=settings,
             schedule=schedule,
-            batch=batch,
             evaluate=self.evaluate,
-            log=lambda metrics, step: self.logged.append((step, dict(metrics))),
-            save_best=lambda: self.saved.append(("best", self.progress.step)),
-            save_last=lambda: self.saved.append(("last", self.progress.step)),
-            **{"safe_point": lambda: None, **defaults, **settings},
+            hardware=hardware,
+            log=log,
         )
 
     def weights(self) -> list[Tensor]:
         return [p.detach().clone() for p in self.model.parameters()]
 
 
-def test_against_a_plain_loop() -> None:
-    """Full logits, torch's own cross-entropy, no accumulation, the learning rate set by hand."""
-    run, plain = Run(), Run()
+def test_weights_equal_those_of_a_plain_loop() -> None:
+    """The plain loop uses all logits, PyTorch's cross-entropy, no accumulation and a learning rate set by hand."""
+    run, plain = Training(), Training()
     run.train(max_steps=12)
     for step in range(12):
-        for group in plain.optimizer.param_groups:
+        for group in plain.state.optimizer.param_groups:
             group["lr"] = 0.01 * schedule(step)
         tokens_BT, targets_BT = batch(step)
         logits = plain.model(tokens_BT) @ plain.model.head_weight.T
         F.cross_entropy(logits.flatten(0, 1), targets_BT.flatten()).backward()
         torch.nn.utils.clip_grad_norm_(plain.model.parameters(), 1.0)
-        plain.optimizer.step()
-        plain.optimizer.zero_grad()
+        plain.state.optimizer.step()
+        plain.state.optimizer.zero_grad()
     torch.testing.assert_close(run.weights(), plain.weights(), rtol=1e-4, atol=1e-6)
 
 
-def test_accumulated_micro_batches_are_one_batch() -> None:
+def test_accumulated_micro_batches_equal_one_batch() -> None:
     def both(index: int) -> tuple[Tensor, Tensor]:
         first, second = batch(2 * index), batch(2 * index + 1)
         return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
 
-    accumulated, whole = Run(), Run()
+    accumulated, whole = Training(), Training()
     accumulated.train(accumulate=2, max_steps=6)
     whole.train(batch=both, max_steps=6)
     torch.testing.assert_close(accumulated.weights(), whole.weights(), rtol=1e-4, atol=1e-6)
     assert accumulated.logged[0][1]["train/nll"] == pytest.approx(whole.logged[0][1]["train/nll"], rel=1e-5)
 
 
-def test_what_is_logged_evaluated_and_saved() -> None:
-    run = Run()
+def test_steps_that_are_logged_evaluated_and_saved() -> None:
+    run = Training()
     run.perplexities = [3.0, 2.0, 2.5]
     score = run.train(loss=losses.squentropy, max_steps=23, checkpoint_every=4)
     assert [step for step, metrics in run.logged if "train/loss" in metrics] == [5, 10, 15, 20, 23]
@@ -116,36 +182,36 @@ def test_what_is_logged_evaluated_and_saved() -> None:
     assert 0 < metrics["train/mfu"] < 1
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_touches_the_weights() -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_change() -> None:
     def explodes(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         losses_N = losses.cross_entropy(logits_NV, targets_N)
-        return losses_N * math.nan if run.progress.step == 7 else losses_N
+        return losses_N * math.nan if run.state.progress.step == 7 else losses_N
 
-    run, sound = Run(), Run()
+    run, sound = Training(), Training()
     assert run.train(loss=explodes) is None
-    assert run.progress.step == 7
-    # Not cross_entropy itself, whose derivative the head has by hand.
+    assert run.state.progress.step == 7
+    # A lambda has no fused implementation, so the head computes it like the loss above.
     sound.train(loss=lambda logits_NV, targets_N: losses.cross_entropy(logits_NV, targets_N), max_steps=7)
     torch.testing.assert_close(run.weights(), sound.weights(), rtol=0, atol=0)
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run() -> None:
-    run = Run()
+    run = Training()
     assert run.train(loss=lambda logits, targets: (logits - logits.detach()).abs().sqrt().sum(-1)) is None
-    assert run.progress.step == 0
+    assert run.state.progress.step == 0
 
 
 def test_an_infinite_perplexity_is_divergence() -> None:
-    run = Run()
+    run = Training()
     run.perplexities = [math.inf]
     assert run.train() is None
     assert run.saved == []
 
 
 def test_clipping_bounds_the_step() -> None:
-    free, clipped = Run(), Run()
+    free, clipped = Training(), Training()
     for run in (free, clipped):
-        run.optimizer = torch.optim.SGD(parameter_groups(run.model), lr=1.0)
+        run.state.optimizer = torch.optim.SGD(parameter_groups(run.model), lr=1.0)
     before = free.weights()
     free.train(max_steps=1, clip_norm=None)
     clipped.train(max_steps=1, clip_norm=1e-3)
@@ -157,56 +223,47 @@ def test_clipping_bounds_the_step() -> None:
     assert moved[0] == pytest.approx(free.logged[0][1]["train/grad_norm"] * schedule(0), rel=1e-3)
 
 
-def test_patience_counts_evaluations_that_are_no_better() -> None:
-    run = Run()
+def test_patience_counts_evaluations_without_improvement() -> None:
+    run = Training()
     run.perplexities = [3.0, 2.0, 2.5, 1.5, 2.0, 1.5, 1.0]
     score = run.train(max_steps=100, eval_every=2, patience=2)
     assert score is not None
     assert run.evaluated == [2, 4, 6, 8, 10, 12]
     assert [step for name, step in run.saved if name == "best"] == [2, 4, 8]
-    # Taken up again after its end, it ends.
+    # Resumed after its end, it ends at once.
     assert run.train(max_steps=100, eval_every=2, patience=2) is not None
-    assert run.progress.step == 12
+    assert run.state.progress.step == 12
 
 
 class Stop(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("optimizer", "expected"), [("muon", True), ("adafactor", False), ("adamw", False)])
-def test_of_all_optimizers_muon_alone_multiplies_in_the_precision_of_the_run(optimizer: str, expected: bool) -> None:
-    run, seen = Run(), []
-    run.optimizer = config.load(CONF / f"optimizer/{optimizer}.yaml")(parameter_groups(run.model))
-    run.optimizer.register_step_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-    run.train(max_steps=1, hardware=Hardware(torch.device("cpu"), precision="bf16"))
-    assert seen == [expected]
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adafactor"])
-def test_a_run_left_at_any_safe_point_ends_where_it_would_have_ended(optimizer: str) -> None:
-    """Bit for bit, dropout included, and without a point of its metrics lost or repeated."""
+def test_a_run_resumed_from_any_stop_equals_an_uninterrupted_one(optimizer: str) -> None:
+    """The weights are equal bit for bit, dropout included, and no metric is lost or logged twice."""
     settings = {"max_steps": 6, "accumulate": 2, "log_every": 1, "eval_every": 3, "checkpoint_every": 2}
 
-    def new() -> Run:
-        run = Run(dropout=0.2)
+    def new() -> Training:
+        run = Training(dropout=0.2)
         make = config.load(CONF / f"optimizer/{optimizer}.yaml")
-        run.optimizer = make(parameter_groups(run.model))
+        run.state.optimizer = make(parameter_groups(run.model))
         return run
 
-    def without_times(run: Run) -> list[tuple[int, dict[str, float]]]:
+    def without_times(run: Training) -> list[tuple[int, dict[str, float]]]:
         times = ("train/seconds", "train/tokens_per_second", "train/mfu")
         return [(step, {k: v for k, v in metrics.items() if k not in times}) for step, metrics in run.logged]
 
     whole = new()
-    n_safe_points = 0
+    n_stops = 0
 
     def count() -> None:
-        nonlocal n_safe_points
-        n_safe_points += 1
+        nonlocal n_stops
+        n_stops += 1
 
-    whole.train(safe_point=count, **settings)
-    assert n_safe_points == 12
-    for left_at in range(1, n_safe_points + 1):
+    whole.train(stop_if_asked=count, **settings)
+    assert n_stops == 12
+    for left_at in range(1, n_stops + 1):
         run, countdown = new(), iter(range(left_at - 1, -1, -1))
 
         def leave(countdown: Iterator[int] = countdown) -> None:
@@ -214,14 +271,12 @@ def test_a_run_left_at_any_safe_point_ends_where_it_would_have_ended(optimizer: 
                 raise Stop
 
         with pytest.raises(Stop):
-            run.train(safe_point=leave, **settings)
-        snapshot = State(run.model, run.optimizer, run.scaler, run.progress).snapshot()
+            run.train(stop_if_asked=leave, **settings)
+        snapshot = torch_round_trip(run.state.snapshot())
         resumed = new()
         resumed.logged = run.logged
-        state = State(resumed.model, resumed.optimizer, resumed.scaler, resumed.progress)
-        state.restore(torch_round_trip(snapshot))
-        resumed.progress = state.progress
-        torch.rand(left_at)  # whatever the process did before
+        resumed.state.restore(snapshot)
+        torch.rand(left_at)  # the process may have used random numbers before
         resumed.train(**settings)
         torch.testing.assert_close(resumed.weights(), whole.weights(), rtol=0, atol=0)
         assert without_times(resumed) == without_times(whole)
@@ -234,8 +289,8 @@ def torch_round_trip(snapshot: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def test_a_loss_that_explodes_ends_the_run() -> None:
-    run = Run()
+def test_an_exploding_loss_ends_the_run() -> None:
+    run = Training()
     with torch.no_grad():
         run.model.head_weight.mul_(1e4)  # logits in the thousands, and a finite loss
     before = run.weights()
@@ -243,34 +298,34 @@ def test_a_loss_that_explodes_ends_the_run() -> None:
     torch.testing.assert_close(run.weights(), before, rtol=0, atol=0)
 
 
-def test_fp16_scales_its_loss_and_skips_what_overflows() -> None:
-    half, single = Run(), Run()
-    half.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+def test_fp16_scales_the_loss_and_skips_overflowing_steps() -> None:
+    half, single = Training(), Training()
+    half.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
     hardware = Hardware(torch.device("cpu"), precision="fp16")
     before = half.weights()
     half.train(hardware=hardware, max_steps=1)
     torch.testing.assert_close(half.weights(), before, rtol=0, atol=0)  # infinite gradients: no step
     half.train(hardware=hardware, max_steps=60)
-    assert 2.0 < half.scaler.get_scale() < 2.0**30
+    assert 2.0 < half.state.scaler.get_scale() < 2.0**30
     single.train(max_steps=60)
     (ours, exact) = ([m["train/nll"] for _, m in run.logged if "train/nll" in m][-1] for run in (half, single))
     assert ours == pytest.approx(exact, rel=0.05)
 
 
-def test_fp16_that_overflows_at_any_scale_is_divergence() -> None:
-    run = Run()
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+def test_fp16_overflow_at_every_scale_is_divergence() -> None:
+    run = Training()
+    run.state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     sound = losses.cross_entropy
 
     def infinite_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         return sound(logits_NV, targets_N) + (logits_NV - logits_NV.detach()).abs().sqrt().sum(-1)
 
     assert run.train(loss=infinite_gradient, hardware=Hardware(torch.device("cpu"), precision="fp16")) is None
-    assert run.progress.step == 3
+    assert run.state.progress.step == 3
 
 
-def test_bf16_changes_nothing_beyond_rounding() -> None:
-    fast, plain = Run(), Run()
+def test_bf16_differs_by_rounding_only() -> None:
+    fast, plain = Training(), Training()
     fast.train(hardware=Hardware(torch.device("cpu"), precision="bf16"), max_steps=40)
     plain.train(max_steps=40)
     for (step, ours), (_, exact) in zip(fast.logged, plain.logged, strict=True):
