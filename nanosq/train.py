@@ -16,7 +16,8 @@ from nanosq import distributed
 from nanosq.data.batches import TrainingBatches
 from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
-from nanosq.head import Loss, head_loss
+from nanosq.head import head_loss
+from nanosq.losses import Loss
 from nanosq.model import GPT
 from nanosq.settings import TrainSettings
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_run import ENVIRONMENT, ROOT, SMALL
+from tests.commandline import ENVIRONMENT, ROOT, SMALL
 
 
 def test_add_your_own_loss(tmp_path: Path) -> None:
