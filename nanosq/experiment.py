@@ -1,4 +1,4 @@
-"""What a configuration says about a run: looked up, checked and tried before anything is written."""
+"""Everything that a configuration says about a run, looked up and checked before anything is written."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ SMALL_VOCABULARY = 8  # for trying out components
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a configuration says, looked up once."""
+    """Everything that a configuration says about a run, looked up once."""
 
     cfg: Config
     name: str  # of what is trained: loss, model or preset, data

@@ -26,7 +26,7 @@ LOGITS_THAT_REPAY_COMPILING_THE_LOSS = 3e10
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a model runs."""
+    """Device, precision and compilation of a run."""
 
     device: torch.device
     precision: str = "fp32"  # of matrix products; weights are always float32

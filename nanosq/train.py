@@ -139,7 +139,7 @@ def train(
         schedule: Map from a step, counted from 0, to the factor on the learning rate.
         evaluate: Score the validation split.
         hardware: Device and precision.
-        log: Record of the run. It raises an exception to end the run early, at a point from which it can be resumed.
+        log: Log of the run. It raises an exception to stop the run at a point from which it can be resumed.
     """
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     objective = distributed.data_parallel(LossModule(model, loss, hardware))
