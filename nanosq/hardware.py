@@ -84,7 +84,7 @@ class Hardware:
 
     @property
     def reads_are_free(self) -> bool:
-        """Whether reading a value does not make the program wait for the device."""
+        """True if reading a value does not make the program wait for the device."""
         return self.device.type == "cpu"
 
     @property

@@ -4,8 +4,8 @@ Shape suffixes: N tokens, V vocabulary. In the formulas, f are the logits of a t
 number of classes and p is the softmax of f. A loss never sees the model and does no reduction. Arguments with a default
 are its hyperparameters; its file in conf/loss sets them.
 
-A loss may have an attribute `fused`: a function that computes the same losses with fewer passes over the logits and
-writes the derivative by hand (see `fused_cross_entropy`). nanosq/head.py uses it where it finds one.
+A loss that equals the negative log-likelihood may have an attribute `fused`: a function that computes it with fewer
+passes over the logits and writes the derivative by hand (see `fused_cross_entropy`). nanosq/head.py uses it.
 """
 
 from collections.abc import Callable, Iterable
@@ -102,7 +102,7 @@ def poly1(logits_NV: Tensor, targets_N: Tensor, *, epsilon: float = 1.0) -> Tens
 
 
 def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
-    """Weight * sum over j of (p_j - [j = y])^2.
+    """The sum over j of weight * (p_j - [j = y])^2.
 
     Brier 1950, "Verification of Forecasts Expressed in Terms of Probability". Its gradient vanishes with p_y, which is
     about 1 / C for every token at initialisation.
@@ -148,8 +148,6 @@ def fused_cross_entropy(
     softmax: Callable[[Tensor, bool], tuple[Tensor, Tensor, Tensor]],
 ) -> Tensor:
     """Return -log p_y of each token and write its derivative, p_j - [j = y], over the logits.
-
-    A fused loss must equal the negative log-likelihood: evaluation takes the one for the other.
 
     Args:
         logits_CV: Logits of a chunk of tokens, of any floating-point type.

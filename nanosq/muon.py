@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+HALF = (torch.bfloat16, torch.float16)
+
 
 class Muon(Optimizer):
     """Muon for the matrices of the hidden layers and AdamW for everything else, with one learning rate for both.
@@ -24,7 +26,7 @@ class Muon(Optimizer):
         momentum: Momentum of the matrices, in [0, 1).
         betas: Betas of AdamW.
         weight_decay: Weight decay.
-        matmul_dtype: Type of matrix products; by default the type of the weights.
+        matmul_dtype: Type of matrix products; by default the type of the weights, even inside of autocast.
 
     Raises:
         ValueError: The momentum is out of range, or a "matrix" has more than two dimensions.
@@ -70,7 +72,7 @@ class Muon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
         dtype = self._matmul_dtype or weight.dtype
-        with torch.autocast(weight.device.type, dtype=dtype, enabled=dtype is not torch.float32):
+        with torch.autocast(weight.device.type, dtype=dtype, enabled=dtype in HALF):
             update = orthogonalize(gradient.lerp(average, momentum))  # Nesterov momentum
         weight.mul_(1 - lr * weight_decay)
         weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))

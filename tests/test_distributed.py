@@ -31,7 +31,7 @@ def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1"]])
 def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: Path) -> None:
-    """They share micro-batches, with their dropout, if there are two; otherwise rows. Only the order of sums differs."""
+    """They share micro-batches, with dropout, if there are two; otherwise rows. Only the order of sums differs."""
     settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]
     one = command(*settings, cwd=tmp_path, check=True)
     (alone,) = runs(tmp_path)
