@@ -61,14 +61,8 @@ def evaluate_split(
 ) -> Evaluation:
     """Score every token of a split once. Several processes share the windows, and each returns the score of all.
 
-    Args:
-        model: The model.
-        loss: The training loss, for `Score.loss`.
-        split: The split.
-        batch_size: Windows in a batch.
-        hardware: Device and precision.
-        before_batch: Called before every batch; it may raise an exception to stop. Several processes do not call it,
-            because they have unequal numbers of batches.
+    Before every batch of `batch_size` windows, `before_batch` is called; it may raise an exception to stop. Several
+    processes do not call it, because they have unequal numbers of batches.
     """
 
     def windows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -99,7 +93,7 @@ def evaluate(
     log_probability: float = math.nan,
     hardware: Hardware,
 ) -> Evaluation:
-    """Score a model on windows in which every token of a text is a target once.
+    """Score a model on batches of windows in which every token of a text is a target once.
 
     Args:
         model: The model.

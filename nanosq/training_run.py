@@ -22,7 +22,7 @@ from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
 from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
-from nanosq.tracking import NoStore
+from nanosq.tracking import Store
 from nanosq.train import TrainState, train
 
 
@@ -77,7 +77,7 @@ def build(
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     origin, facts = _restore(experiment, text, state)
-    tracked = (experiment.store if is_first else NoStore()).start(
+    tracked = (experiment.store if is_first else Store()).start(
         f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
         params=config.flatten(cfg),
         tags=_tags(experiment, text, origin, hardware),

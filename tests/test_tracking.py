@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from nanosq.tracking import NoStore, mlflow_run
+from nanosq.tracking import Store, mlflow_run
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 
@@ -109,7 +109,7 @@ def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
 def test_tracking_none_changes_no_files(tmp_path: Path) -> None:
     weights = tmp_path / "best.pt"
     weights.touch()
-    with NoStore().start("r", params={}, tags={}) as run:
+    with Store().start("r", params={}, tags={}) as run:
         run.log({"train/loss": 1.0}, 1)
         run.keep(weights, "checkpoint")
     assert weights.exists()
@@ -191,7 +191,7 @@ def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no run"):
         store.weights("0" * 32)
     with pytest.raises(ValueError, match="path"):
-        NoStore().weights("0" * 32)
+        Store().weights("0" * 32)
 
 
 def test_a_store_whose_creation_was_killed_is_created_again(uri: str, tmp_path: Path) -> None:

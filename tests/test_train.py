@@ -24,7 +24,7 @@ from nanosq.run_log import RunLog
 from nanosq.settings import TrainSettings
 from nanosq.signals import Interruption
 from nanosq.sweeps.trial import PrunerReport
-from nanosq.tracking import NoRun
+from nanosq.tracking import Run
 from nanosq.train import TrainState, train
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -65,7 +65,7 @@ class Batches:
             yield MicroBatch(*self.batch(index), seed=index)
 
 
-class Training(NoRun):
+class Training(Run):
     """A small training run. As a run of a store and as checkpoints it remembers what the loop reports."""
 
     def __init__(self, *, seed: int = 0, dropout: float = 0.0) -> None:

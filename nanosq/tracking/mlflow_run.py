@@ -7,8 +7,9 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from nanosq.tracking import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +21,7 @@ FLUSH_SECONDS = 5.0  # an open chart is at most this old
 MAX_POINTS = 1000  # in one call of MLflow's REST API
 
 
-class MLflowRun:
+class MLflowRun(Run):
     """The active MLflow run of this process.
 
     Args:
@@ -41,12 +42,7 @@ class MLflowRun:
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:  # type: ignore[override]
         import mlflow
 
         try:

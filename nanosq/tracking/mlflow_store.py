@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from nanosq.filesystem import SQLITE, database_lock, has_locks
 from nanosq.result import Ended, Result
+from nanosq.tracking import Store
 from nanosq.tracking.mlflow_run import MLflowRun
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 CHECKPOINTS, RESUMED_FROM, DIVERGED, PRUNED = "checkpoints", "resumed_from", "diverged", "pruned"  # tags
 
 
-class MLflowStore:
+class MLflowStore(Store):
     """An experiment of an MLflow tracking store.
 
     Args:
