@@ -74,7 +74,7 @@ class Hardware:
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Return a scaler that keeps fp16 gradients in range (arXiv 1710.03740). In other precisions it does nothing."""
+        """Return a scaler that keeps fp16 gradients in range (arXiv 1710.03740). Other precisions need none."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     @property
