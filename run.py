@@ -1,4 +1,4 @@
-"""Train one model: compose -> check -> prepare -> build -> train -> result.
+"""Train one model: compose -> check -> prepare -> build -> train and score -> result.
 
 python run.py loss=squentropy                     one run
 python run.py -m hydra/sweeper=grid               a sweep

@@ -1,4 +1,4 @@
-"""What a user sees of a run: a progress bar on a terminal, a few plain lines elsewhere."""
+"""Output of a run for the user: a progress bar on a terminal, a few plain lines elsewhere."""
 
 import logging
 import math

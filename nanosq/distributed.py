@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them; a single process is the case of one."""
+"""Several processes that train one model, as torchrun starts them. All functions work for a single process too."""
 
 import os
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, has started this process with others."""
+    """Return whether torchrun, or a program that sets the same variables, has started several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """Join the other processes, where there are any."""
+    """Connect to the other processes, if there are any."""
     if not launched():
         yield
         return
@@ -27,20 +27,21 @@ def processes(device: torch.device) -> Iterator[None]:
     else:
         dist.init_process_group("gloo")
     yield
-    dist.destroy_process_group()  # not after a failure: there it could wait for ever for those that go on
+    dist.destroy_process_group()  # not after a failure, where it could wait forever for the other processes
 
 
 def rank() -> int:
-    """The number of this process, from 0; the first alone speaks, records and saves."""
+    """Return the number of this process, from 0. Only the first one prints, records and saves."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def data_parallel(module: nn.Module) -> nn.Module:
-    """The module itself, or with its gradients averaged over all processes after every backward pass."""
+    """Average the gradients of a module over all processes after every backward pass."""
     return DistributedDataParallel(module) if world_size() > 1 else module
 
 
@@ -52,7 +53,7 @@ def gradient_sync(module: nn.Module, *, enabled: bool) -> AbstractContextManager
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """Return the sum of a tensor over all processes."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -60,18 +61,21 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return total
 
 
-def share(accumulate: int, batch_size: int) -> tuple[slice, slice]:
-    """Which micro-batches of a step, and which rows of each, are this process's.
+def share_of_step(accumulate: int, batch_size: int) -> tuple[slice, slice]:
+    """Return the micro-batches of a step that this process computes, and its rows of each.
 
-    All processes together take the same windows as one alone would. ValueError where they cannot take equally many.
+    All processes together compute the same windows as a single process.
+
+    Raises:
+        ValueError: The step cannot be divided equally.
     """
     n = int(os.environ.get("WORLD_SIZE", "1"))
-    at = int(os.environ.get("RANK", "0"))
+    number = int(os.environ.get("RANK", "0"))
     if accumulate % n == 0:
-        return slice(at, accumulate, n), slice(None)
+        return slice(number, accumulate, n), slice(None)
     if batch_size % n == 0:
-        return slice(0, accumulate), slice(at, None, n)
+        return slice(0, accumulate), slice(number, None, n)
     raise ValueError(
-        f"{n} processes cannot share a step equally: make train.accumulate={accumulate} "
+        f"{n} processes cannot divide a step equally: make train.accumulate={accumulate} "
         f"or train.batch_size={batch_size} a multiple of {n}"
     )

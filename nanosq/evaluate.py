@@ -1,4 +1,4 @@
-"""Scores of a model on a whole split, independent of the loss it was trained with.
+"""Scores of a model on a whole split. They do not depend on the training loss.
 
 Shape suffixes: B batch, T time, N scored tokens, S documents (the stories of a split).
 """
@@ -16,7 +16,8 @@ from nanosq import distributed
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
 from nanosq.hardware import Hardware
-from nanosq.head import Loss, TokenScores, token_scores
+from nanosq.head import TokenScores, token_scores
+from nanosq.losses import Loss
 from nanosq.model import GPT
 
 ECE_BINS = 15  # as Guo et al. 2017 and the squentropy paper
@@ -24,27 +25,29 @@ ECE_BINS = 15  # as Guo et al. 2017 and the squentropy paper
 
 @dataclass(frozen=True)
 class Score:
-    """Means over every scored token, summed in float64."""
+    """Means over all tokens of a split, summed in float64."""
 
-    loss: float  # the training objective, whatever its unit
-    nll: float  # nats a token
+    loss: float  # training objective, in a unit of its own
+    nll: float  # nats per token
     perplexity: float  # exp(nll)
-    bits_per_byte: float  # nll in bits, over the bytes of the text; end-of-text tokens count as nll but not as bytes
+    bits_per_byte: float  # nll of all tokens in bits / UTF-8 bytes of the text; end-of-text tokens have no bytes
     accuracy: float
-    ece: float  # expected calibration error of the top prediction, 15 bins: Guo et al. 2017, arXiv 1706.04599
-    floor_nll: float  # nats a token that no model can beat on average: the text's own entropy; nan where not known
+    ece: float  # expected calibration error of the most likely token, 15 bins: Guo et al. 2017, arXiv 1706.04599
+    floor_nll: float  # nats per token that no model can beat on average, the entropy of the text; nan if unknown
     excess_nll: float  # nll - floor_nll
 
     def metrics(self, split: str) -> dict[str, float]:
-        """`{"val/nll": ...}`: the known figures under the names they are logged by."""
+        """Return the known values under the names of their metrics: `{"val/nll": ...}`."""
         known = {name: value for name, value in asdict(self).items() if not math.isnan(value)}
         return {f"{split}/{name}": value for name, value in known.items()}
 
 
 class Evaluation(NamedTuple):
+    """The score of a split, and what the report needs besides."""
+
     score: Score
-    document_nll: Tensor  # (n_documents,), nats, summed over each document, float64
-    bins: Tensor  # (3, ECE_BINS) float64, equal widths of confidence: tokens, correct ones, summed confidence
+    document_nll: Tensor  # (n_documents,) float64, nats summed over each document
+    bins: Tensor  # (3, ECE_BINS) float64, for equal intervals of confidence: tokens, correct tokens, summed confidence
 
 
 def evaluate_split(
@@ -96,18 +99,22 @@ def evaluate(
     log_probability: float = math.nan,
     hardware: Hardware,
 ) -> Evaluation:
-    """Score a model on windows (tokens_BT, targets_BT, document_B) in which every token of a text is a target once.
+    """Score a model on windows in which every token of a text is a target once.
 
-    Where several processes train the model, each gives its share of the windows and gets the score of them all.
-
-    n_documents: above every document_B, the number of the document that a window is of. n_bytes: length of the text in
-    UTF-8. log_probability: of the text, in nats, where its distribution is known.
+    Args:
+        model: The model.
+        loss: The training loss, for `Score.loss`.
+        windows: Batches (tokens_BT, targets_BT, document_B), where document_B is the document of each window.
+        n_documents: Number of documents.
+        n_bytes: Length of the text in UTF-8 bytes.
+        log_probability: Logarithm of the probability of the text, in nats, if its distribution is known.
+        hardware: Device and precision.
     """
-    # Sums are taken on the CPU: not every device has float64.
+    # Sums are computed on the CPU, because not every device has float64.
     sums = torch.zeros(2, dtype=torch.float64)
     document_nll_S = torch.zeros(n_documents, dtype=torch.float64)
-    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)  # tokens, correct, confidence
-    training = model.training
+    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
+    was_training = model.training
     model.eval()
     with torch.no_grad(), hardware.autocast():
         for tokens_BT, targets_BT, document_B in windows:
@@ -119,7 +126,7 @@ def evaluate(
             sums += torch.stack([scores.loss.double().sum(), scores.correct.double().sum()])
             document_nll_S.index_add_(0, document_N, scores.nll.double())
             bins += _calibration(scores)
-    model.train(training)
+    model.train(was_training)
     sums, document_nll_S, bins = map(distributed.all_reduce, (sums, document_nll_S, bins))
     n = int(bins[0].sum())
     loss_sum, correct_sum = sums.tolist()
@@ -139,7 +146,7 @@ def evaluate(
 
 
 def _calibration(scores: TokenScores) -> Tensor:
-    """Tokens, correct ones and summed confidence of each bin, shape (3, bins)."""
+    """Return the number of tokens, correct tokens and summed confidence of each bin, shape (3, bins)."""
     edges = torch.linspace(0, 1, ECE_BINS + 1)[1:-1]
     bin_N = torch.bucketize(scores.confidence, edges)
     rows = (torch.ones_like(bin_N), scores.correct, scores.confidence)

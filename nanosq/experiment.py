@@ -1,4 +1,4 @@
-"""What a configuration says about a run: looked up, checked and tried before anything is written."""
+"""Everything that a configuration says about a run, looked up and checked before anything is written."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
 from nanosq.hardware import Hardware, round_robin_device
-from nanosq.head import Loss
+from nanosq.losses import Loss
 from nanosq.settings import SampleSettings, TrainSettings
 from nanosq.sweeps.trial import TrialRun
 from nanosq.tracking import Store
@@ -23,7 +23,7 @@ SMALL_VOCABULARY = 8  # for trying out components
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a configuration says, looked up once."""
+    """Everything that a configuration says about a run, looked up once."""
 
     cfg: Config
     name: str  # of what is trained: loss, model or preset, data
@@ -82,7 +82,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     if cfg.data.window not in batches.WINDOW_STARTS:
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(batches.WINDOW_STARTS)}")
-    distributed.share(settings.accumulate, settings.batch_size)
+    distributed.share_of_step(settings.accumulate, settings.batch_size)
     with _named("schedule"):
         steps = {"max_steps": settings.max_steps, "warmup": settings.warmup_steps}
         schedule = config.build("schedule", cfg.schedule, **steps, min_lr_factor=settings.min_lr_factor)

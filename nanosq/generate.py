@@ -1,4 +1,7 @@
-"""Text written by a model. `python -m nanosq.generate CHECKPOINT` does it for a saved one."""
+"""Sample texts from a model.
+
+python -m nanosq.generate best.pt --prompt "Once upon a time"
+"""
 
 import argparse
 from typing import Any
@@ -22,9 +25,19 @@ def generate(
     temperature: float = 0.8,
     seed: int = 0,
 ) -> list[str]:
-    """Sample `count` texts that begin with `prompt`, each up to its end-of-text token or `length` tokens.
+    """Return `count` texts that begin with `prompt`, each up to its end-of-text token or `length` new tokens.
 
-    A temperature of 0 takes the most probable token every time. ValueError for a negative number.
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        prompt: Beginning of every text.
+        count: Number of texts.
+        length: Largest number of new tokens.
+        temperature: Divisor of the logits. 0 always takes the most likely token.
+        seed: Seed of the random numbers.
+
+    Raises:
+        ValueError: A number is negative.
     """
     if min(count, length, temperature) < 0:
         raise ValueError("count, length and temperature must not be negative")
@@ -33,7 +46,7 @@ def generate(
     start = [tokenizer.end_of_text, *tokenizer.encode([prompt])[0].tolist()]
     tokens_BT = torch.tensor(start, device=device).repeat(count, 1)
     ended_B = torch.zeros(count, dtype=torch.bool, device=device)
-    training = model.training
+    was_training = model.training
     model.eval()
     for _ in range(length if count else 0):
         hidden_BTD = model(tokens_BT[:, -model.block_size :])
@@ -46,13 +59,13 @@ def generate(
         if ended_B.all():
             break
         tokens_BT = torch.cat([tokens_BT, next_B.masked_fill(ended_B, tokenizer.end_of_text)[:, None]], dim=1)
-    model.train(training)
+    model.train(was_training)
     texts = (row[1:] for row in tokens_BT.tolist())
     return [tokenizer.decode(_until(row, tokenizer.end_of_text)) for row in texts]
 
 
 def load(path: str) -> tuple[GPT, Tokenizer]:
-    """The model and the tokenizer of a checkpoint."""
+    """Return the model and the tokenizer of a checkpoint."""
     state = checkpoint.load(path)
     tokenizer = tokenizers.load(state["tokenizer"])
     model = GPT(tokenizer.vocab_size, **state["architecture"])
@@ -65,12 +78,15 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m nanosq.generate", description=__doc__)
+    """Print texts of a checkpoint."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nanosq.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", help="best.pt of a run, from its MLflow artifacts or from checkpoints/")
-    parser.add_argument("--prompt", default="")
-    parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--length", type=int, default=256, help="tokens at most")
-    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--prompt", default="", help="beginning of every text")
+    parser.add_argument("--count", type=int, default=1, help="number of texts")
+    parser.add_argument("--length", type=int, default=256, help="largest number of new tokens")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the most likely token")
     parser.add_argument("--seed", type=int, default=0)
     options: dict[str, Any] = vars(parser.parse_args(arguments))
     try:

@@ -1,4 +1,4 @@
-"""Device, precision and compilation: what the user asked for, or what the machine is good at."""
+"""Device, precision and compilation: as the user asks, or chosen for the machine."""
 
 import ctypes
 import math
@@ -16,57 +16,65 @@ import torch
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# On a GPU, compiling takes about a minute and saves about a third: a run of some minutes repays it, at 1e14 FLOP a
-# second. On a CPU a compiled model is hardly faster (`analysis.benchmarks.training --compile`). A compiled loss is: it
-# saves 0.5 to 1.5 ns a logit there and takes 4 to 14 s to compile (`analysis.benchmarks.loss`).
+# On a GPU, compiling takes about a minute and saves a third of the time: some minutes at 1e14
+# FLOP/s repay it.
+# On a CPU, compiling the model saves almost nothing (`analysis.benchmarks.training --compile`). Compiling the loss
+# takes 4 to 14 s there and saves 0.5 to 1.5 ns for each logit (`analysis.benchmarks.loss`).
 FLOPS_THAT_REPAY_COMPILING = 2e16
 LOGITS_THAT_REPAY_COMPILING_THE_LOSS = 3e10
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a model runs."""
+    """Device, precision and compilation of a run."""
 
     device: torch.device
-    precision: str = "fp32"  # of matrix products; weights are float32 always
-    compile: bool = False  # the model
+    precision: str = "fp32"  # of matrix products; weights are always float32
+    compile: bool = False  # whether to compile the model
     compile_loss: bool = False
 
     @classmethod
     def pick(
         cls, *, device: str, precision: str, compile: bool | str, n_flops: float = 0.0, n_logits: float = 0.0
     ) -> Self:
-        """Resolve `auto`: the first GPU, half precision where it is multiplied fast, compiled where that is repaid.
+        """Resolve "auto": the first GPU, half precision if the hardware is fast with it, compiled if the run is long.
 
-        n_flops, n_logits: floating-point operations and logits of the whole run, from which `compile=auto` is decided.
+        Args:
+            device: Name of a device, or "auto".
+            precision: One of `PRECISIONS`, or "auto".
+            compile: True, False or "auto".
+            n_flops: Floating-point operations of the whole run, for `compile=auto`.
+            n_logits: Logits of the whole run, for `compile=auto`.
 
-        ValueError for a device that is not there or a word that is none of the choices.
+        Raises:
+            ValueError: The device is not available, or a value is unknown.
         """
-        place = _device(device)
+        torch_device = _device(device)
         if precision == "auto":
-            precision = _fast_precision(place)
+            precision = _fast_precision(torch_device)
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision}: choose auto, {', '.join(PRECISIONS)}")
         if compile == "auto":
-            compile = place.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
-            repaid = place.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS
-            compile_loss = compile or (repaid and _has_compiler())
+            compile = torch_device.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
+            is_repaid = torch_device.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS
+            compile_loss = compile or (is_repaid and _has_compiler())
         elif isinstance(compile, bool):
             compile_loss = compile
         else:
             raise ValueError(f"compile={compile}: choose auto, true or false")
-        return cls(place, precision, compile, compile_loss)
+        return cls(torch_device, precision, compile, compile_loss)
 
     def __str__(self) -> str:
         compiled = " compiled" if self.compile else " loss compiled" if self.compile_loss else ""
         return f"{self.device} {self.precision}{compiled}"
 
     def autocast(self) -> AbstractContextManager[None]:
+        """Compute matrix products in the precision of this run."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps the gradients of fp16 within its range: Micikevicius et al. 2018, arXiv 1710.03740; else inactive."""
+        """Return the scaler that keeps fp16 gradients in range (arXiv 1710.03740). It is inactive in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     @property
@@ -76,20 +84,21 @@ class Hardware:
 
     @property
     def reads_are_free(self) -> bool:
-        """Whether reading a value does not make the program wait for the device."""
+        """True if reading a value does not make the program wait for the device."""
         return self.device.type == "cpu"
 
     @property
     def peak_flops(self) -> float:
-        """Floating-point operations a second of one large matrix product: the measured peak that MFU is a part of."""
+        """Floating-point operations per second of a large matrix product, measured: the peak that MFU refers to."""
         return _peak_flops(self.device, PRECISIONS[self.precision])
 
 
 def keep_freed_memory() -> None:
-    """Have glibc's malloc keep what was freed for the next tensor instead of returning it to the kernel.
+    """Make glibc keep freed memory for the next tensor instead of returning it to the kernel.
 
-    A training step frees gigabytes and asks for them again at once, and the kernel zeroes every page it gives: 10 % of
-    a step of GPT-2 on a CPU. M_MMAP_MAX and M_TRIM_THRESHOLD in mallopt(3); elsewhere this does nothing.
+    A training step frees gigabytes and allocates them again at once, and the kernel sets every new page to zero. This
+    takes 10 % of a step of GPT-2 on a CPU. See M_MMAP_MAX and M_TRIM_THRESHOLD in mallopt(3). Without glibc, nothing
+    changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -99,7 +108,7 @@ def keep_freed_memory() -> None:
 
 
 def round_robin_device(number: int) -> str:
-    """The device of one of several runs side by side: the GPUs, if there are any, one after the other."""
+    """Return the device of the job with this number among several that run side by side: each GPU in turn."""
     n_gpus = torch.cuda.device_count()
     return f"cuda:{number % n_gpus}" if n_gpus else "auto"
 
@@ -107,9 +116,11 @@ def round_robin_device(number: int) -> str:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: one GPU for each process
         if int(os.environ["LOCAL_WORLD_SIZE"]) > torch.cuda.device_count():
-            raise ValueError(f"device=cuda: there are {torch.cuda.device_count()} GPUs for more processes than that")
+            raise ValueError(
+                f"device=cuda: torchrun started more processes than this machine has GPUs, {torch.cuda.device_count()}"
+            )
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
@@ -130,7 +141,7 @@ def _fast_precision(device: torch.device) -> str:
 
 
 def _has_compiler() -> bool:
-    """Whether torch.compile can build for the CPU: a C++ compiler, and the headers of Python."""
+    """Return whether torch.compile can build code for the CPU: it needs a C++ compiler and the headers of Python."""
     headers = Path(sysconfig.get_path("include"), "Python.h")
     return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.exists()
 

@@ -1,4 +1,4 @@
-"""What makes two trials the same: the settings that affect the result, the code and the text."""
+"""Identity of a trial: the settings that affect the result, the code and the text."""
 
 import hashlib
 import inspect
@@ -12,7 +12,7 @@ from nanosq import config
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
 
-# Where a run computes, what it stores and what it prints does not affect its result.
+# Settings of where a run computes, what it stores and what it prints. They do not affect its result.
 WITHOUT_EFFECT = (
     *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seeds"),
     *("train.log_every", "train.checkpoint_every"),

@@ -1,4 +1,4 @@
-"""What a run reports while it trains, and to whom: tracking, console, pruner and checkpoints."""
+"""Log of a run while it trains: to the tracking store, the console, the pruner and checkpoints."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from nanosq.train import TrainState
 
 @dataclass
 class RunLog:
-    """Record of one run. The training loop calls its four methods.
+    """Log of one run. The training loop calls its four methods.
 
     Args:
         run: Run of the tracking store; one that records nothing in all but the first of several processes.

@@ -26,7 +26,7 @@ class Interruption:
 
     @property
     def is_requested(self) -> bool:
-        """Whether a signal was received."""
+        """True after a signal was received."""
         return self._number is not None
 
     def end(self) -> NoReturn:

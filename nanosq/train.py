@@ -16,7 +16,8 @@ from nanosq import distributed
 from nanosq.data.batches import TrainingBatches
 from nanosq.evaluate import Score
 from nanosq.hardware import Hardware
-from nanosq.head import Loss, head_loss
+from nanosq.head import head_loss
+from nanosq.losses import Loss
 from nanosq.model import GPT
 from nanosq.settings import TrainSettings
 
@@ -138,7 +139,7 @@ def train(
         schedule: Map from a step, counted from 0, to the factor on the learning rate.
         evaluate: Score the validation split.
         hardware: Device and precision.
-        log: Record of the run. It raises an exception to end the run early, at a point from which it can be resumed.
+        log: Log of the run. It raises an exception to stop the run at a point from which it can be resumed.
     """
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     objective = distributed.data_parallel(LossModule(model, loss, hardware))

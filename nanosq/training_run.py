@@ -17,7 +17,7 @@ from nanosq.evaluate import Evaluation, evaluate_split
 from nanosq.experiment import Experiment
 from nanosq.generate import generate
 from nanosq.hardware import Hardware, keep_freed_memory
-from nanosq.head import is_fused
+from nanosq.losses import fused_form
 from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
@@ -68,7 +68,7 @@ def build(
     model = experiment.build_model(text.tokenizer.vocab_size)
     tokens_per_step = settings.accumulate * settings.batch_size * model.block_size
     n_tokens = settings.max_steps * tokens_per_step
-    n_logits = 0 if is_fused(experiment.loss) else n_tokens * text.tokenizer.vocab_size  # of what compiling speeds up
+    n_logits = 0 if fused_form(experiment.loss) else n_tokens * text.tokenizer.vocab_size  # of what compiling speeds up
     hardware = experiment.pick_hardware(n_flops=n_tokens * model.flops_per_token, n_logits=n_logits)
     if hardware.device.type == "cpu":
         keep_freed_memory()

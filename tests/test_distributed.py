@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanosq import distributed
-from tests.test_run import ROOT, SMALL, command, environment, printed_perplexity, runs
+from tests.commandline import ROOT, SMALL, command, environment, printed_perplexity, runs
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -30,8 +30,8 @@ def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1"]])
-def test_two_processes_end_where_one_ends(shared: list[str], tmp_path: Path) -> None:
-    """Up to the order of sums: micro-batches are shared where there are two, with their dropout, rows where not."""
+def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: Path) -> None:
+    """They share micro-batches, with dropout, if there are two; otherwise rows. Only the order of sums differs."""
     settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]
     one = command(*settings, cwd=tmp_path, check=True)
     (alone,) = runs(tmp_path)
@@ -48,7 +48,7 @@ def test_two_processes_end_where_one_ends(shared: list[str], tmp_path: Path) -> 
         assert together.data.metrics[key] == pytest.approx(alone.data.metrics[key], rel=1e-4, abs=1e-6), key
 
 
-def test_two_processes_stop_together_and_one_goes_on(tmp_path: Path) -> None:
+def test_two_processes_stop_together_and_one_resumes(tmp_path: Path) -> None:
     settings = [*SMALL, "train.max_steps=500", "train.eval_every=500", "train.checkpoint_every=2"]
     process = start(*settings, cwd=tmp_path)
     while process.poll() is None and not list((tmp_path / "checkpoints").glob("*/last.pt")):
@@ -60,15 +60,15 @@ def test_two_processes_stop_together_and_one_goes_on(tmp_path: Path) -> None:
     (run,) = runs(tmp_path)
     assert run.info.status == "KILLED"
     resumed = command(*settings, cwd=tmp_path, check=True)
-    assert "goes on after step" in resumed.stderr
+    assert "resumed after step" in resumed.stderr
     (run,) = runs(tmp_path)
     assert run.info.status == "FINISHED"
 
 
-def test_what_cannot_be_shared_or_swept(tmp_path: Path) -> None:
+def test_unequal_shares_and_sweeps_are_refused(tmp_path: Path) -> None:
     odd = torchrun(*SMALL, "train.batch_size=3", cwd=tmp_path)
     assert odd.returncode != 0
-    assert odd.stderr.count("error: 2 processes cannot share a step equally") == 1
+    assert odd.stderr.count("error: 2 processes cannot divide a step equally") == 1
     sweep = torchrun("-m", *SMALL, "seed=1,2", cwd=tmp_path)
     assert sweep.returncode != 0
     assert "torchrun trains one model" in sweep.stderr
@@ -77,19 +77,19 @@ def test_what_cannot_be_shared_or_swept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("accumulate", "batch_size"), [(6, 5), (4, 9), (1, 6), (5, 12)])
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_all_processes_together_take_every_window_once(
+def test_all_processes_together_compute_every_window_once(
     accumulate: int, batch_size: int, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(n))
     if accumulate % n and batch_size % n:
         with pytest.raises(ValueError, match=r"train\.batch_size"):
-            distributed.share(accumulate, batch_size)
+            distributed.share_of_step(accumulate, batch_size)
         return
     taken = []
     for rank in range(n):
         monkeypatch.setenv("RANK", str(rank))
-        micro_batches, rows = distributed.share(accumulate, batch_size)
-        mine = [(i, row) for i in range(accumulate)[micro_batches] for row in range(batch_size)[rows]]
-        assert len(mine) == accumulate * batch_size / n
-        taken += mine
+        micro_batches, rows = distributed.share_of_step(accumulate, batch_size)
+        share = [(i, row) for i in range(accumulate)[micro_batches] for row in range(batch_size)[rows]]
+        assert len(share) == accumulate * batch_size / n
+        taken += share
     assert sorted(taken) == [(i, row) for i in range(accumulate) for row in range(batch_size)]

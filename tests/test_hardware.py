@@ -42,11 +42,17 @@ def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyP
     assert (short.compile, long.compile) == (False, True)
 
 
-def test_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_get_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [hardware.in_turn(number) for number in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert [hardware.round_robin_device(number) for number in range(5)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+        "cuda:1",
+    ]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert hardware.in_turn(1) == "auto"
+    assert hardware.round_robin_device(1) == "auto"
 
 
 def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(

@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nanosq.filesystem import database_lock
-from tests.test_run import environment, start
+from tests.commandline import environment, start
 
 ACCOUNT = "postgres"  # Debian's; the server refuses to run as root
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))

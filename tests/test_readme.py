@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run import ENVIRONMENT, ROOT, SMALL
+from tests.commandline import ENVIRONMENT, ROOT, SMALL
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

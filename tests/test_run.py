@@ -1,64 +1,14 @@
-"""The real command line, in subprocesses, as a user types it."""
+"""Single runs through the real command line."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import mlflow
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    *["data.source.n_train=150", "data.source.n_val=10", "data.source.n_test=10"],
-    *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64"],
-    *["train.max_steps=6", "train.batch_size=4", "train.eval_every=3", "samples.length=8", "device=cpu"],
-]
-# Models this small gain nothing from a second thread, and lose much to it where the machine is busy.
-ENVIRONMENT = {"NANOSQ_CACHE": "cache", "OMP_NUM_THREADS": "1"}
-
-
-def environment() -> dict[str, str]:
-    """That of this process, without what MLflow and Hydra have told each other in it."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ENVIRONMENT
-
-
-def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    """`python run.py ...` beside what else goes on; all it prints is in its stdout."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=cwd,
-        env=environment() | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """`python run.py ...` started in another folder, so that all it writes is seen there."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=check,
-        timeout=300,
-    )
-
-
-def runs(folder: Path) -> list[mlflow.entities.Run]:
-    """All runs of a folder's store; none where a kill came between the store's creation and the experiment's."""
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-
-
-def printed_perplexity(result: subprocess.CompletedProcess[str]) -> float:
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("validation perplexity"))
-    return float(line.split()[-1])
+from tests.commandline import ROOT, SMALL, command, environment, printed_perplexity, runs
 
 
 def test_one_run(tmp_path: Path) -> None:
@@ -100,7 +50,7 @@ def test_same_seed_same_result_and_tracking_none(tmp_path: Path) -> None:
 
 
 def cut_short(how: str, *arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """A run that `how` ends right after it has written its first last.pt, and that checkpoint."""
+    """Run a command, execute `how` right after it has written its first last.pt, and return that checkpoint too."""
     script = f"""
 import os, runpy, signal, sys
 from nanosq import checkpoint
@@ -127,14 +77,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     return result, last.relative_to(cwd)
 
 
-def test_a_run_whose_plug_was_pulled_ends_where_an_uninterrupted_one_ends(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = [*SMALL, "tracking=none", "model.dropout=0.1", "train.checkpoint_every=4", "train.log_every=1"]
     whole = command(*settings, "checkpoint_dir=whole", cwd=tmp_path, check=True)
     killed, last = cut_short("os._exit(9)", *settings, cwd=tmp_path)
     assert killed.returncode == 9
     kept = shutil.copy(tmp_path / last, tmp_path / "kept.pt")
     resumed = command(*settings, cwd=tmp_path, check=True)
-    assert "goes on after step 4" in resumed.stderr
+    assert "resumed after step 4" in resumed.stderr
     assert printed_perplexity(resumed) == printed_perplexity(whole)
     assert not (tmp_path / last).exists()
     best, expected = (
@@ -150,18 +100,18 @@ def test_a_run_whose_plug_was_pulled_ends_where_an_uninterrupted_one_ends(tmp_pa
 
 
 @pytest.mark.parametrize(("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path: Path) -> None:
+def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_path: Path) -> None:
     settings = [*SMALL, "train.checkpoint_every=2"]
     interrupted, last = cut_short(f"os.kill(os.getpid(), signal.{signal})", *settings, cwd=tmp_path)
     assert interrupted.returncode == status
-    assert "interrupted after step 2: the same command goes on from there" in interrupted.stderr
+    assert "interrupted after step 2: run the same command again to resume" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     (run,) = runs(tmp_path)
     assert run.info.status == "KILLED"
     if signal == "SIGTERM":
         by_id = command(*settings, f"resume={run.info.run_id}", cwd=tmp_path, check=True)
-        assert "goes on after step 2" in by_id.stderr
-        assert [each.info.status for each in runs(tmp_path)] == ["FINISHED"]  # the same run
+        assert "resumed after step 2" in by_id.stderr
+        assert [other.info.status for other in runs(tmp_path)] == ["FINISHED"]  # it is the same run
         nothing_left = command(*settings, f"resume={run.info.run_id}", cwd=tmp_path)
         assert nothing_left.returncode == 2
         assert f"init_from={run.info.run_id} starts from its weights" in nothing_left.stderr
@@ -169,7 +119,7 @@ def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path
     if signal == "SIGINT":
         for change, complaint in [
             ("optimizer.lr=1e-9", "optimizer.lr was 0.008 in the run to resume and is 1e-09"),
-            ("optimizer=adamw", "optimizer._target_ was nanosq.optim.Muon"),
+            ("optimizer=adamw", "optimizer._target_ was nanosq.muon.Muon"),
             ("data.source.seed=9", "data.source.seed was 0.0"),
         ]:
             refused = command(*settings, f"resume={last}", change, cwd=tmp_path)
@@ -177,20 +127,20 @@ def test_an_interrupted_run_says_how_to_go_on(signal: str, status: int, tmp_path
             assert complaint in refused.stderr
         longer = command(*settings, f"resume={last}", "train.max_steps=8", cwd=tmp_path)
         assert longer.returncode == 0, longer.stderr
-        states = {each.info.status: each for each in runs(tmp_path)}
+        states = {other.info.status: other for other in runs(tmp_path)}
         assert {*states} == {"KILLED", "FINISHED"}
         assert states["FINISHED"].data.tags["resumed_from"] == run.info.run_id
-        anew = command(*settings, "resume=never", cwd=tmp_path, check=True)
-        assert "goes on" not in anew.stderr
+        new_run = command(*settings, "resume=never", cwd=tmp_path, check=True)
+        assert "resumed" not in new_run.stderr
         assert len(runs(tmp_path)) == 3
         assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_weights_of_another_run(tmp_path: Path) -> None:
+def test_init_from_another_run(tmp_path: Path) -> None:
     command(*SMALL, cwd=tmp_path, check=True)
     (run,) = runs(tmp_path)
     best = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoint/best.pt"
-    still = ["optimizer.lr=0", "loss=squentropy", "model.dropout=0.1"]  # it stays what it starts from
+    still = ["optimizer.lr=0", "loss=squentropy", "model.dropout=0.1"]  # the weights do not change
     by_id = command(*SMALL, *still, f"init_from={run.info.run_id}", cwd=tmp_path, check=True)
     by_path = command(*SMALL, *still, f"init_from={best}", cwd=tmp_path, check=True)
     expected = pytest.approx(run.data.metrics["best/val_perplexity"], rel=1e-4)
@@ -209,8 +159,8 @@ def test_weights_of_another_run(tmp_path: Path) -> None:
     assert len(runs(tmp_path)) == 3
 
 
-def test_two_of_the_same_at_once(tmp_path: Path) -> None:
-    """The second is told so, and the first is not disturbed."""
+def test_a_second_process_with_the_same_configuration_is_refused(tmp_path: Path) -> None:
+    """The first one is not disturbed."""
     from filelock import FileLock
 
     _, last = cut_short("os._exit(9)", *SMALL, "train.checkpoint_every=4", cwd=tmp_path)
@@ -222,7 +172,7 @@ def test_two_of_the_same_at_once(tmp_path: Path) -> None:
     assert (tmp_path / last).exists()
 
 
-def test_divergence_is_a_value(tmp_path: Path) -> None:
+def test_divergence_is_a_result(tmp_path: Path) -> None:
     result = command(*SMALL, "optimizer.lr=1e38", "train.clip_norm=null", "precision=fp32", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert printed_perplexity(result) == float("inf")
@@ -272,7 +222,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> 
     assert result.stdout == ""
     left = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     assert not [path for path in left if path.suffix not in {".lock"} and "cache" not in path.parts], left
-    # A whole corpus in the cache is of use to the next run, which may have a smaller block.
+    # A corpus in the cache is useful for the next run, which may have a smaller block.
     if case not in {"corpus shorter than a block", "a checkpoint folder that cannot be made"}:
         assert not [path for path in left if path.suffix != ".lock"], left
         assert result.stderr.count("\n") == 1, result.stderr

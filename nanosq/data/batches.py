@@ -171,7 +171,7 @@ class TrainingBatches:
 
     @property
     def _share(self) -> tuple[slice, slice]:
-        return distributed.share(self.settings.accumulate, self.settings.batch_size)
+        return distributed.share_of_step(self.settings.accumulate, self.settings.batch_size)
 
     def _make(self, index: int) -> tuple[Tensor, Tensor]:
         tokens_BT, targets_BT = random_windows(

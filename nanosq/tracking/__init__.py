@@ -1,4 +1,4 @@
-"""Where runs are recorded: a store finds and starts runs, a run takes what one training reports."""
+"""Tracking of runs: a store finds and starts runs, and a run records what one training reports."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

@@ -3,9 +3,9 @@
 python -m tests.stress.compare_checkouts ../before                    this checkout and another one: 25 minutes
 python -m tests.stress.compare_checkouts ../before --scratch DIR      keep what is finished there, and reuse it
 
-The commands are a single run, six runs with three seeds, the grid of 27, a search of 12 trials and the report. They run
-with one thread, as the number of threads changes rounding. Metrics, their curves, the artifacts of runs and the tables of
-the report must be equal to the last digit. Times and ids are not compared.
+The commands are a single run, six runs with three seeds, the grid of 27, a search of 12 trials and the report. They use
+one thread, because the number of threads changes rounding. Metrics, their curves, the artifacts of runs and the tables
+of the report must be equal to the last digit. Times and ids are not compared.
 """
 
 import argparse

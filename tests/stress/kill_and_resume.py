@@ -21,7 +21,7 @@ import mlflow
 import torch
 from tqdm import tqdm
 
-from tests.test_run import ROOT, environment
+from tests.commandline import ROOT, environment
 
 COMMAND = [
     *[sys.executable, str(ROOT / "run.py")],

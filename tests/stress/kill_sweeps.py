@@ -23,7 +23,7 @@ import mlflow
 import optuna
 from optuna.trial import TrialState
 
-from tests.test_run import ROOT, environment, runs
+from tests.commandline import ROOT, environment, runs
 
 SMALL = [
     *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu"],

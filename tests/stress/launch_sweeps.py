@@ -13,7 +13,7 @@ from pathlib import Path
 
 import mlflow
 
-from tests.test_run import command, runs
+from tests.commandline import command, runs
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"],

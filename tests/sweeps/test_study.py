@@ -19,7 +19,7 @@ from nanosq.errors import InputError
 from nanosq.sweeps.optuna_sweeper import OptunaSearch
 from nanosq.sweeps.search_space import Space
 from nanosq.sweeps.study import Study, connect, unused
-from tests.test_run import ROOT, environment
+from tests.commandline import ROOT, environment
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "model.n_layer": CategoricalDistribution([1, 2])}
 PRUNERS = sorted((ROOT / "conf/hydra/sweeper/pruner").glob("*.yaml"))

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from tests.commandline import SMALL, command, runs
 from tests.stress import kill_sweeps, launch_sweeps
-from tests.test_run import SMALL, command, runs
 
 FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]
 SEARCH = ["-m", "hydra/sweeper=optuna", "loss=squentropy", "train.max_steps=6", *FEW]

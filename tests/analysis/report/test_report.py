@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from tests.analysis.store import add_run
-from tests.test_run import ROOT
+from tests.commandline import ROOT
 
 
 def report(folder: Path, *arguments: str, module: str = "report") -> subprocess.CompletedProcess[str]:

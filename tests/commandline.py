@@ -1,0 +1,83 @@
+"""The command line as a user types it, in subprocesses, and what it records."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import mlflow
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *["data.source.n_train=150", "data.source.n_val=10", "data.source.n_test=10"],
+    *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64"],
+    *["train.max_steps=6", "train.batch_size=4", "train.eval_every=3", "samples.length=8", "device=cpu"],
+]
+# Models of this size gain nothing from a second thread, and a busy machine makes it slow.
+ENVIRONMENT = {"NANOSQ_CACHE": "cache", "OMP_NUM_THREADS": "1"}
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["tests.warm_imports"])
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of this process without the variables that MLflow and Hydra have set in it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ENVIRONMENT
+
+
+def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start `python run.py ...`. Its stdout holds stderr too."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=cwd,
+        env=environment() | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run `python run.py ...` in a folder, which then holds everything it writes.
+
+    The process is forked from one that has imported the libraries already (see tests/warm_imports.py).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        streams = Path(folder, "stdout"), Path(folder, "stderr")
+        process = WARM.Process(target=_run, args=(arguments, cwd, environment(), *streams))
+        process.start()
+        process.join(timeout=300)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, 300)
+        assert process.exitcode is not None
+        result = subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def _run(arguments: Sequence[str], cwd: Path, variables: Mapping[str, str], stdout: Path, stderr: Path) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    for path, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = [str(ROOT / "run.py"), *arguments]
+    sys.path.insert(0, str(ROOT))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def runs(folder: Path) -> list[mlflow.entities.Run]:
+    """Return all runs of the store of a folder."""
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+def printed_perplexity(result: subprocess.CompletedProcess[str]) -> float:
+    """Return the validation perplexity that a run has printed."""
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("validation perplexity"))
+    return float(line.split()[-1])
