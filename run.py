@@ -50,12 +50,10 @@ sweeps.register()
 @hydra.main(config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> Result:
     """What the run came to; to a sweeper, its validation perplexity, inf where training diverged."""
-    trial = job.current()
+    trial = job.current(cast(DictConfig, HydraConfig.get()))
     with ExitStack() as held:
         held.push(told_at_once)
         with user_input():
-            if trial is not None:
-                cfg.seed += trial.repeat
             check(cfg)
             corpus = prepare(cfg)
 
@@ -66,7 +64,7 @@ def main(cfg: DictConfig) -> Result:
             if distributed.rank() == 0:
                 # Two sweeps may come to the same trial: the second waits, and finds what the first has recorded.
                 held.enter_context(checkpoint.exclusive(checkpoint_folder(cfg), wait=trial is not None))
-            report = job.Report(trial, max_steps=cfg.train.max_steps)
+            report = job.PrunerReport(trial, HydraConfig.get().sweeper, max_steps=cfg.train.max_steps)
             if trial is not None:
                 result = recorded(cfg, corpus, trial, report)
                 if result is not None:
@@ -81,7 +79,7 @@ def main(cfg: DictConfig) -> Result:
 
 def told_at_once(_: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
     """Say that a trial fails when it does; its sweep names it again at its end."""
-    trial = job.current()
+    trial = job.current(cast(DictConfig, HydraConfig.get()))
     if trial is not None and isinstance(error, Exception):
         logger.error("%s: failed: %s", trial, errors.one_line(error))
 
@@ -123,7 +121,7 @@ def check(cfg: DictConfig) -> None:
     from nanosq import checkpoint, distributed, optim, resume
     from nanosq.data.batches import WINDOW_STARTS
 
-    if job.current() is not None and distributed.launched():
+    if job.current(cast(DictConfig, HydraConfig.get())) is not None and distributed.launched():
         raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     pick_hardware(cfg)
     vocab_size = 8
@@ -167,9 +165,9 @@ def prepare(cfg: DictConfig) -> Corpus:
     return prepared
 
 
-def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report) -> Result | None:
+def recorded(cfg: DictConfig, corpus: Corpus, trial: job.TrialRun, report: job.PrunerReport) -> Result | None:
     """What this very trial of a sweep has come to before; None where it is to be trained."""
-    if report.given_up:
+    if report.pruned_before:
         return Result("pruned")
     if cfg.resume != "auto":
         return None
@@ -179,7 +177,7 @@ def recorded(cfg: DictConfig, corpus: Corpus, trial: job.Job, report: job.Report
     if result is None:
         return None
     clear(checkpoint_folder(cfg))
-    report.begins(result.run_id, result.link)
+    report.start(result.run_id, result.link)
     outcome = f"validation perplexity {float(result):.4f}" if result.state == "finished" else result.state
     print(f"{trial}: {outcome}, as recorded in {result.link}")
     return result
@@ -216,7 +214,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
     from nanosq.train import Progress, State
 
     settings = config.settings(cfg.train)
-    trial = job.current()
+    trial = job.current(cast(DictConfig, HydraConfig.get()))
     torch.manual_seed(cfg.seed)
     model = config.build(cfg.model, corpus.tokenizer.vocab_size)
     loss = config.build(cfg.loss)
@@ -265,7 +263,7 @@ def build(cfg: DictConfig, corpus: Corpus) -> Parts:
     return Parts(state, loss, hardware, tracker, tracker.run_id or origin.run_id)
 
 
-def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruption, report: job.Report) -> Result:
+def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruption, report: job.PrunerReport) -> Result:
     """Train, evaluate, sample and record."""
     import torch
 
@@ -346,10 +344,10 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
             console.say(f"interrupted after step {progress.step}: {how}")
             interruption.end()
 
-    trial = job.current()
+    trial = job.current(cast(DictConfig, HydraConfig.get()))
     label = str(trial) if trial is not None else ""
     with tracker, Console(settings.max_steps, first_step=progress.step, label=label, quiet=not first) as console:
-        report.begins(tracker.run_id, tracker.link)
+        report.start(tracker.run_id, tracker.link)
         tracker.text(config_yaml, "config.yaml")
         n_parameters = sum(p.numel() for p in model.parameters())
         tracker.tag(parameters=str(n_parameters))
@@ -430,7 +428,7 @@ def run(cfg: DictConfig, corpus: Corpus, parts: Parts, interruption: Interruptio
 def pick_hardware(cfg: DictConfig, **size: float) -> Hardware:
     from nanosq.hardware import Hardware, in_turn
 
-    device, trial = cfg.device, job.current()
+    device, trial = cfg.device, job.current(cast(DictConfig, HydraConfig.get()))
     if device == "auto" and trial is not None and HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
         device = in_turn(HydraConfig.get().job.num)  # Ray and Slurm give a job GPUs of its own
     return Hardware.pick(device=device, precision=cfg.precision, compile=cfg.compile, **size)
