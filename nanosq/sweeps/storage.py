@@ -16,6 +16,10 @@ from nanosq.filesystem import SQLITE, database_lock, has_locks
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
+# The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", ExperimentalWarning)
+
 
 def without_password(url: str) -> str:
     """Return a database URL whose password is replaced by asterisks."""
@@ -35,8 +39,6 @@ def connect(url: str | None) -> RDBStorage:
     if url is None or not has_locks(url):
         shown = url and without_password(url)
         raise InputError(f"hydra.sweeper.storage={shown}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", ExperimentalWarning)  # the user has chosen the pruner and the sampler
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
     try:
         with database_lock(url):

@@ -23,18 +23,21 @@ FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps"
 
 
 class Sweep(NamedTuple):
-    """A finished sweep: its folder, its output, the rows of its table, and all runs in the folder's store."""
+    """A finished sweep: its output, the rows of its table, its folder, and the runs that it has trained."""
 
-    folder: Path
     result: subprocess.CompletedProcess[str]
     rows: list[dict[str, str]]
+    folder: Path
     runs: list[mlflow.entities.Run]
 
 
 def sweep(folder: Path, *settings: str, exit_status: int = 0) -> Sweep:
     result = command("-m", *settings, cwd=folder)
     assert result.returncode == exit_status, result.stdout + result.stderr
-    return Sweep(folder, result, table(result.stdout), runs(folder))
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("all trials: "))
+    trained = folder / line.removeprefix("all trials: ")
+    runs_of_sweep = [run for run in runs(folder) if run.data.tags["sweep"].replace(" ", "_") == trained.parent.name]
+    return Sweep(result, table(result.stdout), trained.parent, runs_of_sweep)
 
 
 def table(stdout: str) -> list[dict[str, str]]:
@@ -66,13 +69,19 @@ PAIRED = [
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return sweep(tmp_path_factory.mktemp("mixed"), *MIXED, exit_status=2)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all sweeps: the first one in a folder takes three seconds to create the database."""
+    return tmp_path_factory.mktemp("sweeps")
 
 
 @pytest.fixture(scope="module")
-def paired(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return sweep(tmp_path_factory.mktemp("paired"), *PAIRED)
+def mixed(folder: Path) -> Sweep:
+    return sweep(folder, *MIXED, exit_status=2)
+
+
+@pytest.fixture(scope="module")
+def paired(folder: Path) -> Sweep:
+    return sweep(folder, *PAIRED)
 
 
 def best_run(runs: list[mlflow.entities.Run]) -> mlflow.entities.Run:
@@ -101,15 +110,14 @@ def test_a_grid_ends_with_a_table_and_a_file_of_its_trials(mixed: Sweep) -> None
     assert rows[0]["run"].endswith(f"/#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}")
     assert [row["state"] for row in rows] == ["finished"] * 2 + ["diverged"] + ["failed"] * 3
     assert float(rows[0]["val/perplexity"]) < float(rows[1]["val/perplexity"])
-    (name,) = {run.data.tags["sweep"] for run in mixed.runs}
-    written = list(csv.DictReader((mixed.folder / "sweeps" / name / "trials.csv").open()))
+    written = list(csv.DictReader((mixed.folder / "trials.csv").open()))
     assert {row["runs"] for row in written if row["runs"]} == {run.info.run_id for run in mixed.runs}
     assert float(written[0]["val/perplexity"]) == best.data.metrics["val/perplexity"]
 
 
-def test_the_best_setting_is_an_experiment_at_full_length(mixed: Sweep) -> None:
+def test_the_best_setting_is_an_experiment_at_full_length(mixed: Sweep, folder: Path) -> None:
     (line,) = (line for line in mixed.result.stdout.splitlines() if line.startswith("best: python run.py "))
-    composed = command(*line.split()[3:], "--cfg", "job", cwd=mixed.folder, check=True)
+    composed = command(*line.split()[3:], "--cfg", "job", cwd=folder, check=True)
     cfg = yaml.safe_load(composed.stdout)
     assert cfg["optimizer"]["lr"] == float(best_run(mixed.runs).data.params["optimizer.lr"])
     assert cfg["optimizer"]["_target_"] == "torch.optim.AdamW"
@@ -134,11 +142,12 @@ def test_every_setting_is_trained_with_every_seed(paired: Sweep) -> None:
     assert len({run.data.tags["trial"] for run in paired.runs}) == 3
 
 
-def test_a_sweep_that_is_started_again_finds_the_runs_of_all_seeds(paired: Sweep) -> None:
+def test_a_sweep_that_is_started_again_finds_the_runs_of_all_seeds(paired: Sweep, folder: Path) -> None:
     """It finds them although a seed is now given as an axis: a run is identified by its composed configuration."""
-    again = sweep(paired.folder, *PAIRED, "seeds=1", "seed=1337,1338")
-    assert len(again.rows) == 6
-    assert {run.info.run_id for run in again.runs} == {run.info.run_id for run in paired.runs}
+    again = sweep(folder, *PAIRED, "seeds=1", "seed=1337,1338")
+    found = {row["runs"] for row in csv.DictReader((again.folder / "trials.csv").open())}
+    assert found == {run.info.run_id for run in paired.runs}
+    assert not again.runs
 
 
 @pytest.mark.parametrize(
@@ -165,7 +174,7 @@ def load_study(folder: Path, name: str = "squentropy-tiny-stories") -> optuna.St
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
 
 
-def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(tmp_path: Path) -> None:
+def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(folder: Path) -> None:
     """n_trials is a total. If one seed of a trial is pruned, the others are not trained to the end."""
     search = [
         *[
@@ -181,16 +190,16 @@ def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(tmp_path:
         *["hydra.sweeper.sampler.seed=3", "hydra.sweeper.pruner.n_startup_trials=1"],
     ]
     search.remove("train.eval_every=3")
-    command(*search, "hydra.sweeper.n_trials=2", cwd=tmp_path, check=True)
-    assert len(load_study(tmp_path).trials) == 2
-    result = command(*search, "hydra.sweeper.n_trials=4", cwd=tmp_path, check=True)
-    study = load_study(tmp_path)
-    assert len({str(trial.params) for trial in study.trials}) == 4
+    command(*search, "hydra.sweeper.n_trials=1", cwd=folder, check=True)
+    assert len(load_study(folder).trials) == 1
+    result = command(*search, "hydra.sweeper.n_trials=3", cwd=folder, check=True)
+    study = load_study(folder)
+    assert len({str(trial.params) for trial in study.trials}) == 3
     assert set(study.trials[0].params) == {*("optimizer.lr", "model.dropout", "train.warmup", "loss.weight")}
     states = Counter(trial.state for trial in study.trials)
     assert states[TrialState.PRUNED] >= 1
-    assert states[TrialState.PRUNED] + states[TrialState.COMPLETE] == 4
-    by_id = {run.info.run_id: run for run in runs(tmp_path)}
+    assert states[TrialState.PRUNED] + states[TrialState.COMPLETE] == 3
+    by_id = {run.info.run_id: run for run in runs(folder)}
     for trial in study.trials:
         ids = [value for key, value in trial.user_attrs.items() if key.startswith("mlflow_run_id")]
         pruned = [by_id[run_id].data.tags["pruned"] == "true" for run_id in ids]
@@ -199,40 +208,40 @@ def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(tmp_path:
     rows = table(result.stdout)
     assert rows[0]["trial"] == str(study.best_trial.number)
     assert rows[0]["run"] == study.best_trial.user_attrs["mlflow_link"]
-    assert len(rows) == 4
+    assert len(rows) == 3
 
-    result = command(*search, "hydra.sweeper.n_trials=9", "train.batch_size=3", cwd=tmp_path)
+    result = command(*search, "hydra.sweeper.n_trials=9", "train.batch_size=3", cwd=folder)
     assert result.returncode == 2
     assert "was started with train.batch_size=4, not 3" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert len(load_study(tmp_path).trials) == 4
+    assert len(load_study(folder).trials) == 3
 
 
-def test_a_search_over_losses_for_two_metrics(tmp_path: Path) -> None:
+def test_a_search_over_losses_for_two_metrics(folder: Path) -> None:
     """The weight is searched if the loss has one. The best trials are a Pareto front. Metrics are means over seeds.
 
     With resume=never the search does not continue the study of the same name.
     """
-    optuna.create_study(study_name="two losses", storage=f"sqlite:///{tmp_path}/optuna.db")
+    optuna.create_study(study_name="two losses", storage=f"sqlite:///{folder}/optuna.db")
     found = sweep(
-        tmp_path,
+        folder,
         *["hydra/sweeper=optuna", "loss=cross_entropy,squentropy", "seeds=2", "train.max_steps=3", *FEW],
         *["hydra.sweeper.objectives=[val/perplexity,val/accuracy]", "hydra.sweeper.direction=[minimize,maximize]"],
-        *["hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.study_name='two losses'"],
+        *["hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.study_name='two losses'"],
         "resume=never",
     )
-    study = load_study(tmp_path, "two losses-2")
-    assert len(study.trials) == len(found.rows) == 4
+    study = load_study(folder, "two losses-2")
+    assert len(study.trials) == len(found.rows) == 3
     assert {trial.params["loss"] for trial in study.trials} == {"cross_entropy", "squentropy"}
     by_id = {run.info.run_id: run for run in found.runs}
-    assert len(by_id) == 8
+    assert len(by_id) == 6
     for trial in study.trials:
         assert ("loss.weight" in trial.params) == (trial.params["loss"] == "squentropy")
         ids = [trial.user_attrs[key] for key in ("mlflow_run_id", "mlflow_run_id_1")]
         for at, metric in enumerate(("val/perplexity", "val/accuracy")):
             values = [by_id[run_id].data.metrics[metric] for run_id in ids]
             assert trial.values[at] == pytest.approx(statistics.fmean(values))
-    presets = {path.stem for path in (tmp_path / "sweeps/two_losses-2/experiment").iterdir()}
+    presets = {path.stem for path in (found.folder / "experiment").iterdir()}
     front = [trial.number for trial in study.best_trials]
     assert presets == ({f"best_two_losses-2_{n}" for n in front} if len(front) > 1 else {"best_two_losses-2"})
 
