@@ -41,16 +41,12 @@ def from_override(override: Override) -> BaseDistribution:
         return FloatDistribution(low, high, step=abs(float(value.step)))
     if not isinstance(value, ChoiceSweep | RangeSweep):
         raise ValueError(f"{override.input_line}: list the values, or use choice, range or interval")
-    values_or_texts: Any = override.sweep_iterator(transformer=Transformer.encode)
-    return CategoricalDistribution([*values_or_texts])
+    choices: Any = override.sweep_iterator(transformer=Transformer.encode)
+    return CategoricalDistribution([*choices])
 
 
 def grid_points(distribution: BaseDistribution) -> list[Any]:
-    """Return all values of a distribution in ascending order, or the order in which they are listed.
-
-    Raises:
-        ValueError: The distribution is continuous.
-    """
+    """Return all values of a distribution. Raise ValueError if it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return [*distribution.choices]
     if isinstance(distribution, IntDistribution):
@@ -60,23 +56,18 @@ def grid_points(distribution: BaseDistribution) -> list[Any]:
     raise ValueError("hydra/sweeper/sampler=grid takes choices and ranges of values, not intervals")
 
 
-def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
+def suggest(trial: Trial, name: str, distribution: Any) -> None:
     """Draw the parameter `name` of a trial."""
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, FloatDistribution):
-        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
     else:
-        assert isinstance(distribution, IntDistribution)
-        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        draw: Any = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+        draw(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
-def first_value(distribution: BaseDistribution) -> Any:
+def first_value(distribution: Any) -> Any:
     """Return the first choice or the lower bound of a distribution."""
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return distribution.low
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
 
 
 def override_text(value: Any) -> str:

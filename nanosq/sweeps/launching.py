@@ -105,7 +105,7 @@ class TrialLauncher(Sweeper):
     def launch(
         self, sweep: str, trials: Mapping[int, Sequence[str]], *, axes: Container[str], seeds: int
     ) -> list[SeedResults]:
-        """Run trials, at the same time if the launcher can.
+        """Run `seeds` runs of each trial, at the same time if the launcher can.
 
         Args:
             sweep: Name of the sweep.
@@ -121,7 +121,7 @@ class TrialLauncher(Sweeper):
                 jobs.append([*overrides, *seed, TrialRun(sweep, number, repeat, setting).override()])
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
         if choice != "basic":
-            logger.info("%d jobs for hydra/launcher=%s", len(jobs), choice)
+            logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
         returns = self._run_jobs(jobs, first=min(trials) * seeds)
         return [SeedResults(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
 
@@ -149,17 +149,14 @@ class TrialLauncher(Sweeper):
         best: Mapping[int, Sequence[str]],
         failures: Mapping[int, Sequence[Exception]],
     ) -> None:
-        """Print the trials and write them to files, with the best settings as experiments.
+        """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
 
         Args:
             sweep: Name of the sweep.
             trials: All trials, ranked.
             metrics: What the sweep minimizes or maximizes.
-            best: The overrides of the best trials by their number.
+            best: The overrides of the trials to write as experiments, by their number.
             failures: The exceptions of failed trials by their number.
-
-        Raises:
-            Exception: The first failure, if there is one.
         """
         folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -49,11 +49,7 @@ class OptunaSweeper(TrialLauncher):
     """Runs trials of an Optuna study until it has `n_trials`, including those of earlier starts."""
 
     def __init__(self, **settings: Any) -> None:
-        """Create the sweeper from its configuration, the fields of OptunaSweeperSettings.
-
-        Raises:
-            InputError: A setting makes no sense.
-        """
+        """Create the sweeper from its configuration, the fields of OptunaSweeperSettings, and check them."""
         self.settings = OptunaSweeperSettings(**settings)
         for name in ("n_trials", "n_jobs"):
             number = settings[name]
@@ -69,12 +65,7 @@ class OptunaSweeper(TrialLauncher):
 
         settings = self.settings
         with _user_input():
-            space = SearchSpace.parse(
-                settings.params or {},
-                settings.spaces,
-                arguments,
-                lambda fixed: self.compose(fixed).hydra.runtime.choices,
-            )
+            space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
             pruner = config.build(settings.pruner)
             sampler, total = build_sampler(cast(DictConfig, settings.sampler), space, settings.n_trials)
         base = self.compose(space.fixed)
@@ -105,6 +96,10 @@ class OptunaSweeper(TrialLauncher):
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
         best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
         self.summarize(name, trials, self.metrics, best, failures)
+
+    def _choices(self, overrides: Iterable[str]) -> DictConfig:
+        """Return the component of each group that the overrides select."""
+        return cast(DictConfig, self.compose(overrides).hydra.runtime.choices)
 
     def _search(
         self, study: "SharedStudy", space: "SearchSpace", *, total: int, seeds: int
@@ -188,15 +183,7 @@ class OptunaSweeper(TrialLauncher):
 
 
 def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
-    """Return the metrics of a search.
-
-    Args:
-        keys: The MLflow keys of the metrics.
-        direction: `minimize` or `maximize`, or a list with one of them for each metric.
-
-    Raises:
-        InputError: There is no metric, a metric cannot be used, or the directions do not fit.
-    """
+    """Return the metrics of a search from their MLflow keys and one direction, or one for each of them."""
     given = [direction] if isinstance(direction, str | Direction) else list(direction)
     directions = [item.name if isinstance(item, Direction) else item for item in given]
     if len(directions) == 1:
