@@ -116,8 +116,9 @@ class TrialLauncher(Sweeper):
         jobs = []
         for number, overrides in trials.items():
             setting = summary.one_line(summary.settings(overrides), axes)
+            first_seed = self.compose(overrides).seed if seeds > 1 else 0
             for repeat in range(seeds):
-                seed = [f"seed={self.compose(overrides).seed + repeat}"] if repeat else []
+                seed = [f"seed={first_seed + repeat}"] if repeat else []
                 jobs.append([*overrides, *seed, TrialRun(sweep, number, repeat, setting).override()])
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
         if choice != "basic":
