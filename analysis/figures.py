@@ -93,7 +93,7 @@ def series(number: int) -> dict[str, Any]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib as the figures want it, without a display."""
+    """Matplotlib as the figures want it, without a display."""
     import matplotlib
 
     matplotlib.use("agg")

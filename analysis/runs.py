@@ -81,7 +81,7 @@ class Run:
         }
 
     def metric(self, key: str) -> float:
-        """nan where the run has none."""
+        """Nan where the run has none."""
         return self.metrics.get(key, math.nan)
 
     def curve(self, key: str) -> Curve:

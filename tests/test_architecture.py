@@ -59,7 +59,7 @@ FORBIDDEN = {
 }
 # Names that other libraries do not document. Names of our own modules may begin with an underscore.
 PRIVATE = re.compile(
-    r"\b_impl\b|\._trial_id\b|_get_full_key|last_print_n|hydra\._internal|torch\._\w+|_active_run_stack"
+    r"\b_impl\b|\._trial_id\b|_get_full_key|last_print_n|hydra\._internal|torch\._(?!_)\w+|_active_run_stack"
 )
 FRAGMENT = re.compile(r"(Of|That|Those|What|Which|Whether|Where|Up to|But for|By which) ")
 

@@ -1,4 +1,4 @@
-"""Sweeps of several hosts that share a PostgreSQL server: each test starts one of its own, if it is installed."""
+"""Sweeps on several machines that share a PostgreSQL server. The tests start a server if PostgreSQL is installed."""
 
 import os
 import shutil
@@ -17,20 +17,20 @@ import pytest
 from optuna.trial import TrialState
 
 from nanosq.filesystem import database_lock
-from tests.commandline import environment, start
+from tests.commandline import ROOT, environment, start
 
-ACCOUNT = "postgres"  # Debian's; the server refuses to run as root
+ACCOUNT = "postgres"  # Debian's account for the server, which refuses to run as root
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
 
 
 def program(name: str) -> str | None:
-    """Debian keeps the server's programs out of the path."""
+    """Return the path of a program of the server, which Debian keeps out of PATH."""
     return shutil.which(name) or (str(INSTALLED[-1].with_name(name)) if INSTALLED else None)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a server with nothing in it, without the name of a database."""
+    """Start an empty server. Return its URL without the name of a database."""
     if program("initdb") is None or program("pg_ctl") is None:
         pytest.skip("PostgreSQL is not installed")
     folder = Path(tempfile.mkdtemp(prefix="nanosq-postgres-"))
@@ -48,7 +48,7 @@ def server() -> Iterator[str]:
     data = str(folder / "data")
     call(program("initdb"), "-D", data, "--auth=trust", "--no-sync", "-U", "nanosq")
     settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    with (folder / "log").open("w") as log:  # which the server keeps open: a pipe would never end
+    with (folder / "log").open("w") as log:  # not a pipe: the server keeps it open
         command = [program("pg_ctl"), "-D", data, "-w", "-o", settings, "start"]
         subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **account)
     try:
@@ -59,13 +59,15 @@ def server() -> Iterator[str]:
 
 
 def create(server: str, database: str) -> str:
+    """Create a database and return its URL."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {database}")
     return f"{server}/{database}"
 
 
+@pytest.mark.slow
 def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
-    """20 trials in total, none of them twice, with study and runs on the same server."""
+    """They run 20 different trials in total. The study and the runs are on the same server."""
     study_url, runs_url = create(server, "optuna"), create(server, "mlflow")
     settings = [
         *["-m", "hydra/sweeper=optuna", f"hydra.sweeper.storage={study_url}", "hydra.sweeper.n_trials=20"],
@@ -90,16 +92,22 @@ def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
     assert Counter(run.info.status for run in runs) == {"FINISHED": 20}
     assert {run.info.run_id for run in runs} == {trial.user_attrs["mlflow_run_id"] for trial in study.trials}
     checkpoints = Counter(run.data.tags["checkpoints"].split("/")[-3] for run in runs)
-    assert set(checkpoints) == {"one", "another"}, "one of them has done it all"
+    assert set(checkpoints) == {"one", "another"}, "one sweep has run all trials"
 
 
-def test_a_lock_is_free_when_its_process_is_gone(server: str) -> None:
+@pytest.mark.slow
+def test_a_lock_is_released_when_its_process_is_killed(server: str) -> None:
     url = create(server, "locks")
-    script = f"from nanosq.filesystem import database_lock\nwith database_lock({url!r}, 'a'): print('held', flush=True); input()"
+    script = f"""
+from nanosq.filesystem import database_lock
+with database_lock({url!r}, "a"):
+    print("locked", flush=True)
+    input()
+"""
     command = [sys.executable, "-c", script]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=ROOT)
     assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
+    assert holder.stdout.readline() == b"locked\n"
     with database_lock(url, "b", wait=False), pytest.raises(TimeoutError), database_lock(url, "a", wait=False):
         pass
     holder.kill()

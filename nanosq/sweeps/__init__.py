@@ -1,15 +1,15 @@
-"""Sweeps: every combination of a grid, or a search with Optuna; either can be cut short and given again."""
+"""Sweeps: all combinations of a grid, or a search with Optuna. Both can be stopped and started again."""
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.optuna_sweeper import OptunaSearch, SearchConf
+from nanosq.sweeps.optuna_sweeper import OptunaSweeper, OptunaSweeperSettings
 
 
 def register() -> None:
-    """Make the sweepers known to Hydra; no installation step is needed."""
-    # A name of its own: conf/hydra/sweeper/optuna.yaml extends it, and stands before the plugin's own.
-    ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchConf, provider="nanosq")
-    for sweeper in (GridSweeper, OptunaSearch):
+    """Make the sweepers known to Hydra, without an installation."""
+    # In the root group, where tab completion of hydra/sweeper= does not offer the schema as a sweeper.
+    ConfigStore.instance().store(name="optuna_sweeper_schema", node=OptunaSweeperSettings, provider="nanosq")
+    for sweeper in (GridSweeper, OptunaSweeper):
         Plugins.instance().register(sweeper)

@@ -1,9 +1,9 @@
-"""The grid sweeper: every combination of the values that overrides list."""
+"""The grid sweeper: all combinations of the values that overrides list."""
 
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,65 +11,78 @@ from hydra.core.override_parser.types import Override
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import summary
-from nanosq.sweeps.launching import Jobs, Launching, Objective
-from nanosq.sweeps.summary import STATES, Row
+from nanosq.sweeps.launching import Metric, SeedResults, TrialLauncher
+from nanosq.sweeps.summary import TrialSummary
 
 
-class GridSweeper(Launching):
-    """Runs the combinations of `params` and of the overrides on the command line, which replace or add axes.
+class GridSweeper(TrialLauncher):
+    """Runs all combinations of `params` and of the overrides on the command line, which replace or add axes.
 
-    The last axis turns fastest, as in nested loops. The axes of `zip` are paired: their first values go together, their
-    second values, and so on.
-
-    A trial that diverges or fails does not stop the others.
+    The last axis changes fastest, as in nested loops. A trial that diverges or fails does not stop the others.
     """
 
     def __init__(self, *, params: dict[str, str], zip: Sequence[str] = ()) -> None:
+        """Create the sweeper from its configuration.
+
+        Args:
+            params: The values of each axis, as on the command line.
+            zip: Axes to be paired: their first values go together, their second values, and so on.
+        """
         self.params = params
         self.zip = zip
 
     def sweep(self, arguments: list[str]) -> Any:
-        trials = dict(enumerate(self._combinations([*(f"{k}={v}" for k, v in self.params.items()), *arguments])))
-        composed = [self.compose(overrides) for overrides in trials.values()]  # what is wrong is told before the first
+        """Run the sweep. Hydra calls this method with the overrides of the command line."""
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        trials = dict(enumerate(combinations(overrides, paired=self.zip)))
+        composed = [self.compose(trial) for trial in trials.values()]  # mistakes show before the first trial runs
         if len({cfg.seeds for cfg in composed}) > 1:
-            raise errors.InputError("seeds is no axis: it is how often each trial is trained")
+            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         seeds = self.seeds(composed[0])
         hashes = [identity.config_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds, hashes]).encode()).hexdigest()[:8]}"
 
-        axes = summary.axes([summary.settings(overrides) for overrides in trials.values()])
-        jobs = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
-        objective = Objective()
-        rows = sorted((_row(number, trials[number], each, objective) for number, each in jobs.items()), key=_rank)
-        best = [row.number for row in rows[:1] if row.state == "finished"]
-        failures = {number: each.failures for number, each in jobs.items() if each.failures}
-        self.summarize(name, rows, [objective], {number: trials[number] for number in best}, failures)
+        axes = summary.axes([summary.settings(trial) for trial in trials.values()])
+        results = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
+        metric = Metric()
+        ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)
+        best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
+        failures = {number: result.failures for number, result in results.items() if result.failures}
+        self.summarize(name, ranked, [metric], best, failures)
 
-    def _combinations(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The overrides of each trial."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        axes: dict[str, list[str]] = {}
-        for override in parser.parse_overrides(list(arguments)):
-            # A later one replaces an earlier one in its place, with a prefix or without.
-            axes[override.get_key_element().lstrip("+~")] = _values(override)
-        unknown = [key for key in self.zip if key not in axes]
-        if unknown:
-            raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is no axis; there are {', '.join(axes)}")
-        lengths = {key: len(axes[key]) for key in self.zip}
-        if len({*lengths.values()}) > 1:
-            counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
-            raise errors.InputError(f"hydra.sweeper.zip pairs axes of equally many values, not {counts}")
-        loops: list[list[tuple[str, ...]]] = []
-        for key, values in axes.items():
-            if key not in self.zip:
-                loops.append([(value,) for value in values])
-            elif key == self.zip[0]:
-                loops.append(list(zip(*(axes[each] for each in self.zip), strict=True)))
-        return [list(itertools.chain(*combination)) for combination in itertools.product(*loops)]
+
+def combinations(overrides: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:
+    """Return the overrides of each trial of a grid.
+
+    Args:
+        overrides: One axis each. A later override of the same key takes the place of an earlier one.
+        paired: Keys of axes that are combined value by value.
+
+    Raises:
+        InputError: A paired axis does not exist or has another length, or an axis is an interval.
+    """
+    axes: dict[str, list[str]] = {}
+    for override in overrides:
+        axes[override.get_key_element().lstrip("+~")] = _values(override)
+    unknown = [key for key in paired if key not in axes]
+    if unknown:
+        raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is not an axis; the axes are {', '.join(axes)}")
+    lengths = {key: len(axes[key]) for key in paired}
+    if len({*lengths.values()}) > 1:
+        counts = ", ".join(f"{key} {length}" for key, length in lengths.items())
+        raise errors.InputError(f"hydra.sweeper.zip pairs axes with the same number of values, not {counts}")
+    loops: list[list[tuple[str, ...]]] = []
+    for key, values in axes.items():
+        if key not in paired:
+            loops.append([(value,) for value in values])
+        elif key == paired[0]:
+            loops.append(list(zip(*(axes[axis] for axis in paired), strict=True)))
+    return [list(itertools.chain(*combination)) for combination in itertools.product(*loops)]
 
 
 def _values(override: Override) -> list[str]:
-    """The overrides that one with several values stands for."""
+    """Return one override for each value that an override lists."""
     if override.is_delete() or not override.is_sweep_override():
         assert override.input_line is not None
         return [override.input_line]
@@ -78,17 +91,13 @@ def _values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _row(number: int, overrides: Sequence[str], jobs: Jobs, objective: Objective) -> Row:
-    return Row(
+def _summary(number: int, overrides: Sequence[str], results: SeedResults, metric: Metric) -> TrialSummary:
+    return TrialSummary(
         number,
-        jobs.state,
-        values=[jobs.mean(objective)],
-        errors=[jobs.standard_error(objective)],
+        results.state,
+        values=[results.mean(metric)],
+        errors=[results.standard_error(metric)],
         settings=summary.settings(overrides),
-        runs=[result.run_id for result in jobs.results if result.run_id],
-        link=next((result.link for result in jobs.results if result.link), ""),
+        runs=[result.run_id for result in results.results if result.run_id],
+        link=next((result.link for result in results.results if result.link), ""),
     )
-
-
-def _rank(row: Row) -> tuple[int, float]:
-    return STATES.index(row.state), row.values[0]

@@ -1,4 +1,4 @@
-"""What the grid and the search have in common: a trial is launched once for each seed, and comes to the mean."""
+"""Launching of trials with several seeds, and the summary at the end: the common part of both sweepers."""
 
 import io
 import logging
@@ -21,70 +21,71 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.result import Result
 from nanosq.sweeps import summary
-from nanosq.sweeps.summary import STATES, Row
+from nanosq.sweeps.summary import STATES, TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
 logger = logging.getLogger(__name__)
 
-# How long a trial trains is the sweep's matter: its best setting is to be trained at full length.
-OF_THE_SWEEP = ("train.max_steps", "train.eval_every")
+# A sweep shortens its trials with these settings. Its best setting is trained at full length.
+LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
 @dataclass(frozen=True)
-class Objective:
-    """A metric of the runs, by its MLflow key, and which of its values are good."""
+class Metric:
+    """A metric that a sweep minimizes or maximizes, by its MLflow key."""
 
-    metric: str = "val/perplexity"
+    key: str = "val/perplexity"
     maximize: bool = False
 
     @property
     def worst(self) -> float:
+        """The value of a trial that has none."""
         return -math.inf if self.maximize else math.inf
 
 
-class Jobs:
-    """What the jobs of one trial, one for each seed, have come to."""
+class SeedResults:
+    """The results and failures of the runs of one trial, one run for each seed."""
 
     def __init__(self, returns: Iterable[JobReturn]) -> None:
         self.results: list[Result] = []
         self.failures: list[Exception] = []
-        for each in returns:
+        for job_return in returns:
             try:
-                with redirect_stderr(io.StringIO()):  # where Hydra writes the overrides of each failure
-                    self.results.append(each.return_value)
+                with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of every failed job
+                    self.results.append(job_return.return_value)
             except Exception as error:  # whatever the job has raised
                 self.failures.append(error)
 
     @property
     def state(self) -> str:
-        """That of the worst of them."""
+        """The worst state of the runs."""
         return "failed" if self.failures else max((result.state for result in self.results), key=STATES.index)
 
-    def mean(self, objective: Objective) -> float:
-        if self.state != "finished":
-            return objective.worst
-        return statistics.fmean(self._values(objective))
+    def mean(self, metric: Metric) -> float:
+        """Return the mean over the seeds, or the worst value if a run has not finished."""
+        return statistics.fmean(self._values(metric)) if self.state == "finished" else metric.worst
 
-    def standard_error(self, objective: Objective) -> float:
-        """The standard deviation of the seeds over the root of their number; nan for a single one."""
+    def standard_error(self, metric: Metric) -> float:
+        """Return the standard error of the mean, or nan if there is one seed or a run has not finished."""
         if self.state != "finished" or len(self.results) < 2:
             return math.nan
-        return statistics.stdev(self._values(objective)) / math.sqrt(len(self.results))
+        return statistics.stdev(self._values(metric)) / math.sqrt(len(self.results))
 
-    def _values(self, objective: Objective) -> list[float]:
-        values = (result.metrics.get(objective.metric, math.nan) for result in self.results)
-        return [objective.worst if math.isnan(value) else value for value in values]
+    def _values(self, metric: Metric) -> list[float]:
+        values = (result.metrics.get(metric.key, math.nan) for result in self.results)
+        return [metric.worst if math.isnan(value) else value for value in values]
 
 
-class Launching(Sweeper):
-    """The part of a sweeper that composes, launches and ends with a summary."""
+class TrialLauncher(Sweeper):
+    """A sweeper without its search: it composes, launches and summarizes trials."""
 
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Receive Hydra's objects. Hydra calls this method before `sweep`."""
         self.config = config
         self.hydra_context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -92,40 +93,51 @@ class Launching(Sweeper):
         )
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
-        """The configuration of a job, with Hydra's own part."""
+        """Return the configuration of a job, including the `hydra` node."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
     def seeds(self, cfg: DictConfig) -> int:
-        """How often each trial is trained."""
+        """Return the number of seeds of every trial."""
         if cfg.seeds < 1:
             raise errors.InputError(f"seeds must be at least 1, not {cfg.seeds}")
         return int(cfg.seeds)
 
     def launch(
         self, sweep: str, trials: Mapping[int, Sequence[str]], *, axes: Container[str], seeds: int
-    ) -> list[Jobs]:
-        """Run trials, given by their number and overrides, side by side where the launcher can."""
-        jobs = [
-            (*overrides, TrialRun(sweep, number, repeat, summary.short(summary.settings(overrides), axes)).override())
-            for number, overrides in trials.items()
-            for repeat in range(seeds)
-        ]
+    ) -> list[SeedResults]:
+        """Run `seeds` runs of each trial, at the same time if the launcher can.
+
+        Args:
+            sweep: Name of the sweep.
+            trials: The overrides of each trial by its number.
+            axes: Keys of the settings to show on the console.
+            seeds: Number of runs of each trial.
+        """
+        jobs = []
+        for number, overrides in trials.items():
+            setting = summary.one_line(summary.settings(overrides), axes)
+            first_seed = self.compose(overrides).seed if seeds > 1 else 0
+            for repeat in range(seeds):
+                seed = [f"seed={first_seed + repeat}"] if repeat else []
+                jobs.append([*overrides, *seed, TrialRun(sweep, number, repeat, setting).override()])
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
         if choice != "basic":
-            logger.info("%d jobs for hydra/launcher=%s", len(jobs), choice)
-        returns = self._returns(jobs, first=min(trials) * seeds)
-        return [Jobs(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
+            logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
+        returns = self._run_jobs(jobs, first=min(trials) * seeds)
+        return [SeedResults(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
 
-    def _returns(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
-        """What jobs come to. Where a launcher loses one, as to a lack of memory or time, it loses what others have
-        returned: then one after the other, those that have finished are found recorded.
+    def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
+        """Launch jobs; `first` is the number of the first one.
+
+        A launcher that loses a job, for lack of memory or time, also loses what the other jobs have returned. The jobs
+        are then launched one by one: those that had finished find their run recorded.
         """
         try:
             return list(self.launcher.launch(jobs, initial_job_idx=first))
-        except Exception as error:  # what jobs raise themselves is returned
+        except Exception as error:  # an exception of the launcher: a job's own is returned
             if len(jobs) > 1:
-                logger.error("the launcher fails: %s; its jobs one by one", errors.one_line(error))
-                return [each for at, job in enumerate(jobs) for each in self._returns([job], first=first + at)]
+                logger.error("the launcher failed: %s; launching its jobs one by one", errors.one_line(error))
+                return [result for at, job in enumerate(jobs) for result in self._run_jobs([job], first=first + at)]
             lost = JobReturn(status=JobStatus.FAILED)
             lost.return_value = error
             return [lost]
@@ -133,45 +145,48 @@ class Launching(Sweeper):
     def summarize(
         self,
         sweep: str,
-        rows: Sequence[Row],
-        objectives: Sequence[Objective],
+        trials: Sequence[TrialSummary],
+        metrics: Sequence[Metric],
         best: Mapping[int, Sequence[str]],
         failures: Mapping[int, Sequence[Exception]],
     ) -> None:
-        """Print the trials, keep them and the best of them as files, and raise the first failure, if there was one.
+        """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
 
-        best, failures: the overrides, and what was raised, by the number of the trial.
+        Args:
+            sweep: Name of the sweep.
+            trials: All trials, ranked.
+            metrics: What the sweep minimizes or maximizes.
+            best: The overrides of the trials to write as experiments, by their number.
+            failures: The exceptions of failed trials by their number.
         """
         folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
-        metrics = [objective.metric for objective in objectives]
-        summary.write_csv(folder / "trials.csv", rows, metrics)
-        print(f"\n{summary.table(rows, metrics)}\n")
+        keys = [metric.key for metric in metrics]
+        summary.write_csv(folder / "trials.csv", trials, keys)
+        print(f"\n{summary.table(trials, keys)}\n")
         for number, overrides in best.items():
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            text = self._preset(f"Trial {number} of {sweep}, to be trained at full length.", overrides)
+            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", overrides)
             (folder / "experiment" / f"{name}.yaml").write_text(text)
             print(f"best: python run.py --config-dir {shlex.quote(str(folder))} experiment={name}")
-        print(f"all of it: {folder / 'trials.csv'}")
-        for number, raised in failures.items():
-            for error in raised:
+        print(f"all trials: {folder / 'trials.csv'}")
+        for number, exceptions in failures.items():
+            for error in exceptions:
                 logger.error("trial %d failed: %s", number, errors.one_line(error))
-        for raised in failures.values():
-            raise raised[0]
+        for exceptions in failures.values():
+            raise exceptions[0]
 
     def _preset(self, title: str, overrides: Sequence[str]) -> str:
-        """An experiment that trains a setting at full length."""
-        full = self.compose(
-            override for override in overrides if override.split("=")[0].lstrip("+") not in OF_THE_SWEEP
-        )
+        """Return the text of an experiment that trains a setting at full length."""
+        full = self.compose(line for line in overrides if line.split("=")[0].lstrip("+") not in LENGTH)
         choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
-        plain = self.hydra_context.config_loader.load_configuration(
+        default = self.hydra_context.config_loader.load_configuration(
             config_name=self.config.hydra.job.config_name,
             overrides=[f"{group}={choice}" for group, choice in choices.items()],
             run_mode=RunMode.RUN,
         )
-        before, after = config.flatten(config.without_hydra(plain)), config.flatten(config.without_hydra(full))
-        settings = {key: value for key, value in after.items() if key not in before or before[key] != value}
+        before, after = config.flatten(config.without_hydra(default)), config.flatten(config.without_hydra(full))
+        changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
         return summary.preset(
-            title, choices, {key: value for key, value in settings.items() if identity.affects_result(key)}
+            title, choices, {key: value for key, value in changed.items() if identity.affects_result(key)}
         )

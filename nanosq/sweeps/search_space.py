@@ -1,44 +1,46 @@
-"""What a search varies: overrides of the command line as distributions of Optuna."""
+"""The space that a search draws from: axes with a distribution, fixed overrides, and parts that depend on a choice."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import Trial
+
+from nanosq.sweeps import distributions
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some overrides, by their key without a prefix: axes to draw from, and lines that stay as they are."""
+class ParsedOverrides:
+    """Overrides by their key, without the prefix + or ++: axes to draw from, and lines that stay as they are."""
 
     axes: Mapping[str, BaseDistribution]
     fixed: Mapping[str, str]
-    prefixes: Mapping[str, str]  # + or ++ of an axis, where it has one
+    prefixes: Mapping[str, str]  # of the axes
 
     @classmethod
-    def parse(cls, *layers: Mapping[str, str], arguments: Sequence[str] = ()) -> "Part":
-        """Of each key the last counts."""
+    def parse(cls, *layers: Mapping[str, str], arguments: Sequence[str] = ()) -> "ParsedOverrides":
+        """Parse mappings of keys to values, then command-line arguments. The last override of a key replaces others."""
         lines = [f"{key}={value}" for layer in layers for key, value in layer.items()]
         overrides: dict[str, Override] = {}
         for override in OverridesParser.create().parse_overrides([*lines, *arguments]):
             overrides[override.get_key_element().lstrip("+~")] = override
-        axes = {key: each for key, each in overrides.items() if each.is_sweep_override()}
+        axes = {key: override for key, override in overrides.items() if override.is_sweep_override()}
         return cls(
-            {key: create_optuna_distribution_from_override(each) for key, each in axes.items()},
-            {key: str(each.input_line) for key, each in overrides.items() if key not in axes},
-            {key: each.get_key_element().removesuffix(key) for key, each in axes.items()},
+            {key: distributions.from_override(override) for key, override in axes.items()},
+            {key: str(override.input_line) for key, override in overrides.items() if key not in axes},
+            {key: override.get_key_element().removesuffix(key) for key, override in axes.items()},
         )
 
 
 @dataclass(frozen=True)
-class Space:
-    always: Part
-    conditional: Mapping[tuple[str, str], Part]  # what takes part where (axis, choice) was drawn
+class SearchSpace:
+    """The overrides of every trial, and those of trials that draw a certain component."""
+
+    always: ParsedOverrides
+    conditional: Mapping[tuple[str, str], ParsedOverrides]  # by (group, choice): ("loss", "squentropy")
 
     @classmethod
     def parse(
@@ -46,95 +48,76 @@ class Space:
         params: Mapping[str, str],
         spaces: Mapping[str, Mapping[str, str]],
         arguments: Sequence[str],
-        chosen: Callable[[Sequence[str]], Mapping[str, str]],
-    ) -> "Space":
-        """The overrides of `params`, replaced or joined by those of the command line.
+        choices_of: Callable[[Sequence[str]], Mapping[str, str]],
+    ) -> "SearchSpace":
+        """Parse a configured space and the command line, which replaces and adds overrides.
 
-        spaces: what the choice of a component ("loss/squentropy") adds to `params`, or replaces there.
-        chosen: which components the overrides that are no axes select, by their group.
+        Args:
+            params: The overrides of every trial, as values by their key.
+            spaces: What the choice of a component ("loss/squentropy") adds to `params` or replaces there.
+            arguments: The overrides of the command line.
+            choices_of: A function that returns the component of each group under the overrides given to it.
         """
-        given = Part.parse(arguments=arguments)
-        told = {*given.axes, *given.fixed}
-        base = Part.parse(params, arguments=arguments)
-        choices = chosen([*base.fixed.values()])
+        typed = ParsedOverrides.parse(arguments=arguments)
+        base = ParsedOverrides.parse(params, arguments=arguments)
+        choices = choices_of([*base.fixed.values()])
         drawn = {key: axis.choices for key, axis in base.axes.items() if isinstance(axis, CategoricalDistribution)}
-        adds: list[Mapping[str, str]] = []
-        conditional: dict[tuple[str, str], Part] = {}
-        for component, more in spaces.items():
+        additions: list[Mapping[str, str]] = []
+        conditional: dict[tuple[str, str], ParsedOverrides] = {}
+        for component, space in spaces.items():
             group, _, choice = component.partition("/")
             if choice in drawn.get(group, ()):
-                conditional[group, choice] = Part.parse({key: each for key, each in more.items() if key not in told})
+                conditional[group, choice] = ParsedOverrides.parse(
+                    {key: value for key, value in space.items() if key not in {*typed.axes, *typed.fixed}}
+                )
             elif group not in drawn and choices.get(group) == choice:
-                adds.append(more)
-        return cls(Part.parse(params, *adds, arguments=arguments), conditional)
+                additions.append(space)
+        return cls(ParsedOverrides.parse(params, *additions, arguments=arguments), conditional)
 
     @property
     def axes(self) -> dict[str, BaseDistribution]:
-        """Those that every trial draws from, each in the same way."""
-        replaced = {key for part in self.conditional.values() for key in (*part.axes, *part.fixed)}
-        return {key: axis for key, axis in self.always.axes.items() if key not in replaced}
+        """The axes that every trial draws from, independently of what else it draws."""
+        conditional = {key for part in self.conditional.values() for key in (*part.axes, *part.fixed)}
+        return {key: axis for key, axis in self.always.axes.items() if key not in conditional}
 
     @property
     def fixed(self) -> list[str]:
-        """The overrides that all trials have."""
+        """The overrides that all trials share."""
         return [*self.always.fixed.values()]
 
-    def overrides(self, trial: Trial) -> list[str]:
-        """Those of a trial that has drawn from `axes`; from what depends on that, it draws here."""
-        for key, axis in self._depending(trial.params).items():
-            _suggest(trial, key, axis)
-        return self.overrides_of(trial.params)
+    def draw(self, trial: Trial) -> list[str]:
+        """Return the overrides of a trial that has drawn `axes`. Draw the axes that depend on the result."""
+        for key, axis in self._dependent_axes(trial.params).items():
+            distributions.suggest(trial, key, axis)
+        return self.overrides(trial.params)
 
-    def overrides_of(self, params: Mapping[str, Any]) -> list[str]:
+    def overrides(self, params: Mapping[str, Any]) -> list[str]:
+        """Return the overrides of a trial that has drawn `params`."""
         lines = dict(self.always.fixed)
-        for part in self._drawn(params):
+        for part in self._drawn_parts(params):
             lines |= part.fixed
-        prefixes = dict(self.always.prefixes)
-        return [*lines.values(), *(f"{prefixes.get(key, '')}{key}={_text(value)}" for key, value in params.items())]
+        prefixes = self.always.prefixes
+        drawn = (f"{prefixes.get(key, '')}{key}={distributions.override_text(value)}" for key, value in params.items())
+        return [*lines.values(), *drawn]
 
     def example(self) -> list[str]:
-        """The overrides of a trial that might be drawn."""
-        params = {key: _first(axis) for key, axis in self.axes.items()}
-        return self.overrides_of(params | {key: _first(axis) for key, axis in self._depending(params).items()})
+        """Return the overrides of a trial with the first value of every axis."""
+        params = {key: distributions.first_value(axis) for key, axis in self.axes.items()}
+        dependent = self._dependent_axes(params)
+        return self.overrides(params | {key: distributions.first_value(axis) for key, axis in dependent.items()})
 
     def varies(self, key: str) -> bool:
-        """Whether a setting, by its dotted key, may differ between trials."""
-        axes = {*self.always.axes, *(each for part in self.conditional.values() for each in (*part.axes, *part.fixed))}
+        """Return whether a setting, given by its dotted key, may differ between trials."""
+        parts = self.conditional.values()
+        axes = {*self.always.axes, *(axis for part in parts for axis in (*part.axes, *part.fixed))}
         return any(key == axis or key.startswith(f"{axis}.") for axis in axes)
 
-    def _drawn(self, params: Mapping[str, Any]) -> list[Part]:
+    def _drawn_parts(self, params: Mapping[str, Any]) -> list[ParsedOverrides]:
         return [part for (group, choice), part in self.conditional.items() if params.get(group) == choice]
 
-    def _depending(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The axes besides `axes` of a trial that has drawn these."""
-        depending = {key: axis for key, axis in self.always.axes.items() if key not in self.axes}
-        for part in self._drawn(params):
-            depending = {key: axis for key, axis in depending.items() if key not in part.fixed} | dict(part.axes)
-        return depending
-
-
-def _suggest(trial: Trial, name: str, axis: BaseDistribution) -> None:
-    if isinstance(axis, CategoricalDistribution):
-        trial.suggest_categorical(name, axis.choices)
-    elif isinstance(axis, FloatDistribution):
-        trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
-    else:
-        assert isinstance(axis, IntDistribution)
-        trial.suggest_int(name, axis.low, axis.high, step=axis.step, log=axis.log)
-
-
-def _first(axis: BaseDistribution) -> Any:
-    if isinstance(axis, CategoricalDistribution):
-        return axis.choices[0]
-    assert isinstance(axis, FloatDistribution | IntDistribution)
-    return axis.low
-
-
-def _text(value: Any) -> str:
-    """A value as an override has it."""
-    if value is None:
-        return "null"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./@:+-]+", value):
-        escaped = value.replace("'", "\\'")
-        return f"'{escaped}'"
-    return str(value)
+    def _dependent_axes(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """Return the axes that a trial with these parameters has besides `axes`."""
+        dependent = {key: axis for key, axis in self.always.axes.items() if key not in self.axes}
+        for part in self._drawn_parts(params):
+            dependent = {key: axis for key, axis in dependent.items() if key not in part.fixed} | dict(part.axes)
+        return dependent

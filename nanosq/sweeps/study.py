@@ -1,67 +1,30 @@
-"""An Optuna study that outlives the process: opened only as what it was begun as, its trials taken one owner at a time.
+"""An Optuna study that several processes share, and that can be interrupted and resumed.
 
-The database holds the study, and a lock for each trial whose owner lives (nanosq/filesystem.py). A trial that is RUNNING
-while its lock is free was cut short; it is taken up again before a new one is begun, under the same number.
+The database holds the study, and a lock for every trial in work (nanosq/filesystem.py). A trial that is RUNNING while
+its lock is free was interrupted. It is handed out again, under the same number, before a new trial is created.
 """
 
-import warnings
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from functools import cache
-from itertools import chain, count
 from typing import Any, Literal, cast
 
 import optuna
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from nanosq.errors import InputError
-from nanosq.filesystem import SQLITE, database_lock, has_locks
-
-SETTINGS = "settings"  # the attribute of a study: what all its trials have in common, by name
-SQLITE_TIMEOUT = 60.0  # seconds that a process waits for others to write
-
-
-def shown(url: str) -> str:
-    """A URL without its password."""
-    try:
-        return make_url(url).render_as_string()
-    except ArgumentError:
-        return url
+from nanosq.filesystem import database_lock
+from nanosq.sweeps import storage
+from nanosq.sweeps.attributes import SETTINGS
+from nanosq.sweeps.distributions import grid_points
+from nanosq.sweeps.search_space import SearchSpace
 
 
-@cache
-def connect(url: str | None) -> RDBStorage:
-    """The storage behind a URL; the database and its tables are made by whoever comes first.
-
-    InputError where it cannot be used.
-    """
-    if url is None or not has_locks(url):
-        raise InputError(
-            f"hydra.sweeper.storage={url and shown(url)}: choose sqlite:///FILE or postgresql://HOST/DATABASE"
-        )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", ExperimentalWarning)  # of pruners and samplers that the user has chosen
-    arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
-    try:
-        with database_lock(url):
-            return RDBStorage(url, engine_kwargs=arguments)
-    except Exception as error:  # SQLAlchemy, Alembic, Optuna, the file system
-        raise InputError(f"hydra.sweeper.storage={shown(url)}: {str(error).strip().splitlines()[0]}") from error
-
-
-def unused(name: str, url: str) -> str:
-    """The name, or with a number where a study has it."""
-    taken = {*optuna.get_all_study_names(connect(url))}
-    return next(each for each in chain([name], (f"{name}-{n}" for n in count(2))) if each not in taken)
-
-
-class Study:
-    """`study`: Optuna's own."""
+class SharedStudy:
+    """An Optuna study (`study`) and the locks on the trials that this process has taken."""
 
     def __init__(
         self,
@@ -74,21 +37,30 @@ class Study:
         space: Mapping[str, BaseDistribution],
         settings: Mapping[str, Any],
     ) -> None:
-        """Begin the study, or go on with it; InputError where it was begun as another.
+        """Create the study, or open it.
 
-        sampler: made anew from the number of trials before, so that it draws the same whoever asks.
-        settings: what all trials have in common, plain values by name.
+        Args:
+            name: Name of the study.
+            url: URL of its database.
+            directions: "minimize" or "maximize" for each metric.
+            sampler: Builds the sampler from the number of trials so far, so that every process draws alike.
+            pruner: The pruner.
+            space: The axes that every trial draws from.
+            settings: The settings that all trials share, by name.
+
+        Raises:
+            InputError: The study exists and has other directions, another space or other settings.
         """
         self.name = name
         self._url = url
-        self._storage = connect(url)
         self._space = dict(space)
         self._sampler = sampler
-        self._held: dict[int, ExitStack] = {}  # the locks of this process, by the number of their trial
+        self._locks: dict[int, ExitStack] = {}  # by the number of the trial
+        database = storage.connect(url)
         with database_lock(url):
             self.study = optuna.create_study(
                 study_name=name,
-                storage=self._storage,
+                storage=database,
                 directions=cast("list[Literal['minimize', 'maximize']]", list(directions)),
                 pruner=pruner,
                 load_if_exists=True,
@@ -101,8 +73,8 @@ class Study:
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
         def refuse(what: str, before: object, now: object) -> None:
             raise InputError(
-                f"study {self.name} was begun with {what}={before}, not {now}: leave it, "
-                "or give this search another name, hydra.sweeper.study_name=..."
+                f"study {self.name} was started with {what}={before}, not {now}: use the old value, "
+                "or name another study, hydra.sweeper.study_name=..."
             )
 
         before = [direction.name.lower() for direction in self.study.directions]
@@ -118,64 +90,92 @@ class Study:
         old_settings = self.study.user_attrs.get(SETTINGS, {})
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
-                refuse(name, old_settings.get(name, "one of several"), settings.get(name, "one of several"))
+                refuse(name, old_settings.get(name, "several values"), settings.get(name, "several values"))
 
     @property
     def trials(self) -> list[FrozenTrial]:
+        """All trials, by their number."""
         return self.study.get_trials(deepcopy=False)
 
     @property
     def n_failed(self) -> int:
+        """The number of failed trials."""
         return sum(trial.state is TrialState.FAIL for trial in self.trials)
 
-    def take(self, most: int, *, total: int) -> list[Trial]:
-        """Up to `most` trials that are nobody's: first those that were cut short, then new ones up to `total`."""
+    def take(self, n_trials: int, *, total: int) -> list[Trial]:
+        """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until there are `total`."""
         taken: list[Trial] = []
         with database_lock(self._url):
-            self._put_back()
-            while len(taken) < most:
+            self._requeue_interrupted()
+            while len(taken) < n_trials:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
                 if not waiting and len(self.trials) >= total:
                     break
                 self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
-                self._held[trial.number] = held = ExitStack()
-                held.enter_context(database_lock(self._url, self._lock(trial.number)))
+                self._locks[trial.number] = lock = ExitStack()
+                lock.enter_context(database_lock(self._url, self._lock_name(trial.number)))
                 taken.append(trial)
         return taken
 
-    def _put_back(self) -> None:
-        """Queue the trials whose owner is gone; the study hands them out as they were."""
+    def _requeue_interrupted(self) -> None:
         for trial in self.trials:
-            if trial.state is TrialState.RUNNING and trial.number not in self._held:
-                with suppress(TimeoutError), database_lock(self._url, self._lock(trial.number), wait=False):
-                    self._wait(trial._trial_id)
+            if trial.state is TrialState.RUNNING and trial.number not in self._locks:
+                name = self._lock_name(trial.number)
+                with suppress(TimeoutError), database_lock(self._url, name, wait=False):
+                    storage.requeue(self.name, self._url, trial.number)
 
-    def _wait(self, trial_id: int) -> None:
-        if self._storage.get_trial(trial_id).state is TrialState.RUNNING:  # nobody has told of it meanwhile
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-
-    def _lock(self, number: int) -> str:
+    def _lock_name(self, number: int) -> str:
         return f"{self.name}/{number}"
 
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
-        # A GridSampler at its end would stop Study.optimize, which is not running.
+        """Record the outcome of a taken trial and release it."""
+        # A GridSampler that has no point left calls Study.stop, which raises outside of Study.optimize.
         grid = isinstance(self.study.sampler, optuna.samplers.GridSampler)
         try:
             with suppress(RuntimeError) if grid else nullcontext():
-                # Who has lost the connection to the database may find that another process has told of the trial.
+                # After a lost connection to the database another process may have finished the trial.
                 self.study.tell(trial, values, state, skip_if_finished=True)
         finally:
-            self._held.pop(trial.number).close()
+            self._locks.pop(trial.number).close()
 
     def release(self) -> None:
-        """Give back what was taken and not told, so that any process may take it up."""
+        """Release the trials that were taken and not finished, so that any process may take them."""
         with database_lock(self._url):
             try:
-                for trial in self.trials:
-                    if trial.number in self._held:
-                        self._wait(trial._trial_id)
+                for number in self._locks:
+                    storage.requeue(self.name, self._url, number)
             finally:
-                for held in self._held.values():
-                    held.close()
-                self._held.clear()
+                for lock in self._locks.values():
+                    lock.close()
+                self._locks.clear()
+
+
+def build_sampler(
+    node: DictConfig, space: SearchSpace, n_trials: int
+) -> tuple[Callable[[int], optuna.samplers.BaseSampler], int]:
+    """Build an Optuna sampler from its configuration.
+
+    Returns:
+        A function that returns the sampler for a study with a given number of trials, and the total number of trials:
+        `n_trials`, or the number of points of a grid if it is smaller.
+
+    Raises:
+        ValueError: The sampler is a grid, and the space has intervals or conditional axes.
+    """
+
+    def build(**changes: Any) -> Any:
+        trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+        return instantiate(OmegaConf.merge(node, changes), _execution_whitelist_=trusted)
+
+    sampler = build()
+    if not isinstance(sampler, optuna.samplers.BaseSampler):  # a grid still lacks its points
+        if space.conditional:
+            raise ValueError("hydra/sweeper/sampler=grid cannot search components that have axes of their own")
+        points = {key: grid_points(axis) for key, axis in space.axes.items()}
+        grid = sampler(points)
+        return lambda n: grid, min(n_trials, math.prod(map(len, points.values())))
+    if node.get("seed") is not None and not isinstance(sampler, optuna.samplers.QMCSampler):
+        # With the same seed it would draw the same values after every start. QMC's sequence continues by itself.
+        return lambda n: build(seed=node.seed + n), n_trials
+    return lambda n: sampler, n_trials

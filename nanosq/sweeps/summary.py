@@ -1,95 +1,106 @@
-"""How a sweep ends: a table of its trials, the same as a CSV file, and its best setting as a preset."""
+"""The summary of a sweep: a table of its trials, the same as a CSV file, and its best setting as an experiment."""
 
-import csv
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from omegaconf import OmegaConf
 
-STATES = ("finished", "pruned", "diverged", "failed", "running")  # the better ones first
+# Hydra loads the sweepers before every run: pandas is imported where it is used.
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATES = ("finished", "pruned", "diverged", "failed", "running")  # of a trial, from best to worst
 
 
 @dataclass(frozen=True)
-class Row:
-    """A trial of a sweep."""
+class TrialSummary:
+    """How a trial ended."""
 
     number: int
-    state: str
-    values: Sequence[float]  # of the objectives; not finite where there is none
-    errors: Sequence[float]  # their standard errors over the seeds; nan for one seed
+    state: str  # one of STATES
+    values: Sequence[float]  # of the metrics; not finite if the trial has not finished
+    errors: Sequence[float]  # standard errors of the metrics over the seeds; nan for one seed
     settings: Mapping[str, str]
-    runs: Sequence[str]  # the ids of its runs
-    link: str  # to the first of them
+    runs: Sequence[str]  # run ids
+    link: str  # to the first run
 
 
-def table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """What came of each trial, what sets it apart from the others, and where it is recorded."""
-    keys = axes([row.settings for row in rows])
-    repeated = any(math.isfinite(error) for row in rows for error in row.errors)
-    values = [cell for metric in metrics for cell in ([metric, "+-"] if repeated else [metric])]
-    lines = [["trial", "state", *values, *keys, "run"]]
-    for row in rows:
-        figures = zip(row.values, row.errors, strict=True)
-        cells = [_figure(figure) for pair in figures for figure in (pair if repeated else pair[:1])]
-        cells += [_short(row.settings.get(key, "")) for key in keys]
-        lines.append([str(row.number), row.state, *cells, row.link])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ([cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join([*cells[:-1], line[-1]]) for cells, line in zip(aligned, lines, strict=True))
+def rank(trials: Iterable[TrialSummary], *, maximize: bool = False) -> list[TrialSummary]:
+    """Sort trials by state, then by the first metric, then by number."""
+
+    def key(trial: TrialSummary) -> tuple[int, float, int]:
+        value = trial.values[0] if trial.state == "finished" else 0.0
+        return STATES.index(trial.state), -value if maximize else value, trial.number
+
+    return sorted(trials, key=key)
+
+
+def table(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> str:
+    """Return a table of the trials with their metrics, the settings in which they differ, and links to their runs."""
+    frame = _frame(trials, metrics, "{} +-")
+    keys = axes([trial.settings for trial in trials])
+    errors = [f"{metric} +-" for metric in metrics if frame[f"{metric} +-"].notna().any()]
+    values = [column for metric in metrics for column in (metric, f"{metric} +-") if column in {*metrics, *errors}]
+    frame = frame[["trial", "state", *values, *keys]].assign(run=[trial.link for trial in trials])
+    frame[keys] = frame[keys].map(lambda setting: _short(setting) if isinstance(setting, str) else "")
+    names = dict.fromkeys(errors, "+-")
+    return frame.rename(columns=names).to_string(index=False, na_rep="", float_format="{:.5g}".format)
+
+
+def write_csv(path: Path, trials: Sequence[TrialSummary], metrics: Sequence[str]) -> None:
+    """Write a CSV file with one line for each trial, and all of its settings."""
+    frame = _frame(trials, metrics, "{} standard error")
+    frame.assign(runs=[" ".join(trial.runs) for trial in trials]).to_csv(path, index=False)
+
+
+def _frame(trials: Sequence[TrialSummary], metrics: Sequence[str], error: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = [
+        {
+            "trial": trial.number,
+            "state": trial.state,
+            **dict(zip(metrics, trial.values, strict=True)),
+            **{error.format(metric): value for metric, value in zip(metrics, trial.errors, strict=True)},
+            **trial.settings,
+        }
+        for trial in trials
+    ]
+    return pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
-    """Overrides by their key."""
+    """Return the values of overrides by their key."""
     return dict(override.split("=", 1) for override in overrides if "=" in override)
 
 
 def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys of the settings in which trials differ."""
+    """Return the keys of the settings in which trials differ."""
     keys = dict.fromkeys(key for trial in trials for key in trial)
     return [key for key in keys if len({trial.get(key) for trial in trials}) > 1]
 
 
-def short(settings: Mapping[str, str], keys: Container[str]) -> str:
-    """Some settings on a line."""
+def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
+    """Return the settings with these keys as a line for the console."""
     return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)
 
 
-def write_csv(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
-    """A line for each trial, with all its settings."""
-    keys = list(dict.fromkeys(key for row in rows for key in row.settings))
-    with path.open("w", newline="") as file:
-        lines = csv.writer(file)
-        errors = [f"{metric} standard error" for metric in metrics]
-        lines.writerow(["trial", "state", *metrics, *errors, *keys, "runs"])
-        for row in rows:
-            figures = [value if math.isfinite(value) else "" for value in (*row.values, *row.errors)]
-            settings = [row.settings.get(key, "") for key in keys]
-            lines.writerow([row.number, row.state, *figures, *settings, " ".join(row.runs)])
-
-
-def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, object]) -> str:
-    """The text of an experiment: choices of components, and settings by their dotted key."""
-    nested: dict[str, object] = {}
+def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """Return the text of an experiment: its components by their group, and settings by their dotted key."""
+    nested = OmegaConf.create()
     for key, value in settings.items():
-        *path, last = key.split(".")
-        node = nested
-        for part in path:
-            node = node.setdefault(part, {})  # type: ignore[assignment]
-        node[last] = value
+        OmegaConf.update(nested, key, value, force_add=True)
     groups = "\n".join(f"  - override /{group}: {choice}" for group, choice in choices.items())
-    text = yaml.safe_dump(nested, sort_keys=False) if nested else ""
+    text = OmegaConf.to_yaml(nested) if settings else ""
     return f"# @package _global_\n# {title}\ndefaults:\n{groups}\n\n{text}"
 
 
 def _short(setting: str) -> str:
-    """A setting as it is, unless it is a number that was drawn to the last digit."""
+    """Return a setting; a number that a search has drawn is rounded to four digits."""
     try:
         return min(f"{float(setting):.4g}", setting, key=len)
     except ValueError:
         return setting
-
-
-def _figure(value: float) -> str:
-    return f"{value:.5g}" if math.isfinite(value) else ""

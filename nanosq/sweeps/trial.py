@@ -1,98 +1,108 @@
-"""A job of a sweep, seen from inside: which trial it is, and what it tells its Optuna study while it lasts.
+"""A sweep as its jobs see it: which trial a job runs, and how the job reports to the trial's Optuna study.
 
-A trial is one setting of a sweep; each of its jobs trains it with another seed. The sweeper tells a job which one it is
-through the environment, the one way that every launcher keeps (hydra.job.env_set).
+A trial is one setting of a sweep. It has one run for each seed. The sweeper passes the trial to the job of a run as an
+override, because launchers keep overrides, wherever they start the job.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from hydra.conf import HydraConf
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from nanosq import config
+from nanosq.sweeps.attributes import LINK, PRUNED, RUN_ID
 
 if TYPE_CHECKING:
     import optuna
 
-VARIABLE = "NANOSQ_TRIAL"
-PRUNED = "pruned"  # the attribute of an Optuna trial one of whose jobs was
-# Attributes of an Optuna trial; the ids of further seeds end in their number.
-RUN_ID, LINK = "mlflow_run_id", "mlflow_link"
+VARIABLE = "NANOSQ_TRIAL"  # a key of hydra.job.env_set, the one part of Hydra's configuration that takes any key
 
 
 class Pruned(Exception):  # noqa: N818  (as optuna.TrialPruned)
-    """The pruner ends this trial early."""
+    """The pruner ends the trial early."""
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    sweep: str  # its name: that of an Optuna study, of the folder of a grid
+    """One run of a trial."""
+
+    sweep: str  # name of the sweep: of the Optuna study, or of the grid's folder
     trial: int
-    repeat: int = 0  # how much is added to the seed
-    setting: str = ""  # what sets the trial apart from the others, to be shown
+    repeat: int = 0  # number of the seed: the run has seed `seed + repeat`
+    setting: str = ""  # what distinguishes the trial from others, as a text for the console
 
     def override(self) -> str:
-        """By which a sweeper tells the job: in letters that mean nothing to Hydra."""
-        return f"hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
+        """Return the override that passes this object to a job. Its value has no character of Hydra's grammar."""
+        return f"++hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
 
     def __str__(self) -> str:
         return f"#{self.trial} seed +{self.repeat}" if self.repeat else f"#{self.trial}"
 
     @property
     def tags(self) -> dict[str, str]:
+        """The tags of the run in the tracking store."""
         return {"sweep": self.sweep, "trial": str(self.trial)}
 
 
-def current(hydra_config: HydraConf) -> TrialRun | None:
-    """The job that this process is running; None for a single run."""
-    if hydra_config.mode != RunMode.MULTIRUN:
+def current(hydra: HydraConf) -> TrialRun | None:
+    """Return the run of a trial that a job is, or None outside of a sweep.
+
+    Args:
+        hydra: The `hydra` node of the job's configuration, `HydraConfig.get()`.
+    """
+    if hydra.mode != RunMode.MULTIRUN:
         return None
-    told = os.environ.get(VARIABLE)
-    if told:
-        return TrialRun(**json.loads(unquote(told)))
-    return TrialRun(Path(hydra_config.sweep.dir).resolve().name, int(hydra_config.job.num))  # another plugin's sweep
+    encoded = hydra.job.env_set.get(VARIABLE)
+    if encoded:
+        return TrialRun(**json.loads(unquote(encoded)))
+    return TrialRun(Path(hydra.sweep.dir).resolve().name, int(hydra.job.num))  # a sweeper of another package
 
 
 class PrunerReport:
-    """What a job tells the Optuna study that it belongs to; where there is none, nothing to nobody.
+    """Reports the evaluations of a run to the Optuna study of its trial, whose pruner may end the trial.
 
-    Of a trial's seeds the first is compared with other trials; where it is given up, so are the others.
+    Only the first seed of a trial is compared with other trials. If it is pruned, so are the other seeds. Without a
+    study, as in a grid, the methods do nothing.
     """
 
-    def __init__(self, job: TrialRun | None, sweeper: DictConfig, *, max_steps: int) -> None:
+    def __init__(self, trial: TrialRun | None, sweeper: Any, *, max_steps: int) -> None:
+        """Open the study.
+
+        Args:
+            trial: The run; None outside of a sweep.
+            sweeper: The `hydra.sweeper` node of the job's configuration.
+            max_steps: The last step of the run.
+        """
         self._max_steps = max_steps
-        self._objective = ""
+        self._metric = ""
         self._trial: optuna.Trial | None = None
-        if job is not None and "objectives" in sweeper:
-            self._repeat = job.repeat
-            self._connect(sweeper.storage, job, sweeper.pruner)
-            if len(sweeper.objectives) == 1:  # of several, Optuna prunes none
-                (self._objective,) = sweeper.objectives
+        if trial is None or "objectives" not in sweeper:
+            return
+        from optuna import load_study
+        from optuna.samplers import RandomSampler
 
-    def _connect(self, url: str, job: TrialRun, pruner: DictConfig) -> None:
-        import optuna
+        from nanosq.sweeps import storage
 
-        from nanosq.sweeps.study import connect
-
-        self._storage = connect(url)
-        # What draws the settings is the sweeper's.
-        study = optuna.load_study(
-            study_name=job.sweep,
-            storage=self._storage,
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=config.build("hydra.sweeper.pruner", pruner),
+        self._repeat = trial.repeat
+        self._study = load_study(
+            study_name=trial.sweep,
+            storage=storage.connect(sweeper.storage),
+            sampler=RandomSampler(),  # unused: the sweeper has drawn the parameters
+            pruner=config.build("hydra.sweeper.pruner", sweeper.pruner),
         )
-        study_id = self._storage.get_study_id_from_name(job.sweep)
-        self._trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, job.trial)
-        self._trial = optuna.Trial(study, self._trial_id)
-        self._reported = {*self._storage.get_trial(self._trial_id).intermediate_values}  # before it was cut short
+        self._trial = storage.open_trial(self._study, sweeper.storage, trial.trial)
+        self._reported = {*self._stored_trial().intermediate_values}  # before the run was interrupted
+        if len(sweeper.objectives) == 1:  # Optuna does not prune for several metrics
+            self._metric = sweeper.objectives[0]
+
+    def _stored_trial(self) -> "optuna.trial.FrozenTrial":
+        assert self._trial is not None
+        return self._study.get_trials(deepcopy=False)[self._trial.number]
 
     @property
     def _run_id(self) -> str:
@@ -100,14 +110,14 @@ class PrunerReport:
 
     @property
     def pruned_before(self) -> bool:
-        """Whether the trial was pruned before this job of it had begun."""
-        return self._trial is not None and self._pruned() and self._run_id not in self._trial.user_attrs
-
-    def _pruned(self) -> bool:
-        return PRUNED in self._storage.get_trial(self._trial_id).user_attrs
+        """True if another run of the trial was pruned before this run started."""
+        if self._trial is None:
+            return False
+        attributes = self._stored_trial().user_attrs
+        return PRUNED in attributes and self._run_id not in attributes
 
     def start(self, run_id: str, link: str) -> None:
-        """Make the run of the tracker known to the study."""
+        """Store the id and the link of the run in the study. An empty id, of a run that is not recorded, is ignored."""
         if self._trial is None or not run_id:
             return
         self._trial.set_user_attr(self._run_id, run_id)
@@ -115,14 +125,18 @@ class PrunerReport:
             self._trial.set_user_attr(LINK, link)
 
     def evaluated(self, metrics: Mapping[str, float], step: int) -> None:
-        """Raises Pruned where the course of the objective, if it is among the metrics, does not promise enough."""
-        if self._trial is None or self._objective not in metrics:
+        """Report an evaluation. Metrics other than what the sweep minimizes are ignored.
+
+        Raises:
+            Pruned: The pruner ends the trial, or has ended it in another run.
+        """
+        if self._trial is None or self._metric not in metrics:
             return
-        first = self._repeat == 0
-        if first and step not in self._reported:
-            self._trial.report(metrics[self._objective], step)
-        if step == self._max_steps:  # it costs nothing any more
+        first_seed = self._repeat == 0
+        if first_seed and step not in self._reported:
+            self._trial.report(metrics[self._metric], step)
+        if step == self._max_steps:  # training has finished: pruning would save nothing
             return
-        if self._pruned() or (first and self._trial.should_prune()):
+        if PRUNED in self._stored_trial().user_attrs or (first_seed and self._trial.should_prune()):
             self._trial.set_user_attr(PRUNED, True)
             raise Pruned

@@ -110,7 +110,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    do_HEAD = do_GET  # noqa: N815, the name that http.server wants
+    do_HEAD = do_GET
 
     def _json(self, value: object) -> None:
         data = json.dumps(value).encode()

@@ -1,10 +1,10 @@
-"""Kill a run at random moments, give the same command again, and compare all that is left with an undisturbed run.
+"""Kill a run at random moments, start it again, and compare its results with those of an undisturbed run.
 
-python -m tests.stress.kill_and_resume                            20 times by SIGKILL and 5 by SIGTERM: about 6 minutes
-python -m tests.stress.kill_and_resume --kill 2 --terminate 1     what the tests do
+python -m tests.stress.kill_and_resume                            20 runs with SIGKILL, 5 with SIGTERM (6 minutes)
+python -m tests.stress.kill_and_resume --kill 2 --terminate 1     as in the tests
 
-What is compared, bit for bit: the weights of the last step, every metric and every point of it in MLflow. Times are
-left out, and nothing else.
+The program compares the last weights, the samples, and all points of all metrics in MLflow, bit for bit. It compares
+everything except times.
 """
 
 import argparse
@@ -50,33 +50,33 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """All that a finished run leaves, without times; AssertionError where it leaves more or less than one whole run."""
+    """Return the results of the run in a folder, without times. Check that nothing else is left there."""
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'nanosq'")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}, [run.info.status for run in runs]
-    # A run that was killed between its end and its process's is finished, and the command then begins another.
+    # If the process was killed after the run had finished, the second command has started another run.
     assert len(runs) <= 2, f"{len(runs)} runs"
     results = [result_of(client, run) for run in runs]
-    assert all(same(each, results[0]) for each in results), "a second run that is another"
-    left = [path.name for path in (folder / "checkpoints").iterdir()]
-    assert not left, f"left in checkpoints/: {left}"
+    assert all(same(other, results[0]) for other in results), "the second run has other results"
+    remaining = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not remaining, f"files remain in checkpoints/: {remaining}"
     return results[0]
 
 
 def result_of(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return the metrics, files and weights of a run by their name."""
+    results: dict[str, Any] = {}
     for key in run.data.metrics:
         points = client.get_metric_history(run.info.run_id, key)
-        found[key] = sorted((point.step, 0.0 if key in TIMES else point.value) for point in points)
+        results[key] = sorted((point.step, 0.0 if key in TIMES else point.value) for point in points)
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     rows = [row.split(",") for row in (artifacts / "curves.csv").read_text().splitlines()]
-    found["curves.csv"] = sorted(row for row in rows if row[1] not in TIMES)
-    found["samples.txt"] = (artifacts / "samples.txt").read_text()
-    # The best step of this run is its last, so these are the weights it ends with.
+    results["curves.csv"] = sorted(row for row in rows if row[1] not in TIMES)
+    results["samples.txt"] = (artifacts / "samples.txt").read_text()
+    # The last step of this run is its best step, so best.pt has the last weights.
     assert run.data.metrics["best/val_perplexity"] == run.data.metrics["val/perplexity"]
-    found |= torch.load(artifacts / "checkpoint/best.pt", weights_only=True)["model"]
-    return found
+    return results | torch.load(artifacts / "checkpoint/best.pt", weights_only=True)["model"]
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -87,7 +87,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def interrupt(number: signal.Signals, after: float, folder: Path, cache: Path) -> bool:
-    """Start a run, send it a signal after so many seconds, and give the command again; False if it had ended before."""
+    """Start a run, send it a signal after `after` seconds, and start it again. Return False if it had ended before."""
     process = start(folder, cache)
     time.sleep(after)
     process.send_signal(number)
@@ -100,7 +100,14 @@ def interrupt(number: signal.Signals, after: float, folder: Path, cache: Path) -
 
 
 def check(kill: int, terminate: int, *, seed: int, scratch: Path) -> None:
-    """AssertionError where a run that was interrupted and resumed differs from one that was not."""
+    """Check that runs that are interrupted and resumed have the results of an undisturbed run.
+
+    Args:
+        kill: Number of runs to interrupt with SIGKILL.
+        terminate: Number of runs to interrupt with SIGTERM.
+        seed: Seed of the moments of interruption.
+        scratch: An empty folder.
+    """
     cache = scratch / "cache"
     whole = scratch / "whole"
     whole.mkdir()
@@ -115,26 +122,28 @@ def check(kill: int, terminate: int, *, seed: int, scratch: Path) -> None:
 
     moments = random.Random(seed)
     signals = [signal.SIGKILL] * kill + [signal.SIGTERM] * terminate
-    for number, each in enumerate(tqdm(signals, unit="kill", disable=not sys.stderr.isatty())):
+    for number, signal_sent in enumerate(tqdm(signals, unit="kill", disable=not sys.stderr.isatty())):
         interrupted, attempt = False, 0
         while not interrupted:
-            folder = scratch / f"{each.name}-{number}-{attempt}"
+            folder = scratch / f"{signal_sent.name}-{number}-{attempt}"
             folder.mkdir()
             after = moments.uniform(0.1, seconds)
-            interrupted = interrupt(each, after, folder, cache)
+            interrupted = interrupt(signal_sent, after, folder, cache)
             attempt += 1
-        assert same(result(folder), expected), f"{each.name} after {after:.3f} s: see {folder}"
-        tqdm.write(f"{each.name} after {after:5.2f} s of {seconds:.2f}: the same")
+        assert same(result(folder), expected), f"{signal_sent.name} after {after:.3f} s: see {folder}"
+        tqdm.write(f"{signal_sent.name} after {after:5.2f} s of {seconds:.2f}: the same")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kill", type=int, default=20)
-    parser.add_argument("--terminate", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kill", type=int, default=20, help="number of runs to interrupt with SIGKILL (default: 20)")
+    parser.add_argument(
+        "--terminate", type=int, default=5, help="number of runs to interrupt with SIGTERM (default: 5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of interruption (default: 0)")
     options = parser.parse_args()
     check(options.kill, options.terminate, seed=options.seed, scratch=Path(tempfile.mkdtemp(prefix="nanosq-")))
-    print(f"{options.kill} killed and {options.terminate} terminated: all end where the undisturbed run ends")
+    print(f"{options.kill} killed and {options.terminate} terminated runs: all have the results of the undisturbed run")
 
 
 if __name__ == "__main__":

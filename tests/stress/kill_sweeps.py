@@ -1,11 +1,11 @@
-"""Kill a sweep at random moments, give the same command again, and see that nothing is lost and nothing done twice.
+"""Kill a sweep at random moments, start it again, and check that no trial is lost or trained twice.
 
-python -m tests.stress.kill_sweeps                        a grid of 27 and a study of 30, each killed five times: 6 minutes
-python -m tests.stress.kill_sweeps --launcher joblib      with trials side by side
+python -m tests.stress.kill_sweeps                      kill a grid of 27 and a search of 30, 5 times each (6 minutes)
+python -m tests.stress.kill_sweeps --launcher joblib    with several trials at the same time
 python -m tests.stress.kill_sweeps --kills 20 --seed 3
 
-All processes of a sweep are killed at once (SIGKILL): none can tidy up. The grid is compared with one that was not
-disturbed, value by value; of the study, whose later trials depend on the earlier ones, Optuna and MLflow must agree.
+All processes of a sweep are killed at once (SIGKILL), so none of them can clean up. The values of the grid are compared
+with those of an undisturbed grid. In a search later trials depend on earlier ones, so Optuna is compared with MLflow.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SEARCH = ["hydra/sweeper=optuna", "loss=squentropy", "train.max_steps=60", "trai
 
 
 def start(settings: list[str], folder: Path, cache: Path) -> subprocess.Popen[str]:
-    """A sweep in a process group of its own."""
+    """Start a sweep in its own process group."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), "-m", *settings, *SMALL],
         cwd=folder,
@@ -47,7 +47,7 @@ def start(settings: list[str], folder: Path, cache: Path) -> subprocess.Popen[st
 
 
 def finish(settings: list[str], folder: Path, cache: Path) -> float:
-    """Run a sweep to its end; the seconds it took."""
+    """Run a sweep to its end. Return the seconds it took."""
     begin = time.monotonic()
     process = start(settings, folder, cache)
     output, _ = process.communicate()
@@ -56,57 +56,59 @@ def finish(settings: list[str], folder: Path, cache: Path) -> float:
 
 
 def disturb(settings: list[str], folder: Path, cache: Path, *, moments: list[float]) -> None:
-    """Start a sweep and kill it after so many seconds, once for each of the moments, then let it finish."""
+    """Start a sweep and kill it after each of the `moments`, in seconds. Then start it and let it finish."""
     for after in moments:
         process = start(settings, folder, cache)
         time.sleep(after)
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, output
-        found = Counter(run.info.status for run in runs(folder)) if (folder / "mlflow.db").exists() else {}
-        print(f"killed after {after:5.1f} s: {dict(found)}", flush=True)
+        states = Counter(run.info.status for run in runs(folder)) if (folder / "mlflow.db").exists() else {}
+        print(f"killed after {after:5.1f} s: {dict(states)}", flush=True)
     finish(settings, folder, cache)
 
 
 def values(folder: Path) -> dict[str, float]:
-    """The validation perplexity of every run by its configuration; AssertionError unless each has finished once."""
-    found = runs(folder)
-    assert {run.info.status for run in found} == {"FINISHED"}, Counter(run.info.status for run in found)
-    by_hash = {run.data.tags["config_hash"]: run.data.metrics["val/perplexity"] for run in found}
-    assert len(by_hash) == len(found), f"{len(found)} runs of {len(by_hash)} configurations"
-    left = [path.name for path in (folder / "checkpoints").iterdir()]
-    assert not left, f"left in checkpoints/: {left}"
+    """Return the validation perplexity of every configuration. Check that each has one finished run."""
+    all_runs = runs(folder)
+    assert {run.info.status for run in all_runs} == {"FINISHED"}, Counter(run.info.status for run in all_runs)
+    by_hash = {run.data.tags["config_hash"]: run.data.metrics["val/perplexity"] for run in all_runs}
+    assert len(by_hash) == len(all_runs), f"{len(all_runs)} runs of {len(by_hash)} configurations"
+    remaining = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not remaining, f"files remain in checkpoints/: {remaining}"
     return by_hash
 
 
 def check_grid(settings: list[str], scratch: Path, *, kills: int, trials: int, moments: random.Random) -> None:
+    """Check that a grid that is killed and started again has the values of an undisturbed one."""
     cache, whole, killed = scratch / "cache", scratch / "grid", scratch / "grid_killed"
     whole.mkdir()
     killed.mkdir()
     seconds = finish([*GRID, *settings], whole, cache)
     expected = values(whole)
     assert len(expected) == trials
-    each = seconds / (kills + 1)
-    disturb([*GRID, *settings], killed, cache, moments=[moments.uniform(0.5, 1.5) * each for _ in range(kills)])
-    found = values(killed)
-    assert found == expected, {key: (found.get(key), expected[key]) for key in expected}
-    print(f"grid: killed {kills} times, {len(found)} finished runs with the values of the one that was not")
+    interval = seconds / (kills + 1)
+    disturb([*GRID, *settings], killed, cache, moments=[moments.uniform(0.5, 1.5) * interval for _ in range(kills)])
+    actual = values(killed)
+    assert actual == expected, {key: (actual.get(key), expected[key]) for key in expected}
+    print(f"grid: killed {kills} times, {len(actual)} finished runs with the values of the undisturbed grid")
 
 
 def check_study(settings: list[str], scratch: Path, *, kills: int, trials: int, moments: random.Random) -> None:
+    """Check that a search that is killed and started again is consistent."""
     cache, whole, killed = scratch / "cache", scratch / "study", scratch / "study_killed"
     whole.mkdir()
     killed.mkdir()
     settings = [*SEARCH, f"hydra.sweeper.n_trials={trials}", *settings]
-    each = finish(settings, whole, cache) / (kills + 1)
-    consistent(whole, trials=trials)
-    disturb(settings, killed, cache, moments=[moments.uniform(0.5, 1.5) * each for _ in range(kills)])
-    states = consistent(killed, trials=trials)
-    print(f"study: killed {kills} times, {sum(states.values())} trials: {dict(states)}")
+    interval = finish(settings, whole, cache) / (kills + 1)
+    check_consistency(whole, trials=trials)
+    disturb(settings, killed, cache, moments=[moments.uniform(0.5, 1.5) * interval for _ in range(kills)])
+    states = check_consistency(killed, trials=trials)
+    print(f"search: killed {kills} times, {sum(states.values())} trials: {dict(states)}")
 
 
-def consistent(folder: Path, *, trials: int) -> Counter[str]:
-    """The states of a study's trials; AssertionError where they are not those of their runs, or not so many."""
+def check_consistency(folder: Path, *, trials: int) -> Counter[str]:
+    """Check that a study has `trials` trials, and that MLflow has the same ones. Return the numbers of their states."""
     study = optuna.load_study(study_name="squentropy-tiny-stories", storage=f"sqlite:///{folder}/optuna.db")
     assert len(study.trials) == trials, len(study.trials)
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -121,15 +123,15 @@ def consistent(folder: Path, *, trials: int) -> Counter[str]:
         assert run.data.tags["trial"] == str(trial.number)
         if trial.state is TrialState.COMPLETE:
             assert trial.value == run.data.metrics["val/perplexity"]
-    assert {run.info.run_id for run in runs(folder)} == linked, "runs that no trial knows"
+    assert {run.info.run_id for run in runs(folder)} == linked, "MLflow has runs that belong to no trial"
     return Counter(trial.state.name for trial in study.trials)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--launcher", choices=["basic", "joblib"], default="basic")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--kills", type=int, default=5, help="number of kills of each sweep (default: 5)")
+    parser.add_argument("--launcher", choices=["basic", "joblib"], default="basic", help="default: basic")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills (default: 0)")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="nanosq-"))
     print(scratch)

@@ -1,7 +1,7 @@
-"""The grid of 27 side by side, through each launcher, on a fresh directory: no error, no point lost, one of each cache.
+"""Run the grid of 27 in parallel with each launcher, in an empty folder, and check that no run and no point is lost.
 
-python -m tests.stress.launch_sweeps                      joblib with 4 workers, a local Ray cluster, submitit's local executor
-python -m tests.stress.launch_sweeps joblib
+python -m tests.stress.launch_sweeps            joblib with 4 workers, a local Ray cluster, submitit's local executor
+python -m tests.stress.launch_sweeps joblib     one of them
 """
 
 import argparse
@@ -29,14 +29,14 @@ SMALL = [
 
 
 def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ()) -> None:
-    """AssertionError where the grid fails, or leaves more or less than one whole run of each trial."""
+    """Check that the grid succeeds and that every trial has one run with every point of every metric."""
     result = command("-m", "hydra/sweeper=grid", *LAUNCHERS[launcher], *axes, *SMALL, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
-    found = runs(folder)
-    assert Counter(run.info.status for run in found) == {"FINISHED": trials}
-    assert {int(run.data.tags["trial"]) for run in found} == {*range(trials)}
+    all_runs = runs(folder)
+    assert Counter(run.info.status for run in all_runs) == {"FINISHED": trials}
+    assert {int(run.data.tags["trial"]) for run in all_runs} == {*range(trials)}
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    for run in found:
+    for run in all_runs:
         for key in run.data.metrics:
             steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
             at_end = key.startswith("test/") or key == "train/tokens"
@@ -48,12 +48,14 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("launchers", nargs="*", metavar="LAUNCHER", help=f"of {', '.join(LAUNCHERS)}; all of them")
+    parser.add_argument(
+        "launchers", nargs="*", metavar="LAUNCHER", help=f"{', '.join(LAUNCHERS)}; default: all of them"
+    )
     options = parser.parse_args()
     for launcher in options.launchers or LAUNCHERS:
         begin = time.monotonic()
         check(launcher, Path(tempfile.mkdtemp(prefix=f"nanosq-{launcher}-")), trials=27)
-        print(f"{launcher}: 27 runs, every point of every metric, {time.monotonic() - begin:.0f} s", flush=True)
+        print(f"{launcher}: 27 complete runs in {time.monotonic() - begin:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,71 @@
-"""The table, file and preset that a sweep ends with."""
+"""The table, the CSV file and the experiment that a sweep ends with."""
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from nanosq.sweeps import summary
-from nanosq.sweeps.summary import Row
+from nanosq.sweeps.summary import TrialSummary
 
-ROWS = [
-    Row(1, "finished", [1.5], [0.25], {"optimizer.lr": "0.00123456", "model.n_layer": "1"}, ["a", "b"], "http://a"),
-    Row(0, "diverged", [math.nan], [math.nan], {"optimizer.lr": "6", "model.n_layer": "1"}, ["c"], "http://c"),
+TRIALS = [
+    TrialSummary(
+        *(1, "finished", [1.5], [0.25], {"optimizer.lr": "0.00123456", "model.n_layer": "1"}, ["a", "b"], "http://a")
+    ),
+    TrialSummary(0, "diverged", [math.inf], [math.nan], {"optimizer.lr": "6", "model.n_layer": "1"}, ["c"], "http://c"),
 ]
 
 
-def test_the_table_shows_what_sets_trials_apart() -> None:
-    header, first, second = (line.split() for line in summary.table(ROWS, ["val/perplexity"]).splitlines())
+def test_the_table_shows_what_distinguishes_trials() -> None:
+    header, first, second = (line.split() for line in summary.table(TRIALS, ["val/perplexity"]).splitlines())
     assert header == ["trial", "state", "val/perplexity", "+-", "optimizer.lr", "run"]
     assert first == ["1", "finished", "1.5", "0.25", "0.001235", "http://a"]
-    assert second == ["0", "diverged", "6", "http://c"]  # no value, and none is invented
+    assert second == ["0", "diverged", "6", "http://c"]  # a trial that has not finished has no value
 
 
-def test_without_seeds_no_column_is_spent_on_their_spread() -> None:
-    rows = [Row(row.number, row.state, row.values, [math.nan], row.settings, row.runs, row.link) for row in ROWS]
-    assert "+-" not in summary.table(rows, ["val/perplexity"])
+def test_the_table_of_one_seed_has_no_standard_errors() -> None:
+    assert "+-" not in summary.table([replace(trial, errors=[math.nan]) for trial in TRIALS], ["val/perplexity"])
+
+
+def test_the_table_of_one_trial_has_no_settings() -> None:
+    assert summary.table(TRIALS[:1], ["val/nll"]).split()[:5] == ["trial", "state", "val/nll", "+-", "run"]
+
+
+def test_the_table_of_conditional_settings_has_empty_cells() -> None:
+    trials = [
+        replace(TRIALS[0], settings={"loss": "focal", "loss.gamma": "2"}),
+        replace(TRIALS[1], settings={"loss": "ce"}),
+    ]
+    _, first, second = (line.split() for line in summary.table(trials, ["val/perplexity"]).splitlines())
+    assert first[-3:] == ["focal", "2", "http://a"]
+    assert second == ["0", "diverged", "ce", "http://c"]
 
 
 def test_the_file_has_every_digit_and_setting(tmp_path: Path) -> None:
-    summary.write_csv(tmp_path / "trials.csv", ROWS, ["val/perplexity"])
+    summary.write_csv(tmp_path / "trials.csv", TRIALS, ["val/perplexity"])
     first, second = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
     assert (first["optimizer.lr"], first["model.n_layer"], first["runs"]) == ("0.00123456", "1", "a b")
     assert (first["val/perplexity"], first["val/perplexity standard error"]) == ("1.5", "0.25")
     assert (second["val/perplexity"], second["state"]) == ("", "diverged")
 
 
+def test_trials_are_ranked_by_state_value_and_number() -> None:
+    values = [("failed", 0.0), ("finished", 2.0), ("finished", 1.0), ("finished", 2.0), ("diverged", math.inf)]
+    trials = [replace(TRIALS[0], number=at, state=state, values=[value]) for at, (state, value) in enumerate(values)]
+    assert [trial.number for trial in summary.rank(trials)] == [2, 1, 3, 4, 0]
+    assert [trial.number for trial in summary.rank(trials, maximize=True)] == [1, 3, 2, 4, 0]
+
+
 def test_a_preset_nests_its_settings_below_its_choices() -> None:
-    text = summary.preset("Trial 3.", {"loss": "squentropy"}, {"loss.weight": 0.1, "train.max_steps": 400, "seed": 1})
+    settings = {"loss.weight": 0.1, "train.max_steps": 400, "seed": 1, "optimizer.betas": [0.9, 0.95]}
+    text = summary.preset("Trial 3.", {"loss": "squentropy"}, settings)
     assert text.startswith("# @package _global_\n# Trial 3.\n")
     assert yaml.safe_load(text) == {
         "defaults": [{"override /loss": "squentropy"}],
         "loss": {"weight": 0.1},
         "train": {"max_steps": 400},
         "seed": 1,
+        "optimizer": {"betas": [0.9, 0.95]},
     }

@@ -105,7 +105,7 @@ def weights_from_nanogpt(state: Mapping[str, Tensor], model: GPT) -> dict[str, T
 
 
 def quiet() -> contextlib.AbstractContextManager[object]:
-    """nanoGPT prints what it builds."""
+    """NanoGPT prints what it builds."""
     return contextlib.redirect_stdout(io.StringIO())
 
 

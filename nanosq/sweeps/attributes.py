@@ -1,0 +1,13 @@
+"""Names of the attributes that a search stores in Optuna's database.
+
+analysis/report/optuna_study.py reads these attributes. It repeats their names, because it does not import this package.
+"""
+
+SETTINGS = "settings"  # of a study: the settings that all of its trials share
+
+# Of a trial. The run ids of further seeds are stored as mlflow_run_id_1, mlflow_run_id_2, ...
+RUN_ID = "mlflow_run_id"
+LINK = "mlflow_link"  # to the run of the first seed
+ERRORS = "standard_errors"  # of the metrics over the seeds
+DIVERGED = "diverged"
+PRUNED = "pruned"  # set by the first run of the trial that the pruner ends

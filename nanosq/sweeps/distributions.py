@@ -1,0 +1,80 @@
+"""Optuna's distributions of the values that an override lists or bounds, by the rules of hydra-optuna-sweeper."""
+
+import re
+from typing import Any, cast
+
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    FloatRange,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Transformer,
+)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+
+def from_override(override: Override) -> BaseDistribution:
+    """Return the distribution that an override describes.
+
+    `interval` is continuous, or of integers as `int(interval(1, 9))`; `tag(log, ...)` makes it logarithmic. `range` has
+    evenly spaced numbers. Everything else is a choice of values: `choice`, `a,b`, and a range in `shuffle` or `float`.
+
+    Raises:
+        ValueError: There is no value, or Optuna has no such distribution.
+    """
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        integers = isinstance(value.start, int) and isinstance(value.end, int)
+        distribution: Any = IntDistribution if integers else FloatDistribution
+        return cast(BaseDistribution, distribution(value.start, value.end, log="log" in value.tags))
+    if isinstance(value, RangeSweep) and not value.shuffle and not value.transformers:
+        values = [*value.range()] if value.step else []
+        if not values:
+            raise ValueError(f"{override.input_line} has no value")
+        low, high = min(values), max(values)
+        if isinstance(value.range(), range):
+            return IntDistribution(int(low), int(high), step=abs(int(value.step)))
+        return FloatDistribution(low, high, step=abs(float(value.step)))
+    if not isinstance(value, ChoiceSweep | RangeSweep):
+        raise ValueError(f"{override.input_line}: list the values, or use choice, range or interval")
+    choices: Any = override.sweep_iterator(transformer=Transformer.encode)
+    return CategoricalDistribution([*choices])
+
+
+def grid_points(distribution: BaseDistribution) -> list[Any]:
+    """Return all values of a distribution. Raise ValueError if it is continuous."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [*distribution.choices]
+    if isinstance(distribution, IntDistribution):
+        return [*range(distribution.low, distribution.high + 1, distribution.step)]
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        return [*FloatRange(distribution.low, distribution.high, distribution.step), distribution.high]
+    raise ValueError("hydra/sweeper/sampler=grid takes choices and ranges of values, not intervals")
+
+
+def suggest(trial: Trial, name: str, distribution: Any) -> None:
+    """Draw the parameter `name` of a trial."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    else:
+        draw: Any = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
+        draw(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+
+
+def first_value(distribution: Any) -> Any:
+    """Return the first choice or the lower bound of a distribution."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
+
+
+def override_text(value: Any) -> str:
+    """Return the text that stands for a drawn value on the right-hand side of an override."""
+    if value is None:
+        return "null"
+    # A list or a mapping is drawn as its text. Quotes would make it a string.
+    if isinstance(value, str) and not re.fullmatch(r"[\w./@:+-]+|\[.*\]|\{.*\}", value):
+        return QuotedString(value, Quote.single).with_quotes()
+    return str(value)

@@ -1,0 +1,82 @@
+"""Optuna's database, and the two uses of Optuna for which it has no public function."""
+
+import warnings
+from functools import cache
+from itertools import chain, count
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from nanosq.errors import InputError
+from nanosq.filesystem import SQLITE, database_lock, has_locks
+
+SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
+
+# The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", ExperimentalWarning)
+
+
+def without_password(url: str) -> str:
+    """Return a database URL whose password is replaced by asterisks."""
+    try:
+        return make_url(url).render_as_string()
+    except ArgumentError:
+        return url
+
+
+@cache
+def connect(url: str | None) -> RDBStorage:
+    """Return the storage at a URL. If the database or its tables do not exist, create them.
+
+    Raises:
+        InputError: The database is of another kind than SQLite and PostgreSQL, or it cannot be opened.
+    """
+    if url is None or not has_locks(url):
+        shown = url and without_password(url)
+        raise InputError(f"hydra.sweeper.storage={shown}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
+    arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
+    try:
+        with database_lock(url):
+            return RDBStorage(url, engine_kwargs=arguments)
+    except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"hydra.sweeper.storage={without_password(url)}: {reason}") from error
+
+
+def unused_name(name: str, url: str) -> str:
+    """Return `name`, followed by a number if a study of that name exists."""
+    existing = {*optuna.get_all_study_names(connect(url))}
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(candidate for candidate in names if candidate not in existing)
+
+
+# Optuna calls BaseStorage and the constructor of Trial internal. tests/sweeps/test_storage.py fails if they change.
+
+
+def requeue(study_name: str, url: str, number: int) -> None:
+    """Move a trial from state RUNNING to WAITING. A trial in another state keeps it.
+
+    The study then hands the trial out again, with the same number and parameters. Study.enqueue_trial, which is public,
+    would give the trial another number, and its interrupted run could not be found again.
+    """
+    storage, trial_id = connect(url), _trial_id(study_name, url, number)
+    if storage.get_trial(trial_id).state is TrialState.RUNNING:
+        storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+
+def open_trial(study: optuna.Study, url: str, number: int) -> Trial:
+    """Return a running trial of `study` that another process has asked for.
+
+    A job reports to such a trial. Publicly, Study.ask is the only source of trials, and it creates a new one.
+    """
+    return Trial(study, _trial_id(study.study_name, url, number))
+
+
+def _trial_id(study_name: str, url: str, number: int) -> int:
+    storage = connect(url)
+    return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study_name), number)
