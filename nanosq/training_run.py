@@ -13,7 +13,7 @@ from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus, Split
-from nanosq.evaluate import Evaluation, evaluate_split
+from nanosq.evaluate import Evaluation, Score, evaluate_split
 from nanosq.experiment import Experiment
 from nanosq.generate import generate
 from nanosq.hardware import Hardware, keep_freed_memory
@@ -118,7 +118,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
     last, best = experiment.folder / "last.pt", experiment.folder / "best.pt"
     metrics: dict[str, float] = {}
-    with log.run as tracked, log.console as console:
+    with log.run as tracked, log.console:
         _announce(experiment, text, state, log)
         ended: Ended = "finished"
         try:
@@ -134,26 +134,15 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             )
             if val is None:
                 ended = "diverged"
-                console.say(f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded")
+                log.console.say(
+                    f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded"
+                )
         except Pruned:
             val, ended = None, "pruned"
         if val is None:
             tracked.tag(**{ended: "true"})
         else:
-            evaluation = score(text.test)
-            n_tokens = float(progress.step * log.tokens_per_step)
-            final = {**evaluation.score.metrics("test"), "train/seconds": progress.seconds, "train/tokens": n_tokens}
-            tracked.log(final, progress.step)
-            metrics = {**val.metrics("val"), **final}
-            if is_first:
-                # The report reads these artifacts.
-                stories = artifacts.stories_csv(text.test, text.tokenizer, evaluation.document_nll)
-                tracked.text(stories, "stories.csv")
-                tracked.text(artifacts.calibration_csv(evaluation.bins), "calibration.csv")
-                samples = generate(model, text.tokenizer, **vars(experiment.samples), seed=cfg.seed)
-                tracked.text("\n\n---\n\n".join(samples), "samples.txt")
-                if trial is None:
-                    console.report(val=val, test=evaluation.score, samples=samples)
+            metrics = _record_scores(experiment, text, state, log, val=val, test=score(text.test))
         is_kept = is_first and best.exists() and tracked.keep(best, "checkpoint")
     if is_first:  # the run is recorded as finished: nothing is left to resume
         last.unlink(missing_ok=True)
@@ -181,6 +170,23 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
         log.console.say(f"{experiment.name}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}")
     if state.progress.step > 0:
         log.console.say(f"resumed after step {state.progress.step}")
+
+
+def _record_scores(
+    experiment: Experiment, text: Corpus, state: TrainState, log: RunLog, *, val: Score, test: Evaluation
+) -> dict[str, float]:
+    """Record the scores of the trained model, and what the report shows besides. Return the metrics of the result."""
+    n_tokens = float(state.progress.step * log.tokens_per_step)
+    final = {**test.score.metrics("test"), "train/seconds": state.progress.seconds, "train/tokens": n_tokens}
+    log.run.log(final, state.progress.step)
+    if log.checkpoints is not None:  # the first of several processes
+        log.run.text(artifacts.stories_csv(text.test, text.tokenizer, test.document_nll), "stories.csv")
+        log.run.text(artifacts.calibration_csv(test.bins), "calibration.csv")
+        samples = generate(state.model, text.tokenizer, **vars(experiment.samples), seed=experiment.cfg.seed)
+        log.run.text("\n\n---\n\n".join(samples), "samples.txt")
+        if experiment.trial is None:
+            log.console.report(val=val, test=test.score, samples=samples)
+    return {**val.metrics("val"), **final}
 
 
 def _restore(experiment: Experiment, text: Corpus, state: TrainState) -> tuple[Origin, dict[str, Any]]:
