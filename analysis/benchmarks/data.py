@@ -1,13 +1,14 @@
-"""How fast text becomes a corpus, and in how much memory.
+"""Benchmark of corpus preparation: speed and memory.
 
-python -m analysis.benchmarks.data --nanogpt DIR                    the embedded stories, repeated and shuffled to 500 MB
-python -m analysis.benchmarks.data --nanogpt DIR --stories FILE     stories of your own, e.g. TinyStories
+python -m analysis.benchmarks.data                    the embedded stories, repeated and shuffled to 500 MB
+python -m analysis.benchmarks.data --stories FILE     your own stories, e.g. TinyStories
+python -m analysis.benchmarks.data --nanogpt DIR      also nanoGPT, from a checkout
 
-Each in a process of its own, in turn, from the same parquet file:
-  tiktoken   encode_ordinary for each story, one thread; nothing is read or written
-  nanoGPT    its data/openwebtext/prepare.py with a process for each core, from the split to the last byte (what it does
-             before, a copy of the text in Hugging Face's cache, is not timed)
-  nanosq     the whole of it, data=tinystories with the full vocabulary, as nanoGPT has; and with the 10,000 most common
+The sides take turns, each in its own process, and read the same parquet file:
+  tiktoken   encode_ordinary for every story in one thread; nothing is read or written
+  nanoGPT    its data/openwebtext/prepare.py with one process per core, from the split to the last byte. Its earlier
+             step, a copy of the text in Hugging Face's cache, is not timed
+  nanosq     all of data=tinystories, with the full vocabulary as in nanoGPT, and with the 10,000 most common tokens
 """
 
 import argparse
@@ -31,19 +32,21 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.proc import peak_memory
-from nanosq.data import bpe, corpus, files, tokenizers
+from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
 
 PUBLISHED = 1.9e9  # bytes of TinyStories' training split
 CHANGED = {
     "num_proc = 8": f"num_proc = {cpu_count()}",
-    "total_batches = 1024": "total_batches = min(1024, len(dset))",  # it would fail on a smaller split
+    "total_batches = 1024": "total_batches = min(1024, len(dset))",  # the original fails on a smaller split
 }
-TIKTOKEN_BYTES = 50e6  # its speed does not depend on how much it has to do
+TIKTOKEN_BYTES = 50e6  # the speed of tiktoken does not depend on the amount of text
 
 
-class Run(NamedTuple):
+class Measurement(NamedTuple):
+    """What one side took to prepare a text."""
+
     seconds: float
     n_bytes: float  # of text
     peak_bytes: int  # of the largest process
@@ -51,19 +54,20 @@ class Run(NamedTuple):
 
 
 def write_text(folder: Path, megabytes: float, source: str | None) -> None:
-    """TinyStories as its repository has it: a training split of this size, and a small validation split."""
+    """Write a training split of this size and a small validation split, as in the repository of TinyStories."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     texts = (
-        [text for text, _ in files.read(Path(source), "<|endoftext|>", "text")]
+        list(readers.read(Path(source), "<|endoftext|>", "text"))
         if source
         else [document.text for document in stories("train")]
     )
-    held_out, texts = texts[: len(texts) // 20], texts[len(texts) // 20 :]
+    n_validation = len(texts) // 20
+    validation, texts = texts[:n_validation], texts[n_validation:]
     rng = random.Random(0)
     schema = pa.schema({"text": pa.string()})
-    pa.parquet.write_table(pa.table({"text": held_out}, schema), folder / "validation-00000-of-00001.parquet")
+    pa.parquet.write_table(pa.table({"text": validation}, schema), folder / "validation-00000-of-00001.parquet")
     size = 0.0
     with pa.parquet.ParquetWriter(folder / "train-00000-of-00001.parquet", schema) as writer:
         while size < megabytes * 1e6:
@@ -73,10 +77,12 @@ def write_text(folder: Path, megabytes: float, source: str | None) -> None:
 
 
 def training_texts(folder: Path) -> Iterator[str]:
-    return (text for text, _ in files.read(folder / "train-00000-of-00001.parquet", "", "text"))
+    """Yield the stories of the training split."""
+    return readers.read(folder / "train-00000-of-00001.parquet", "", "text")
 
 
-def with_tiktoken(folder: Path, work: Path) -> Run:
+def with_tiktoken(folder: Path, work: Path) -> Measurement:
+    """Encode a part of the stories, one at a time."""
     encoding = bpe.encoding()
     texts, size = [], 0
     for text in training_texts(folder):
@@ -88,11 +94,11 @@ def with_tiktoken(folder: Path, work: Path) -> Run:
     begin = time.perf_counter()
     for text in texts:
         encoding.encode_ordinary(text)
-    return Run(time.perf_counter() - begin, size, 0, 0)
+    return Measurement(time.perf_counter() - begin, size, 0, 0)
 
 
-def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Run:
-    """Its script, but for the text that it loads, where GPT-2's files are from, and two numbers (`CHANGED`)."""
+def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Measurement:
+    """Run nanoGPT's script, with our text, our copy of GPT-2's vocabulary, and the changes in `CHANGED`."""
     import datasets
     import tiktoken
 
@@ -115,29 +121,31 @@ def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Run:
     with redirect_stderr(StringIO()):
         runpy.run_path(str(work / "prepare.py"), run_name="__main__")
     seconds = time.perf_counter() - begin[0]
-    return Run(seconds, sum(len(text.encode()) for text in training_texts(folder)), peak(), disk(work))
+    return Measurement(seconds, sum(len(text.encode()) for text in training_texts(folder)), peak(), disk(work))
 
 
-def with_nanosq(folder: Path, work: Path, *, vocabulary: str | int) -> Run:
+def with_nanosq(folder: Path, work: Path, *, vocabulary: str | int) -> Measurement:
+    """Prepare a corpus in an empty cache directory."""
     begin = time.perf_counter()
     source = partial(tinystories, path=str(folder))
     prepared = corpus.prepare(source, tokenizers.gpt2(vocabulary=vocabulary), cache_dir=work)
     seconds = time.perf_counter() - begin
     n_bytes = sum(split.n_bytes for split in (prepared.train, prepared.val, prepared.test))
-    return Run(seconds, n_bytes, peak(), disk(work))
+    return Measurement(seconds, n_bytes, peak(), disk(work))
 
 
 def peak() -> int:
-    """Of the largest process. ru_maxrss of this one would begin with what its parent had."""
+    """Return the peak memory of the largest process. ru_maxrss of this process would include that of its parent."""
     return max(peak_memory(), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def disk(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def apart(side: Callable[[Path, Path], Run], folder: Path) -> Run:
-    """Run a side in a process and a directory of its own."""
+def measure(side: Callable[[Path, Path], Measurement], folder: Path) -> Measurement:
+    """Run a side in its own process and directory."""
     with (
         TemporaryDirectory(dir=folder.parent) as work,
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
@@ -145,33 +153,34 @@ def apart(side: Callable[[Path, Path], Run], folder: Path) -> Run:
         return process.submit(side, folder, Path(work)).result()
 
 
-def compare(folder: Path, checkout: Path, rounds: int) -> None:
-    sides: dict[str, Callable[[Path, Path], Run]] = {
-        "tiktoken, one thread": with_tiktoken,
-        "nanoGPT's prepare.py": partial(with_nanogpt, checkout=checkout),
-        "nanosq": partial(with_nanosq, vocabulary="full"),
-        "nanosq, 10,000 tokens": partial(with_nanosq, vocabulary=10_000),
-    }
-    runs: dict[str, list[Run]] = {name: [] for name in sides}
+def compare(folder: Path, checkout: Path | None, rounds: int) -> None:
+    """Measure all sides in turn and print their medians."""
+    sides: dict[str, Callable[[Path, Path], Measurement]] = {"tiktoken, one thread": with_tiktoken}
+    if checkout:
+        sides["nanoGPT's prepare.py"] = partial(with_nanogpt, checkout=checkout)
+    sides["nanosq"] = partial(with_nanosq, vocabulary="full")
+    sides["nanosq, 10,000 tokens"] = partial(with_nanosq, vocabulary=10_000)
+    measurements: dict[str, list[Measurement]] = {name: [] for name in sides}
     for _ in tqdm(range(rounds), desc="rounds"):
         for name, side in sides.items():
-            runs[name].append(apart(side, folder))
+            measurements[name].append(measure(side, folder))
     print(f"{'':24}{'MB/s':>8}{'ratio':>8}{'peak MB':>9}{'disk MB':>9}{'1.9 GB takes':>14}")
-    speeds = {name: statistics.median(run.n_bytes / run.seconds for run in each) for name, each in runs.items()}
-    for name, each in runs.items():
-        memory = max(run.peak_bytes for run in each) / 1e6
+    speeds = {name: statistics.median(one.n_bytes / one.seconds for one in some) for name, some in measurements.items()}
+    for name, some in measurements.items():
+        memory = max(one.peak_bytes for one in some) / 1e6
         ratio = speeds["nanosq"] / speeds[name]
         print(
             f"{name:24}{speeds[name] / 1e6:8.1f}{ratio:8.2f}{memory or float('nan'):9.0f}"
-            f"{each[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
+            f"{some[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
         )
-    print("ratio: how many times as fast nanosq is, medians")
+    print("ratio: the speed of nanosq divided by this speed; all speeds are medians")
 
 
 def main() -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--stories", help="a file of stories, as data=text takes them")
+    parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
+    parser.add_argument("--stories", metavar="FILE", help="a file of stories, in a format of data=text")
     parser.add_argument("--megabytes", type=float, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -179,7 +188,7 @@ def main() -> int:
         folder = Path(place, "text")
         folder.mkdir()
         write_text(folder, arguments.megabytes, arguments.stories)
-        compare(folder, arguments.nanogpt.resolve(), arguments.rounds)
+        compare(folder, arguments.nanogpt and arguments.nanogpt.resolve(), arguments.rounds)
     return 0
 
 

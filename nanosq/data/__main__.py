@@ -21,9 +21,7 @@ def main() -> int:
         "python -m nanosq.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="name of a corpus, as listed (default for verify: all)"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a corpus, as listed; verify: default all")
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
     corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}

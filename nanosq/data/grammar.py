@@ -1,4 +1,13 @@
-"""The parts of a compiled grammar: each samples text, parses it with exact probabilities, and checks itself."""
+"""The nodes of a compiled grammar, which sample text, parse text with exact probabilities, and check themselves.
+
+Every kind of node has three methods:
+
+- `sample` writes the text of the node, binds the variable that it draws, and returns its log-probability.
+- `advance` takes the states before the node and returns the states after it, for every way in which the text matches.
+- `check` raises ValueError for a variable that may lack the value or attribute in use. It returns the variables that
+  are bound after the node, with the values that they may have.
+"""
+# ruff: noqa: D102  the methods of all nodes are documented above
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from typing import NoReturn
 
 @dataclass(eq=False, slots=True)
 class Alternative:
-    """One way to expand a rule; where the rule is drawn from, a value, with its attributes in `forms`."""
+    """One way to expand a rule. If a variable is drawn from the rule, a value with its attributes in `forms`."""
 
     weight: float
     nodes: list[Node]
@@ -31,30 +40,25 @@ NOTHING = Alternative(1, [])  # the value of a variable that is not bound yet
 
 
 class Table:
-    """Alternatives with their normalised probabilities."""
+    """Alternatives with their normalized probabilities."""
 
     def __init__(self, alternatives: Iterable[Alternative]) -> None:
         self.alternatives = list(alternatives)
         self.cumulative = list(accumulate(alternative.weight for alternative in self.alternatives))
-        self.log_probabilities = [math.log(each.weight / self.cumulative[-1]) for each in self.alternatives]
+        self.log_probabilities = [math.log(one.weight / self.cumulative[-1]) for one in self.alternatives]
 
     def __iter__(self) -> Iterator[tuple[Alternative, float]]:
         return zip(self.alternatives, self.log_probabilities, strict=True)
 
     def pick(self, rng: random.Random) -> tuple[Alternative, float]:
-        # Up to the last boundary only: rounding may bring the product up to that one.
+        # The last boundary is left out, because rounding may make the product equal to it.
         index = bisect(self.cumulative, rng.random() * self.cumulative[-1], 0, len(self.cumulative) - 1)
         return self.alternatives[index], self.log_probabilities[index]
 
 
-# Each kind of node has three methods. `sample` writes its text, binds what it draws, and returns the log-probability
-# of its choices. `advance` returns the states behind it, for every way in which the text goes on with it. `check`
-# refuses a variable that may lack the value or attribute asked for, and returns the values variables may have after it.
-
-
 @dataclass(eq=False, slots=True)
 class Literal:
-    """Text that stands in the template."""
+    """Fixed text of a template."""
 
     text: str
 
@@ -72,11 +76,11 @@ class Literal:
 
 @dataclass(eq=False, slots=True)
 class Choice:
-    """One of the alternatives of a rule, or of a bracket in a template of that rule."""
+    """A choice between the alternatives of a rule, or of a bracket in a template of that rule."""
 
     rule: str
     inline: bool = False
-    table: Table = field(init=False)  # set later: a rule may refer to one that stands further down
+    table: Table = field(init=False)  # set later: a rule may refer to a later rule
     checking: bool = False
 
     def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
@@ -137,7 +141,7 @@ class Variable:
 
 @dataclass(eq=False, slots=True)
 class Draw(Variable):
-    """A value drawn from a rule, other than those of some variables, bound to a variable and written."""
+    """A value drawn from a rule, but not one of those of some other variables, bound to a variable and written."""
 
     choice: Choice
     others: dict[str, int]
@@ -179,7 +183,7 @@ class Draw(Variable):
 
 @dataclass(eq=False, slots=True)
 class Dispatch:
-    """The rule that belongs to the value of a variable."""
+    """A choice between the alternatives of the rule that belongs to the value of a variable."""
 
     rule: str
     token: str
@@ -208,13 +212,13 @@ class Dispatch:
 
 
 Node = Literal | Choice | Variable | Draw | Dispatch
-States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of the variables): log-probability
-Bindings = Mapping[str, frozenset[Alternative]]  # a variable that is bound for sure: the values it may have
+States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of variables): log-probability
+Bindings = Mapping[str, frozenset[Alternative]]  # certainly bound variables and their possible values
 
 
 def _values(node: Variable | Dispatch, variable: str, bindings: Bindings) -> frozenset[Alternative]:
     if variable not in bindings:
-        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is sure to be bound here")
+        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is certainly bound here")
     return bindings[variable]
 
 
@@ -228,9 +232,11 @@ def _add(totals: States, state: tuple[int, tuple[Alternative, ...]], total: floa
 
 
 def log_add(a: float, b: float) -> float:
+    """Return log(exp(a) + exp(b))."""
     low, high = sorted((a, b))
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def refuse(rule: str, problem: str) -> NoReturn:
+    """Raise ValueError for a bad rule."""
     raise ValueError(f"rule {rule!r}: {problem}")

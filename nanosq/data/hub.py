@@ -42,8 +42,8 @@ def download(revision: str) -> Path:
     except Exception as error:  # of many libraries: names, connections, TLS, HTTP, the disk
         reason = next(iter(str(error).strip().splitlines()), "no answer in time")
         raise ValueError(
-            f"TinyStories is not in Hugging Face's cache, and the hub failed ({type(error).__name__}: {reason}); give a "
-            "directory with its parquet or text files (data.source.path=DIR), or train without a download (data=stories)"
+            f"TinyStories is not in Hugging Face's cache, and the hub failed ({type(error).__name__}: {reason}); "
+            "give a directory with its parquet or text files (data.source.path=DIR), or use data=stories"
         ) from error
 
 
@@ -66,6 +66,5 @@ def _is_complete(folder: Path) -> bool:
     """Return whether all files exist, as counted by names such as train-00002-of-00004-d243063613e5a057.parquet."""
     names = [path.name for path in folder.glob("data/*.parquet") if path.is_file()]  # no links to deleted files
     parts = Counter(match.groups() for name in names if (match := re.match(r"(train|validation)-\d+-of-(\d+)", name)))
-    return {split for split, _ in parts} == {"train", "validation"} and all(
-        n == int(of) for (_, of), n in parts.items()
-    )
+    splits = {split for split, _ in parts}
+    return splits == {"train", "validation"} and all(n == int(total) for (_, total), n in parts.items())

@@ -94,9 +94,8 @@ def _encode_split(
     elsewhere = "val or test" if split == "train" else "test"
     if not len(all_rows):
         all_out = f"all {n_left_out:,} of its documents occur in {elsewhere} too"
-        raise ValueError(
-            f"{name}: no document for the {split} split; {all_out if n_left_out else 'the source yields none'}"
-        )
+        reason = all_out if n_left_out else "the source yields none"
+        raise ValueError(f"{name}: no document for the {split} split; {reason}")
     if n_left_out:
         total = n_left_out + len(all_rows)
         logger.info(f"{name}: {n_left_out:,} of {total:,} documents left out of {split}: also in {elsewhere}")

@@ -2,11 +2,13 @@
 
 A smaller vocabulary keeps the order of GPT-2's ids (nanosq/data/bpe.py) and closes the gaps.
 """
+# ruff: noqa: D102  the methods are documented once, in Tokenizer
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,22 +16,37 @@ from nanosq.data import bpe
 from nanosq.data.bpe import END_OF_TEXT, GPT2_SIZE, N_BYTES
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ABC):
     """A mapping between text and ids that loses nothing: `decode(encode([text])[0]) == text` for every string."""
+
+    pad_to: int | None
 
     @property
     def vocab_size(self) -> int:
         """The number of ids, including padding: ids that never occur."""
+        return _padded(self.end_of_text + 1, self.pad_to)
 
     @property
+    @abstractmethod
     def end_of_text(self) -> int:
         """The id between documents. `encode` never returns it: even <|endoftext|> is encoded as ordinary text."""
 
+    @property
+    @abstractmethod
+    def spellings(self) -> list[bytes]:
+        """The bytes of each id, without padding."""
+
+    @abstractmethod
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """Return the ids of each text. Raise ValueError for half of a surrogate pair, which UTF-8 cannot encode."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids below vocab_size. Invalid UTF-8 becomes U+FFFD, and padding becomes nothing."""
+        plain = np.asarray(ids, dtype=np.int64).tolist()
+        if plain and (min(plain) < 0 or max(plain) >= self.vocab_size):
+            raise ValueError(f"ids must lie in 0..{self.vocab_size - 1}")
+        spellings = self.spellings
+        return b"".join(spellings[i] for i in plain if i < len(spellings)).decode(errors="replace")
 
     def fit_vocabulary(self, counts_V: np.ndarray) -> "Tokenizer":
         """Return the tokenizer to train with, which is `self` if no id is removed.
@@ -37,10 +54,13 @@ class Tokenizer(Protocol):
         Args:
             counts_V: How often each id occurs in the training split, (vocab_size,).
         """
+        return self
 
     def remap(self, ids: np.ndarray) -> np.ndarray:
-        """Return ids of the original tokenizer, the one before `fit_vocabulary`, as ids of this one."""
+        """Return ids of the tokenizer before `fit_vocabulary` as ids of this one."""
+        return ids
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return plain values and lists from which `load` makes an equal tokenizer."""
 
@@ -74,7 +94,7 @@ def byte_level(*, pad_to: int | None = None) -> Tokenizer:
 
 
 @dataclass(frozen=True)
-class GPT2:
+class GPT2(Tokenizer):
     """GPT-2's tokenizer with the full vocabulary; `vocabulary` says what `fit_vocabulary` keeps of it."""
 
     vocabulary: str | int = "full"
@@ -87,8 +107,7 @@ class GPT2:
                 f"data.tokenizer.vocabulary must be full, used or a number from {N_BYTES + 1} (all bytes and the end "
                 f"of text) to {GPT2_SIZE}, not {self.vocabulary!r}"
             )
-        # The number is an upper bound: the padding must suffice if it is reached.
-        _padded(smallest, self.pad_to)
+        _padded(smallest, self.pad_to)  # the number is an upper bound: the padding must suffice if it is reached
 
     @property
     def vocab_size(self) -> int:
@@ -98,11 +117,12 @@ class GPT2:
     def end_of_text(self) -> int:
         return GPT2_SIZE - 1
 
+    @property
+    def spellings(self) -> list[bytes]:
+        return bpe.spellings()
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return bpe.encode(texts)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return _join(ids, bpe.spellings(), self.vocab_size)
 
     def fit_vocabulary(self, counts_V: np.ndarray) -> Tokenizer:
         if self.vocabulary == "full":
@@ -113,15 +133,12 @@ class GPT2:
             kept = kept[: self.vocabulary - N_BYTES - 1]
         return CutGPT2(tuple(np.sort(kept).tolist()), self.pad_to)
 
-    def remap(self, ids: np.ndarray) -> np.ndarray:
-        return ids
-
     def state(self) -> dict[str, Any]:
         return {"kind": "GPT2", **asdict(self)}
 
 
 @dataclass(frozen=True)
-class CutGPT2:
+class CutGPT2(Tokenizer):
     """GPT-2's tokenizer with a part of the vocabulary: the bytes, some merged tokens, the end of text."""
 
     merged: Sequence[int]  # GPT-2 ids of the merged tokens, ascending
@@ -132,21 +149,15 @@ class CutGPT2:
         _padded(self.end_of_text + 1, self.pad_to)
 
     @property
-    def vocab_size(self) -> int:
-        return _padded(self.end_of_text + 1, self.pad_to)
-
-    @property
     def end_of_text(self) -> int:
         return N_BYTES + len(self.merged)
 
+    @functools.cached_property
+    def spellings(self) -> list[bytes]:
+        return [bpe.spellings()[i] for i in self._kept]
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [self.remap(ids) for ids in bpe.encode(texts)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return _join(ids, self._spellings, self.vocab_size)
-
-    def fit_vocabulary(self, counts_V: np.ndarray) -> Tokenizer:
-        return self
 
     def remap(self, ids: np.ndarray) -> np.ndarray:
         begins, lengths, new_ids = self._table
@@ -158,17 +169,13 @@ class CutGPT2:
     def state(self) -> dict[str, Any]:
         return {"kind": "CutGPT2", "merged": list(self.merged), "pad_to": self.pad_to}
 
-    @functools.cached_property
+    @property
     def _kept(self) -> list[int]:
         return [*range(N_BYTES), *self.merged, GPT2_SIZE - 1]
 
     @functools.cached_property
-    def _spellings(self) -> list[bytes]:
-        return [bpe.spellings()[i] for i in self._kept]
-
-    @functools.cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the begin and the length of the new ids of every GPT-2 id, and the new ids of all of them in a row."""
+        """The new ids of all GPT-2 ids in one array, and where those of each GPT-2 id begin and how many they are."""
         new = {old: i for i, old in enumerate(self._kept)}
         id_of_byte = {spelling: i for i, spelling in enumerate(bpe.spellings()[:N_BYTES])}
         rows = [
@@ -181,7 +188,7 @@ class CutGPT2:
 
 
 @dataclass(frozen=True)
-class ByteLevel:
+class ByteLevel(Tokenizer):
     """A tokenizer whose ids 0..255 are the UTF-8 bytes and 256 is the end of text."""
 
     pad_to: int | None = None
@@ -190,24 +197,15 @@ class ByteLevel:
         _padded(N_BYTES + 1, self.pad_to)
 
     @property
-    def vocab_size(self) -> int:
-        return _padded(N_BYTES + 1, self.pad_to)
-
-    @property
     def end_of_text(self) -> int:
         return N_BYTES
 
+    @property
+    def spellings(self) -> list[bytes]:
+        return [*(bytes([byte]) for byte in range(N_BYTES)), END_OF_TEXT.encode()]
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         return [np.frombuffer(bpe.utf8(text), dtype=np.uint8).astype(np.uint32) for text in texts]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return _join(ids, [*(bytes([byte]) for byte in range(N_BYTES)), END_OF_TEXT.encode()], self.vocab_size)
-
-    def fit_vocabulary(self, counts_V: np.ndarray) -> Tokenizer:
-        return self
-
-    def remap(self, ids: np.ndarray) -> np.ndarray:
-        return ids
 
     def state(self) -> dict[str, Any]:
         return {"kind": "ByteLevel", "pad_to": self.pad_to}
@@ -217,10 +215,3 @@ def _padded(size: int, pad_to: int | None) -> int:
     if pad_to is not None and pad_to < size:
         raise ValueError(f"data.tokenizer.pad_to is {pad_to}, less than the {size} tokens of the vocabulary")
     return pad_to or size
-
-
-def _join(ids: Sequence[int], spellings: list[bytes], vocab_size: int) -> str:
-    plain = np.asarray(ids, dtype=np.int64).tolist()
-    if plain and (min(plain) < 0 or max(plain) >= vocab_size):
-        raise ValueError(f"ids must lie in 0..{vocab_size - 1}")
-    return b"".join(spellings[i] for i in plain if i < len(spellings)).decode(errors="replace")
