@@ -4,11 +4,13 @@ python -m analysis.benchmarks.data                    the embedded stories, repe
 python -m analysis.benchmarks.data --stories FILE     your own stories, e.g. TinyStories
 python -m analysis.benchmarks.data --nanogpt DIR      also nanoGPT, from a checkout
 
-The sides take turns, each in its own process, and read the same parquet file:
+The programs run in turn, each in a process of its own, and read the same parquet file:
   tiktoken   encode_ordinary for every story in one thread; nothing is read or written
-  nanoGPT    its data/openwebtext/prepare.py with one process per core, from the split to the last byte. Its earlier
+  nanoGPT    data/openwebtext/prepare.py with one process per core, from the split to the last byte. Its earlier
              step, a copy of the text in Hugging Face's cache, is not timed
   nanosq     all of data=tinystories, with the full vocabulary as in nanoGPT, and with the 10,000 most common tokens
+
+The exit status is 1 if nanosq with the full vocabulary is slower, or takes more memory, than the limits below.
 """
 
 import argparse
@@ -36,8 +38,10 @@ from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
 
+MIN_SPEED = 30e6  # bytes of text per second, on two cores
+MAX_MEMORY = 600e6  # bytes
 PUBLISHED = 1.9e9  # bytes of TinyStories' training split
-CHANGED = {
+CHANGES = {
     "num_proc = 8": f"num_proc = {cpu_count()}",
     "total_batches = 1024": "total_batches = min(1024, len(dset))",  # the original fails on a smaller split
 }
@@ -45,12 +49,15 @@ TIKTOKEN_BYTES = 50e6  # the speed of tiktoken does not depend on the amount of 
 
 
 class Measurement(NamedTuple):
-    """What one side took to prepare a text."""
+    """The time, memory and disk space in which a program prepared a text."""
 
     seconds: float
     n_bytes: float  # of text
     peak_bytes: int  # of the largest process
     disk_bytes: int
+
+
+Program = Callable[[Path, Path], Measurement]  # the arguments: the folder of the text, an empty working directory
 
 
 def write_text(folder: Path, megabytes: float, source: str | None) -> None:
@@ -82,7 +89,7 @@ def training_texts(folder: Path) -> Iterator[str]:
 
 
 def with_tiktoken(folder: Path, work: Path) -> Measurement:
-    """Encode a part of the stories, one at a time."""
+    """Encode the first stories, one at a time."""
     encoding = bpe.encoding()
     texts, size = [], 0
     for text in training_texts(folder):
@@ -98,15 +105,15 @@ def with_tiktoken(folder: Path, work: Path) -> Measurement:
 
 
 def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Measurement:
-    """Run nanoGPT's script, with our text, our copy of GPT-2's vocabulary, and the changes in `CHANGED`."""
+    """Run nanoGPT's script, with our text, our copy of GPT-2's vocabulary, and the changes in `CHANGES`."""
     import datasets
     import tiktoken
 
     script = (checkout / "data" / "openwebtext" / "prepare.py").read_text()
-    for line, instead in CHANGED.items():
+    for line, replacement in CHANGES.items():
         if line not in script:
             raise ValueError(f"{checkout}: data/openwebtext/prepare.py has no line {line!r}")
-        script = script.replace(line, instead)
+        script = script.replace(line, replacement)
     (work / "prepare.py").write_text(script)
     train = str(folder / "train-00000-of-00001.parquet")
     loaded = datasets.load_dataset("parquet", data_files={"train": train}, cache_dir=str(work / "loaded"))
@@ -144,40 +151,46 @@ def disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(side: Callable[[Path, Path], Measurement], folder: Path) -> Measurement:
-    """Run a side in its own process and directory."""
+def measure(program: Program, folder: Path) -> Measurement:
+    """Run a program in a new process with an empty working directory."""
     with (
         TemporaryDirectory(dir=folder.parent) as work,
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
     ):
-        return process.submit(side, folder, Path(work)).result()
+        return process.submit(program, folder, Path(work)).result()
 
 
-def compare(folder: Path, checkout: Path | None, rounds: int) -> None:
-    """Measure all sides in turn and print their medians."""
-    sides: dict[str, Callable[[Path, Path], Measurement]] = {"tiktoken, one thread": with_tiktoken}
+def compare(folder: Path, checkout: Path | None, rounds: int) -> bool:
+    """Measure all programs in turn and print a table. Return whether nanosq keeps its limits."""
+    programs: dict[str, Program] = {"tiktoken, one thread": with_tiktoken}
     if checkout:
-        sides["nanoGPT's prepare.py"] = partial(with_nanogpt, checkout=checkout)
-    sides["nanosq"] = partial(with_nanosq, vocabulary="full")
-    sides["nanosq, 10,000 tokens"] = partial(with_nanosq, vocabulary=10_000)
-    measurements: dict[str, list[Measurement]] = {name: [] for name in sides}
+        programs["nanoGPT's prepare.py"] = partial(with_nanogpt, checkout=checkout)
+    programs["nanosq"] = partial(with_nanosq, vocabulary="full")
+    programs["nanosq, 10,000 tokens"] = partial(with_nanosq, vocabulary=10_000)
+    measurements: dict[str, list[Measurement]] = {name: [] for name in programs}
     for _ in tqdm(range(rounds), desc="rounds"):
-        for name, side in sides.items():
-            measurements[name].append(measure(side, folder))
+        for name, program in programs.items():
+            measurements[name].append(measure(program, folder))
+
+    speeds = {name: statistics.median(run.n_bytes / run.seconds for run in runs) for name, runs in measurements.items()}
+    peaks = {name: max(run.peak_bytes for run in runs) for name, runs in measurements.items()}
     print(f"{'':24}{'MB/s':>8}{'ratio':>8}{'peak MB':>9}{'disk MB':>9}{'1.9 GB takes':>14}")
-    speeds = {name: statistics.median(one.n_bytes / one.seconds for one in some) for name, some in measurements.items()}
-    for name, some in measurements.items():
-        memory = max(one.peak_bytes for one in some) / 1e6
-        ratio = speeds["nanosq"] / speeds[name]
+    for name, runs in measurements.items():
         print(
-            f"{name:24}{speeds[name] / 1e6:8.1f}{ratio:8.2f}{memory or float('nan'):9.0f}"
-            f"{some[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
+            f"{name:24}{speeds[name] / 1e6:8.1f}{speeds['nanosq'] / speeds[name]:8.2f}"
+            f"{peaks[name] / 1e6 or float('nan'):9.0f}{runs[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
         )
     print("ratio: the speed of nanosq divided by this speed; all speeds are medians")
+    is_within_limits = speeds["nanosq"] >= MIN_SPEED and peaks["nanosq"] <= MAX_MEMORY
+    print(
+        f"limits of nanosq: at least {MIN_SPEED / 1e6:.0f} MB/s, at most {MAX_MEMORY / 1e6:.0f} MB: "
+        f"{'kept' if is_within_limits else 'NOT kept'}"
+    )
+    return is_within_limits
 
 
 def main() -> int:
-    """Run the command."""
+    """Run the command. Return 1 if nanosq exceeds its limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--stories", metavar="FILE", help="a file of stories, in a format of data=text")
@@ -188,8 +201,7 @@ def main() -> int:
         folder = Path(place, "text")
         folder.mkdir()
         write_text(folder, arguments.megabytes, arguments.stories)
-        compare(folder, arguments.nanogpt and arguments.nanogpt.resolve(), arguments.rounds)
-    return 0
+        return int(not compare(folder, arguments.nanogpt and arguments.nanogpt.resolve(), arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -66,10 +66,10 @@ def prefetched(
 class Windows(NamedTuple):
     """The windows of an evaluation, the longest first. Each array has one element per window."""
 
-    document: np.ndarray  # number of its document in the split
+    document: np.ndarray  # index of its document in the split
     begin: np.ndarray  # position of its first token in the split
     length: np.ndarray  # number of tokens
-    scored: np.ndarray  # its first prediction that no earlier window has made, counted from `begin`
+    scored: np.ndarray  # index in the window of the first prediction that earlier windows do not make
 
 
 def plan(split: Split, *, block_size: int) -> Windows:

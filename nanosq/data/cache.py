@@ -1,4 +1,4 @@
-"""A directory of complete results, each made once: the lock, the all-or-nothing write and the manifest of checksums."""
+"""The cache directory of corpora: locks, all-or-nothing writes, and manifests with checksums."""
 
 import functools
 import hashlib
@@ -21,8 +21,8 @@ UNFINISHED = ".unfinished"
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with an empty directory that becomes `folder`, unless `folder` exists and is undamaged.
 
-    Processes that start together call `write` once. If it fails, nothing is left. If the process is killed, the next
-    call starts over.
+    Processes that start together call `write` once. If `write` raises, its directory is deleted. If the process is
+    killed, the next call starts over.
     """
     if folder.exists() and damage(folder) is None:
         return
@@ -43,19 +43,19 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def unfinished(folder: Path) -> Path:
-    """Return the directory in which `fill` makes `folder`."""
+    """Return the directory that becomes `folder` at the end of `fill`."""
     return folder.with_name(f".{folder.name}{UNFINISHED}")
 
 
 def folders(directory: Path) -> list[Path]:
-    """Return the sorted folders that `fill` has made or begun in a directory."""
+    """Return the sorted folders of the corpora in a cache directory, also of those that are unfinished."""
     name = "?*-" + "[0-9a-f]" * 16
     begun = (path.with_name(path.name[1:].removesuffix(UNFINISHED)) for path in directory.glob(f".{name}{UNFINISHED}"))
     return sorted({*directory.glob(name), *begun})
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that `fill` has made or begun. The caller holds its lock."""
+    """Delete a corpus, finished or not. The caller holds its lock."""
     for path in (folder, unfinished(folder)):
         if path.exists():
             shutil.rmtree(path)
@@ -63,7 +63,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a folder. Afterwards neither the lock file nor a directory that was made for it is left.
+    """Hold the lock of a corpus. Create the cache directory if necessary, and delete it again if it stays empty.
 
     Raises:
         TimeoutError: Another process holds the lock and `wait` is false.
@@ -118,7 +118,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with the first damaged file, or None if all files are as the manifest says."""
+    """Return what is wrong with the first damaged file, or None if all files match the manifest."""
     try:
         for name, facts in manifest(folder)["files"].items():
             path = folder / name
@@ -138,7 +138,7 @@ def _sha256(path: Path) -> str:
     return _sha256_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@functools.cache  # every trial of a sweep in one process asks for the same corpus
+@functools.cache  # the trials of a sweep in one process use the same corpus
 def _sha256_of_state(path: Path, *state: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

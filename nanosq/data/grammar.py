@@ -39,7 +39,7 @@ class Alternative:
 NOTHING = Alternative(1, [])  # the value of a variable that is not bound yet
 
 
-class Table:
+class Distribution:
     """Alternatives with their normalized probabilities."""
 
     def __init__(self, alternatives: Iterable[Alternative]) -> None:
@@ -57,7 +57,7 @@ class Table:
 
 
 @dataclass(eq=False, slots=True)
-class Literal:
+class FixedText:
     """Fixed text of a template."""
 
     text: str
@@ -80,18 +80,18 @@ class Choice:
 
     rule: str
     inline: bool = False
-    table: Table = field(init=False)  # set later: a rule may refer to a later rule
+    distribution: Distribution = field(init=False)  # set later: a rule may refer to a later rule
     checking: bool = False
 
     def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
-        alternative, log_probability = self.table.pick(rng)
+        alternative, log_probability = self.distribution.pick(rng)
         for node in alternative.nodes:
             log_probability += node.sample(rng, environment, written)
         return log_probability
 
     def advance(self, text: str, states: States) -> States:
         reached: States = {}
-        for alternative, log_probability in self.table:
+        for alternative, log_probability in self.distribution:
             for state, total in alternative.advance(text, states).items():
                 _add(reached, state, total + log_probability)
         return reached
@@ -101,7 +101,7 @@ class Choice:
             refuse(self.rule, "refers to itself")
         self.checking = True
         ends = []
-        for alternative in self.table.alternatives:
+        for alternative in self.distribution.alternatives:
             end = bindings
             for node in alternative.nodes:
                 end = node.check(end)
@@ -145,10 +145,10 @@ class Draw(Variable):
 
     choice: Choice
     others: dict[str, int]
-    tables: dict[tuple[str, ...], Table] = field(default_factory=dict)
+    distributions: dict[tuple[str, ...], Distribution] = field(default_factory=dict)
 
     def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
-        drawn, log_probability = self._table(environment).pick(rng)
+        drawn, log_probability = self._distribution(environment).pick(rng)
         environment[self.slot] = drawn
         written.append(drawn.forms[self.form])
         return log_probability
@@ -156,7 +156,7 @@ class Draw(Variable):
     def advance(self, text: str, states: States) -> States:
         reached: States = {}
         for (at, values), total in states.items():
-            for drawn, log_probability in self._table(values):
+            for drawn, log_probability in self._distribution(values):
                 form = drawn.forms[self.form]
                 if text.startswith(form, at):
                     bound = (*values[: self.slot], drawn, *values[self.slot + 1 :])
@@ -166,19 +166,19 @@ class Draw(Variable):
     def check(self, bindings: Bindings) -> Bindings:
         for other in self.others:
             _values(self, other, bindings)
-        values = self.choice.table.alternatives
-        if not all(isinstance(node, Literal) for value in values for node in value.nodes):
+        values = self.choice.distribution.alternatives
+        if not all(isinstance(node, FixedText) for value in values for node in value.nodes):
             refuse(self.rule, f"{self.token}: only a rule of plain texts can be drawn from")
         if len({value.forms["text"] for value in values}) <= len(self.others):
             refuse(self.rule, f"{self.token}: nothing may be left to draw")
         return {**bindings, self.variable: frozenset(values)}
 
-    def _table(self, values: Sequence[Alternative]) -> Table:
+    def _distribution(self, values: Sequence[Alternative]) -> Distribution:
         taken = tuple(values[slot].forms["text"] for slot in self.others.values())
-        if taken not in self.tables:
-            left = (value for value in self.choice.table.alternatives if value.forms["text"] not in taken)
-            self.tables[taken] = Table(left)
-        return self.tables[taken]
+        if taken not in self.distributions:
+            left = (value for value in self.choice.distribution.alternatives if value.forms["text"] not in taken)
+            self.distributions[taken] = Distribution(left)
+        return self.distributions[taken]
 
 
 @dataclass(eq=False, slots=True)
@@ -211,7 +211,7 @@ class Dispatch:
         return _common(ends)
 
 
-Node = Literal | Choice | Variable | Draw | Dispatch
+Node = FixedText | Choice | Variable | Draw | Dispatch
 States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of variables): log-probability
 Bindings = Mapping[str, frozenset[Alternative]]  # certainly bound variables and their possible values
 

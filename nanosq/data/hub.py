@@ -17,8 +17,8 @@ TIMEOUT = 3.0  # seconds in which the hub must answer
 def download(revision: str) -> Path:
     """Return the folder with the parquet files of a revision, from Hugging Face's cache or else from the hub.
 
-    The download is the one of `datasets.load_dataset`, but a hub that does not answer is an error after `TIMEOUT`
-    seconds, where `load_dataset` tries for 20 s or more. An interrupted download resumes.
+    `datasets.load_dataset` stores the files in the same place, but it retries for more than 20 s if the hub does not
+    answer. Here that is an error after `TIMEOUT` seconds. An interrupted download resumes.
 
     Raises:
         ValueError: Nothing is cached, and the hub does not answer or refuses.
@@ -48,7 +48,7 @@ def download(revision: str) -> Path:
 
 
 def _within(seconds: float, function: Callable[[], Any]) -> None:
-    """Call a function in a thread, because the look-up of a host name has no timeout of its own."""
+    """Call a function in a thread and wait for at most `seconds`, because resolving a host name has no timeout."""
     done: Future[None] = Future()
 
     def call() -> None:
@@ -64,7 +64,7 @@ def _within(seconds: float, function: Callable[[], Any]) -> None:
 
 def _is_complete(folder: Path) -> bool:
     """Return whether all files exist, as counted by names such as train-00002-of-00004-d243063613e5a057.parquet."""
-    names = [path.name for path in folder.glob("data/*.parquet") if path.is_file()]  # no links to deleted files
+    names = [path.name for path in folder.glob("data/*.parquet") if path.is_file()]  # and not a link to a deleted file
     parts = Counter(match.groups() for name in names if (match := re.match(r"(train|validation)-\d+-of-(\d+)", name)))
     splits = {split for split, _ in parts}
     return splits == {"train", "validation"} and all(n == int(total) for (_, total), n in parts.items())

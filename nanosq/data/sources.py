@@ -37,7 +37,7 @@ def text(
 ) -> Iterator[Document]:
     r"""Yield documents from your own files.
 
-    Plain text (UTF-8) is cut at every separator. If the separator occurs in none of the plain text files, they are cut
+    Plain text (UTF-8) is cut at every separator. If no plain text file contains the separator, all are cut
     into passages of at most `readers.PASSAGE` characters, preferably at a blank line, else at a line end, else at a
     space. In `.jsonl`, `.parquet` and `.arrow` files each row is a document. Plain text and `.jsonl` may be compressed:
     .gz, .bz2, .xz, .zst. Surrounding white space is removed, \r\n and \r become \n, and empty documents are skipped.
@@ -91,8 +91,8 @@ def tinystories(
         path: A copy of the dataset's repository, or a directory with files of any format of `text` that have "train"
             and "valid" in their names. None: Hugging Face's cache, else a download from its hub.
         revision: Commit of the repository on the hub.
-        splits: How val is cut. "published": a fraction, by a hash of the text as in `text`. "report": the rows that
-            the student report held out, and called test (`report_rows`).
+        splits: How val is cut. "published": a fraction, by a hash of the text as in `text`. "report": the
+            rows that the student report evaluated on, and called test (`report_rows`).
         val_fraction: The fraction for "published".
 
     Raises:
@@ -116,17 +116,17 @@ def tinystories(
 
 
 def report_rows(n: int) -> np.ndarray:
-    """Return which of n rows the student report held out, as booleans (n,).
+    """Return an array (n,) of booleans: whether the student report used a row for evaluation.
 
-    The report took the split of nanoGPT's data/openwebtext/prepare.py.
+    The report used the split of nanoGPT's data/openwebtext/prepare.py.
     """
     from datasets import Dataset
 
     numbers = Dataset.from_dict({"row": np.arange(n)})
     halves = numbers.train_test_split(test_size=0.0005, seed=2357, shuffle=True, keep_in_memory=True)
-    held_out = np.zeros(n, dtype=bool)
-    held_out[halves["test"]["row"][:]] = True
-    return held_out
+    is_evaluated = np.zeros(n, dtype=bool)
+    is_evaluated[halves["test"]["row"][:]] = True
+    return is_evaluated
 
 
 def _read(paths: list[Path], separator: str, column: str) -> Iterator[Document]:
@@ -145,13 +145,13 @@ def _cut(documents: Iterable[Document], split: str, fractions: Mapping[str, floa
     n = n_yielded = 0
     for document in documents:
         n += 1
-        position = zlib.crc32(document.text.encode()) / 2**32
-        side = "train"
+        position = zlib.crc32(document.text.encode()) / 2**32  # in [0, 1), which is divided among the splits
+        assigned = "train"
         for name, fraction in fractions.items():
             if 0 <= position < fraction:
-                side = name
+                assigned = name
             position -= fraction
-        if side == split:
+        if assigned == split:
             n_yielded += 1
             yield document
     if not n_yielded:

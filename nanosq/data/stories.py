@@ -18,10 +18,10 @@ from nanosq.data.grammar import (
     Alternative,
     Choice,
     Dispatch,
+    Distribution,
     Draw,
-    Literal,
+    FixedText,
     Node,
-    Table,
     Variable,
     log_add,
     refuse,
@@ -42,7 +42,7 @@ def stories(
     seed: int = 0,
     grammar: str = str(Path(__file__).with_name("stories.yaml")),
 ) -> Iterator[Document]:
-    """Yield independent stories of a split, with their log-probabilities. Every split has its own random numbers.
+    """Yield independent stories with their log-probabilities. The random numbers depend on the seed and the split.
 
     Args:
         split: "train", "val" or "test".
@@ -71,7 +71,7 @@ class Grammar:
         if START not in rules:
             refuse(START, "is missing")
         for rule, entries in rules.items():
-            self._choices[rule].table = Table(self._alternatives(rule, entries))
+            self._choices[rule].distribution = Distribution(self._alternatives(rule, entries))
         self._choices[START].check({})
 
     @classmethod
@@ -88,7 +88,7 @@ class Grammar:
             raise ValueError(f"{path}: {error}") from error
 
     def sample(self, rng: random.Random) -> Document:
-        """Return one text with the log-probability, in nats, of the choices that made it."""
+        """Return one text with the log-probability, in nats, of the choices that were drawn."""
         written: list[str] = []
         log_probability = self._choices[START].sample(rng, [NOTHING] * len(self._slots), written)
         return Document("".join(written), log_probability)
@@ -111,7 +111,7 @@ class Grammar:
         waiting: list[Choice] = list(self._choices.values())
         while waiting:
             choice = waiting.pop()
-            for alternative in choice.table.alternatives:
+            for alternative in choice.distribution.alternatives:
                 yield choice.rule, alternative
                 waiting += [node for node in alternative.nodes if isinstance(node, Choice) and node.inline]
 
@@ -145,12 +145,12 @@ class Grammar:
                 open_choices[-1].append([])
             elif token == "]":
                 choice = Choice(rule, inline=True)
-                choice.table = Table(Alternative(1, nodes) for nodes in open_choices.pop())
+                choice.distribution = Distribution(Alternative(1, nodes) for nodes in open_choices.pop())
                 open_choices[-1][-1].append(choice)
             elif token.startswith("{"):
                 open_choices[-1][-1].append(self._reference(rule, token))
             else:
-                open_choices[-1][-1].append(Literal(token))
+                open_choices[-1][-1].append(FixedText(token))
         if len(open_choices) > 1:
             refuse(rule, f"a bracket without its partner in {text!r}")
         return open_choices[0][0]

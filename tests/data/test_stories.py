@@ -191,14 +191,14 @@ def test_sizes_of_the_splits():
 def test_every_alternative_is_common_in_the_default_corpus(monkeypatch):
     n_picked: Counter[int] = Counter()
     grammars = []
-    pick, load = module.Table.pick, Grammar.load
+    pick, load = module.Distribution.pick, Grammar.load
 
     def counting(table, rng):
         alternative, log_probability = pick(table, rng)
         n_picked[id(alternative)] += 1
         return alternative, log_probability
 
-    monkeypatch.setattr(module.Table, "pick", counting)
+    monkeypatch.setattr(module.Distribution, "pick", counting)
     monkeypatch.setattr(Grammar, "load", lambda path: grammars.append(load(path)) or grammars[0])
     assert len(list(stories("train"))) == 12_000
     alternatives = list(grammars[0].alternatives())
