@@ -1,13 +1,16 @@
-"""How fast text becomes a corpus, and in how much memory.
+"""Benchmark of corpus preparation: speed and memory.
 
-python -m analysis.benchmarks.data --nanogpt DIR                    the embedded stories, repeated and shuffled to 500 MB
-python -m analysis.benchmarks.data --nanogpt DIR --stories FILE     stories of your own, e.g. TinyStories
+python -m analysis.benchmarks.data                    the embedded stories, repeated and shuffled to 500 MB
+python -m analysis.benchmarks.data --stories FILE     your own stories, e.g. TinyStories
+python -m analysis.benchmarks.data --nanogpt DIR      also nanoGPT, from a checkout
 
-Each in a process of its own, in turn, from the same parquet file:
-  tiktoken   encode_ordinary for each story, one thread; nothing is read or written
-  nanoGPT    its data/openwebtext/prepare.py with a process for each core, from the split to the last byte (what it does
-             before, a copy of the text in Hugging Face's cache, is not timed)
-  nanosq     the whole of it, data=tinystories with the full vocabulary, as nanoGPT has; and with the 10,000 most common
+The programs run in turn, each in a process of its own, and read the same parquet file:
+  tiktoken   encode_ordinary for every story in one thread; nothing is read or written
+  nanoGPT    data/openwebtext/prepare.py with one process per core, from the split to the last byte. Its earlier
+             step, a copy of the text in Hugging Face's cache, is not timed
+  nanosq     all of data=tinystories, with the full vocabulary as in nanoGPT, and with the 10,000 most common tokens
+
+The exit status is 1 if nanosq with the full vocabulary is slower, or takes more memory, than the limits below.
 """
 
 import argparse
@@ -31,39 +34,47 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.proc import peak_memory
-from nanosq.data import bpe, corpus, files, tokenizers
+from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
 
+MIN_SPEED = 30e6  # bytes of text per second, on two cores
+MAX_MEMORY = 600e6  # bytes
 PUBLISHED = 1.9e9  # bytes of TinyStories' training split
-CHANGED = {
+CHANGES = {
     "num_proc = 8": f"num_proc = {cpu_count()}",
-    "total_batches = 1024": "total_batches = min(1024, len(dset))",  # it would fail on a smaller split
+    "total_batches = 1024": "total_batches = min(1024, len(dset))",  # the original fails on a smaller split
 }
-TIKTOKEN_BYTES = 50e6  # its speed does not depend on how much it has to do
+TIKTOKEN_BYTES = 50e6  # the speed of tiktoken does not depend on the amount of text
 
 
-class Run(NamedTuple):
+class Measurement(NamedTuple):
+    """The time, memory and disk space in which a program prepared a text."""
+
     seconds: float
     n_bytes: float  # of text
     peak_bytes: int  # of the largest process
     disk_bytes: int
 
 
+Program = Callable[[Path, Path], Measurement]  # the arguments: the folder of the text, an empty working directory
+
+
 def write_text(folder: Path, megabytes: float, source: str | None) -> None:
-    """TinyStories as its repository has it: a training split of this size, and a small validation split."""
+    """Write a training split of this size and a small validation split, as in the repository of TinyStories."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     texts = (
-        [text for text, _ in files.read(Path(source), "<|endoftext|>", "text")]
+        list(readers.read(Path(source), "<|endoftext|>", "text"))
         if source
         else [document.text for document in stories("train")]
     )
-    held_out, texts = texts[: len(texts) // 20], texts[len(texts) // 20 :]
+    n_validation = len(texts) // 20
+    validation, texts = texts[:n_validation], texts[n_validation:]
     rng = random.Random(0)
     schema = pa.schema({"text": pa.string()})
-    pa.parquet.write_table(pa.table({"text": held_out}, schema), folder / "validation-00000-of-00001.parquet")
+    pa.parquet.write_table(pa.table({"text": validation}, schema), folder / "validation-00000-of-00001.parquet")
     size = 0.0
     with pa.parquet.ParquetWriter(folder / "train-00000-of-00001.parquet", schema) as writer:
         while size < megabytes * 1e6:
@@ -73,10 +84,12 @@ def write_text(folder: Path, megabytes: float, source: str | None) -> None:
 
 
 def training_texts(folder: Path) -> Iterator[str]:
-    return (text for text, _ in files.read(folder / "train-00000-of-00001.parquet", "", "text"))
+    """Yield the stories of the training split."""
+    return readers.read(folder / "train-00000-of-00001.parquet", "", "text")
 
 
-def with_tiktoken(folder: Path, work: Path) -> Run:
+def with_tiktoken(folder: Path, work: Path) -> Measurement:
+    """Encode the first stories, one at a time."""
     encoding = bpe.encoding()
     texts, size = [], 0
     for text in training_texts(folder):
@@ -88,19 +101,19 @@ def with_tiktoken(folder: Path, work: Path) -> Run:
     begin = time.perf_counter()
     for text in texts:
         encoding.encode_ordinary(text)
-    return Run(time.perf_counter() - begin, size, 0, 0)
+    return Measurement(time.perf_counter() - begin, size, 0, 0)
 
 
-def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Run:
-    """Its script, but for the text that it loads, where GPT-2's files are from, and two numbers (`CHANGED`)."""
+def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Measurement:
+    """Run nanoGPT's script, with our text, our copy of GPT-2's vocabulary, and the changes in `CHANGES`."""
     import datasets
     import tiktoken
 
     script = (checkout / "data" / "openwebtext" / "prepare.py").read_text()
-    for line, instead in CHANGED.items():
+    for line, replacement in CHANGES.items():
         if line not in script:
             raise ValueError(f"{checkout}: data/openwebtext/prepare.py has no line {line!r}")
-        script = script.replace(line, instead)
+        script = script.replace(line, replacement)
     (work / "prepare.py").write_text(script)
     train = str(folder / "train-00000-of-00001.parquet")
     loaded = datasets.load_dataset("parquet", data_files={"train": train}, cache_dir=str(work / "loaded"))
@@ -115,63 +128,72 @@ def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Run:
     with redirect_stderr(StringIO()):
         runpy.run_path(str(work / "prepare.py"), run_name="__main__")
     seconds = time.perf_counter() - begin[0]
-    return Run(seconds, sum(len(text.encode()) for text in training_texts(folder)), peak(), disk(work))
+    return Measurement(seconds, sum(len(text.encode()) for text in training_texts(folder)), peak(), disk(work))
 
 
-def with_nanosq(folder: Path, work: Path, *, vocabulary: str | int) -> Run:
+def with_nanosq(folder: Path, work: Path, *, vocabulary: str | int) -> Measurement:
+    """Prepare a corpus in an empty cache directory."""
     begin = time.perf_counter()
     source = partial(tinystories, path=str(folder))
     prepared = corpus.prepare(source, tokenizers.gpt2(vocabulary=vocabulary), cache_dir=work)
     seconds = time.perf_counter() - begin
     n_bytes = sum(split.n_bytes for split in (prepared.train, prepared.val, prepared.test))
-    return Run(seconds, n_bytes, peak(), disk(work))
+    return Measurement(seconds, n_bytes, peak(), disk(work))
 
 
 def peak() -> int:
-    """Of the largest process. ru_maxrss of this one would begin with what its parent had."""
+    """Return the peak memory of the largest process. ru_maxrss of this process would include that of its parent."""
     return max(peak_memory(), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def disk(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def apart(side: Callable[[Path, Path], Run], folder: Path) -> Run:
-    """Run a side in a process and a directory of its own."""
+def measure(program: Program, folder: Path) -> Measurement:
+    """Run a program in a new process with an empty working directory."""
     with (
         TemporaryDirectory(dir=folder.parent) as work,
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
     ):
-        return process.submit(side, folder, Path(work)).result()
+        return process.submit(program, folder, Path(work)).result()
 
 
-def compare(folder: Path, checkout: Path, rounds: int) -> None:
-    sides: dict[str, Callable[[Path, Path], Run]] = {
-        "tiktoken, one thread": with_tiktoken,
-        "nanoGPT's prepare.py": partial(with_nanogpt, checkout=checkout),
-        "nanosq": partial(with_nanosq, vocabulary="full"),
-        "nanosq, 10,000 tokens": partial(with_nanosq, vocabulary=10_000),
-    }
-    runs: dict[str, list[Run]] = {name: [] for name in sides}
+def compare(folder: Path, checkout: Path | None, rounds: int) -> bool:
+    """Measure all programs in turn and print a table. Return whether nanosq keeps its limits."""
+    programs: dict[str, Program] = {"tiktoken, one thread": with_tiktoken}
+    if checkout:
+        programs["nanoGPT's prepare.py"] = partial(with_nanogpt, checkout=checkout)
+    programs["nanosq"] = partial(with_nanosq, vocabulary="full")
+    programs["nanosq, 10,000 tokens"] = partial(with_nanosq, vocabulary=10_000)
+    measurements: dict[str, list[Measurement]] = {name: [] for name in programs}
     for _ in tqdm(range(rounds), desc="rounds"):
-        for name, side in sides.items():
-            runs[name].append(apart(side, folder))
+        for name, program in programs.items():
+            measurements[name].append(measure(program, folder))
+
+    speeds = {name: statistics.median(run.n_bytes / run.seconds for run in runs) for name, runs in measurements.items()}
+    peaks = {name: max(run.peak_bytes for run in runs) for name, runs in measurements.items()}
     print(f"{'':24}{'MB/s':>8}{'ratio':>8}{'peak MB':>9}{'disk MB':>9}{'1.9 GB takes':>14}")
-    speeds = {name: statistics.median(run.n_bytes / run.seconds for run in each) for name, each in runs.items()}
-    for name, each in runs.items():
-        memory = max(run.peak_bytes for run in each) / 1e6
-        ratio = speeds["nanosq"] / speeds[name]
+    for name, runs in measurements.items():
         print(
-            f"{name:24}{speeds[name] / 1e6:8.1f}{ratio:8.2f}{memory or float('nan'):9.0f}"
-            f"{each[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
+            f"{name:24}{speeds[name] / 1e6:8.1f}{speeds['nanosq'] / speeds[name]:8.2f}"
+            f"{peaks[name] / 1e6 or float('nan'):9.0f}{runs[0].disk_bytes / 1e6:9.0f}{PUBLISHED / speeds[name]:12.0f} s"
         )
-    print("ratio: how many times as fast nanosq is, medians")
+    print("ratio: the speed of nanosq divided by this speed; all speeds are medians")
+    is_within_limits = speeds["nanosq"] >= MIN_SPEED and peaks["nanosq"] <= MAX_MEMORY
+    print(
+        f"limits of nanosq: at least {MIN_SPEED / 1e6:.0f} MB/s, at most {MAX_MEMORY / 1e6:.0f} MB: "
+        f"{'kept' if is_within_limits else 'NOT kept'}"
+    )
+    return is_within_limits
 
 
 def main() -> int:
+    """Run the command. Return 1 if nanosq exceeds its limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, required=True, help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--stories", help="a file of stories, as data=text takes them")
+    parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
+    parser.add_argument("--stories", metavar="FILE", help="a file of stories, in a format of data=text")
     parser.add_argument("--megabytes", type=float, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -179,8 +201,7 @@ def main() -> int:
         folder = Path(place, "text")
         folder.mkdir()
         write_text(folder, arguments.megabytes, arguments.stories)
-        compare(folder, arguments.nanogpt.resolve(), arguments.rounds)
-    return 0
+        return int(not compare(folder, arguments.nanogpt and arguments.nanogpt.resolve(), arguments.rounds))
 
 
 if __name__ == "__main__":

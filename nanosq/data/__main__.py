@@ -1,8 +1,8 @@
-"""The prepared corpora of a cache directory.
+"""List, verify or remove the prepared corpora of a cache directory.
 
-python -m nanosq.data                  list them
-python -m nanosq.data verify           check every file of all of them, or of those named, against its checksum
-python -m nanosq.data remove NAME ...  delete them
+python -m nanosq.data                    list the corpora
+python -m nanosq.data verify [NAME ...]  check every file of all corpora, or of the named ones, against its checksum
+python -m nanosq.data remove NAME ...    delete the named corpora
 """
 
 import argparse
@@ -12,25 +12,24 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import Timeout
-
 from nanosq.data import cache
 
 
 def main() -> int:
+    """Run the command. Return 0, or 1 if a corpus is damaged or cannot be removed."""
     parser = argparse.ArgumentParser(
         "python -m nanosq.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of corpora, as they are listed; verify: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a corpus, as listed; verify: default all")
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
-    found = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
-    if unknown := [name for name in arguments.names if name not in found]:
-        parser.error(f"no {', '.join(unknown)} in {arguments.cache_dir}: it holds {', '.join(found) or 'no corpus'}")
+    corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
+    if unknown := [name for name in arguments.names if name not in corpora]:
+        parser.error(f"no {', '.join(unknown)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
     if arguments.command == "remove" and not arguments.names:
         parser.error("remove needs the names of corpora, as they are listed")
-    folders = [found[name] for name in arguments.names or found]
+    folders = [corpora[name] for name in arguments.names or corpora]
     if not folders:
         print(f"no corpus in {arguments.cache_dir}")
         return 0
@@ -59,34 +58,34 @@ def _row(folder: Path) -> tuple[str, ...]:
 
 
 def _verify(folders: list[Path]) -> int:
-    damaged = False
+    is_damaged = False
     for folder in folders:
         if folder.exists():
-            what = cache.damage(folder)
-            damaged = damaged or what is not None
-            print(f"{folder.name}: {f'damaged: {what}' if what else 'whole'}", flush=True)
+            problem = cache.damage(folder)
+            is_damaged = is_damaged or problem is not None
+            print(f"{folder.name}: {f'damaged: {problem}' if problem else 'whole'}", flush=True)
         else:
             print(f"{folder.name}: unfinished")
-    return int(damaged)
+    return int(is_damaged)
 
 
 def _remove(folders: list[Path]) -> int:
-    failed = False
+    has_failed = False
     for folder in folders:
         size = _size(folder)
         try:
-            with cache.alone(folder, wait=False):
+            with cache.lock(folder, wait=False):
                 cache.remove(folder)
             print(f"{folder.name}: removed, {size / 1e6:,.1f} MB")
-        except (ValueError, OSError) as error:  # a Timeout is an OSError
-            failed = True
-            why = "another process prepares it" if isinstance(error, Timeout) else error
-            print(f"{folder.name}: {why}", file=sys.stderr)
-    return int(failed)
+        except (ValueError, OSError) as error:
+            has_failed = True
+            reason = "another process prepares it" if isinstance(error, TimeoutError) else error
+            print(f"{folder.name}: {reason}", file=sys.stderr)
+    return int(has_failed)
 
 
 def _size(folder: Path) -> int:
-    """Bytes on disk, of what is unfinished too, where files come and go."""
+    """Return the bytes on disk of a corpus, finished or not. Its files may disappear meanwhile."""
     size = 0
     for place in (folder, cache.unfinished(folder)):
         for directory, _, names in os.walk(place):

@@ -1,12 +1,10 @@
-"""Windows: random for training, every token once for evaluation.
+"""Windows of tokens: random ones for training, and every token once for evaluation.
 
 Shapes: B windows in a batch, T tokens in a window.
 """
 
 import random
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,15 +13,16 @@ import torch
 from torch import Tensor
 
 from nanosq import distributed
+from nanosq.data.ahead import map_ahead
 from nanosq.data.corpus import Corpus, Split
 from nanosq.settings import TrainSettings
 
 WINDOW_STARTS = ("anywhere", "document")
-UNSCORED = -1  # the target where nothing is predicted
+UNSCORED = -1  # target of a position at which nothing is predicted
 
 
 def check_block_size(corpus: Corpus, block_size: int) -> None:
-    """ValueError where the training split is too short for a single window."""
+    """Raise ValueError if the training split is too short for a single window."""
     n = len(corpus.train.tokens)
     if n < block_size + 1:
         raise ValueError(
@@ -35,11 +34,11 @@ def check_block_size(corpus: Corpus, block_size: int) -> None:
 def random_windows(
     split: Split, *, block_size: int, batch_size: int, seed: int, step: int, start: str
 ) -> tuple[Tensor, Tensor]:
-    """Tokens and targets (B, T) int64 of a training step, which depend on nothing but `seed` and `step`.
+    """Return tokens and targets (B, T) int64 of a training step, which depend only on `seed` and `step`.
 
-    Windows begin "anywhere", or at the end of text before a "document". They run on into the documents that follow,
-    and all are full: the last places of the split, where less than a window is left, are no beginnings. From
-    "document" the part of a document beyond block_size is seen only where a window began at the one before.
+    Windows begin "anywhere", or at the end of text before a "document". They continue into the documents that follow.
+    All windows are full, so none begins where less than a window is left of the split. With "document", the text of a
+    document beyond block_size is only seen in windows that began at the previous document.
     """
     last = len(split.tokens) - block_size - 1
     assert last >= 0, "check_block_size comes first"
@@ -57,7 +56,7 @@ def random_windows(
 def prefetched(
     batch: Callable[[int], tuple[Tensor, Tensor]], indices: Iterable[int], device: torch.device
 ) -> Generator[tuple[Tensor, Tensor]]:
-    """The batches with these numbers on the device, each made by a thread while the one before it is in use."""
+    """Yield `batch(index)` on the device for each index. A thread makes the next batch while one is in use."""
 
     def make(index: int) -> tuple[Tensor, Tensor]:
         tokens_BT, targets_BT = batch(index)
@@ -65,54 +64,46 @@ def prefetched(
             tokens_BT, targets_BT = tokens_BT.pin_memory(), targets_BT.pin_memory()
         return tokens_BT.to(device, non_blocking=True), targets_BT.to(device, non_blocking=True)
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        upcoming: deque[Future[tuple[Tensor, Tensor]]] = deque()
-        for index in indices:
-            upcoming.append(thread.submit(make, index))
-            if len(upcoming) > 1:
-                yield upcoming.popleft().result()
-        while upcoming:
-            yield upcoming.popleft().result()
+    return map_ahead(make, indices, workers=1, ahead=1)
 
 
 class Windows(NamedTuple):
-    """Which windows an evaluation takes, one row of each array a window, the longest first."""
+    """The windows of an evaluation, the longest first. Each array has one element per window."""
 
-    document: np.ndarray  # its number in the split
+    document: np.ndarray  # index of its document in the split
     begin: np.ndarray  # position of its first token in the split
-    length: np.ndarray  # tokens in it
-    scored: np.ndarray  # its first prediction that no window before has made, counted from `begin`
+    length: np.ndarray  # number of tokens
+    scored: np.ndarray  # index in the window of the first prediction that earlier windows do not make
 
 
 def plan(split: Split, *, block_size: int) -> Windows:
-    """Windows that make each prediction of a split once, with at least half a block of context where there is one.
+    """Return windows that make each prediction of a split once, with half a block of context or more if it exists.
 
     A document of at most block_size predictions is one window. A longer one is cut into full windows that overlap by
-    half a block; the last overlaps by more, so that it ends where the document does.
+    half a block. The last window overlaps by more, so that it ends where the document does.
     """
     stride = block_size - block_size // 2
     lengths = np.diff(split.starts)
     n_windows = 1 + np.maximum(0, -(-(lengths - block_size) // stride))
     document = np.repeat(np.arange(len(lengths)), n_windows)
-    number = np.arange(len(document)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)
+    number = np.arange(len(document)) - np.repeat(np.cumsum(n_windows) - n_windows, n_windows)  # within the document
     length = np.minimum(lengths, block_size)[document]
     offset = np.minimum(number * stride, lengths[document] - length)
-    made = np.where(number > 0, (number - 1) * stride + block_size, 0)  # predictions by the windows before
+    n_predicted = np.where(number > 0, (number - 1) * stride + block_size, 0)  # by the earlier windows
     order = np.argsort(-length, kind="stable")
-    return Windows(*(each[order] for each in (document, split.starts[document] + offset, length, made - offset)))
+    columns = (document, split.starts[document] + offset, length, n_predicted - offset)
+    return Windows(*(column[order] for column in columns))
 
 
 def evaluation_windows(split: Split, *, block_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Tokens and targets (B, T) int64 of every window of `plan`, in its order, and the document of each (B,).
+    """Yield tokens and targets (B, T) int64, and documents (B,), of all windows of `plan` in its order.
 
-    T is that of the longest in the batch.
-
-    Targets are -1 where nothing is scored: on predictions that another window makes, and on the padding, which is on
-    the right, where causal attention keeps it from every prediction.
+    T is the length of the longest window in the batch. Targets are -1 for predictions that another window makes, and
+    for the padding. The padding is on the right, where causal attention keeps it from all predictions.
     """
     document, begin, length, scored = plan(split, block_size=block_size)
-    for at in range(0, len(begin), batch_size):
-        rows = slice(at, at + batch_size)
+    for first in range(0, len(begin), batch_size):
+        rows = slice(first, first + batch_size)
         column_T = np.arange(length[rows].max())
         inside_BT = column_T < length[rows, None]
         scored_BT = inside_BT & (column_T >= scored[rows, None])

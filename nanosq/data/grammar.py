@@ -1,4 +1,13 @@
-"""The parts of a compiled grammar: each samples text, parses it with exact probabilities, and checks itself."""
+"""The nodes of a compiled grammar, which sample text, parse text with exact probabilities, and check themselves.
+
+Every kind of node has three methods:
+
+- `sample` writes the text of the node, binds the variable that it draws, and returns its log-probability.
+- `advance` takes the states before the node and returns the states after it, for every way in which the text matches.
+- `check` raises ValueError for a variable that may lack the value or attribute in use. It returns the variables that
+  are bound after the node, with the values that they may have.
+"""
+# ruff: noqa: D102  the methods of all nodes are documented above
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from typing import NoReturn
 
 @dataclass(eq=False, slots=True)
 class Alternative:
-    """One way to expand a rule; where the rule is drawn from, a value, with its attributes in `forms`."""
+    """One way to expand a rule. If a variable is drawn from the rule, a value with its attributes in `forms`."""
 
     weight: float
     nodes: list[Node]
@@ -30,31 +39,26 @@ class Alternative:
 NOTHING = Alternative(1, [])  # the value of a variable that is not bound yet
 
 
-class Table:
-    """Alternatives with their normalised probabilities."""
+class Distribution:
+    """Alternatives with their normalized probabilities."""
 
     def __init__(self, alternatives: Iterable[Alternative]) -> None:
         self.alternatives = list(alternatives)
         self.cumulative = list(accumulate(alternative.weight for alternative in self.alternatives))
-        self.log_probabilities = [math.log(each.weight / self.cumulative[-1]) for each in self.alternatives]
+        self.log_probabilities = [math.log(one.weight / self.cumulative[-1]) for one in self.alternatives]
 
     def __iter__(self) -> Iterator[tuple[Alternative, float]]:
         return zip(self.alternatives, self.log_probabilities, strict=True)
 
     def pick(self, rng: random.Random) -> tuple[Alternative, float]:
-        # Up to the last boundary only: rounding may bring the product up to that one.
+        # The last boundary is left out, because rounding may make the product equal to it.
         index = bisect(self.cumulative, rng.random() * self.cumulative[-1], 0, len(self.cumulative) - 1)
         return self.alternatives[index], self.log_probabilities[index]
 
 
-# Each kind of node has three methods. `sample` writes its text, binds what it draws, and returns the log-probability
-# of its choices. `advance` returns the states behind it, for every way in which the text goes on with it. `check`
-# refuses a variable that may lack the value or attribute asked for, and returns the values variables may have after it.
-
-
 @dataclass(eq=False, slots=True)
-class Literal:
-    """Text that stands in the template."""
+class FixedText:
+    """Fixed text of a template."""
 
     text: str
 
@@ -72,22 +76,22 @@ class Literal:
 
 @dataclass(eq=False, slots=True)
 class Choice:
-    """One of the alternatives of a rule, or of a bracket in a template of that rule."""
+    """A choice between the alternatives of a rule, or of a bracket in a template of that rule."""
 
     rule: str
     inline: bool = False
-    table: Table = field(init=False)  # set later: a rule may refer to one that stands further down
+    distribution: Distribution = field(init=False)  # set later: a rule may refer to a later rule
     checking: bool = False
 
     def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
-        alternative, log_probability = self.table.pick(rng)
+        alternative, log_probability = self.distribution.pick(rng)
         for node in alternative.nodes:
             log_probability += node.sample(rng, environment, written)
         return log_probability
 
     def advance(self, text: str, states: States) -> States:
         reached: States = {}
-        for alternative, log_probability in self.table:
+        for alternative, log_probability in self.distribution:
             for state, total in alternative.advance(text, states).items():
                 _add(reached, state, total + log_probability)
         return reached
@@ -97,7 +101,7 @@ class Choice:
             refuse(self.rule, "refers to itself")
         self.checking = True
         ends = []
-        for alternative in self.table.alternatives:
+        for alternative in self.distribution.alternatives:
             end = bindings
             for node in alternative.nodes:
                 end = node.check(end)
@@ -137,14 +141,14 @@ class Variable:
 
 @dataclass(eq=False, slots=True)
 class Draw(Variable):
-    """A value drawn from a rule, other than those of some variables, bound to a variable and written."""
+    """A value drawn from a rule, but not one of those of some other variables, bound to a variable and written."""
 
     choice: Choice
     others: dict[str, int]
-    tables: dict[tuple[str, ...], Table] = field(default_factory=dict)
+    distributions: dict[tuple[str, ...], Distribution] = field(default_factory=dict)
 
     def sample(self, rng: random.Random, environment: list[Alternative], written: list[str]) -> float:
-        drawn, log_probability = self._table(environment).pick(rng)
+        drawn, log_probability = self._distribution(environment).pick(rng)
         environment[self.slot] = drawn
         written.append(drawn.forms[self.form])
         return log_probability
@@ -152,7 +156,7 @@ class Draw(Variable):
     def advance(self, text: str, states: States) -> States:
         reached: States = {}
         for (at, values), total in states.items():
-            for drawn, log_probability in self._table(values):
+            for drawn, log_probability in self._distribution(values):
                 form = drawn.forms[self.form]
                 if text.startswith(form, at):
                     bound = (*values[: self.slot], drawn, *values[self.slot + 1 :])
@@ -162,24 +166,24 @@ class Draw(Variable):
     def check(self, bindings: Bindings) -> Bindings:
         for other in self.others:
             _values(self, other, bindings)
-        values = self.choice.table.alternatives
-        if not all(isinstance(node, Literal) for value in values for node in value.nodes):
+        values = self.choice.distribution.alternatives
+        if not all(isinstance(node, FixedText) for value in values for node in value.nodes):
             refuse(self.rule, f"{self.token}: only a rule of plain texts can be drawn from")
         if len({value.forms["text"] for value in values}) <= len(self.others):
             refuse(self.rule, f"{self.token}: nothing may be left to draw")
         return {**bindings, self.variable: frozenset(values)}
 
-    def _table(self, values: Sequence[Alternative]) -> Table:
+    def _distribution(self, values: Sequence[Alternative]) -> Distribution:
         taken = tuple(values[slot].forms["text"] for slot in self.others.values())
-        if taken not in self.tables:
-            left = (value for value in self.choice.table.alternatives if value.forms["text"] not in taken)
-            self.tables[taken] = Table(left)
-        return self.tables[taken]
+        if taken not in self.distributions:
+            left = (value for value in self.choice.distribution.alternatives if value.forms["text"] not in taken)
+            self.distributions[taken] = Distribution(left)
+        return self.distributions[taken]
 
 
 @dataclass(eq=False, slots=True)
 class Dispatch:
-    """The rule that belongs to the value of a variable."""
+    """A choice between the alternatives of the rule that belongs to the value of a variable."""
 
     rule: str
     token: str
@@ -207,14 +211,14 @@ class Dispatch:
         return _common(ends)
 
 
-Node = Literal | Choice | Variable | Draw | Dispatch
-States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of the variables): log-probability
-Bindings = Mapping[str, frozenset[Alternative]]  # a variable that is bound for sure: the values it may have
+Node = FixedText | Choice | Variable | Draw | Dispatch
+States = dict[tuple[int, tuple[Alternative, ...]], float]  # (position, values of variables): log-probability
+Bindings = Mapping[str, frozenset[Alternative]]  # certainly bound variables and their possible values
 
 
 def _values(node: Variable | Dispatch, variable: str, bindings: Bindings) -> frozenset[Alternative]:
     if variable not in bindings:
-        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is sure to be bound here")
+        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is certainly bound here")
     return bindings[variable]
 
 
@@ -228,9 +232,11 @@ def _add(totals: States, state: tuple[int, tuple[Alternative, ...]], total: floa
 
 
 def log_add(a: float, b: float) -> float:
+    """Return log(exp(a) + exp(b))."""
     low, high = sorted((a, b))
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def refuse(rule: str, problem: str) -> NoReturn:
+    """Raise ValueError for a bad rule."""
     raise ValueError(f"rule {rule!r}: {problem}")

@@ -1,86 +1,70 @@
-"""TinyStories from the Hugging Face hub: downloaded once, then read from Hugging Face's cache without network."""
+"""Download of TinyStories from the Hugging Face hub."""
 
-import os
 import re
-import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 REPOSITORY = "roneneldan/TinyStories"
-SECONDS = 3.0  # within which the hub has to answer
+TIMEOUT = 3.0  # seconds in which the hub must answer
 
 
-def tinystories(revision: str) -> Path:
-    """The folder with the parquet files of a revision (a commit), downloaded where they are not cached.
+def download(revision: str) -> Path:
+    """Return the folder with the parquet files of a revision, from Hugging Face's cache or else from the hub.
 
-    A download that was cut short goes on where it was. Also finds what the library `datasets` has made of a revision.
-    ValueError in one line where nothing is cached and the hub does not answer within `SECONDS`, or refuses.
+    `datasets.load_dataset` stores the files in the same place, but it retries for more than 20 s if the hub does not
+    answer. Here that is an error after `TIMEOUT` seconds. An interrupted download resumes.
+
+    Raises:
+        ValueError: Nothing is cached, and the hub does not answer or refuses.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def snapshot(local_files_only: bool) -> Path:
-        return Path(
-            snapshot_download(
-                REPOSITORY,
-                repo_type="dataset",
-                revision=revision,
-                allow_patterns="data/*.parquet",
-                local_files_only=local_files_only,
-            )
-        )
-
+    snapshot = partial(
+        snapshot_download, REPOSITORY, repo_type="dataset", revision=revision, allow_patterns="data/*.parquet"
+    )
     with suppress(LocalEntryNotFoundError):
-        folder = snapshot(local_files_only=True)
-        if _whole(folder):
+        folder = Path(snapshot(local_files_only=True))
+        if _is_complete(folder):
             return folder
-    datasets = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets")).expanduser()
-    if found := list(datasets.glob(f"roneneldan___tiny_stories/default/*/{revision}")):
-        return found[0]
     try:
-        _ask(revision)
-        folder = snapshot(local_files_only=False)
-        if not _whole(folder):
-            raise OSError(f"only a part of it is in {folder}")
+        _within(TIMEOUT, partial(HfApi().dataset_info, REPOSITORY, revision=revision, timeout=TIMEOUT))
+        folder = Path(snapshot())
+        if not _is_complete(folder):
+            raise OSError(f"{folder} is incomplete")
         return folder
     except Exception as error:  # of many libraries: names, connections, TLS, HTTP, the disk
+        reason = next(iter(str(error).strip().splitlines()), "no answer in time")
         raise ValueError(
-            f"TinyStories is not in Hugging Face's cache, and the hub {_line(error)}; give a directory with its "
-            "parquet or text files (data.source.path=DIR), or train without a download (data=stories)"
+            f"TinyStories is not in Hugging Face's cache, and the hub failed ({type(error).__name__}: {reason}); "
+            "give a directory with its parquet or text files (data.source.path=DIR), or use data=stories"
         ) from error
 
 
-def _whole(folder: Path) -> bool:
-    """Whether all files are there that their names speak of, as train-00002-of-00004-d243063613e5a057.parquet does."""
-    paths = [path for path in folder.glob("data/*.parquet") if path.is_file()]  # and not a link to what is gone
-    names = (re.match(r"(train|validation)-\d+-of-(\d+)", path.name) for path in paths)
-    found = Counter((name[1], int(name[2])) for name in names if name)
-    return {split for split, _ in found} == {"train", "validation"} and all(n == of for (_, of), n in found.items())
+def _within(seconds: float, function: Callable[[], Any]) -> None:
+    """Call a function in a thread and wait for at most `seconds`, because resolving a host name has no timeout."""
+    done: Future[None] = Future()
 
-
-def _ask(revision: str) -> None:
-    """Raise what is wrong with the hub, soon: its own library tries for much longer."""
-    from huggingface_hub import HfApi
-
-    result: list[Exception | None] = []
-
-    def ask() -> None:
+    def call() -> None:
         try:
-            HfApi().dataset_info(REPOSITORY, revision=revision, timeout=SECONDS)
-            result.append(None)
+            function()
+            done.set_result(None)
         except Exception as error:
-            result.append(error)
+            done.set_exception(error)
 
-    # In a thread, since the look-up of a name has no timeout of its own.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(SECONDS)
-    error = result[0] if result else TimeoutError(f"nothing heard within {SECONDS:g} s")
-    if error is not None:
-        raise error
+    Thread(target=call, daemon=True).start()
+    done.result(seconds)
 
 
-def _line(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"failed ({type(error).__name__}: {first})" if first else f"failed ({type(error).__name__})"
+def _is_complete(folder: Path) -> bool:
+    """Return whether all files exist, as counted by names such as train-00002-of-00004-d243063613e5a057.parquet."""
+    names = [path.name for path in folder.glob("data/*.parquet") if path.is_file()]  # and not a link to a deleted file
+    parts = Counter(match.groups() for name in names if (match := re.match(r"(train|validation)-\d+-of-(\d+)", name)))
+    splits = {split for split, _ in parts}
+    return splits == {"train", "validation"} and all(n == int(total) for (_, total), n in parts.items())

@@ -1,6 +1,6 @@
-"""The embedded corpus: short children's stories drawn from a probabilistic grammar whose entropy is known exactly.
+"""The embedded corpus: short children's stories, sampled from a grammar with known probabilities.
 
-The notation of the grammar is explained on top of stories.yaml.
+The probability of every story is exact. The notation of the grammar is explained at the top of stories.yaml.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from nanosq.data.grammar import (
     Alternative,
     Choice,
     Dispatch,
+    Distribution,
     Draw,
-    Literal,
+    FixedText,
     Node,
-    Table,
     Variable,
     log_add,
     refuse,
@@ -42,32 +42,41 @@ def stories(
     seed: int = 0,
     grammar: str = str(Path(__file__).with_name("stories.yaml")),
 ) -> Iterator[Document]:
-    """A source: independent stories of a split ("train", "val" or "test"); each split has its own random stream."""
+    """Yield independent stories with their log-probabilities. The random numbers depend on the seed and the split.
+
+    Args:
+        split: "train", "val" or "test".
+        n_train: Number of stories in train.
+        n_val: Number of stories in val.
+        n_test: Number of stories in test.
+        seed: Seed of the random numbers.
+        grammar: A file in the notation of stories.yaml.
+    """
     sizes = {"train": n_train, "val": n_val, "test": n_test}
     if split not in sizes:
         raise ValueError(f"split must be one of {', '.join(sizes)}, not {split!r}")
     compiled = Grammar.load(grammar)
     rng = random.Random(f"{seed}/{split}")
-    for i in range(sizes[split]):
-        yield compiled.sample(rng)._replace(progress=(i + 1) / sizes[split])
+    for _ in range(sizes[split]):
+        yield compiled.sample(rng)
 
 
 class Grammar:
-    """A probabilistic grammar without recursion, whose variables hold for a whole text."""
+    """A probabilistic grammar without recursion, whose variables keep their values for a whole text."""
 
     def __init__(self, rules: Mapping[str, object]) -> None:
-        """Compile rules as a grammar file holds them. ValueError in one line that names the rule and its problem."""
-        self._slots: dict[str, int] = {}  # where a variable's value stands in an environment
+        """Compile the rules of a grammar file. Raise ValueError, which names the rule and its problem in one line."""
+        self._slots: dict[str, int] = {}  # index of a variable's value in an environment
         self._choices = {rule: Choice(rule) for rule in rules}
         if START not in rules:
             refuse(START, "is missing")
         for rule, entries in rules.items():
-            self._choices[rule].table = Table(self._alternatives(rule, entries))
+            self._choices[rule].distribution = Distribution(self._alternatives(rule, entries))
         self._choices[START].check({})
 
     @classmethod
     def load(cls, path: str | Path) -> Grammar:
-        """The grammar in a YAML file. ValueError in one line where the file is no grammar."""
+        """Return the grammar of a YAML file. Raise ValueError in one line if the file is no grammar."""
         try:
             rules = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             if not (isinstance(rules, dict) and all(isinstance(rule, str) for rule in rules)):
@@ -79,16 +88,16 @@ class Grammar:
             raise ValueError(f"{path}: {error}") from error
 
     def sample(self, rng: random.Random) -> Document:
-        """One text and the log-probability, in nats, of the choices that made it."""
+        """Return one text with the log-probability, in nats, of the choices that were drawn."""
         written: list[str] = []
         log_probability = self._choices[START].sample(rng, [NOTHING] * len(self._slots), written)
         return Document("".join(written), log_probability)
 
     def log_probability(self, text: str) -> float:
-        """Nats, summed over all derivations of the text; -inf where there is none.
+        """Return the log-probability of a text in nats, over all its derivations; -inf if there is none.
 
-        A dynamic program: it carries every state (position, values of the variables) that some derivation of a
-        beginning of the text can be in, with the total probability of those derivations, through the grammar.
+        A dynamic program: a state is a position in the text with values of the variables. Its probability is the sum
+        over all derivations that lead from the beginning of the text to the state.
         """
         start = {(0, (NOTHING,) * len(self._slots)): 0.0}
         total = -math.inf
@@ -98,11 +107,11 @@ class Grammar:
         return total
 
     def alternatives(self) -> Iterator[tuple[str, Alternative]]:
-        """Every alternative with the name of its rule, those written inside templates included."""
+        """Yield every alternative with the name of its rule, including those in brackets inside templates."""
         waiting: list[Choice] = list(self._choices.values())
         while waiting:
             choice = waiting.pop()
-            for alternative in choice.table.alternatives:
+            for alternative in choice.distribution.alternatives:
                 yield choice.rule, alternative
                 waiting += [node for node in alternative.nodes if isinstance(node, Choice) and node.inline]
 
@@ -115,7 +124,7 @@ class Grammar:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
                 refuse(rule, f"weight {weight!r} is not a positive number")
             if not all(isinstance(name, str) and isinstance(value, str) for name, value in fields.items()):
-                refuse(rule, f"alternative {entry!r} has a part that is not text (quote it)")
+                refuse(rule, f"alternative {entry!r} has a value that is not text (quote it)")
             if "text" not in fields:
                 refuse(rule, f"alternative {entry!r} has no text")
             fields["text"] = _layout(fields["text"])
@@ -125,7 +134,7 @@ class Grammar:
         tokens = _TOKEN.findall(text)
         if "".join(tokens) != text:
             refuse(rule, f"a brace without its partner in {text!r}")
-        # For each open bracket its alternatives; the template itself is the outermost, with one.
+        # The alternatives of every open bracket. The template itself is the outermost, with one alternative.
         open_choices: list[list[list[Node]]] = [[[]]]
         for token in tokens:
             if token in "|]" and len(open_choices) == 1:
@@ -136,12 +145,12 @@ class Grammar:
                 open_choices[-1].append([])
             elif token == "]":
                 choice = Choice(rule, inline=True)
-                choice.table = Table(Alternative(1, nodes) for nodes in open_choices.pop())
+                choice.distribution = Distribution(Alternative(1, nodes) for nodes in open_choices.pop())
                 open_choices[-1][-1].append(choice)
             elif token.startswith("{"):
                 open_choices[-1][-1].append(self._reference(rule, token))
             else:
-                open_choices[-1][-1].append(Literal(token))
+                open_choices[-1][-1].append(FixedText(token))
         if len(open_choices) > 1:
             refuse(rule, f"a bracket without its partner in {text!r}")
         return open_choices[0][0]
@@ -153,7 +162,9 @@ class Grammar:
         name, form, variable, drawn, excluded = match.groups()
         if variable:
             prefix = f"{name}/"
-            choices = {key.removeprefix(prefix): each for key, each in self._choices.items() if key.startswith(prefix)}
+            choices = {
+                key.removeprefix(prefix): choice for key, choice in self._choices.items() if key.startswith(prefix)
+            }
             return Dispatch(rule, token, variable, self._slot(variable), choices)
         if name in self._choices and not (form or drawn):
             return self._choices[name]
@@ -181,6 +192,6 @@ def _capital(text: str) -> str:
 
 
 def _layout(text: str) -> str:
-    """A template's line breaks as stories.yaml says that they are written."""
+    """Return a template with spaces and blank lines for its line breaks, as stories.yaml explains."""
     text = re.sub(r"\s*\n\s*(?=[|\]])|(?<=[\[|])\s*\n\s*", "", text.strip())
     return re.sub(r"\s*\n\s*", lambda gap: "\n\n" if gap[0].count("\n") > 1 else " ", text)

@@ -1,3 +1,5 @@
+"""Windows of tokens for training and evaluation, and prefetching."""
+
 from functools import partial
 
 import numpy as np
@@ -16,7 +18,7 @@ END = 60_000
 
 
 def split_of(lengths: list[int]) -> Split:
-    """Documents of so many tokens, END not counted; no token but END occurs twice, so that values tell positions."""
+    """Return documents of these lengths, without END. All tokens but END are different, so they tell positions."""
     starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)])
     tokens = np.arange(starts[-1] + 1, dtype=np.uint16)
     tokens[starts] = END
@@ -74,7 +76,7 @@ def test_windows_are_sorted_and_few(lengths, block_size):
         assert n == 1 if length + 1 <= block_size else (n - 1) * -(-block_size // 2) < length + 1
 
 
-def test_batches_of_evaluation_by_hand():
+def test_evaluation_windows_of_a_small_split():
     split = split_of([2, 9, 1])  # END 1 2 END 4 ... 12 END 14 END
     first, second = batches.evaluation_windows(split, block_size=4, batch_size=4)
     assert first[0].tolist() == [[END, 4, 5, 6], [5, 6, 7, 8], [7, 8, 9, 10], [9, 10, 11, 12]]
@@ -86,7 +88,7 @@ def test_batches_of_evaluation_by_hand():
 @given(
     lengths, st.integers(1, 20), st.integers(0, 2**31), st.integers(0, 2**31), st.sampled_from(["anywhere", "document"])
 )
-def test_random_windows(lengths, block_size, seed, step, start):
+def test_random_windows_are_windows_of_the_split(lengths, block_size, seed, step, start):
     split = split_of([*lengths, block_size])
     draw = partial(batches.random_windows, split, block_size=block_size, batch_size=7, start=start)
     tokens_BT, targets_BT = draw(seed=seed, step=step)
@@ -102,7 +104,7 @@ def test_random_windows(lengths, block_size, seed, step, start):
     assert torch.equal(again[1], targets_BT)
 
 
-def test_seed_and_step_matter_and_no_order_does():
+def test_windows_depend_on_seed_and_step_but_not_on_the_order_of_calls():
     split = split_of([30_000])
     draw = partial(batches.random_windows, split, block_size=8, batch_size=4, start="anywhere")
     keys = [(seed, step) for seed in (0, 1, 2, -1, 2**40) for step in (0, 1, 2)]
@@ -126,7 +128,7 @@ def test_windows_are_drawn_uniformly_and_to_the_end():
     assert counts.min() > 0.9 * 20_000 / 4
 
 
-def test_a_window_that_takes_the_whole_split():
+def test_a_window_may_be_the_whole_split():
     split = split_of([7])
     for start in ("anywhere", "document"):
         tokens_BT, targets_BT = batches.random_windows(split, block_size=8, batch_size=1, seed=0, step=0, start=start)
@@ -138,7 +140,7 @@ def tiny(split):
     yield Document(f"{split} of eleven"[:11])
 
 
-def test_block_size_must_fit(tmp_path):
+def test_a_block_size_beyond_the_training_split_is_an_error(tmp_path):
     prepared = corpus.prepare(tiny, tokenizers.byte_level(), cache_dir=tmp_path)
     assert len(prepared.train.tokens) == 13
     batches.check_block_size(prepared, 12)
@@ -149,20 +151,20 @@ def test_block_size_must_fit(tmp_path):
         assert tokens_BT.shape == targets_BT.shape == (1, len(prepared.val.tokens) - 1)
 
 
-def test_prefetched_batches_are_the_same_in_order() -> None:
+def test_prefetched_batches_are_in_order() -> None:
     def batch(index: int) -> tuple[Tensor, Tensor]:
-        made.append(index)
+        indices.append(index)
         return torch.full((2, 3), index), torch.full((2, 3), -index)
 
-    made: list[int] = []
+    indices: list[int] = []
     loader = prefetched(batch, range(5, 9), torch.device("cpu"))
     tokens_BT, targets_BT = next(loader)
     assert (tokens_BT[0, 0], targets_BT[0, 0]) == (5, -5)
     assert [int(tokens_BT[0, 0]) for tokens_BT, _ in loader] == [6, 7, 8]
-    assert made == [5, 6, 7, 8]
+    assert indices == [5, 6, 7, 8]
 
 
-def test_a_prefetched_batch_that_fails_fails_when_it_is_due() -> None:
+def test_an_error_in_a_prefetched_batch_is_raised_at_that_batch() -> None:
     def batch(index: int) -> tuple[Tensor, Tensor]:
         if index == 1:
             raise OSError("the disk is gone")
@@ -174,13 +176,13 @@ def test_a_prefetched_batch_that_fails_fails_when_it_is_due() -> None:
         next(loader)
 
 
-def test_no_more_than_one_batch_is_made_ahead() -> None:
+def test_only_one_batch_is_prefetched() -> None:
     def batch(index: int) -> tuple[Tensor, Tensor]:
-        made.append(index)
+        indices.append(index)
         return torch.zeros(1, 1), torch.zeros(1, 1)
 
-    made: list[int] = []
+    indices: list[int] = []
     loader = prefetched(batch, range(9), torch.device("cpu"))
     next(loader)
     loader.close()
-    assert len(made) <= 2
+    assert len(indices) <= 2

@@ -1,5 +1,6 @@
-"""What is in the cache: made once, whole, undamaged; and the command that shows it."""
+"""The cache: corpora are made once, complete and undamaged. The command that lists, verifies and removes them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,13 +9,14 @@ from functools import partial
 import pytest
 
 from nanosq.data import cache, corpus, tokenizers
+from nanosq.data.__main__ import main
 from nanosq.data.sources import Document
 
 BYTES = tokenizers.byte_level()
 
 
-def given_texts_of_splits(split, *, texts):
-    yield from (Document(f"{split} {each}") for each in texts)
+def source_of_texts(split, *, texts):
+    yield from (Document(f"{split} {text}") for text in texts)
 
 
 def write(folder, content="content"):
@@ -33,65 +35,79 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_found_and_made_good(tmp_path, caplog, what):
+@pytest.mark.parametrize("problem", DAMAGE)
+def test_a_damaged_folder_is_made_again(tmp_path, caplog, problem):
     folder = tmp_path / "made"
     cache.fill(folder, write)
     assert cache.manifest(folder)["fact"] == 1
     assert cache.damage(folder) is None
-    DAMAGE[what](folder)
-    cache._sha256_of.cache_clear()  # a file that is written twice in a tick of the clock looks the same
-    assert re.search(what, cache.damage(folder))
+    DAMAGE[problem](folder)
+    if (folder / "a.txt").exists():
+        os.utime(folder / "a.txt", (0, 0))  # a file that is written twice in a tick of the clock looks the same
+    assert re.search(problem, cache.damage(folder))
     cache.fill(folder, write)
-    assert re.search(rf"made is damaged \({what}.*\): preparing it again", caplog.text)
+    assert re.search(rf"made is damaged \({problem}.*\): preparing it again", caplog.text)
     assert cache.damage(folder) is None
     assert (folder / "a.txt").read_text() == "content"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_what_is_whole_is_left_alone(tmp_path):
+def test_a_complete_folder_is_not_made_again(tmp_path):
     cache.fill(tmp_path / "made", write)
     cache.fill(tmp_path / "made", lambda _: pytest.fail("called again"))
 
 
-def test_what_was_begun_is_given_back_and_what_was_refused_is_not(tmp_path):
-    def begin(folder, error):
-        assert list(folder.iterdir()) == []
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_failed_write_leaves_nothing(tmp_path, error):
+    def fail(folder):
         (folder / "begun").touch()
-        raise error
+        raise error("wrong")
 
-    def go_on(folder):
-        assert (folder / "begun").exists()
-
-    for error in (KeyboardInterrupt(), OSError(), RuntimeError()):
-        with pytest.raises(type(error)):
-            cache.fill(tmp_path / "made", partial(begin, error=error))
-        cache.fill(tmp_path / "made", go_on)
-        cache.remove(tmp_path / "made")
-    with pytest.raises(ValueError, match="wrong"):
-        cache.fill(tmp_path / "made", partial(begin, error=ValueError("wrong")))
+    with pytest.raises(error, match="wrong"):
+        cache.fill(tmp_path / "cache" / "made", fail)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cache_directory_that_is_a_file(tmp_path):
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    folder = tmp_path / "made"
+    cache.unfinished(folder).mkdir()
+    (cache.unfinished(folder) / "begun").touch()
+    cache.fill(folder, write)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert not (folder / "begun").exists()
+
+
+def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to the cache directory .*; set cache_dir=DIR"):
         cache.fill(tmp_path / "cache" / "made", write)
 
 
-def command(directory, *arguments) -> tuple[int, str, str]:
-    process = subprocess.run(
-        [sys.executable, "-m", "nanosq.data", *arguments, "--cache-dir", str(directory)], capture_output=True, text=True
-    )
-    return process.returncode, process.stdout, process.stderr
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(directory, *arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nanosq.data", *arguments, "--cache-dir", str(directory)])
+        try:
+            status = main()
+        except SystemExit as exit:
+            status = exit.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
 
 
-def test_command(tmp_path):
+def test_the_command_runs_as_a_module(tmp_path):
+    process = [sys.executable, "-m", "nanosq.data", "list", "--cache-dir", str(tmp_path)]
+    assert subprocess.check_output(process, text=True) == f"no corpus in {tmp_path}\n"
+
+
+def test_the_command_lists_verifies_and_removes(tmp_path, command):
     assert command(tmp_path) == (0, f"no corpus in {tmp_path}\n", "")
     for texts in (["one", "two"], ["three", "four", "five"]):
-        corpus.prepare(partial(given_texts_of_splits, texts=texts), BYTES, cache_dir=tmp_path)
-    (tmp_path / "notes").mkdir()  # of someone else
-    first, second = sorted(path.name for path in tmp_path.glob("given_texts*"))
+        corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
+    (tmp_path / "notes").mkdir()  # not a corpus
+    first, second = sorted(path.name for path in tmp_path.glob("source_of_texts*"))
     by_name = {}
     (tmp_path / f".other-{'0' * 16}.unfinished").mkdir()
 
@@ -119,7 +135,7 @@ def test_command(tmp_path):
     assert (status, "remove needs the names" in err) == (2, True)
     status, _, err = command(tmp_path, "remove", "notes")
     assert (status, f"no notes in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
-    with cache.alone(tmp_path / first):
+    with cache.lock(tmp_path / first):
         assert command(tmp_path, "remove", first) == (1, "", f"{first}: another process prepares it\n")
     assert (tmp_path / first).exists()
     assert command(tmp_path, "remove", first, f"other-{'0' * 16}")[0] == 0

@@ -1,11 +1,14 @@
+"""Corpora: what is prepared, what is loaded, and errors of sources."""
+
 import logging
 import math
+import os
 from functools import partial
 
 import numpy as np
 import pytest
 
-from nanosq.data import cache, corpus, tokenizers
+from nanosq.data import corpus, tokenizers
 from nanosq.data import prepare as preparation
 from nanosq.data.sources import Document
 
@@ -13,9 +16,9 @@ TEXTS = {"train": ["one two", "three", "four \u00e9 five", "six"], "val": ["seve
 BYTES = tokenizers.byte_level()
 
 
-def given_texts(split, *, texts=None, logs=None):
-    for i, each in enumerate((texts or TEXTS)[split]):
-        yield Document(each) if logs is None else Document(each, logs[split][i])
+def source_of_texts(split, *, texts=None, logs=None):
+    for i, text in enumerate((texts or TEXTS)[split]):
+        yield Document(text) if logs is None else Document(text, logs[split][i])
 
 
 def documents(split: corpus.Split, tokenizer: tokenizers.Tokenizer) -> list[str]:
@@ -36,10 +39,10 @@ def documents(split: corpus.Split, tokenizer: tokenizers.Tokenizer) -> list[str]
     ],
     ids=str,
 )
-def test_what_is_prepared_is_what_was_given(tmp_path, tokenizer, dtype):
-    for _ in range(2):  # made, then read from the cache
-        prepared = corpus.prepare(given_texts, tokenizer, cache_dir=tmp_path)
-        assert prepared.tokenizer.narrow(np.zeros(1)) is prepared.tokenizer
+def test_a_corpus_holds_the_documents_of_its_source(tmp_path, tokenizer, dtype):
+    for _ in range(2):  # prepared, then read from the cache
+        prepared = corpus.prepare(source_of_texts, tokenizer, cache_dir=tmp_path)
+        assert prepared.tokenizer.fit_vocabulary(np.zeros(1)) is prepared.tokenizer
         end = prepared.tokenizer.end_of_text
         for name, texts in TEXTS.items():
             split = getattr(prepared, name)
@@ -50,16 +53,16 @@ def test_what_is_prepared_is_what_was_given(tmp_path, tokenizer, dtype):
             assert split.tokens[0] == split.tokens[-1] == end
             assert split.starts[-1] == len(split.tokens) - 1
             assert np.flatnonzero(split.tokens == end).tolist() == split.starts.tolist()
-            assert split.document_bytes.tolist() == [len(each.encode()) for each in texts]
-            assert split.n_bytes == sum(len(each.encode()) for each in texts)
+            assert split.document_bytes.tolist() == [len(text.encode()) for text in texts]
+            assert split.n_bytes == sum(len(text.encode()) for text in texts)
             assert math.isnan(split.log_probability)
             ids = prepared.tokenizer.encode(texts)
-            assert split.tokens.tolist() == [end] + [i for each in ids for i in [*each.tolist(), end]]
+            assert split.tokens.tolist() == [end] + [i for document in ids for i in [*document.tolist(), end]]
 
 
-def test_vocabulary_is_decided_by_train_alone(tmp_path):
+def test_the_vocabulary_is_fitted_to_train_alone(tmp_path):
     texts = {"train": [" dog dog dog cat"], "val": [" elephant"], "test": [" giraffe giraffe giraffe giraffe"]}
-    source = partial(given_texts, texts=texts)
+    source = partial(source_of_texts, texts=texts)
     used = corpus.prepare(source, tokenizers.gpt2(vocabulary="used"), cache_dir=tmp_path).tokenizer
     assert [used.decode([i]) for i in range(256, used.vocab_size)] == [" dog", " cat", "<|endoftext|>"]
     one = corpus.prepare(source, tokenizers.gpt2(vocabulary=258, pad_to=300), cache_dir=tmp_path)
@@ -68,20 +71,22 @@ def test_vocabulary_is_decided_by_train_alone(tmp_path):
     assert documents(one.test, one.tokenizer) == texts["test"]
 
 
-def test_ids_are_rewritten_across_chunks(tmp_path, monkeypatch):
+def test_ids_are_remapped_across_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "CHUNK", 7)
     texts = {split: [f"{split} {word} zoo{i}" for i in range(9) for word in ("lion", "\u00e9")] for split in TEXTS}
-    prepared = corpus.prepare(partial(given_texts, texts=texts), tokenizers.gpt2(vocabulary=262), cache_dir=tmp_path)
+    prepared = corpus.prepare(
+        partial(source_of_texts, texts=texts), tokenizers.gpt2(vocabulary=262), cache_dir=tmp_path
+    )
     for name in texts:
         split = getattr(prepared, name)
         assert documents(split, prepared.tokenizer) == texts[name]
         assert np.flatnonzero(split.tokens == prepared.tokenizer.end_of_text).tolist() == split.starts.tolist()
 
 
-def test_log_probability_is_summed_where_it_is_known(tmp_path):
+def test_log_probabilities_are_summed_if_all_are_known(tmp_path):
     logs = {"train": [-1.5, -2.25, -3.0, -4.0], "val": [-0.5, math.nan], "test": [-7.0]}
     for _ in range(2):
-        prepared = corpus.prepare(partial(given_texts, logs=logs), BYTES, cache_dir=tmp_path)
+        prepared = corpus.prepare(partial(source_of_texts, logs=logs), BYTES, cache_dir=tmp_path)
         assert prepared.train.log_probability == -10.75
         assert prepared.test.log_probability == -7
         assert math.isnan(prepared.val.log_probability)
@@ -90,7 +95,7 @@ def test_log_probability_is_summed_where_it_is_known(tmp_path):
 def test_splits_share_no_document(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     texts = {"train": ["a", "b", "b", "c", "d", ""], "val": ["c", "c", "d"], "test": ["d", "e"]}
-    prepared = corpus.prepare(partial(given_texts, texts=texts), BYTES, cache_dir=tmp_path)
+    prepared = corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
     assert documents(prepared.test, BYTES) == ["d", "e"]
     assert documents(prepared.val, BYTES) == ["c", "c"]
     assert documents(prepared.train, BYTES) == ["a", "b", "b"]
@@ -98,7 +103,7 @@ def test_splits_share_no_document(tmp_path, caplog):
     assert "2 of 5 documents left out of train: also in val or test" in caplog.text
     assert "tokens train 7, val 5, test 5; vocabulary 257" in caplog.text
     caplog.clear()
-    corpus.prepare(partial(given_texts, texts=texts), BYTES, cache_dir=tmp_path)
+    corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
     assert caplog.text == ""
 
 
@@ -109,52 +114,54 @@ def failing(split, *, at):
 
 
 @pytest.mark.parametrize("at", ["test", "train"])
-def test_an_error_leaves_nothing(tmp_path, at):
-    for cache_dir, left in ((tmp_path / "some" / "cache", tmp_path / "some"), (tmp_path / "there", tmp_path / "there")):
-        left.mkdir()
+def test_an_error_of_the_source_leaves_nothing(tmp_path, at):
+    for cache_dir, parent in ((tmp_path / "some" / "cache", tmp_path / "some"), (tmp_path / "old", tmp_path / "old")):
+        parent.mkdir()
         with pytest.raises(ValueError, match="oh"):
             corpus.prepare(partial(failing, at=at), BYTES, cache_dir=cache_dir)
-        assert list(left.iterdir()) == []
+        assert list(parent.iterdir()) == []
 
 
-def test_success_leaves_one_directory(tmp_path):
-    corpus.prepare(given_texts, BYTES, cache_dir=tmp_path)
+def test_a_prepared_corpus_is_one_directory(tmp_path):
+    corpus.prepare(source_of_texts, BYTES, cache_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
-    assert folder.name.startswith("given_texts-")
+    assert folder.name.startswith("source_of_texts-")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["manifest.json", "tokenizer.json"]
         + [f"{split}.{kind}" for split in TEXTS for kind in ("tokens", "starts", "bytes")]
     )
 
 
-def test_no_document_for_a_split(tmp_path):
+def test_a_split_without_documents_is_an_error(tmp_path):
     for texts, message in [
-        (TEXTS | {"val": []}, "given_texts: no document for the val split; the source yields none"),
+        (TEXTS | {"val": []}, "source_of_texts: no document for the val split; the source yields none"),
         (
             TEXTS | {"train": ["nine", "eight"]},
             "no document for the train split; all 2 of its documents occur in val or test",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
-            corpus.prepare(partial(given_texts, texts=texts), BYTES, cache_dir=tmp_path)
+            corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_text_that_is_no_unicode(tmp_path):
+def test_half_of_a_surrogate_pair_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="surrogate"):
-        corpus.prepare(partial(given_texts, texts=TEXTS | {"train": ["\udfff"]}), BYTES, cache_dir=tmp_path)
+        corpus.prepare(partial(source_of_texts, texts=TEXTS | {"train": ["\udfff"]}), BYTES, cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["train.tokens", "val.starts", "test.bytes", "tokenizer.json"])
-def test_damage_is_never_trained_on(tmp_path, name):
-    source = partial(given_texts, texts={split: [f"{each} dog" for each in texts] for split, texts in TEXTS.items()})
+def test_a_damaged_corpus_is_prepared_again(tmp_path, name):
+    source = partial(
+        source_of_texts, texts={split: [f"{text} dog" for text in texts] for split, texts in TEXTS.items()}
+    )
     tokenizer = tokenizers.gpt2(vocabulary="used")
     corpus.prepare(source, tokenizer, cache_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     data = before[name]
     (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    cache._sha256_of.cache_clear()  # a file that is written twice in a tick of the clock looks the same
+    os.utime(folder / name, (0, 0))  # a file that is written twice in a tick of the clock looks the same
     prepared = corpus.prepare(source, tokenizer, cache_dir=tmp_path)
-    assert documents(prepared.train, prepared.tokenizer) == [f"{each} dog" for each in TEXTS["train"]]
+    assert documents(prepared.train, prepared.tokenizer) == [f"{text} dog" for text in TEXTS["train"]]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,4 +1,4 @@
-"""The key of a corpus changes with whatever determines it, and with nothing else."""
+"""The key of a corpus changes with everything that determines the corpus, and with nothing else."""
 
 import os
 import subprocess
@@ -9,14 +9,13 @@ from typing import Literal
 
 import pytest
 
-from nanosq.data import corpus_key as keys
-from nanosq.data import tokenizers
+from nanosq.data import corpus_key, tokenizers
 from nanosq.data.sources import Document, text
 
 BYTES = tokenizers.byte_level()
 
 
-def given_texts(split, *, texts=("a",), kind: Literal["long", "short"] = "long"):
+def source_of_texts(split, *, texts=("a",), kind: Literal["long", "short"] = "long"):
     yield from map(Document, texts)
 
 
@@ -25,7 +24,7 @@ def positional(word, split):
 
 
 def key(source, tokenizer=BYTES, version=1):
-    return keys.key(keys.facts(source, tokenizer, version))
+    return corpus_key.key(corpus_key.facts(source, tokenizer, version))
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def file(tmp_path):
     return path
 
 
-def test_same_things_said_differently(file, monkeypatch):
+def test_equal_sources_have_one_key(file, monkeypatch):
     same = key(partial(text, train=str(file)))
     assert same == key(partial(partial(text, train="other"), train=str(file)))
     assert same == key(partial(text, train=str(file), val=None, separator="<|endoftext|>", val_fraction=0.05))
@@ -43,18 +42,18 @@ def test_same_things_said_differently(file, monkeypatch):
     assert same == key(partial(text, train=str(file.parent / "*.txt")))
     monkeypatch.chdir(file.parent)
     assert same == key(partial(text, train="a.txt"))
-    (file.parent / "b.md").write_text("of no concern")
+    (file.parent / "b.md").write_text("not part of the corpus")
     assert same == key(partial(text, train="*.txt"))
 
 
-def test_arguments(file):
+def test_the_key_changes_with_the_arguments(file):
     by_position = [partial(positional, word) for word in ("a", "b")]
     assert len({key(source) for source in by_position}) == 2
     sources = [partial(text, train=str(file), **more) for more in ({}, {"val_fraction": 0.1}, {"separator": "x"})]
     assert len({key(source) for source in sources}) == 3
 
 
-def test_files(file):
+def test_the_key_changes_with_the_files(file):
     once = file.stat()
     source = partial(text, train=str(file))
     keys = [key(source)]
@@ -71,7 +70,7 @@ def test_files(file):
     assert key(source) == keys[2]
 
 
-def test_globs_lists_and_directories(file):
+def test_the_key_changes_with_the_files_of_a_glob(file):
     named = {"glob": f"{file.parent}/*.txt", "list": [str(file), f"{file.parent}/*"], "directory": str(file.parent)}
     sources = [partial(text, train=train) for train in named.values()]
     before = [key(source) for source in sources]
@@ -79,23 +78,23 @@ def test_globs_lists_and_directories(file):
     assert all(key(source) != old for source, old in zip(sources, before, strict=True))
 
 
-def test_tokenizer_and_version():
+def test_the_key_changes_with_tokenizer_and_version():
     choices = [
         BYTES,
         tokenizers.byte_level(pad_to=300),
         *(tokenizers.gpt2(vocabulary=vocabulary) for vocabulary in ("full", "used", 300, 301)),
         tokenizers.gpt2(pad_to=50_304),
     ]
-    assert len({key(given_texts, tokenizer) for tokenizer in choices}) == len(choices)
-    assert key(given_texts, version=1) != key(given_texts, version=2)
+    assert len({key(source_of_texts, tokenizer) for tokenizer in choices}) == len(choices)
+    assert key(source_of_texts, version=1) != key(source_of_texts, version=2)
 
 
-def test_function_and_code(tmp_path):
-    def of(code: str, name: str = "source") -> str:
-        (tmp_path / "its_module.py").write_text(textwrap.dedent(code))
+def test_the_key_changes_with_the_code(tmp_path):
+    def key_of(code: str, name: str = "source") -> str:
+        (tmp_path / "user_module.py").write_text(textwrap.dedent(code))
         program = (
-            "from nanosq.data import keys, tokenizers\nimport its_module\n"
-            f"print(keys.key(keys.facts(its_module.{name}, tokenizers.byte_level(), 1)))"
+            "from nanosq.data import corpus_key, tokenizers\nimport user_module\n"
+            f"print(corpus_key.key(corpus_key.facts(user_module.{name}, tokenizers.byte_level(), 1)))"
         )
         env = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
@@ -103,22 +102,20 @@ def test_function_and_code(tmp_path):
         ).stdout
 
     code = "WORD = 'x'\ndef source(split): yield WORD\ndef other(split): yield WORD\n"
-    assert of(code) == of(code)
-    assert of(code) != of(code, "other")
-    assert of(code) != of(code.replace("'x'", "'y'"))
+    assert len({key_of(code), key_of(code, "other"), key_of(code.replace("'x'", "'y'"))}) == 3
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_errors():
     with pytest.raises(ValueError, match=r"data.source: text: missing a required argument: 'train'"):
         key(text)
     with pytest.raises(ValueError, match=r"data.source.train is a set; the cache needs plain values"):
         key(partial(text, train={"a.txt"}))
 
 
-def test_a_choice_is_no_name_of_a_file(tmp_path, monkeypatch):
+def test_an_argument_of_type_literal_names_no_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keys = {kind: key(partial(given_texts, kind=kind)) for kind in ("long", "short")}
+    keys = {kind: key(partial(source_of_texts, kind=kind)) for kind in ("long", "short")}
     assert len(set(keys.values())) == 2
     (tmp_path / "short").mkdir()
-    (tmp_path / "short" / "file").write_text("of no concern")
-    assert key(partial(given_texts, kind="short")) == keys["short"]
+    (tmp_path / "short" / "file").write_text("not part of the corpus")
+    assert key(partial(source_of_texts, kind="short")) == keys["short"]

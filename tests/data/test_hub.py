@@ -1,23 +1,21 @@
-"""TinyStories from the Hugging Face hub: one that does not answer, one that does, and what is cached of it."""
+"""TinyStories: the download from the Hugging Face hub, its cache, and the report's split of the rows."""
 
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from datasets.packaged_modules.parquet.parquet import Parquet
+from huggingface_hub import constants
 
 from nanosq.data import sources
 
@@ -28,22 +26,30 @@ NAMES = [f"train-0000{i}-of-00002-{i}d5a1467fff1081b.parquet" for i in range(2)]
 ]
 
 
-def ask(environment: dict[str, str], revision: str = REVISION) -> tuple[str, float]:
-    """What a fresh process says that counts the test stories, and the seconds it takes without the imports."""
-    program = (
-        "import time, huggingface_hub.hf_api\nfrom nanosq.data import sources\nbegin = time.perf_counter()\n"
-        f"try: print(sum(1 for _ in sources.tinystories('test', revision='{revision}')))\n"
-        "except ValueError as error: print(error)\n"
-        "print(time.perf_counter() - begin)"
-    )
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
-    inherited = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
-    process = subprocess.run(
-        [sys.executable, "-c", program], env=inherited | environment, capture_output=True, text=True, check=True
-    )
-    *lines, seconds = process.stdout.splitlines()
-    assert len(lines) == 1, process.stdout
-    return lines[0], float(seconds)
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Use an empty cache of Hugging Face, and no proxy."""
+    for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    huggingface_hub.close_session()
+    yield
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch):
+    def use_endpoint(endpoint: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    return use_endpoint
+
+
+def n_test_stories(revision: str = REVISION) -> int:
+    return sum(1 for _ in sources.tinystories("test", revision=revision))
 
 
 @contextmanager
@@ -55,21 +61,8 @@ def refused() -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # a connection is made, and nobody reads from it
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # it accepts a connection and never answers
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextmanager
-def swallowed() -> Iterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-    address = listener.getsockname()
-    fillers = [socket.socket() for _ in range(4)]
-    for filler in fillers:  # a full backlog: the next connection is neither made nor refused
-        filler.setblocking(False)
-        filler.connect_ex(address)
-    yield f"http://127.0.0.1:{address[1]}"
-    for each in (listener, *fillers):
-        each.close()
 
 
 @contextmanager
@@ -77,23 +70,17 @@ def nameless() -> Iterator[str]:
     yield "http://hub.invalid"
 
 
-@pytest.mark.parametrize("hub", [refused, silent, swallowed, nameless])
-def test_a_hub_that_does_not_answer(tmp_path, hub):
+@pytest.mark.parametrize("hub", [refused, silent, nameless])
+def test_a_hub_that_does_not_answer_is_one_line_that_says_what_to_set(use, hub):
     with hub() as endpoint:
-        message, seconds = ask({"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint})
-    assert "TinyStories is not in Hugging Face's cache, and the hub failed (" in message
-    assert "data.source.path=DIR" in message
-    assert seconds < 5
-
-
-def test_offline(tmp_path):
-    message, seconds = ask({"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"})
-    assert "data.source.path=DIR" in message
-    assert seconds < 3
+        use(endpoint)
+        with pytest.raises(ValueError, match=r"cache, and the hub failed \(.*data.source.path=DIR") as caught:
+            n_test_stories()
+    assert "\n" not in str(caught.value)
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as a download takes."""
+    """The part of the hub's interface that a download needs."""
 
     files: dict[str, bytes]
 
@@ -136,17 +123,17 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(data[begin:])
 
     def log_message(self, format: str, *args: object) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
+        self.server.requests.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
 
 
 @contextmanager
 def answering(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("This", (Hub,), {"files": files}))
-    server.asked = []  # type: ignore[attr-defined]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubWithFiles", (Hub,), {"files": files}))
+    server.requests = []  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", server.asked  # type: ignore[attr-defined]
+        yield f"http://127.0.0.1:{server.server_port}", server.requests  # type: ignore[attr-defined]
     finally:
         server.shutdown()
         thread.join()
@@ -166,78 +153,49 @@ def repository() -> dict[str, bytes]:
     return data | {"TinyStories-train.txt": b"not to be downloaded" * 100}
 
 
-def test_downloaded_once_and_then_read_from_the_cache_without_network(tmp_path, repository):
-    home = {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    with answering(repository) as (endpoint, asked):
-        assert ask(home | {"HF_ENDPOINT": endpoint})[0] == "25"
-        assert sum(line.startswith("GET /datasets") for line in asked) == 3
-        assert not any("TinyStories-train.txt" in line for line in asked)
-        asked.clear()
-        assert ask(home | {"HF_ENDPOINT": endpoint})[0] == "25"
-        assert asked == []
-    with silent() as endpoint:
-        message, seconds = ask(home | {"HF_ENDPOINT": endpoint})
-    assert message == "25"
-    assert seconds < 2
+def test_tinystories_is_downloaded_once_and_then_read_from_the_cache(use, tmp_path, repository):
+    with answering(repository) as (endpoint, requests):
+        use(endpoint)
+        assert n_test_stories() == 25
+        assert sum(line.startswith("GET /datasets") for line in requests) == 3
+        assert not any("TinyStories-train.txt" in line for line in requests)
+        requests.clear()
+        assert n_test_stories() == 25
+        assert requests == []
 
-    # A part of it is missing, and its name points nowhere: what is there is not taken for the whole.
+    # If a file is missing, the rest is not taken for the whole data set.
     next(tmp_path.rglob(NAMES[1])).resolve().unlink()
     with refused() as endpoint:
-        assert "the hub failed" in ask(home | {"HF_ENDPOINT": endpoint})[0]
-    with answering(repository) as (endpoint, asked):
-        assert ask(home | {"HF_ENDPOINT": endpoint})[0] == "25"
+        use(endpoint)
+        with pytest.raises(ValueError, match="the hub failed"):
+            n_test_stories()
+    with answering(repository) as (endpoint, _):
+        use(endpoint)
+        assert n_test_stories() == 25
 
 
-def test_a_revision_that_the_hub_does_not_have(tmp_path):
+def test_a_revision_that_the_hub_does_not_have_is_an_error(use):
     with answering({}) as (endpoint, _):
-        message, _ = ask({"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}, revision="0" * 40)
-    assert "the hub failed (" in message
-    assert "404" in message
+        use(endpoint)
+        with pytest.raises(ValueError, match=r"the hub failed \(.*404"):
+            n_test_stories("0" * 40)
 
 
-def test_what_datasets_has_cached_is_read_without_network(tmp_path):
-    pa.parquet.write_table(pa.table({"text": [*STORIES, " "]}), tmp_path / "a.parquet")
-    data_files = {split: [str(tmp_path / "a.parquet")] for split in ("train", "validation")}
-    datasets.disable_progress_bars()
-    builder = Parquet(cache_dir=str(tmp_path), dataset_name="tiny_stories", hash=REVISION, data_files=data_files)
-    builder.download_and_prepare()
-    # Where `datasets` puts what it has from the hub.
-    place = tmp_path / "home" / "datasets" / "roneneldan___tiny_stories"
-    (place / "default-of-a-part" / "0.0.0" / REVISION).mkdir(parents=True)  # of other data_files
-    cached = place / "default" / "0.0.0" / REVISION
-    cached.parent.mkdir(parents=True)
-    Path(builder.cache_dir).rename(cached)
-    with silent() as endpoint:
-        message, seconds = ask({"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": endpoint})
-    assert message == str(len(STORIES))
-    assert seconds < 3
-
-
-def test_the_rows_that_the_report_held_out(tmp_path):
-    n = 2_119_719  # rows of the published training split
-    table = pa.table({"text": [f"story {i}" for i in range(n)]})
-    pa.parquet.write_table(table, tmp_path / "train-00000-of-00001.parquet")
-    pa.parquet.write_table(pa.table({"text": ["validation"]}), tmp_path / "validation-00000-of-00001.parquet")
-    halves = datasets.Dataset(table).train_test_split(test_size=0.0005, seed=2357, shuffle=True)
-    source = partial(sources.tinystories, path=str(tmp_path), splits="report")
-    val = [document.text for document in source("val")]
-    assert len(val) == 1060
-    assert sorted(val) == sorted(halves["test"]["text"])
-    train = [document.text for document in source("train")]
-    assert len(train) == n - 1060
-    assert set(train).isdisjoint(val)
-    assert [document.text for document in source("test")] == ["validation"]
-
-
-def test_an_empty_row_keeps_its_number(tmp_path):
+def test_the_report_held_out_the_rows_that_datasets_holds_out(tmp_path):
+    """A row without text keeps its number, and is in no split."""
     texts = [f"story {i}" if i % 3 else None for i in range(5000)]
     pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "train-00000-of-00001.parquet")
-    rows = datasets.Dataset(pa.table({"text": texts})).train_test_split(test_size=0.0005, seed=2357)["test"]["text"]
-    val = partial(sources.tinystories, path=str(tmp_path), splits="report")("val")
-    assert sorted(document.text for document in val) == sorted(filter(None, rows))
+    halves = datasets.Dataset(pa.table({"text": texts})).train_test_split(test_size=0.0005, seed=2357, shuffle=True)
+    for split, half in (("val", "test"), ("train", "train")):
+        stories = [document.text for document in sources.tinystories(split, path=str(tmp_path), splits="report")]
+        assert sorted(stories) == sorted(filter(None, halves[half]["text"]))
 
 
-def test_the_rows_of_a_text_are_not_the_published_ones(tmp_path):
+def test_the_report_held_out_1060_rows_of_the_published_training_split():
+    assert sources.report_rows(2_119_719).sum() == 1060
+
+
+def test_the_rows_of_a_text_file_are_not_the_published_ones(tmp_path):
     for name in ("TinyStories-train.txt", "TinyStories-valid.txt"):
         (tmp_path / name).write_text("one<|endoftext|>two")
     with pytest.raises(ValueError, match=r"data.source.splits=report takes rows by their number: give the published"):

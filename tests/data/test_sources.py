@@ -1,8 +1,9 @@
+"""Sources of text: formats of files, separators, splits and errors."""
+
 import bz2
 import gzip
 import json
 import lzma
-import random
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanosq.data import files, sources
+from nanosq.data import readers, sources
 
 STORIES = [f"Story {i} was about a fox.\n\nIt ended well." for i in range(400)]
 
@@ -24,8 +25,8 @@ def texts(source: Callable, split: str = "train") -> list[str]:
     return [document.text for document in source(split)]
 
 
-def halves(path: Path | str, **arguments) -> Callable:
-    """A source whose three splits are the same file, so that nothing is cut from train."""
+def uncut(path: Path | str, **arguments) -> Callable:
+    """Return a source whose three splits are the same file, so that nothing is cut from train."""
     return partial(sources.text, train=str(path), val=str(path), test=str(path), **arguments)
 
 
@@ -38,7 +39,7 @@ def zst(data: bytes) -> bytes:
     [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zst)],
 )
 @pytest.mark.parametrize("rows", [False, True])
-def test_formats(tmp_path, suffix, compress, rows):
+def test_plain_text_and_json_lines_may_be_compressed(tmp_path, suffix, compress, rows):
     if rows:
         path = tmp_path / f"a.jsonl{suffix}"
         data = "\n".join(json.dumps({"n": i, "text": story}) for i, story in enumerate(STORIES)) + "\n\n"
@@ -46,55 +47,29 @@ def test_formats(tmp_path, suffix, compress, rows):
         path = tmp_path / f"a.txt{suffix}"
         data = "\n<|endoftext|>\n".join(STORIES)
     path.write_bytes(compress(data.encode()))
-    assert texts(halves(path)) == STORIES
+    assert texts(uncut(path)) == STORIES
 
 
-def test_parquet(tmp_path):
+def test_parquet_rows_without_text_are_skipped(tmp_path):
     table = pa.table({"story": [*STORIES, None, "  "], "n": list(range(402))})
     pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
-    assert texts(halves(tmp_path / "a.parquet", column="story")) == STORIES
+    assert texts(uncut(tmp_path / "a.parquet", column="story")) == STORIES
 
 
-def test_arrow(tmp_path):
-    """As Hugging Face's datasets keeps what it has read."""
+def test_arrow_files_are_read(tmp_path):
+    """Hugging Face's datasets keeps its cache in this format."""
     table = pa.table({"text": [*STORIES, None]})
     with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
         stream.write_table(table, max_chunksize=70)
-    assert texts(halves(tmp_path / "a.arrow")) == STORIES
+    assert texts(uncut(tmp_path / "a.arrow")) == STORIES
     with pytest.raises(ValueError, match=r"a.arrow has no column 'story', only text; set data.source.column"):
-        texts(halves(tmp_path / "a.arrow", column="story"))
+        texts(uncut(tmp_path / "a.arrow", column="story"))
 
 
-def test_parquet_in_little_memory(tmp_path):
-    rng = random.Random(0)
-    table = pa.table({"text": [rng.randbytes(500).hex() for _ in range(20_000)]})
-    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
-    del table
-    before = pa.total_allocated_bytes()
-    most = max(pa.total_allocated_bytes() - before for _ in files.read(tmp_path / "a.parquet", "", "text"))
-    assert most < (tmp_path / "a.parquet").stat().st_size / 3
-
-
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.zst", "a.parquet"])
-def test_progress_rises_to_the_end(tmp_path, name):
-    many = STORIES * 100
-    if name == "a.parquet":
-        pa.parquet.write_table(pa.table({"text": many}), tmp_path / name)
-    else:
-        lines = "\n".join(json.dumps({"text": each}) for each in many)
-        data = (lines if "jsonl" in name else "<|endoftext|>".join(many)).encode()
-        (tmp_path / name).write_bytes({".gz": gzip.compress, ".zst": zst}.get(Path(name).suffix, bytes)(data))
-    progress = [document.progress for document in halves(tmp_path / name)("test")]
-    assert len(progress) == len(many)
-    assert progress == sorted(progress)
-    assert 0 < progress[0] <= progress[-1] == pytest.approx(1)
-    assert name.endswith("zst") or len(set(progress)) > 1
-
-
-def test_separator_stands_anywhere_and_documents_are_cleaned(tmp_path):
+def test_documents_are_cut_at_separators_and_stripped(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf one\r\ntwo <|endoftext|><|endoftext|>\r\n three\rfour<|endoftext|> \n")
-    assert texts(halves(path)) == ["one\ntwo", "three\nfour"]
+    assert texts(uncut(path)) == ["one\ntwo", "three\nfour"]
 
 
 @given(
@@ -102,24 +77,24 @@ def test_separator_stands_anywhere_and_documents_are_cleaned(tmp_path):
     chunk=st.integers(1, 20),
     begin=st.booleans(),
 )
-def test_separators_across_chunks(tmp_path_factory, documents, chunk, begin):
+def test_a_separator_may_cross_the_end_of_a_chunk(tmp_path_factory, documents, chunk, begin):
     path = tmp_path_factory.mktemp("x") / "a.txt"
     path.write_text("<->".join(documents) + "<->tail", encoding="utf-8")
     expected = [cleaned for document in [*documents, "tail"] if (cleaned := document.strip())]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "CHUNK", chunk)
-        assert [text for text, _ in files.read(path, "<->", "text")] == expected
-        assert files.holds(path, "<->")
-        assert not files.holds(path, "<-->")
+        patch.setattr(readers, "CHUNK", chunk)
+        assert list(readers.read(path, "<->", "text")) == expected
+        assert readers.contains(path, "<->")
+        assert not readers.contains(path, "<-->")
 
 
 @pytest.mark.parametrize(("separator", "expected"), [("\\n", ["a", "b", "c"]), ("\n\n", ["a\nb", "c"])])
-def test_separator_of_line_ends(tmp_path, separator, expected):
+def test_a_separator_may_be_a_line_end(tmp_path, separator, expected):
     (tmp_path / "a.txt").write_text("a\nb\n\nc\n")
-    assert texts(halves(tmp_path / "a.txt", separator=separator)) == expected
+    assert texts(uncut(tmp_path / "a.txt", separator=separator)) == expected
 
 
-def test_text_without_separator_becomes_passages(tmp_path):
+def test_text_without_separators_is_cut_into_passages(tmp_path):
     speeches = [f"Citizen {i}:\nWe are accounted poor citizens, the patricians good." for i in range(4000)]
     (tmp_path / "shakespeare.txt").write_text("\n\n".join(speeches))
     source = partial(sources.text, train=str(tmp_path / "shakespeare.txt"))
@@ -127,18 +102,18 @@ def test_text_without_separator_becomes_passages(tmp_path):
     assert all(splits.values())
     passages = [passage for split in splits.values() for passage in split]
     assert sorted("\n\n".join(passages).split("\n\n")) == sorted(speeches)  # cut at blank lines only
-    assert max(map(len, passages)) <= files.PASSAGE
-    assert sum(len(passage) < files.PASSAGE / 2 for passage in passages) <= 1  # the end of the file
+    assert max(map(len, passages)) <= readers.PASSAGE
+    assert sum(len(passage) < readers.PASSAGE / 2 for passage in passages) <= 1  # the end of the file
 
 
 @given(st.text("ab \n", max_size=300), st.integers(1, 50), st.integers(1, 60))
-def test_passages_hold_all_of_the_text(tmp_path_factory, text, passage, chunk):
+def test_passages_contain_the_whole_text(tmp_path_factory, text, passage, chunk):
     path = tmp_path_factory.mktemp("x") / "a.txt"
     path.write_text(text + "z", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "PASSAGE", passage)
-        patch.setattr(files, "CHUNK", chunk)
-        passages = [text for text, _ in files.read(path, "", "text")]
+        patch.setattr(readers, "PASSAGE", passage)
+        patch.setattr(readers, "CHUNK", chunk)
+        passages = list(readers.read(path, "", "text"))
     assert "".join("".join(passages).split()) == "".join((text + "z").split())
     assert max(map(len, passages)) <= passage
 
@@ -150,16 +125,16 @@ def test_one_file_with_the_separator_is_enough(tmp_path):
     assert found == [("word " * 1000).strip()]
 
 
-def test_globs_lists_and_duplicates(tmp_path):
+def test_files_are_named_by_globs_and_lists(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.txt").write_text(f"{name}1<|endoftext|>{name}2")
-    source = halves(tmp_path / "[ab].txt")
+    source = uncut(tmp_path / "[ab].txt")
     assert texts(source) == ["a1", "a2", "b1", "b2"]
     listed = partial(source, train=[f"{tmp_path}/c.txt", f"{tmp_path}/*.txt"])
     assert texts(listed) == ["c1", "c2", "a1", "a2", "b1", "b2"]
 
 
-def test_cut_by_hash_is_whole_disjoint_and_independent_of_order(tmp_path):
+def test_the_cut_by_hash_loses_nothing_and_does_not_depend_on_order(tmp_path):
     (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
     (tmp_path / "b.txt").write_text("<|endoftext|>".join([*reversed(STORIES), *STORIES]))
     source = partial(sources.text, train=f"{tmp_path}/a.txt", val_fraction=0.1, test_fraction=0.2)
@@ -172,7 +147,7 @@ def test_cut_by_hash_is_whole_disjoint_and_independent_of_order(tmp_path):
         assert set(texts(other, split)) == set(found)
 
 
-def test_a_test_file_leaves_only_val_to_be_cut(tmp_path):
+def test_with_a_test_file_only_val_is_cut(tmp_path):
     (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
     (tmp_path / "b.txt").write_text("other<|endoftext|>")
     source = partial(sources.text, train=f"{tmp_path}/a.txt", test=f"{tmp_path}/b.txt")
@@ -216,19 +191,19 @@ def test_bad_files_are_named_in_one_line(tmp_path, name):
     data, message = BAD[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=message) as caught:
-        texts(halves(tmp_path / name))
+        texts(uncut(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
-def test_bad_parquet_columns(tmp_path):
+def test_a_parquet_file_without_the_text_column_is_an_error(tmp_path):
     pa.parquet.write_table(pa.table({"story": ["x"], "n": [1]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a.parquet has no column 'text', only story, n; set data.source.column"):
-        texts(halves(tmp_path / "a.parquet"))
+        texts(uncut(tmp_path / "a.parquet"))
     with pytest.raises(ValueError, match="column 'n' is not text but int64"):
-        texts(halves(tmp_path / "a.parquet", column="n"))
+        texts(uncut(tmp_path / "a.parquet", column="n"))
 
 
-def test_bad_arguments(tmp_path):
+def test_bad_arguments_are_errors(tmp_path):
     (tmp_path / "a.txt").write_text("<|endoftext|>".join(STORIES))
     source = partial(sources.text, train=f"{tmp_path}/a.txt")
     with pytest.raises(ValueError, match=r"data.source.train: there is no file .*b.txt"):
@@ -249,7 +224,7 @@ def test_bad_arguments(tmp_path):
         [texts(partial(source, train=f"{tmp_path}/one.txt"), split) for split in ("val", "test")]
 
 
-def test_tinystories_from_a_directory(tmp_path):
+def test_tinystories_is_read_from_a_directory(tmp_path):
     def write(name: str, data: list[str]) -> None:
         (tmp_path / "data").mkdir(exist_ok=True)
         pa.parquet.write_table(pa.table({"text": data}), tmp_path / "data" / name)
@@ -270,7 +245,7 @@ def test_tinystories_from_a_directory(tmp_path):
     assert texts(source, "test") == ["the first version"]
 
 
-def test_tinystories_bad_directory(tmp_path):
+def test_a_directory_without_tinystories_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"data.source.path: there is no directory"):
         texts(partial(sources.tinystories, path=f"{tmp_path}/nowhere"))
     with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):

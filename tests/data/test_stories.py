@@ -40,13 +40,13 @@ def entries(rules: dict, rule: str) -> list[dict]:
 
 
 def derivations(rules: dict, rest: str, bound: dict[str, dict]) -> Iterator[tuple[str, float]]:
-    """Every derivation of a template as (text, probability), by rewriting its leftmost bracket or brace as a string."""
+    """Yield every derivation of a template as (text, probability). Rewrite the leftmost bracket or brace as a string."""
     start = re.search(r"[\[{]", rest)
     if start is None:
         yield rest, 1.0
         return
     before, rest = rest[: start.start()], rest[start.start() :]
-    rewritten = []  # (what stands there instead, its probability, bindings)
+    rewritten = []  # (replacement, its probability, bindings)
     if rest[0] == "[":
         parts, depth, end = [""], 0, 0
         for end, char in enumerate(rest):
@@ -80,13 +80,13 @@ def derivations(rules: dict, rest: str, bound: dict[str, dict]) -> Iterator[tupl
             value = bound[variable.lower()][(attribute or "text").lower()]
             capital = (attribute or variable)[0].isupper()
             rewritten = [(value[0].upper() + value[1:] if capital else value, 1.0, bound)]
-    for instead, probability, bindings in rewritten:
-        for text, following in derivations(rules, instead + rest[end + 1 :], bindings):
+    for replacement, probability, bindings in rewritten:
+        for text, following in derivations(rules, replacement + rest[end + 1 :], bindings):
             yield before + text, probability * following
 
 
 def distribution(rules: dict) -> dict[str, float]:
-    """The probability of each text of a grammar."""
+    """Return the probability of each text of a grammar."""
     texts: dict[str, float] = defaultdict(float)
     for text, probability in derivations(rules, "{story}", {}):
         texts[text] += probability
@@ -189,22 +189,22 @@ def test_sizes_of_the_splits():
 
 
 def test_every_alternative_is_common_in_the_default_corpus(monkeypatch):
-    taken: Counter[int] = Counter()
+    n_picked: Counter[int] = Counter()
     grammars = []
-    pick, load = module.Table.pick, Grammar.load
+    pick, load = module.Distribution.pick, Grammar.load
 
     def counting(table, rng):
         alternative, log_probability = pick(table, rng)
-        taken[id(alternative)] += 1
+        n_picked[id(alternative)] += 1
         return alternative, log_probability
 
-    monkeypatch.setattr(module.Table, "pick", counting)
+    monkeypatch.setattr(module.Distribution, "pick", counting)
     monkeypatch.setattr(Grammar, "load", lambda path: grammars.append(load(path)) or grammars[0])
     assert len(list(stories("train"))) == 12_000
     alternatives = list(grammars[0].alternatives())
     assert len(alternatives) > 1_000
-    assert {id(each) for _, each in alternatives} >= set(taken)
-    rare = [(rule, each.forms) for rule, each in alternatives if taken[id(each)] < 30]
+    assert {id(alternative) for _, alternative in alternatives} >= set(n_picked)
+    rare = [(rule, alternative.forms) for rule, alternative in alternatives if n_picked[id(alternative)] < 30]
     assert not rare
 
 
@@ -246,7 +246,10 @@ def test_line_breaks_in_a_template():
         ({"story": ["{a:names}"]}, "rule 'story': {a:names} draws from unknown rule 'names'"),
         ({"story": ["{a:n} {b:n-c}"], "n": ["x", "y"]}, "rule 'story': {b:n-c}: 'c' is no rule, and no variable"),
         ({"story": ["{end}"], "end": ["{a}"]}, "rule 'end': {a}: 'a' is no rule"),
-        ({"story": ["[{a:n}|] {a}"], "n": ["x"]}, "rule 'story': {a}: 'a' is no rule, and no variable that is sure"),
+        (
+            {"story": ["[{a:n}|] {a}"], "n": ["x"]},
+            "rule 'story': {a}: 'a' is no rule, and no variable that is certainly bound",
+        ),
         ({"story": ["{a:n} {b:n-a}"], "n": ["x"]}, "rule 'story': {b:n-a}: nothing may be left to draw"),
         ({"story": ["{a:n}"], "n": ["x", "{m}"], "m": ["y"]}, "rule 'story': {a:n}: only a rule of plain texts"),
         ({"story": ["{a:n} {a.they}"], "n": ["x"]}, "rule 'story': {a.they}: 'x' has no such attribute"),
@@ -262,7 +265,7 @@ def test_line_breaks_in_a_template():
         ({"story": [{"text": "x", "weight": 0}]}, "rule 'story': weight 0 is not a positive number"),
         ({"story": [{"text": "x", "weight": "many"}]}, "rule 'story': weight 'many' is not a positive number"),
         ({"story": [{"they": "x"}]}, "rule 'story': alternative {'they': 'x'} has no text"),
-        ({"story": [True]}, "rule 'story': alternative True has a part that is not text"),
+        ({"story": [True]}, "rule 'story': alternative True has a value that is not text"),
         (["story"], "a grammar maps the names of rules to lists of alternatives"),
         ("story: [", "not YAML"),
     ],
