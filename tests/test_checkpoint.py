@@ -16,7 +16,7 @@ from nanosq import checkpoint, identity
 from nanosq.checkpoint import Checkpoints, Origin
 from nanosq.data import corpus, tokenizers
 from nanosq.train import Progress, TrainState
-from tests.data.test_corpus import given_texts
+from tests.data.test_corpus import source_of_texts
 from tests.stress import kill_and_resume
 
 
@@ -101,7 +101,7 @@ def test_the_checkpoint_that_resume_means(tmp_path: Path) -> None:
 def test_resumes_with_the_same_text_only(tmp_path: Path) -> None:
     def prepared(story: str) -> corpus.Corpus:
         texts = {"train": [story], "val": ["Sam ran."], "test": ["Tom sat."]}
-        return corpus.prepare(partial(given_texts, texts=texts), tokenizers.byte_level(), cache_dir=tmp_path)
+        return corpus.prepare(partial(source_of_texts, texts=texts), tokenizers.byte_level(), cache_dir=tmp_path)
 
     def state(step: int) -> TrainState:
         model = nn.Linear(1, 1)

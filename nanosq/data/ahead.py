@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
-) -> Generator[Result]:
+    function: Callable[[Item], Value], items: Iterable[Item], *, workers: int, ahead: int
+) -> Generator[Value]:
     """Yield `function(item)` for each item, in order.
 
     Args:
@@ -20,7 +20,7 @@ def map_ahead(
         workers: Number of threads.
         ahead: Largest number of results that are computed or kept while the caller uses one.
     """
-    pending: deque[Future[Result]] = deque()
+    pending: deque[Future[Value]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         for item in items:
             pending.append(threads.submit(function, item))
