@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -50,10 +51,12 @@ def test_plain_text_and_json_lines_may_be_compressed(tmp_path, suffix, compress,
     assert texts(uncut(path)) == STORIES
 
 
-def test_parquet_rows_without_text_are_skipped(tmp_path):
+def test_parquet_rows_without_text_are_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
     table = pa.table({"story": [*STORIES, None, "  "], "n": list(range(402))})
     pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
     assert texts(uncut(tmp_path / "a.parquet", column="story")) == STORIES
+    assert not (tmp_path / "hub").exists()  # nothing is written to the cache of Hugging Face, which may be read-only
 
 
 def test_arrow_files_are_read(tmp_path):
@@ -121,8 +124,8 @@ def test_passages_contain_the_whole_text(tmp_path_factory, text, passage, chunk)
 def test_one_file_with_the_separator_is_enough(tmp_path):
     (tmp_path / "a.txt").write_text("word " * 1000)
     (tmp_path / "b.txt").write_text("x<|endoftext|>y")
-    found = texts(partial(sources.text, train=f"{tmp_path}/a.txt", val=f"{tmp_path}/b.txt", test=f"{tmp_path}/b.txt"))
-    assert found == [("word " * 1000).strip()]
+    source = partial(sources.text, train=f"{tmp_path}/a.txt", val=f"{tmp_path}/b.txt", test=f"{tmp_path}/b.txt")
+    assert texts(source) == [("word " * 1000).strip()]
 
 
 def test_files_are_named_by_globs_and_lists(tmp_path):
@@ -143,8 +146,8 @@ def test_the_cut_by_hash_loses_nothing_and_does_not_depend_on_order(tmp_path):
     assert 20 < len(splits["val"]) < 65
     assert 50 < len(splits["test"]) < 115
     other = partial(source, train=f"{tmp_path}/b.txt")
-    for split, found in splits.items():
-        assert set(texts(other, split)) == set(found)
+    for split, documents in splits.items():
+        assert set(texts(other, split)) == set(documents)
 
 
 def test_with_a_test_file_only_val_is_cut(tmp_path):

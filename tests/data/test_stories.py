@@ -30,7 +30,7 @@ SMALL = {
     "feel/Ann": ["Good {pal}!", "Bad {pal}!"],
     "feel/Bob": ["{who.They} [sang|slept [long|well]]."],
     "feel/Cy": ["{thing}"],
-    # Ambiguous: "aa" comes about in three ways, and the empty text in one.
+    # Ambiguous: "aa" has three derivations, and the empty text has one.
     "thing": ["[a|]a", "[|a|aa]", {"text": "b", "weight": 2}],
 }
 
@@ -40,7 +40,7 @@ def entries(rules: dict, rule: str) -> list[dict]:
 
 
 def derivations(rules: dict, rest: str, bound: dict[str, dict]) -> Iterator[tuple[str, float]]:
-    """Yield every derivation of a template as (text, probability). Rewrite the leftmost bracket or brace as a string."""
+    """Yield every derivation of a template as (text, probability), by rewriting the leftmost bracket or brace."""
     start = re.search(r"[\[{]", rest)
     if start is None:
         yield rest, 1.0
@@ -112,13 +112,13 @@ def test_a_small_grammar_agrees_with_the_enumeration_of_its_derivations():
         assert grammar.log_probability(text) == pytest.approx(math.log(probability), rel=1e-9), text
 
 
-def test_exclusion_renormalises_over_the_rest():
+def test_excluding_a_value_renormalizes_the_others():
     grammar = Grammar({"story": ["{a:names} {b:names-a}"], "names": SMALL["names"]})
     assert grammar.log_probability("Ann Bob") == pytest.approx(math.log(1 / 3.5 * 2 / 2.5))
     assert grammar.log_probability("Ann Ann") == -math.inf
 
 
-def test_samples_follow_the_distribution_and_carry_the_probability_of_their_choices():
+def test_samples_follow_the_distribution_and_have_the_probability_of_their_choices():
     texts, grammar, rng = distribution(SMALL), Grammar(SMALL), random.Random(1)
     n = 20_000
     counts = Counter()
@@ -152,7 +152,7 @@ def test_part_of_the_shipped_grammar_sums_to_one(shipped_rules):
 
 
 def flat(alternatives: list) -> list:
-    """Alternatives with their text on one line. Holds for those without paragraphs or breaks next to brackets."""
+    """Return alternatives with their text on one line. They have no paragraphs, and no line breaks next to brackets."""
     return [
         entry | {"text": " ".join(entry["text"].split())} if isinstance(entry, dict) else " ".join(entry.split())
         for entry in alternatives
@@ -171,7 +171,7 @@ def test_a_text_outside_the_grammar_has_no_probability(shipped):
         assert shipped.log_probability(other) == -math.inf
 
 
-def test_streams_depend_on_seed_and_split_only():
+def test_stories_depend_on_seed_and_split_only():
     def texts(split: str, n: int, seed: int = 0) -> list[str]:
         return [document.text for document in stories(split, n_train=n, n_val=n, n_test=n, seed=seed)]
 
