@@ -4,7 +4,6 @@ import bz2
 import gzip
 import json
 import lzma
-import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -225,31 +224,3 @@ def test_bad_arguments_are_errors(tmp_path):
     (tmp_path / "one.txt").write_text("one document<|endoftext|>")
     with pytest.raises(ValueError, match=r"none of the 1 documents falls to the (val|test) split.*val_fraction=0.05"):
         [texts(partial(source, train=f"{tmp_path}/one.txt"), split) for split in ("val", "test")]
-
-
-def test_tinystories_is_read_from_a_directory(tmp_path):
-    def write(name: str, data: list[str]) -> None:
-        (tmp_path / "data").mkdir(exist_ok=True)
-        pa.parquet.write_table(pa.table({"text": data}), tmp_path / "data" / name)
-
-    write("train-00000-of-00002-2d5a1467fff1081b.parquet", STORIES[:150])
-    write("train-00001-of-00002-5852b56a2bd28fd9.parquet", STORIES[150:300])
-    write("validation-00000-of-00001-869c898b519ad725.parquet", STORIES[300:])
-    (tmp_path / "TinyStoriesV2-GPT4-train.txt").write_text("the second version<|endoftext|>")
-    (tmp_path / "TinyStoriesV2-GPT4-valid.txt").write_text("of the dataset<|endoftext|>")
-    source = partial(sources.tinystories, path=str(tmp_path), val_fraction=0.2)
-    assert texts(source, "test") == STORIES[300:]
-    assert sorted(texts(source, "train") + texts(source, "val")) == sorted(STORIES[:300])
-    assert 30 < len(texts(source, "val")) < 90
-
-    shutil.rmtree(tmp_path / "data")
-    assert texts(partial(sources.tinystories, path=str(tmp_path)), "test") == ["of the dataset"]
-    (tmp_path / "TinyStories-valid.txt").write_text("the first version<|endoftext|>")
-    assert texts(source, "test") == ["the first version"]
-
-
-def test_a_directory_without_tinystories_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"data.source.path: there is no directory"):
-        texts(partial(sources.tinystories, path=f"{tmp_path}/nowhere"))
-    with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):
-        texts(partial(sources.tinystories, path=str(tmp_path)))
