@@ -77,19 +77,16 @@ def _encode_split(
     """Write the ids of a split, without the documents of earlier splits. Return its rows (n_documents,) of ROW."""
     seen = {fingerprint for rows in earlier for fingerprint in rows["fingerprint"].tolist()}
     rows: list[np.ndarray] = []
-    n_left_out = n_bytes = 0
+    n_left_out = 0
     with (
         _ids_file(folder, split).open("wb") as file,
-        tqdm(desc=f"{name} {split}", unit=" documents", leave=False, disable=None) as bar,
+        tqdm(desc=f"{name} {split}", unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
         for batch, ids in _encode(_batches(source(split), seen), tokenizer):
             file.write(ids.tobytes())  # not tofile, which does not report a full disk
             rows.append(batch.rows)
             n_left_out += batch.n_left_out
-            n_bytes += int(batch.rows["n_bytes"].sum())
-            speed = n_bytes / 1e6 / max(bar.format_dict["elapsed"], 1e-9)
-            bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
-            bar.update(len(batch.texts))
+            bar.update(int(batch.rows["n_bytes"].sum()))
     all_rows = np.concatenate(rows)
     elsewhere = "val or test" if split == "train" else "test"
     if not len(all_rows):

@@ -1,4 +1,4 @@
-"""The cache: corpora are made once, complete and undamaged. The command that lists, verifies and removes them."""
+"""The cache holds complete and undamaged corpora only. Its command lists, verifies and removes them."""
 
 import os
 import re
@@ -36,8 +36,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("problem", DAMAGE)
-def test_a_damaged_folder_is_made_again(tmp_path, caplog, problem):
-    folder = tmp_path / "made"
+def test_a_damaged_folder_is_written_again(tmp_path, caplog, problem):
+    folder = tmp_path / "corpus"
     cache.fill(folder, write)
     assert cache.manifest(folder)["fact"] == 1
     assert cache.damage(folder) is None
@@ -46,15 +46,15 @@ def test_a_damaged_folder_is_made_again(tmp_path, caplog, problem):
         os.utime(folder / "a.txt", (0, 0))  # a file that is written twice in a tick of the clock looks the same
     assert re.search(problem, cache.damage(folder))
     cache.fill(folder, write)
-    assert re.search(rf"made is damaged \({problem}.*\): preparing it again", caplog.text)
+    assert re.search(rf"corpus is damaged \({problem}.*\): preparing it again", caplog.text)
     assert cache.damage(folder) is None
     assert (folder / "a.txt").read_text() == "content"
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
-def test_a_complete_folder_is_not_made_again(tmp_path):
-    cache.fill(tmp_path / "made", write)
-    cache.fill(tmp_path / "made", lambda _: pytest.fail("called again"))
+def test_a_complete_folder_is_not_written_again(tmp_path):
+    cache.fill(tmp_path / "corpus", write)
+    cache.fill(tmp_path / "corpus", lambda _: pytest.fail("called again"))
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
@@ -64,23 +64,23 @@ def test_a_failed_write_leaves_nothing(tmp_path, error):
         raise error("wrong")
 
     with pytest.raises(error, match="wrong"):
-        cache.fill(tmp_path / "cache" / "made", fail)
+        cache.fill(tmp_path / "cache" / "corpus", fail)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_deleted(tmp_path):
-    folder = tmp_path / "made"
+def test_files_of_a_killed_process_are_deleted(tmp_path):
+    folder = tmp_path / "corpus"
     cache.unfinished(folder).mkdir()
     (cache.unfinished(folder) / "begun").touch()
     cache.fill(folder, write)
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
     assert not (folder / "begun").exists()
 
 
 def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to the cache directory .*; set cache_dir=DIR"):
-        cache.fill(tmp_path / "cache" / "made", write)
+        cache.fill(tmp_path / "cache" / "corpus", write)
 
 
 @pytest.fixture
@@ -108,22 +108,19 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
         corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
     (tmp_path / "notes").mkdir()  # not a corpus
     first, second = sorted(path.name for path in tmp_path.glob("source_of_texts*"))
-    by_name = {}
-    (tmp_path / f".other-{'0' * 16}.unfinished").mkdir()
+    third = f"without_end-{'0' * 16}"
+    (tmp_path / f".{third}.unfinished").mkdir()
 
     status, out, _ = command(tmp_path)
     lines = out.splitlines()
     assert status == 0
     assert lines[0].split() == ["corpus", "prepared", "documents", "tokens", "vocabulary", "disk"]
-    assert [line.split()[0] for line in lines[1:]] == [first, second, f"other-{'0' * 16}"]
+    assert [line.split()[0] for line in lines[1:]] == [first, second, third]
     assert "unfinished" in lines[3]
-    for line in lines[1:3]:
-        documents = int(line.split()[3])
-        by_name[line.split()[0]] = documents
-        assert line.split()[5] == "257"
-    assert sorted(by_name.values()) == [6, 9]
+    assert sorted(int(line.split()[3]) for line in lines[1:3]) == [6, 9]  # documents
+    assert [line.split()[5] for line in lines[1:3]] == ["257", "257"]  # vocabulary
 
-    assert command(tmp_path, "verify") == (0, f"{first}: whole\n{second}: whole\nother-{'0' * 16}: unfinished\n", "")
+    assert command(tmp_path, "verify") == (0, f"{first}: whole\n{second}: whole\n{third}: unfinished\n", "")
     (tmp_path / first / "train.tokens").write_bytes(b"damaged")
     status, out, _ = command(tmp_path, "verify", first)
     assert status == 1
@@ -138,5 +135,5 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
     with cache.lock(tmp_path / first):
         assert command(tmp_path, "remove", first) == (1, "", f"{first}: another process prepares it\n")
     assert (tmp_path / first).exists()
-    assert command(tmp_path, "remove", first, f"other-{'0' * 16}")[0] == 0
+    assert command(tmp_path, "remove", first, third)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([second, "notes"])

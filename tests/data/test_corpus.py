@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -120,6 +122,17 @@ def test_an_error_of_the_source_leaves_nothing(tmp_path, at):
         with pytest.raises(ValueError, match="oh"):
             corpus.prepare(partial(failing, at=at), BYTES, cache_dir=cache_dir)
         assert list(parent.iterdir()) == []
+
+
+def test_the_embedded_corpus_imports_neither_datasets_nor_torch(tmp_path):
+    """Importing them takes seconds and 300 MB."""
+    program = (
+        "import sys; from functools import partial; from nanosq.data import corpus, stories, tokenizers\n"
+        "source = partial(stories.stories, n_train=9, n_val=9, n_test=9)\n"
+        f"corpus.prepare(source, tokenizers.gpt2(), cache_dir={str(tmp_path)!r})\n"
+        "print(sorted({'datasets', 'huggingface_hub', 'pyarrow', 'pandas', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "[]\n"
 
 
 def test_a_prepared_corpus_is_one_directory(tmp_path):

@@ -4,12 +4,12 @@ import bz2
 import gzip
 import json
 import lzma
-import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -50,10 +50,12 @@ def test_plain_text_and_json_lines_may_be_compressed(tmp_path, suffix, compress,
     assert texts(uncut(path)) == STORIES
 
 
-def test_parquet_rows_without_text_are_skipped(tmp_path):
+def test_parquet_rows_without_text_are_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
     table = pa.table({"story": [*STORIES, None, "  "], "n": list(range(402))})
     pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100)
     assert texts(uncut(tmp_path / "a.parquet", column="story")) == STORIES
+    assert not (tmp_path / "hub").exists()  # nothing is written to the cache of Hugging Face, which may be read-only
 
 
 def test_arrow_files_are_read(tmp_path):
@@ -121,8 +123,8 @@ def test_passages_contain_the_whole_text(tmp_path_factory, text, passage, chunk)
 def test_one_file_with_the_separator_is_enough(tmp_path):
     (tmp_path / "a.txt").write_text("word " * 1000)
     (tmp_path / "b.txt").write_text("x<|endoftext|>y")
-    found = texts(partial(sources.text, train=f"{tmp_path}/a.txt", val=f"{tmp_path}/b.txt", test=f"{tmp_path}/b.txt"))
-    assert found == [("word " * 1000).strip()]
+    source = partial(sources.text, train=f"{tmp_path}/a.txt", val=f"{tmp_path}/b.txt", test=f"{tmp_path}/b.txt")
+    assert texts(source) == [("word " * 1000).strip()]
 
 
 def test_files_are_named_by_globs_and_lists(tmp_path):
@@ -143,8 +145,8 @@ def test_the_cut_by_hash_loses_nothing_and_does_not_depend_on_order(tmp_path):
     assert 20 < len(splits["val"]) < 65
     assert 50 < len(splits["test"]) < 115
     other = partial(source, train=f"{tmp_path}/b.txt")
-    for split, found in splits.items():
-        assert set(texts(other, split)) == set(found)
+    for split, documents in splits.items():
+        assert set(texts(other, split)) == set(documents)
 
 
 def test_with_a_test_file_only_val_is_cut(tmp_path):
@@ -222,31 +224,3 @@ def test_bad_arguments_are_errors(tmp_path):
     (tmp_path / "one.txt").write_text("one document<|endoftext|>")
     with pytest.raises(ValueError, match=r"none of the 1 documents falls to the (val|test) split.*val_fraction=0.05"):
         [texts(partial(source, train=f"{tmp_path}/one.txt"), split) for split in ("val", "test")]
-
-
-def test_tinystories_is_read_from_a_directory(tmp_path):
-    def write(name: str, data: list[str]) -> None:
-        (tmp_path / "data").mkdir(exist_ok=True)
-        pa.parquet.write_table(pa.table({"text": data}), tmp_path / "data" / name)
-
-    write("train-00000-of-00002-2d5a1467fff1081b.parquet", STORIES[:150])
-    write("train-00001-of-00002-5852b56a2bd28fd9.parquet", STORIES[150:300])
-    write("validation-00000-of-00001-869c898b519ad725.parquet", STORIES[300:])
-    (tmp_path / "TinyStoriesV2-GPT4-train.txt").write_text("the second version<|endoftext|>")
-    (tmp_path / "TinyStoriesV2-GPT4-valid.txt").write_text("of the dataset<|endoftext|>")
-    source = partial(sources.tinystories, path=str(tmp_path), val_fraction=0.2)
-    assert texts(source, "test") == STORIES[300:]
-    assert sorted(texts(source, "train") + texts(source, "val")) == sorted(STORIES[:300])
-    assert 30 < len(texts(source, "val")) < 90
-
-    shutil.rmtree(tmp_path / "data")
-    assert texts(partial(sources.tinystories, path=str(tmp_path)), "test") == ["of the dataset"]
-    (tmp_path / "TinyStories-valid.txt").write_text("the first version<|endoftext|>")
-    assert texts(source, "test") == ["the first version"]
-
-
-def test_a_directory_without_tinystories_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"data.source.path: there is no directory"):
-        texts(partial(sources.tinystories, path=f"{tmp_path}/nowhere"))
-    with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):
-        texts(partial(sources.tinystories, path=str(tmp_path)))

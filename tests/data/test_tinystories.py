@@ -1,7 +1,8 @@
-"""TinyStories: the download from the Hugging Face hub, its cache, and the report's split of the rows."""
+"""TinyStories: the Hugging Face hub and its cache, copies in a directory, and the report's split of the rows."""
 
 import json
 import os
+import shutil
 import socket
 import threading
 import urllib.parse
@@ -200,3 +201,32 @@ def test_the_rows_of_a_text_file_are_not_the_published_ones(tmp_path):
         (tmp_path / name).write_text("one<|endoftext|>two")
     with pytest.raises(ValueError, match=r"data.source.splits=report takes rows by their number: give the published"):
         list(sources.tinystories("val", path=str(tmp_path), splits="report"))
+
+
+def texts(split: str, path: Path, **arguments) -> list[str]:
+    return [document.text for document in sources.tinystories(split, path=str(path), **arguments)]
+
+
+def test_tinystories_is_read_from_a_directory(tmp_path):
+    stories = [f"Story {i} was about a fox." for i in range(400)]
+    (tmp_path / "data").mkdir()
+    for name, part in zip(NAMES, (stories[:150], stories[150:300], stories[300:]), strict=True):
+        (tmp_path / "data" / name).write_bytes(parquet(part))
+    (tmp_path / "TinyStoriesV2-GPT4-train.txt").write_text("the second version<|endoftext|>")
+    (tmp_path / "TinyStoriesV2-GPT4-valid.txt").write_text("of the dataset<|endoftext|>")
+    assert texts("test", tmp_path) == stories[300:]
+    train, val = (texts(split, tmp_path, val_fraction=0.2) for split in ("train", "val"))
+    assert sorted(train + val) == sorted(stories[:300])
+    assert 30 < len(val) < 90
+
+    shutil.rmtree(tmp_path / "data")
+    assert texts("test", tmp_path) == ["of the dataset"]
+    (tmp_path / "TinyStories-valid.txt").write_text("the first version<|endoftext|>")
+    assert texts("test", tmp_path) == ["the first version"]
+
+
+def test_a_directory_without_tinystories_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"data.source.path: there is no directory"):
+        texts("train", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"data.source.path: no file in .* has 'train' in its name"):
+        texts("train", tmp_path)
