@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.runs import Run
+from analysis.recorded_run import RecordedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ MOST = 300  # points that are drawn of a line
 SPAN = 5.0  # greatest value over the least from which an axis is logarithmic
 
 
-def line(run: Run, key: str, against: str = "steps") -> Line:
+def line(run: RecordedRun, key: str, against: str = "steps") -> Line:
     """A curve over steps, tokens or seconds; empty where the run lacks it, or what its x axis is computed from."""
     curve = run.curve(key)
     x, y = _positions(run, curve.steps, against), np.array(curve.values, dtype=float)
@@ -70,7 +70,7 @@ def plain_ticks(axis: "Axis", ratio: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _positions(run: Run, steps: Sequence[int], against: str) -> Array:
+def _positions(run: RecordedRun, steps: Sequence[int], against: str) -> Array:
     """Steps of a run on the x axis; nan where it cannot be known."""
     x = np.array(steps, dtype=float)
     if against == "tokens":

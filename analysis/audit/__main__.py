@@ -26,7 +26,7 @@ LOSSES = (
 )
 
 
-def section(all_runs: Sequence[runs.Run], *, stories: Path | None = None) -> Section:
+def section(all_runs: Sequence[runs.RecordedRun], *, stories: Path | None = None) -> Section:
     """Every claim beside what is computed when this is called, in a second or two, or was read where the row says.
 
     all_runs: in which runs with the settings of Table 1 are looked for. stories: a sample of TinyStories, of any format

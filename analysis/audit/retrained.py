@@ -12,7 +12,7 @@ from analysis.page import Cell, number
 RETRAINED = 0.05  # of a perplexity: two standard errors of the report's 10,240 tokens
 
 
-def rows(said: Report, all_runs: Sequence[runs.Run]) -> Iterator[Row]:
+def rows(said: Report, all_runs: Sequence[runs.RecordedRun]) -> Iterator[Row]:
     """Table 1 against finished runs with its settings, the last such by the mean over its seeds."""
     for name, perplexity in zip(TABLE_1, said.perplexities, strict=True):
         settings = recompute.preset(name)
@@ -28,7 +28,7 @@ def rows(said: Report, all_runs: Sequence[runs.Run]) -> Iterator[Row]:
         )
 
 
-def _has(setting: runs.Setting, settings: Mapping[str, Any]) -> bool:
+def _has(setting: runs.RecordedSetting, settings: Mapping[str, Any]) -> bool:
     """Whether it is set as a preset says."""
     wanted = {key: value for key, value in settings.items() if key not in runs.NO_SETTING and not key.startswith("/")}
     found = {key: recompute.as_number(setting.params.get(key)) for key in wanted}

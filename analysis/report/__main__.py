@@ -25,14 +25,14 @@ MOST = 50  # runs without a result that are listed
 
 
 def sections(
-    found: Sequence[runs.Run],
+    found: Sequence[runs.RecordedRun],
     *,
     against: str = "steps",
     storage: str | None = None,
     study: str | None = None,
     sweep: str | None = None,
     stories: Path | None = None,
-    everything: Sequence[runs.Run] = (),
+    everything: Sequence[runs.RecordedRun] = (),
 ) -> list[page.Section]:
     """The report on runs of one text; the audit also looks among `everything`."""
     chosen = runs.best(found)
@@ -57,11 +57,11 @@ def sections(
     return [_states(found), *made] if _unfinished(found) else made
 
 
-def _unfinished(found: Iterable[runs.Run]) -> Counter[str]:
+def _unfinished(found: Iterable[runs.RecordedRun]) -> Counter[str]:
     return Counter(run.state for run in found if run.state not in ("finished", "pruned"))
 
 
-def _states(found: Iterable[runs.Run]) -> page.Section:
+def _states(found: Iterable[runs.RecordedRun]) -> page.Section:
     unfinished = [run for run in found if run.state not in ("finished", "pruned")]
     rows: list[list[page.Cell | str]] = [
         [page.Cell(run.id[:8], run.id, run.link), run.name, run.state, page.number(_last_step(run), 10)]
@@ -74,12 +74,12 @@ def _states(found: Iterable[runs.Run]) -> page.Section:
     return page.Section("Runs without a result", [page.Text(text), table])
 
 
-def _last_step(run: runs.Run) -> float:
+def _last_step(run: runs.RecordedRun) -> float:
     steps = run.curve("train/loss").steps
     return float(steps[-1]) if steps else float("nan")
 
 
-def lead(found: Sequence[runs.Run], left_out: str) -> str:
+def lead(found: Sequence[runs.RecordedRun], left_out: str) -> str:
     states = Counter(run.state for run in found)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     made = time.strftime("%Y-%m-%d %H:%M")
@@ -103,7 +103,7 @@ def main() -> int:
             raise ValueError(
                 f"MLflow has no run of experiment {arguments.experiment!r} {place}: {runs.TRAIN} makes some"
             )
-        found, left_out = runs.one_text(everything, arguments.text)
+        found, left_out = runs.runs_on_common_text(everything, arguments.text)
         made = sections(
             found,
             against=arguments.against,

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from analysis.figures import FAINT, INK, Figure, finish, panels, series, style
 from analysis.page import Block, Cell, Section, Table, Text
-from analysis.runs import TRAIN, Run, Setting
+from analysis.recorded_run import RecordedRun
+from analysis.runs import TRAIN, RecordedSetting
 
 FILE = "calibration.csv"
 TOLERANCE = 1e-6  # of an ece from that of the run
 Bins = NDArray[np.float64]  # (n_bins, 3): tokens, correct ones, summed confidence
 
 
-def section(chosen: Mapping[str, Setting]) -> Section:
+def section(chosen: Mapping[str, RecordedSetting]) -> Section:
     """A diagram and a line of the table for each loss that has bins."""
     bins: dict[str, list[Bins]] = {}
     blocks: list[Block] = []
@@ -36,7 +37,7 @@ def section(chosen: Mapping[str, Setting]) -> Section:
     return Section("Calibration", [_diagram(bins, order), _table(bins), *blocks])
 
 
-def read(run: Run) -> Bins:
+def read(run: RecordedRun) -> Bins:
     """ValueError where the run has no such file, or its bins do not give its ece."""
     rows = run.rows(FILE)
     if not rows:

@@ -36,7 +36,7 @@ METHOD = (
 )
 
 
-def section(chosen: Mapping[str, runs.Setting]) -> Section:
+def section(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
     """Verdict on each loss against cross-entropy, or where that is missing the loss with the lowest validation nll."""
     if not chosen:
         return Section("Verdict", [Text(f"No run has finished with a validation score: {runs.TRAIN}", "note")])
@@ -56,7 +56,7 @@ def section(chosen: Mapping[str, runs.Setting]) -> Section:
     return Section("Verdict", [*told, *notes, *pairs, *_of_stories(losses, verdicts, list(chosen))])
 
 
-def of_stories(chosen: Mapping[str, runs.Setting]) -> Section:
+def of_stories(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
     """The easiest and the hardest stories of each loss, those of its first seed."""
     blocks: list[Block] = []
     for loss, setting in chosen.items():
@@ -67,7 +67,7 @@ def of_stories(chosen: Mapping[str, runs.Setting]) -> Section:
     return Section("Stories", blocks)
 
 
-def of_two(a: runs.Setting, b: runs.Setting) -> Section:
+def of_two(a: runs.RecordedSetting, b: runs.RecordedSetting) -> Section:
     """The same for two settings, with their scores and what they differ in. ValueError as of `verdict`."""
     each = verdict(a, b)
     both = {each.a: a, each.b: b}
@@ -81,7 +81,7 @@ def of_two(a: runs.Setting, b: runs.Setting) -> Section:
     return Section("Comparison", [*blocks, *_of_stories(both, [each], list(both)), *of_stories(both).blocks])
 
 
-def setting_of(found: Sequence[runs.Run], run: runs.Run) -> runs.Setting:
+def setting_of(found: Sequence[runs.RecordedRun], run: runs.RecordedRun) -> runs.RecordedSetting:
     """The setting that a run belongs to, with all its seeds. ValueError where the run has not finished."""
     if run.state != "finished":
         raise ValueError(f"run {run.id[:8]} ({run.name}) is {run.state}: only finished runs have test scores")
@@ -109,7 +109,7 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
     return Table("pairs", [*header, "stories", "common seeds"], rows, "Every pair")
 
 
-def _scores(both: Sequence[runs.Setting]) -> list[list[Cell]]:
+def _scores(both: Sequence[runs.RecordedSetting]) -> list[list[Cell]]:
     rows = [
         [Cell(f"{metric}, {unit}" if unit else metric), *(_range(setting, metric, factor) for setting in both)]
         for metric, (unit, factor) in SCORES.items()
@@ -118,7 +118,7 @@ def _scores(both: Sequence[runs.Setting]) -> list[list[Cell]]:
     return [*rows, [Cell("seeds"), *(Cell(", ".join(each)) for each in seeds)]]
 
 
-def _range(setting: runs.Setting, metric: str, factor: float) -> Cell:
+def _range(setting: runs.RecordedSetting, metric: str, factor: float) -> Cell:
     values = [factor * run.metric(metric) for run in setting.runs]
     mean = number(sum(values) / len(values))
     if min(values) == max(values) or math.isnan(sum(values)):
@@ -126,7 +126,9 @@ def _range(setting: runs.Setting, metric: str, factor: float) -> Cell:
     return Cell(f"{mean.text} ({number(min(values)).text} to {number(max(values)).text})", mean.value)
 
 
-def _of_stories(settings: Mapping[str, runs.Setting], verdicts: Sequence[Verdict], order: Sequence[str]) -> list[Block]:
+def _of_stories(
+    settings: Mapping[str, runs.RecordedSetting], verdicts: Sequence[Verdict], order: Sequence[str]
+) -> list[Block]:
     """Figures of all settings whose runs have their stories.
 
     order: of the labels among the series of the page.

@@ -26,7 +26,7 @@ N_MARKERS = 8  # on a line
 SPLITS = {"Validation": "val", "Training": "train"}
 
 
-def section(chosen: Mapping[str, runs.Setting], *, against: str = "steps") -> page.Section:
+def section(chosen: Mapping[str, runs.RecordedSetting], *, against: str = "steps") -> page.Section:
     """A figure of the objective for each loss, and one of all losses by nll.
 
     chosen: settings by the name they are shown under. ValueError for an `against` that is not in AGAINST.
@@ -51,12 +51,12 @@ def section(chosen: Mapping[str, runs.Setting], *, against: str = "steps") -> pa
     return page.Section(title, [*([page.Text(about)] if drawn else []), *drawn, *(page.Text(n, "note") for n in notes)])
 
 
-def picked(found: Sequence[runs.Run], wanted: Iterable[str]) -> dict[str, runs.Setting]:
+def picked(found: Sequence[runs.RecordedRun], wanted: Iterable[str]) -> dict[str, runs.RecordedSetting]:
     """Runs in whatever state, by what sets them apart but for the seed. ValueError as for `runs.pick`."""
-    groups: dict[Any, list[runs.Run]] = defaultdict(list)
+    groups: dict[Any, list[runs.RecordedRun]] = defaultdict(list)
     for run in {run.id: run for run in (runs.pick(found, each) for each in wanted)}.values():
         groups[run.loss, run.text_hash, *sorted(run.setting.items())].append(run)
-    by_loss: dict[str, list[list[runs.Run]]] = defaultdict(list)
+    by_loss: dict[str, list[list[runs.RecordedRun]]] = defaultdict(list)
     for group in groups.values():
         by_loss[group[0].loss].append(sorted(group, key=lambda run: run.seed))
     chosen = {}
@@ -67,15 +67,15 @@ def picked(found: Sequence[runs.Run], wanted: Iterable[str]) -> dict[str, runs.S
             label = " ".join([loss, *differences])
             while label in chosen:  # of another text
                 label += " (other text)"
-            chosen[label] = runs.Setting(loss, group[0].setting, group, Counter())
+            chosen[label] = runs.RecordedSetting(loss, group[0].setting, group, Counter())
     return chosen
 
 
-def _lines(setting: runs.Setting, key: str, against: str) -> list[Line]:
+def _lines(setting: runs.RecordedSetting, key: str, against: str) -> list[Line]:
     return [each for run in setting.runs if len((each := line(run, key, against))[0])]
 
 
-def _objective(label: str, setting: runs.Setting, against: str) -> figures.Figure | None:
+def _objective(label: str, setting: runs.RecordedSetting, against: str) -> figures.Figure | None:
     lines = {split: _lines(setting, f"{key}/loss", against) for split, key in SPLITS.items()}
     if not any(lines.values()):
         return None
@@ -91,7 +91,7 @@ def _objective(label: str, setting: runs.Setting, against: str) -> figures.Figur
         return figures.finish(drawing, f"objective_{_slug(label)}", caption)
 
 
-def _all_losses(chosen: Mapping[str, runs.Setting], against: str) -> figures.Figure | None:
+def _all_losses(chosen: Mapping[str, runs.RecordedSetting], against: str) -> figures.Figure | None:
     lines = {
         split: {label: _lines(setting, f"{key}/nll", against) for label, setting in chosen.items()}
         for split, key in SPLITS.items()
@@ -146,7 +146,7 @@ def _finish(axes: "Axes", against: str, label: str, lines: Iterable[Line]) -> No
     axes.set_ylabel(label)
 
 
-def _seeds(setting: runs.Setting) -> str:
+def _seeds(setting: runs.RecordedSetting) -> str:
     return "one seed" if len(setting.runs) == 1 else f"{len(setting.runs)} seeds"
 
 
@@ -154,7 +154,7 @@ def _slug(label: str) -> str:
     return re.sub(r"[^\w.=-]+", "_", label)[:100]
 
 
-def _notes(chosen: Mapping[str, runs.Setting], against: str) -> Iterable[str]:
+def _notes(chosen: Mapping[str, runs.RecordedSetting], against: str) -> Iterable[str]:
     for label, setting in chosen.items():
         for run in setting.runs:
             if not any(run.curve(f"{split}/loss").steps for split in SPLITS.values()):
@@ -178,7 +178,9 @@ def main() -> int:
 
     def work() -> None:
         found = runs.load(arguments.tracking_uri, arguments.experiment)
-        chosen = picked(found, arguments.runs) if arguments.runs else runs.best(runs.one_text(found, None)[0])
+        chosen = (
+            picked(found, arguments.runs) if arguments.runs else runs.best(runs.runs_on_common_text(found, None)[0])
+        )
         made = section(chosen, against=arguments.against)
         arguments.out.mkdir(parents=True, exist_ok=True)
         for block in made.blocks:

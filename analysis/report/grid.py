@@ -24,7 +24,7 @@ SCHEDULE = ("optimizer.", "schedule.", "train.warmup", "train.max_steps", "train
 REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps from 0 in a warm-up of 2000
 
 
-def section(all_runs: Sequence[runs.Run], sweep: str | None = None) -> page.Section:
+def section(all_runs: Sequence[runs.RecordedRun], sweep: str | None = None) -> page.Section:
     """Of a grid by its name, or of the newest that varies two settings. ValueError where there is no such grid."""
     by_sweep = sweeps(all_runs)
     grids = {name: trials(each) for name, each in by_sweep.items() if name.startswith(GRID)}

@@ -8,8 +8,8 @@ import numpy as np
 
 from analysis import figures
 from analysis.axes import SPAN, plain_log, plain_ticks, thinned
+from analysis.recorded_run import Curve, RecordedRun
 from analysis.report.grid_trials import Trial, at, best, label, shown, values
-from analysis.runs import Curve, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +135,7 @@ def schedules(given: Sequence[Trial], keys: Sequence[str]) -> figures.Figure | N
         return figures.finish(drawing, "grid_learning_rate", caption)
 
 
-def nominal_rate(run: Run) -> float:
+def nominal_rate(run: RecordedRun) -> float:
     """The learning rate that a run is set to; nan where its optimizer has none."""
     try:
         return float(run.params.get("optimizer.lr", "nan"))
@@ -185,10 +185,10 @@ def _state(trial: Trial | None) -> str:
     return "no value" if trial.state == "finished" else trial.state
 
 
-def _distinct(given: Sequence[Run]) -> list[tuple[Run, Curve]]:
+def _distinct(given: Sequence[RecordedRun]) -> list[tuple[RecordedRun, Curve]]:
     """A run for each learning rate over the steps; one that ended early has that of a longer one as far as it goes."""
     curves = sorted(((run, run.curve("train/lr")) for run in given), key=lambda each: -len(each[1].steps))
-    kept: list[tuple[Run, Curve]] = []
+    kept: list[tuple[RecordedRun, Curve]] = []
     for run, curve in curves:
         points = dict(zip(curve.steps, curve.values, strict=True))
         if points and not any(_covers(longer, points) for _, longer in kept):

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.runs import Run, differing
+from analysis.recorded_run import RecordedRun
+from analysis.runs import differing
 
 GRID = "grid-"  # how the grid sweeper's names begin
 PREFERRED = ("optimizer.lr", "model.dropout", "model.n_layer")  # as x, y and panel
@@ -20,7 +21,7 @@ class Trial:
     """A setting of a sweep: the last run of each of its seeds."""
 
     settings: dict[str, str]
-    runs: list[Run]
+    runs: list[RecordedRun]
     number: str = ""  # or numbers, where a grid has an axis of seeds; empty where another sweep trained it
 
     @property
@@ -45,18 +46,18 @@ class Trial:
         return values if self.state == "finished" and all(map(math.isfinite, values)) else []
 
 
-def sweeps(all_runs: Iterable[Run]) -> dict[str, list[Run]]:
+def sweeps(all_runs: Iterable[RecordedRun]) -> dict[str, list[RecordedRun]]:
     """The runs of each sweep by its name, the newest sweep first."""
-    found: dict[str, list[Run]] = defaultdict(list)
+    found: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in sorted(all_runs, key=lambda run: -run.started):
         if sweep := run.tags.get("sweep"):
             found[sweep].append(run)
     return dict(found)
 
 
-def trials(sweep: Iterable[Run]) -> list[Trial]:
+def trials(sweep: Iterable[RecordedRun]) -> list[Trial]:
     """Runs by their setting, in the order of the trials' numbers."""
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = defaultdict(list)
     for run in sorted(sweep, key=lambda run: (_number(run), run.started)):
         groups[tuple(sorted(run.setting.items()))].append(run)
     found = []
@@ -88,13 +89,13 @@ def axes(given: Sequence[Trial]) -> list[str]:
     return [key for key in PREFERRED if key in kept] + [key for key in kept if key not in PREFERRED]
 
 
-def recorded(given: Sequence[Trial], all_runs: Iterable[Run]) -> list[Trial]:
+def recorded(given: Sequence[Trial], all_runs: Iterable[RecordedRun]) -> list[Trial]:
     """The combinations that a grid lacks because a run outside of it had trained them before, with the same program."""
     keys = axes(given)
     first = given[0]
     seeds = {run.seed for trial in given for run in trial.runs}
     programs = {run.tags.get("code") for trial in given for run in trial.runs}
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = defaultdict(list)
     for run in sorted(all_runs, key=lambda run: run.started):
         same = run.text_hash == first.runs[0].text_hash and run.seed in seeds and run.tags.get("code") in programs
         if same and run.state in ("finished", "diverged"):
@@ -146,7 +147,7 @@ def label(key: str) -> str:
     return LABELS.get(key, key.removesuffix("._target_"))
 
 
-def _last_of_each_seed(group: Iterable[Run]) -> list[Run]:
+def _last_of_each_seed(group: Iterable[RecordedRun]) -> list[RecordedRun]:
     """One that has finished rather than a later one that has not. group: the earlier ones first."""
     last = {
         run.seed: run for run in sorted(group, key=lambda run: (run.state in ("finished", "diverged"), run.started))
@@ -154,5 +155,5 @@ def _last_of_each_seed(group: Iterable[Run]) -> list[Run]:
     return [last[seed] for seed in sorted(last)]
 
 
-def _number(run: Run) -> int:
+def _number(run: RecordedRun) -> int:
     return int(run.tags.get("trial", 0))

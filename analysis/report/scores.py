@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analysis.page import DASH, Block, Cell, Samples, Section, Table, Text, number
-from analysis.runs import Run, Setting, differing
+from analysis.recorded_run import RecordedRun
+from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the report, as printed: train loss, test loss, test perplexity
     "cross_entropy, the report": (1.805, 1.826, 3.8),
@@ -26,7 +27,7 @@ SCORES = {
 LESS_IS_BETTER = ("test/nll", "test/excess_nll", "test/perplexity", "test/bits_per_byte", "test/ece")
 
 
-def section(chosen: Mapping[str, Setting]) -> Section:
+def section(chosen: Mapping[str, RecordedSetting]) -> Section:
     """Of the best setting of each loss, mean and 95 % interval over its seeds."""
     blocks: list[Block] = [
         _scores(chosen),
@@ -44,12 +45,12 @@ def section(chosen: Mapping[str, Setting]) -> Section:
     return Section("Scores", blocks)
 
 
-def samples(chosen: Mapping[str, Setting]) -> Section:
+def samples(chosen: Mapping[str, RecordedSetting]) -> Section:
     """The first text of each loss, of the same seed and prompt where they have one in common."""
     seeds = [{run.seed for run in setting.runs if texts(run)} for setting in chosen.values()]
     seeds = [each for each in seeds if each]
     common = set.intersection(*seeds) if seeds else set()
-    shown: list[Run] = []
+    shown: list[RecordedRun] = []
     columns: list[tuple[str, str]] = []
     missing: list[str] = []
     for loss, setting in chosen.items():
@@ -75,7 +76,7 @@ def samples(chosen: Mapping[str, Setting]) -> Section:
     return Section("Texts", blocks)
 
 
-def texts(run: Run) -> list[str]:
+def texts(run: RecordedRun) -> list[str]:
     """What a run has written at its end."""
     return [text for text in (run.artifact("samples.txt") or "").split("\n\n---\n\n") if text.strip()]
 
@@ -90,7 +91,7 @@ def interval(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1)) * error
 
 
-def _scores(chosen: Mapping[str, Setting]) -> Table:
+def _scores(chosen: Mapping[str, RecordedSetting]) -> Table:
     rows: list[list[Cell | str]] = []
     for name, (train, test, perplexity) in REPORT.items():
         printed = {"train/loss": train, "test/loss": test, "test/perplexity": perplexity}
@@ -116,7 +117,7 @@ def _mean(values: list[float], *, strong: bool) -> Cell:
     return cell if math.isnan(half) else Cell(f"{cell.text} ± {half:.2g}", mean, strong=strong)
 
 
-def _trained(chosen: Mapping[str, Setting]) -> Table:
+def _trained(chosen: Mapping[str, RecordedSetting]) -> Table:
     keys = [key for key in differing([setting.params for setting in chosen.values()]) if key != "loss._target_"]
     header = ["loss", "parameters", "tokens", "seconds", *keys, "val nll"]
     rows: list[list[Cell | str]] = []
@@ -138,7 +139,7 @@ def _trained(chosen: Mapping[str, Setting]) -> Table:
     )
 
 
-def _runs(chosen: Mapping[str, Setting]) -> Table:
+def _runs(chosen: Mapping[str, RecordedSetting]) -> Table:
     keys = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
     rows: list[list[Cell | str]] = [
         [

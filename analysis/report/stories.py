@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.page import Cell, Table, number
-from analysis.runs import Run, Setting
+from analysis.recorded_run import RecordedRun
+from analysis.runs import RecordedSetting
 
 FILE = "stories.csv"
 TOLERANCE = 1e-6  # of the sum over stories from the run's own score, relative
@@ -37,7 +38,7 @@ BySeed = dict[int, Stories]
 
 
 @cache
-def read(run: Run) -> Stories:
+def read(run: RecordedRun) -> Stories:
     """ValueError where the run has no such file, or its stories are not those that its score was made of."""
     rows = run.rows(FILE)
     if not rows:
@@ -53,7 +54,7 @@ def read(run: Run) -> Stories:
     return Stories(tokens, n_bytes, nll, texts)
 
 
-def by_seed(setting: Setting) -> tuple[BySeed, list[str]]:
+def by_seed(setting: RecordedSetting) -> tuple[BySeed, list[str]]:
     """The stories of its runs by their seed, and why the others are left out."""
     found, left_out = {}, []
     for run in setting.runs:

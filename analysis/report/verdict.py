@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.page import MINUS
+from analysis.recorded_run import RecordedRun
 from analysis.report import stories
 from analysis.report.bootstrap import Difference, paired
-from analysis.runs import Run, Setting, differing
+from analysis.runs import RecordedSetting, differing
 
 MOST_DIGITS = 6
 AGAIN = "python run.py -m ... seed=1,2,3"
@@ -43,7 +44,7 @@ class Verdict:
         return " ".join([self.sentence, *self.notes])
 
 
-def verdict(a: Setting, b: Setting, *, n_draws: int = 10_000) -> Verdict:
+def verdict(a: RecordedSetting, b: RecordedSetting, *, n_draws: int = 10_000) -> Verdict:
     """Pairs the runs of the two by their seed. ValueError where they are the same or were scored on different texts."""
     label_a, label_b = labels(a, b)
     hashes = [setting.runs[0].text_hash for setting in (a, b)]
@@ -73,7 +74,7 @@ def verdict(a: Setting, b: Setting, *, n_draws: int = 10_000) -> Verdict:
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
 
 
-def labels(a: Setting, b: Setting) -> tuple[str, str]:
+def labels(a: RecordedSetting, b: RecordedSetting) -> tuple[str, str]:
     """What to call two settings: by their losses, and A and B where these are the same. ValueError where all is."""
     if a.loss != b.loss:
         return a.loss, b.loss
@@ -124,7 +125,7 @@ def _sentence(
     )
 
 
-def _differences(a: Setting, b: Setting) -> list[str]:
+def _differences(a: RecordedSetting, b: RecordedSetting) -> list[str]:
     """But for the loss and its parameters where the losses are compared."""
     keys = differing([a.params, b.params])
     if a.loss == b.loss:
@@ -133,14 +134,14 @@ def _differences(a: Setting, b: Setting) -> list[str]:
     return [f"They also differ in {', '.join(keys)}: the loss need not be the cause."] if keys else []
 
 
-def _tokens(a: Setting, b: Setting) -> list[str]:
+def _tokens(a: RecordedSetting, b: RecordedSetting) -> list[str]:
     n_a, n_b = (_mean_tokens(setting.runs) for setting in (a, b))
     if math.isnan(n_a) or math.isnan(n_b) or n_a == n_b:
         return []
     return [f"Warning: they were trained on different numbers of tokens, {n_a:,.0f} and {n_b:,.0f}."]
 
 
-def _lost(label: str, setting: Setting) -> list[str]:
+def _lost(label: str, setting: RecordedSetting) -> list[str]:
     """Seeds without a result: those that diverged speak against a loss, and are in no mean."""
     return [
         f"Left out: {count} {'seed' if count == 1 else 'seeds'} of {label}, {state}."
@@ -148,10 +149,10 @@ def _lost(label: str, setting: Setting) -> list[str]:
     ]
 
 
-def _programs(a: Setting, b: Setting) -> list[str]:
+def _programs(a: RecordedSetting, b: RecordedSetting) -> list[str]:
     codes = [{run.tags.get("code") for run in setting.runs} for setting in (a, b)]
     return [] if codes[0] == codes[1] else ["Warning: they were trained by different versions of the program."]
 
 
-def _mean_tokens(found: Sequence[Run]) -> float:
+def _mean_tokens(found: Sequence[RecordedRun]) -> float:
     return sum(run.metric("train/tokens") for run in found) / len(found)

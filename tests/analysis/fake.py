@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 
-from analysis.runs import Run
+from analysis.recorded_run import RecordedRun
 
 Points = Iterable[tuple[int, str, float]]
 number = itertools.count(1)
@@ -20,12 +20,12 @@ def run(
     metrics: Mapping[str, float] | None = None,
     points: Points = (),
     **params: object,
-) -> Run:
+) -> RecordedRun:
     """A run that started after those made before. params: with a double underscore for a dot."""
     text = io.StringIO()
     csv.writer(text).writerows([("step", "metric", "value"), *points])
     started = next(number)
-    return Run(
+    return RecordedRun(
         id=f"{started:04x}{'0' * 28}",
         name=f"{loss} {started}",
         status=status,
@@ -38,12 +38,13 @@ def run(
         },
         metrics=dict(metrics or {}),
         tags={"text": "t", "code": "c", **(tags or {})},
-        _client=None,
         _texts={"curves.csv": text.getvalue()},
     )
 
 
-def trial(number: int, value: float = math.nan, *, sweep: str = "grid-a", tags: dict | None = None, **others) -> Run:
+def trial(
+    number: int, value: float = math.nan, *, sweep: str = "grid-a", tags: dict | None = None, **others
+) -> RecordedRun:
     scores = {"val/perplexity": value, "val/nll": math.log(value), "val/bits_per_byte": math.log(value) / 3}
     metrics = {} if math.isnan(value) else scores
     return run(tags={"sweep": sweep, "trial": str(number), **(tags or {})}, metrics=metrics, **others)

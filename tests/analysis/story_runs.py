@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.runs import Run, Setting, settings
+from analysis.recorded_run import RecordedRun
+from analysis.runs import RecordedSetting, settings
 
 N = 30
 TOKENS = np.arange(100, 100 + N)
@@ -34,10 +35,10 @@ def run(
     metrics: Any = None,
     csv_file: Any = "",
     **params: str,
-) -> Run:
+) -> RecordedRun:
     """A finished run with these nats a token of each story; no artifact where csv_file is None."""
     nll = float((TOKENS[: len(nats)] * nats).sum() / TOKENS[: len(nats)].sum())
-    return Run(
+    return RecordedRun(
         id=f"{loss}-{seed}",
         name=f"{loss} tiny",
         status="FINISHED",
@@ -47,12 +48,11 @@ def run(
         params={"loss._target_": f"nanosq.losses.{loss}", "seed": str(seed)} | params,
         metrics={"test/nll": nll, "val/nll": nll, "test/bits_per_byte": nll / 4 / math.log(2)} | (metrics or {}),
         tags={"text": text_hash},
-        _client=None,
         _texts={"stories.csv": stories_csv(nats) if csv_file == "" else csv_file},
     )
 
 
-def setting(loss: str, seeds: tuple[int, ...] = (1, 2, 3), shift: float = 0.0, **options: Any) -> Setting:
+def setting(loss: str, seeds: tuple[int, ...] = (1, 2, 3), shift: float = 0.0, **options: Any) -> RecordedSetting:
     """Runs whose stories lie by `shift` nats a token, and a little luck, above their difficulty."""
     rng = np.random.default_rng([*loss.encode(), *seeds])
     found = [run(loss, seed, DIFFICULTY + shift + 0.01 * rng.standard_normal(N), **options) for seed in seeds]

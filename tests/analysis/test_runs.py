@@ -24,11 +24,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def found(folder: Path) -> list[runs.Run]:
+def found(folder: Path) -> list[runs.RecordedRun]:
     return runs.load(f"sqlite:///{folder}/mlflow.db")
 
 
-def test_runs_are_those_of_mlflow(found: list[runs.Run], folder: Path) -> None:
+def test_runs_are_those_of_mlflow(found: list[runs.RecordedRun], folder: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     assert len(found) == 9
     for run in found:
@@ -39,7 +39,7 @@ def test_runs_are_those_of_mlflow(found: list[runs.Run], folder: Path) -> None:
     assert math.isnan(found[0].metric("no/such"))
 
 
-def test_curves_from_the_artifact_and_from_the_server_are_the_same(found: list[runs.Run], folder: Path) -> None:
+def test_curves_from_the_artifact_and_from_the_server_are_the_same(found: list[runs.RecordedRun], folder: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     for run in found:
         for key in ("train/loss", "val/nll"):
@@ -50,7 +50,7 @@ def test_curves_from_the_artifact_and_from_the_server_are_the_same(found: list[r
         assert run.curve("no/such").steps == []
 
 
-def test_a_setting_has_the_last_run_of_each_seed(found: list[runs.Run]) -> None:
+def test_a_setting_has_the_last_run_of_each_seed(found: list[runs.RecordedRun]) -> None:
     cross_entropy, *squentropy = runs.settings(found)
     assert (cross_entropy.loss, len(cross_entropy.runs)) == ("cross_entropy", 1)
     repeated, single = sorted(squentropy, key=lambda setting: -len(setting.runs))
@@ -62,7 +62,7 @@ def test_a_setting_has_the_last_run_of_each_seed(found: list[runs.Run]) -> None:
     assert repeated.mean("val/nll") == pytest.approx(sum(run.metric("val/nll") for run in repeated.runs) / 3)
 
 
-def test_the_best_setting_is_one_of_those_with_most_seeds(found: list[runs.Run]) -> None:
+def test_the_best_setting_is_one_of_those_with_most_seeds(found: list[runs.RecordedRun]) -> None:
     chosen = runs.best(found)
     assert list(chosen) == ["cross_entropy", "squentropy"]
     assert len(chosen["squentropy"].runs) == 3
@@ -73,14 +73,14 @@ def test_the_best_setting_is_one_of_those_with_most_seeds(found: list[runs.Run])
     assert alone["squentropy"].params == single.params
 
 
-def test_a_run_is_picked_by_id_or_name(found: list[runs.Run]) -> None:
+def test_a_run_is_picked_by_id_or_name(found: list[runs.RecordedRun]) -> None:
     assert runs.pick(found, found[3].id[:12]) is found[3]
     assert runs.pick(found, "squentropy tiny stories").loss == "squentropy"
     with pytest.raises(ValueError, match=r"no run 'zzz'; there are "):
         runs.pick(found, "zzz")
 
 
-def test_a_deleted_artifact_is_none(folder: Path, found: list[runs.Run]) -> None:
+def test_a_deleted_artifact_is_none(folder: Path, found: list[runs.RecordedRun]) -> None:
     run = next(run for run in found if run.state == "finished" and run.loss == "cross_entropy")
     assert run.artifact("samples.txt")
     again = next(each for each in runs.load(f"sqlite:///{folder}/mlflow.db") if each.id == run.id)

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from analysis.audit import __main__ as audit
 from analysis.audit import claims, recompute, retrained
 from analysis.page import Cell, Table
-from analysis.runs import Run
+from analysis.recorded_run import RecordedRun
 from nanosq import config, losses
 
 ROOT = Path(__file__).parents[3]
@@ -180,12 +180,12 @@ def test_without_a_text_nothing_is_claimed(rows: dict[str, claims.Row]) -> None:
     assert "--stories FILE" in row.found.text
 
 
-def retrained_run(name: str, perplexity: float, **changed: str) -> Run:
+def retrained_run(name: str, perplexity: float, **changed: str) -> RecordedRun:
     """As run.py logs it."""
     with initialize_config_dir(str(recompute.CONF)):
         cfg = compose("config", overrides=[f"experiment={name}"])
     params = {key: str(value) for key, value in config.flatten(cfg).items() if value is not None} | changed
-    return Run("1", name, "FINISHED", 0, "", "", params, {"val/perplexity": perplexity}, {}, None)
+    return RecordedRun("1", name, "FINISHED", 0, "", "", params, {"val/perplexity": perplexity}, {}, None)
 
 
 @pytest.mark.parametrize(("perplexity", "holds"), [(3.81, True), (6.2, False), (math.nan, None)])

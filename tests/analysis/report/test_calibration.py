@@ -5,17 +5,18 @@ import pytest
 
 from analysis.figures import Figure
 from analysis.page import Section, Table, Text, render
+from analysis.recorded_run import RecordedRun
 from analysis.report import calibration
-from analysis.runs import Run, Setting, settings
+from analysis.runs import RecordedSetting, settings
 
 # Tokens, correct ones, summed confidence of three bins; the middle one is empty.
 FIRST = [[10.0, 4.0, 2.0], [0.0, 0.0, 0.0], [30.0, 24.0, 27.0]]  # ece (2 + 3) / 40
 SECOND = [[20.0, 2.0, 5.0], [0.0, 0.0, 0.0], [40.0, 40.0, 36.0]]  # ece (3 + 4) / 60
 
 
-def run(loss: str, seed: int, bins: list[list[float]], *, ece: float | None = None, file: Any = "") -> Run:
+def run(loss: str, seed: int, bins: list[list[float]], *, ece: float | None = None, file: Any = "") -> RecordedRun:
     lines = "\n".join(",".join(map(str, row)) for row in bins)
-    return Run(
+    return RecordedRun(
         id=f"{loss}-{seed}",
         name=f"{loss} tiny",
         status="FINISHED",
@@ -25,16 +26,15 @@ def run(loss: str, seed: int, bins: list[list[float]], *, ece: float | None = No
         params={"loss._target_": f"nanosq.losses.{loss}", "seed": str(seed)},
         metrics={} if ece is None else {"test/ece": ece},
         tags={},
-        _client=None,
         _texts={"calibration.csv": f"tokens,correct,confidence\n{lines}\n" if file == "" else file},
     )
 
 
-def setting(*runs: Run) -> Setting:
+def setting(*runs: RecordedRun) -> RecordedSetting:
     return settings(runs)[0]
 
 
-def both(loss: str = "squentropy") -> Setting:
+def both(loss: str = "squentropy") -> RecordedSetting:
     return setting(run(loss, 1, FIRST, ece=0.125), run(loss, 2, SECOND, ece=7 / 60))
 
 

@@ -9,7 +9,7 @@ import pytest
 from analysis.figures import Figure
 from analysis.page import Section, Table, Text, render
 from analysis.report import compare, stories
-from analysis.runs import Setting, load, settings
+from analysis.runs import RecordedSetting, load, settings
 from tests.analysis.story_runs import DIFFICULTY, TOKENS, run, setting
 
 
@@ -161,6 +161,6 @@ def test_a_setting_has_all_its_finished_seeds() -> None:
     unfinished = run("squentropy", 9, DIFFICULTY)
     unfinished.status = "RUNNING"
     found = compare.setting_of([*runs, unfinished, *setting("focal").runs], runs[1])
-    assert found == Setting("squentropy", runs[0].setting, runs, Counter({"running": 1}))
+    assert found == RecordedSetting("squentropy", runs[0].setting, runs, Counter({"running": 1}))
     with pytest.raises(ValueError, match="is running"):
         compare.setting_of([unfinished], unfinished)

@@ -20,7 +20,7 @@ def points(metric: str, values: dict[int, float]) -> list[tuple[int, str, float]
     return [(step, metric, value) for step, value in values.items()]
 
 
-def trained(loss: str = "squentropy", seed: int = 1, offset: float = 0.0, **others: object) -> runs.Run:
+def trained(loss: str = "squentropy", seed: int = 1, offset: float = 0.0, **others: object) -> runs.RecordedRun:
     train = {step: 2.0 + offset + 1 / step for step in range(10, 101, 10)}
     val = {50: 2.5 + offset, 100: 2.1 + offset}
     each = [(f"{split}/{key}", by) for split, by in (("train", train), ("val", val)) for key in ("loss", "nll")]
@@ -28,8 +28,8 @@ def trained(loss: str = "squentropy", seed: int = 1, offset: float = 0.0, **othe
     return fake.run(loss, seed=seed, points=all_points, **{**SHAPE, **others})
 
 
-def setting(*each: runs.Run, others: Counter[str] | None = None) -> runs.Setting:
-    return runs.Setting(each[0].loss, each[0].setting, list(each), others or Counter())
+def setting(*each: runs.RecordedRun, others: Counter[str] | None = None) -> runs.RecordedSetting:
+    return runs.RecordedSetting(each[0].loss, each[0].setting, list(each), others or Counter())
 
 
 def figure_names(made: Section) -> list[str]:

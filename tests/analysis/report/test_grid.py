@@ -66,7 +66,7 @@ def test_mean_and_standard_error_over_seeds() -> None:
 
 
 def test_which_sweep_is_drawn() -> None:
-    def sweep(name: str, **axes: tuple) -> list[runs.Run]:
+    def sweep(name: str, **axes: tuple) -> list[runs.RecordedRun]:
         combinations = itertools.product(*axes.values())
         return [trial(i, 9.0 + i, sweep=name, **dict(zip(axes, c, strict=True))) for i, c in enumerate(combinations)]
 

@@ -13,7 +13,7 @@ from tests.analysis.report.test_grid import names, table, texts, warming_up
 REPORT = {"train__warmup": 2000, "train__max_steps": 50, "train__log_every": 10}
 
 
-def listing() -> list[runs.Run]:
+def listing() -> list[runs.RecordedRun]:
     """The 27 of Listing A.3, the perplexity telling the trial's number."""
     axes = itertools.product((0.000006, 0.0006, 0.06), (0.0, 0.1, 0.2), (8, 12, 16))
     return [
@@ -166,7 +166,7 @@ def test_more_than_three_settings(drawn: dict[str, list]) -> None:
 def test_what_another_sweep_had_trained_fills_the_gap(drawn: dict[str, list]) -> None:
     """The grid sweeper does not train again what MLflow has of the same program."""
 
-    def elsewhere(value: float, **others: object) -> runs.Run:
+    def elsewhere(value: float, **others: object) -> runs.RecordedRun:
         return trial(0, value, sweep="grid-b", optimizer__lr=2, model__dropout=1, **others)
 
     found = [

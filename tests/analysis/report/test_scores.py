@@ -11,7 +11,7 @@ from tests.analysis.store import add_run
 
 
 @pytest.fixture(scope="module")
-def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, runs.Setting]:
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, runs.RecordedSetting]:
     folder = tmp_path_factory.mktemp("store")
     for seed in (1, 2, 3):
         add_run(folder, "cross_entropy", seed, optimizer__lr=0.02)
@@ -21,11 +21,11 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, runs.Setting]:
     return runs.best(runs.load(f"sqlite:///{folder}/mlflow.db"))
 
 
-def tables(chosen: dict[str, runs.Setting]) -> dict[str, Table]:
+def tables(chosen: dict[str, runs.RecordedSetting]) -> dict[str, Table]:
     return {block.name: block for block in results.section(chosen).blocks if isinstance(block, Table)}
 
 
-def test_table_1(chosen: dict[str, runs.Setting]) -> None:
+def test_table_1(chosen: dict[str, runs.RecordedSetting]) -> None:
     table = tables(chosen)["table_1"]
     rows = {row[0].text: dict(zip(table.header, row, strict=True)) for row in table.cells()}
     assert list(rows) == [*results.REPORT, "cross_entropy", "brier", "squentropy"]
@@ -45,7 +45,7 @@ def test_table_1(chosen: dict[str, runs.Setting]) -> None:
     assert not any(row["test objective, own unit"].strong for row in rows.values())
 
 
-def test_settings_and_runs(chosen: dict[str, runs.Setting]) -> None:
+def test_settings_and_runs(chosen: dict[str, runs.RecordedSetting]) -> None:
     found = tables(chosen)
     assert "optimizer.lr" in found["settings"].header
     assert "model.n_layer" not in found["settings"].header
@@ -60,7 +60,7 @@ def test_interval() -> None:
     assert results.interval([1.0, 2.0, 4.0]) == pytest.approx(stats.sem([1, 2, 4]) * 4.30265, rel=1e-5)
 
 
-def test_texts_of_a_seed_in_common(chosen: dict[str, runs.Setting]) -> None:
+def test_texts_of_a_seed_in_common(chosen: dict[str, runs.RecordedSetting]) -> None:
     both = {loss: chosen[loss] for loss in ("cross_entropy", "squentropy")}
     (samples,) = (block for block in results.samples(both).blocks if isinstance(block, Samples))
     assert samples.columns == [

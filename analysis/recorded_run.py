@@ -1,0 +1,112 @@
+"""One run that MLflow has recorded, with its curves and artifacts."""
+
+import io
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of a run over its steps, in their order."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(eq=False)
+class RecordedRun:
+    """A run of an MLflow experiment. Parameters and tags are strings; metrics are last values."""
+
+    id: str
+    name: str
+    status: str  # of MLflow: RUNNING, FINISHED, FAILED, KILLED
+    started: int  # milliseconds since 1970
+    link: str
+    artifact_uri: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    _texts: dict[str, str | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def state(self) -> str:
+        """The state of the run: finished, pruned, diverged, running, failed or killed."""
+        endings = [tag for tag in ("pruned", "diverged") if self.tags.get(tag) == "true"]
+        return endings[0] if endings and self.status == "FINISHED" else self.status.lower()
+
+    @property
+    def loss(self) -> str:
+        """The name of the loss function."""
+        return self.params.get("loss._target_", "unknown").rsplit(".", 1)[-1]
+
+    @property
+    def seed(self) -> int:
+        """The seed, or 0 for a run of another program without a seed."""
+        seed = self.params.get("seed", "")
+        return int(seed) if seed.isdecimal() else 0
+
+    @property
+    def text_hash(self) -> str:
+        """A hash that is the same for runs on the same text with the same tokens."""
+        return self.tags.get("text", "")
+
+    @cached_property
+    def setting(self) -> dict[str, str]:
+        """The parameters that affect the result, without the seed. The run lists the others in a tag."""
+        without_effect = self.tags.get("without_effect", "seed").split(",")
+        return {
+            key: value
+            for key, value in self.params.items()
+            if not any(key == other or key.startswith(f"{other}.") for other in without_effect)
+        }
+
+    def metric(self, key: str) -> float:
+        """Return the last value of a metric, or nan."""
+        return self.metrics.get(key, math.nan)
+
+    def curve(self, key: str) -> Curve:
+        """Return a metric over the steps, from the artifact curves.csv or, without it, from the server."""
+        if key not in self._curves and key in self.metrics:
+            import mlflow
+
+            history = mlflow.MlflowClient().get_metric_history(self.id, key)
+            points = sorted({point.step: point.value for point in history}.items())
+            self._curves[key] = Curve([step for step, _ in points], [value for _, value in points])
+        return self._curves.get(key, Curve([], []))
+
+    @cached_property
+    def _curves(self) -> dict[str, Curve]:
+        points: dict[str, dict[int, float]] = {}
+        try:
+            for row in self.rows("curves.csv"):
+                points.setdefault(row["metric"], {})[int(row["step"])] = float(row["value"])
+        except (KeyError, ValueError):  # the file is damaged; the server has the values too
+            return {}
+        return {key: Curve(sorted(values), [values[step] for step in sorted(values)]) for key, values in points.items()}
+
+    def rows(self, path: str) -> list[dict[str, str]]:
+        """Return the rows of a CSV artifact as text; none if the run has no such file.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        import pandas as pd
+
+        text = self.artifact(path)
+        if not text:
+            return []
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+    def artifact(self, path: str) -> str | None:
+        """Return the text of an artifact, or None if the run has none or it was deleted."""
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        if path not in self._texts:
+            try:
+                self._texts[path] = mlflow.artifacts.load_text(f"{self.artifact_uri}/{path}")
+            except (MlflowException, OSError, UnicodeDecodeError):
+                self._texts[path] = None
+        return self._texts[path]
