@@ -1,1 +1,1 @@
-"""Benchmarks, and what reads MLflow: run from the repository root with `python -m analysis.<name>`."""
+"""Analysis of recorded runs, and benchmarks. Run `python -m analysis.<name>` in the root of the repository."""

@@ -1,4 +1,4 @@
-"""A metric of runs as lines of a figure: over steps, tokens or seconds, averaged over runs, with fewer points."""
+"""Lines of a metric in a figure, over steps, tokens or seconds, and logarithmic axes with plain numbers."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SPAN = 5.0  # greatest value over the least from which an axis is logarithmic
 
 
 def line(run: RecordedRun, key: str, against: str = "steps") -> Line:
-    """A curve over steps, tokens or seconds; empty where the run lacks it, or what its x axis is computed from."""
+    """Return a curve of a run over steps, tokens or seconds. It is empty if the run lacks the values."""
     curve = run.curve(key)
     x, y = _positions(run, curve.steps, against), np.array(curve.values, dtype=float)
     there = np.isfinite(x) & np.isfinite(y)
@@ -30,7 +30,7 @@ def line(run: RecordedRun, key: str, against: str = "steps") -> Line:
 
 
 def mean_and_range(lines: Sequence[Line]) -> tuple[Array, Array, Array, Array]:
-    """x, mean, least and greatest of lines at the points of the one with the fewest, where all of them have values.
+    """Return x, mean, lowest and highest value of several lines, at the points of the line with the fewest points.
 
     Between the points of a line its values are interpolated: runs need not be logged at the same steps.
     """
@@ -42,7 +42,7 @@ def mean_and_range(lines: Sequence[Line]) -> tuple[Array, Array, Array, Array]:
 
 
 def thinned(y: Array, most: int = MOST) -> NDArray[np.intp]:
-    """Indices of at most so many points: the first, the last, and of each stretch between the least and the greatest.
+    """Return the indices of at most `most` points: the first, the last, and the extremes of the stretches between them.
 
     Evenly spaced points would miss a spike.
     """
@@ -54,7 +54,7 @@ def thinned(y: Array, most: int = MOST) -> NDArray[np.intp]:
 
 
 def plain_log(axes: "Axes", which: Literal["x", "y"], values: Array) -> None:
-    """Make an axis logarithmic, with ticks as plain numbers, if the values on it ask for it."""
+    """Make an axis logarithmic, with plain numbers as ticks, if its values span a wide range."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > SPAN:
         axes.set(**{f"{which}scale": "log"})
@@ -62,7 +62,7 @@ def plain_log(axes: "Axes", which: Literal["x", "y"], values: Array) -> None:
 
 
 def plain_ticks(axis: "Axis", ratio: float) -> None:
-    """Plain numbers on a logarithmic axis. ratio: of its greatest value to its least."""
+    """Put plain numbers on a logarithmic axis whose highest value is `ratio` times its lowest."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < 20 else (1, 2, 5) if ratio < 1000 else (1,)))
@@ -71,7 +71,7 @@ def plain_ticks(axis: "Axis", ratio: float) -> None:
 
 
 def _positions(run: RecordedRun, steps: Sequence[int], against: str) -> Array:
-    """Steps of a run on the x axis; nan where it cannot be known."""
+    """Return the positions of steps on the x axis; nan if unknown."""
     x = np.array(steps, dtype=float)
     if against == "tokens":
         return x * float(np.prod([float(run.params.get(key, "nan")) for key in TOKENS]))

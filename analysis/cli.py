@@ -1,4 +1,4 @@
-"""What the commands of the report have in common: where the runs are, and one line about what is wrong."""
+"""Options and error messages that all commands of the report share."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def parser(doc: str | None, *, out: str = "report") -> argparse.ArgumentParser:
-    """With the options that name a tracking server, an experiment and a folder for what is made."""
+    """Return a parser with options for the tracking server, the experiment and the output folder."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
     made.add_argument("--experiment", default="nanosq", help="default: %(default)s")
@@ -16,7 +16,7 @@ def parser(doc: str | None, *, out: str = "report") -> argparse.ArgumentParser:
 
 
 def run(work: Callable[[], None]) -> int:
-    """The exit status: 2 where the input is bad, which is told in one line."""
+    """Run a command and return its exit status. Bad input is status 2 and one line on stderr."""
     try:
         work()
     except (ValueError, OSError) as error:

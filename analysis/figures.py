@@ -1,4 +1,4 @@
-"""How figures look, and what becomes of them: SVG for the page, light and dark, and SVG and PNG files.
+"""Style of the figures, and their files: SVG for the light and the dark page, and SVG and PNG files.
 
 A figure is drawn in the colours of a light page. In the page's SVG each of them is a CSS variable, so that the same
 figure is legible on a dark one. Series differ in marker and dash as well as in colour.
@@ -66,6 +66,8 @@ PANEL = (4.2, 3.0)  # inches: whole on a telephone
 
 @dataclass(frozen=True)
 class Figure:
+    """A finished figure."""
+
     name: str  # of its files
     caption: str
     svg: str  # in the colours of a light page
@@ -73,7 +75,7 @@ class Figure:
     width: int  # CSS pixels
 
     def inline(self) -> str:
-        """The SVG element of a page that defines the variables of THEME."""
+        """Return the SVG element for a page that defines the variables of THEME."""
         svg = self.svg[self.svg.index("<svg") :]
         svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", svg)  # ids are those of the page now
         for name, (light, _) in THEME.items():
@@ -81,19 +83,20 @@ class Figure:
         return svg
 
     def save(self, folder: Path) -> None:
+        """Write the SVG and the PNG file."""
         (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
         (folder / f"{self.name}.png").write_bytes(self.png)
 
 
 def series(number: int) -> dict[str, Any]:
-    """Colour, dash and marker of a series, as keywords of `Axes.plot`."""
+    """Return color, dash and marker of a series as keywords of `Axes.plot`."""
     at = number % len(SERIES)
     return {"color": SERIES[at], "linestyle": DASHES[at], "marker": MARKERS[at]}
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib as the figures want it, without a display."""
+    """Set the style of the figures in matplotlib, which needs no display."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -102,7 +105,7 @@ def style() -> Iterator[None]:
 
 
 def panels(n_columns: int = 1, n_rows: int = 1, *, size: tuple[float, float] = PANEL) -> "tuple[Drawing, list[Axes]]":
-    """A drawing with panels of this size in inches, row by row. Inside of `style()`."""
+    """Return a drawing with panels of this size in inches, row by row. Use it inside of `style()`."""
     from matplotlib import pyplot as plt
 
     width, height = size
@@ -111,7 +114,7 @@ def panels(n_columns: int = 1, n_rows: int = 1, *, size: tuple[float, float] = P
 
 
 def finish(drawing: "Drawing", name: str, caption: str) -> Figure:
-    """Render a drawing and close it. Inside of `style()`."""
+    """Render a drawing and close it. Use it inside of `style()`."""
     import matplotlib
     from matplotlib import pyplot as plt
 

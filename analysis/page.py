@@ -1,4 +1,4 @@
-"""What a report is made of, and the page that shows it: one HTML file that asks the network for nothing."""
+"""Blocks of a report, and the page that shows them: one HTML file that needs no network."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows; `value` is the same at full precision, for the CSV file and for who reads the page's code."""
+    """A cell of a table. `value` is the text at full precision, for the CSV file."""
 
     text: str
     value: float | str | None = None
@@ -23,11 +23,14 @@ class Cell:
 
     @property
     def number(self) -> bool:
+        """True if the cell holds a number."""
         return isinstance(self.value, float | int) or self.text == DASH
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table of the page, which is also a CSV file."""
+
     name: str  # of its file
     header: Sequence[str]
     rows: Sequence[Sequence[Cell | str]]
@@ -35,16 +38,18 @@ class Table:
     folded: bool = False  # shown when it is asked for
 
     def cells(self) -> list[list[Cell]]:
+        """Return the rows with all cells as `Cell`."""
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
     def save(self, folder: Path) -> None:
+        """Write the CSV file."""
         with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
             lines.writerow(self.header)
             lines.writerows([cell.text if cell.value is None else cell.value for cell in row] for row in self.cells())
 
     def text(self) -> str:
-        """For a terminal."""
+        """Return the table as text for a terminal."""
         lines = [list(self.header), *([cell.text for cell in row] for row in self.cells())]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
@@ -52,7 +57,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `kind` is "note" for what the reader should know of the numbers, "verdict" for the answer."""
+    """A paragraph. The kind is "note" for a remark about the numbers, "verdict" for the answer."""
 
     text: str
     kind: str = ""
@@ -60,7 +65,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts side by side, each under its title."""
+    """Texts side by side, each with a title."""
 
     columns: Sequence[tuple[str, str]]
 
@@ -70,19 +75,23 @@ Block = Text | Table | Figure | Samples
 
 @dataclass
 class Section:
+    """A section of the page."""
+
     title: str
     blocks: list[Block] = field(default_factory=list)
 
     @property
     def name(self) -> str:
+        """The name of the section in links."""
         return "-".join(self.title.lower().split())
 
     def files(self) -> Iterable[Table | Figure]:
+        """Return the tables and figures, which are files too."""
         return (block for block in self.blocks if isinstance(block, Table | Figure))
 
 
 def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "") -> Cell:
-    """A cell with so many significant digits; a dash for what is not there, ∞ for what has no end."""
+    """Return a cell with `digits` significant digits; a dash for nan, ∞ for inf."""
     if math.isnan(value):
         return Cell(DASH, link=link)
     if math.isinf(value):
@@ -93,7 +102,7 @@ def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -105,8 +114,22 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     return template.render(title=title, lead=lead, sections=sections, theme=THEME)
 
 
+def print_section(section: Section, folder: Path) -> None:
+    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
+    for block in section.blocks:
+        if isinstance(block, Text):
+            print(block.text, end="\n\n")
+        elif isinstance(block, Table):
+            print(block.text(), end="\n\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in section.files():
+        part.save(folder)
+        ends = ("png", "svg") if isinstance(part, Figure) else ("csv",)
+        print(*(folder / f"{part.name}.{end}" for end in ends), sep="\n")
+
+
 def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
-    """The page, and its tables and figures as files beside it. Returns the path of the page."""
+    """Write the page, with its tables and figures as files beside it, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [part for section in sections for part in section.files()]
     names = [(type(part), part.name) for part in parts]

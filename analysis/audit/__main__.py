@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import cli as command
-from analysis import runs
+from analysis import cli, runs
 from analysis.audit import claims, retrained
 from analysis.page import Section, Table, Text
 
@@ -99,7 +98,7 @@ def main() -> int:
             elif isinstance(block, Text):
                 print(textwrap.fill(block.text, width), end="\n\n")
 
-    return command.run(work)
+    return cli.run(work)
 
 
 if __name__ == "__main__":

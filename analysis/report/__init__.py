@@ -1,0 +1,1 @@
+"""The report on recorded runs: one module for each section of the page."""

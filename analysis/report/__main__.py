@@ -1,4 +1,4 @@
-"""Everything that MLflow knows about a set of runs, as one page with its figures and tables beside it.
+"""Write the report on recorded runs: one page, with its figures and tables as files beside it.
 
 python -m analysis.report                                    report/report.html, from what `mlflow ui` would show
 python -m analysis.report --tracking-uri http://host:5000    from any tracking server
@@ -14,13 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from analysis import cli as command
-from analysis import page, runs
+from analysis import cli, page, runs
 from analysis.audit import __main__ as audit
-from analysis.report import calibration, compare, curves, grid, search
-from analysis.report import scores as results
+from analysis.report import calibration, compare, curves, grid, scores, search
 
-STORAGE = "sqlite:///optuna.db"
 MOST = 50  # runs without a result that are listed
 
 
@@ -34,16 +31,16 @@ def sections(
     stories: Path | None = None,
     everything: Sequence[runs.RecordedRun] = (),
 ) -> list[page.Section]:
-    """The report on runs of one text; the audit also looks among `everything`."""
+    """Return the sections of the report on runs of one text. The audit also uses the runs in `everything`."""
     chosen = runs.best(found)
     made = []
     if chosen:
         made += [
             compare.section(chosen),
-            results.section(chosen),
+            scores.section(chosen),
             curves.section(chosen, against=against),
             calibration.section(chosen),
-            results.samples(chosen),
+            scores.samples(chosen),
             compare.of_stories(chosen),
         ]
     else:
@@ -51,7 +48,7 @@ def sections(
         made.append(page.Section("Scores", [page.Text(nothing, "note")]))
     made += [
         grid.section(found, sweep),
-        search.section(storage or STORAGE, study, required=bool(storage or study)),
+        search.section(storage or search.STORAGE, study, required=bool(storage or study)),
         audit.section(everything or found, stories=stories),
     ]
     return [_states(found), *made] if _unfinished(found) else made
@@ -80,6 +77,7 @@ def _last_step(run: runs.RecordedRun) -> float:
 
 
 def lead(found: Sequence[runs.RecordedRun], left_out: str) -> str:
+    """Return the first paragraph of the page."""
     states = Counter(run.state for run in found)
     counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     made = time.strftime("%Y-%m-%d %H:%M")
@@ -87,11 +85,12 @@ def lead(found: Sequence[runs.RecordedRun], left_out: str) -> str:
 
 
 def main() -> int:
-    parser = command.parser(__doc__)
-    parser.add_argument("--storage", metavar="URL", help=f"Optuna's; default: {STORAGE}, where that is")
-    parser.add_argument("--study", help="default: the newest one")
-    parser.add_argument("--sweep", help="which grid; default: the newest one")
-    parser.add_argument("--text", help="the beginning of the text's hash; default: that of most runs")
+    """Run the command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {search.STORAGE}, if it exists")
+    parser.add_argument("--study", help="name of the study; default: the newest one")
+    parser.add_argument("--sweep", help="name of the grid; default: the newest one")
+    parser.add_argument("--text", help="beginning of the hash of a text; default: the text of most runs")
     parser.add_argument("--against", choices=["steps", "tokens", "seconds"], default="steps")
     parser.add_argument("--stories", type=Path, help="a sample of TinyStories, for the audit")
     arguments = parser.parse_args()
@@ -115,7 +114,7 @@ def main() -> int:
         )
         print(page.write(arguments.out, "Which loss is better?", lead(found, left_out), made))
 
-    return command.run(work)
+    return cli.run(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The difference of two losses, and how sure it is: a paired bootstrap over stories and seeds.
+"""The difference between two losses and its confidence interval: a paired bootstrap over stories and seeds.
 
 Both losses are scored on the same stories with the same seeds, so what is resampled are their differences. Seeds and
 stories are crossed - every seed has every story - and are resampled independently: the pigeonhole bootstrap, Owen
@@ -22,7 +22,7 @@ AT_ONCE = 1 << 15  # resampled stories that are held in memory
 
 @dataclass(frozen=True)
 class Difference:
-    """Of loss b from loss a, negative where b is better; nats a token where weights are tokens."""
+    """Difference between loss b and loss a, negative if b is better, in nats per token if the weights are tokens."""
 
     effect: float
     low: float
@@ -34,13 +34,14 @@ class Difference:
 
     @property
     def holds_zero(self) -> bool:
+        """True if the interval contains zero."""
         return self.low <= 0 <= self.high
 
 
 def paired(
     nll_a: Floats, nll_b: Floats, weights: Floats, *, level: float = 0.95, n_draws: int = 10_000, seed: int = 0
 ) -> Difference:
-    """Difference of two figures of a whole split: sum of nll_b - nll_a over n_seeds times the sum of the weights.
+    """Return the difference of two means over a split: sum of nll_b - nll_a / (n_seeds * sum of the weights).
 
     nll_a, nll_b: (n_seeds, n_stories) nats summed over each story; a row of both is one seed, a column one story.
     weights: (n_stories,) tokens for nats a token, bytes times ln 2 for bits per byte. ValueError where the shapes do
@@ -78,7 +79,7 @@ def paired(
 
 
 def _resampled_sums(columns_SC: Floats, n_draws: int, rng: np.random.Generator) -> Floats:
-    """Sums of each column over as many rows, drawn with replacement: (n_draws, C)."""
+    """Return the sums of each column over rows drawn with replacement, shape (n_draws, C)."""
     n = len(columns_SC)
     sums_DC = np.empty((n_draws, columns_SC.shape[1]))
     at_once = max(1, AT_ONCE // n)

@@ -1,4 +1,4 @@
-"""How far the confidence of each loss's models can be trusted: reliability diagrams, from the artifact calibration.csv.
+"""Calibration: how well the confidence of each loss's models matches their accuracy, from calibration.csv.
 
 A model is calibrated where of the tokens that it predicts with a probability of 0.7, 70 % are right. The expected
 calibration error (ece) is the mean distance from that, over the tokens: Guo et al. 2017, arXiv 1706.04599.
@@ -20,7 +20,7 @@ Bins = NDArray[np.float64]  # (n_bins, 3): tokens, correct ones, summed confiden
 
 
 def section(chosen: Mapping[str, RecordedSetting]) -> Section:
-    """A diagram and a line of the table for each loss that has bins."""
+    """Return a diagram and a table with a row for each loss that has bins."""
     bins: dict[str, list[Bins]] = {}
     blocks: list[Block] = []
     for loss, setting in chosen.items():
@@ -38,7 +38,7 @@ def section(chosen: Mapping[str, RecordedSetting]) -> Section:
 
 
 def read(run: RecordedRun) -> Bins:
-    """ValueError where the run has no such file, or its bins do not give its ece."""
+    """Return the bins of a run. Raise ValueError if it has none or they do not match its ece."""
     rows = run.rows(FILE)
     if not rows:
         raise ValueError(f"{run.name} ({run.id[:8]}) has no {FILE}: train it again")
@@ -52,7 +52,7 @@ def read(run: RecordedRun) -> Bins:
 
 
 def ece(bins: Bins) -> float:
-    """Mean over tokens of the distance between accuracy and mean confidence of their bin."""
+    """Return the mean over tokens of the distance between accuracy and mean confidence of their bin."""
     return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 

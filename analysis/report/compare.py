@@ -1,4 +1,4 @@
-"""Is one loss better than another? Verdicts with intervals, and what they are made of: the score of each test story.
+"""Comparison of losses: verdicts with confidence intervals, from the score of each test story.
 
 python -m analysis.report.compare RUN_A RUN_B                two runs of MLflow, by id, the beginning of one, or name
 python -m analysis.report.compare RUN_A RUN_B --out DIR      figures and tables to DIR instead of comparison/
@@ -11,8 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from analysis import cli as command
-from analysis import runs
+from analysis import cli, runs
 from analysis.figures import Figure
 from analysis.page import DASH, Block, Cell, Section, Table, Text, number
 from analysis.report import stories, story_figures
@@ -37,7 +36,7 @@ METHOD = (
 
 
 def section(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
-    """Verdict on each loss against cross-entropy, or where that is missing the loss with the lowest validation nll."""
+    """Return the verdict on each loss against cross-entropy, or against the loss with the lowest validation nll."""
     if not chosen:
         return Section("Verdict", [Text(f"No run has finished with a validation score: {runs.TRAIN}", "note")])
     base = runs.BASELINE if runs.BASELINE in chosen else min(chosen, key=lambda loss: chosen[loss].mean("val/nll"))
@@ -57,7 +56,7 @@ def section(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
 
 
 def of_stories(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
-    """The easiest and the hardest stories of each loss, those of its first seed."""
+    """Return a section with the easiest and the hardest stories of each loss, for its first seed."""
     blocks: list[Block] = []
     for loss, setting in chosen.items():
         scored, left_out = stories.by_seed(setting)
@@ -68,7 +67,7 @@ def of_stories(chosen: Mapping[str, runs.RecordedSetting]) -> Section:
 
 
 def of_two(a: runs.RecordedSetting, b: runs.RecordedSetting) -> Section:
-    """The same for two settings, with their scores and what they differ in. ValueError as of `verdict`."""
+    """Return the comparison of two settings, with their scores and differences. Raise ValueError as `verdict` does."""
     each = verdict(a, b)
     both = {each.a: a, each.b: b}
     keys = runs.differing([a.params, b.params])
@@ -82,7 +81,7 @@ def of_two(a: runs.RecordedSetting, b: runs.RecordedSetting) -> Section:
 
 
 def setting_of(found: Sequence[runs.RecordedRun], run: runs.RecordedRun) -> runs.RecordedSetting:
-    """The setting that a run belongs to, with all its seeds. ValueError where the run has not finished."""
+    """Return the setting of a run, with all its seeds. Raise ValueError if the run has not finished."""
     if run.state != "finished":
         raise ValueError(f"run {run.id[:8]} ({run.name}) is {run.state}: only finished runs have test scores")
     alike = [each for each in found if (each.text_hash, each.setting) == (run.text_hash, run.setting)]
@@ -129,7 +128,7 @@ def _range(setting: runs.RecordedSetting, metric: str, factor: float) -> Cell:
 def _of_stories(
     settings: Mapping[str, runs.RecordedSetting], verdicts: Sequence[Verdict], order: Sequence[str]
 ) -> list[Block]:
-    """Figures of all settings whose runs have their stories.
+    """Return figures of all settings whose runs have the scores of their stories.
 
     order: of the labels among the series of the page.
     """
@@ -147,7 +146,7 @@ def _of_stories(
 
 
 def _differences(each: Verdict, of_a: stories.BySeed, of_b: stories.BySeed, number_b: int) -> Figure:
-    """Over the seeds that the verdict is of."""
+    """Return the figure of two losses over the seeds of their verdict."""
     seeds_a, seeds_b = (each.seeds, each.seeds) if each.seeds else ([min(of_a)], [min(of_b)])
     nats_a = stories.mean_nats({seed: of_a[seed] for seed in seeds_a})
     nats_b = stories.mean_nats({seed: of_b[seed] for seed in seeds_b})
@@ -155,7 +154,8 @@ def _differences(each: Verdict, of_a: stories.BySeed, of_b: stories.BySeed, numb
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = command.parser(__doc__, out="comparison")
+    """Run the command."""
+    parser = cli.parser(__doc__, out="comparison")
     parser.add_argument("run", nargs=2, metavar="RUN")
     chosen = parser.parse_args(arguments)
 
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(block.text if isinstance(block, Text) else f"\n{block.text()}")
         print(f"\nfigures and tables: {chosen.out}")
 
-    return command.run(work)
+    return cli.run(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Training and validation curves: Figures 1 and 2 of the report, and all losses by what compares them.
+"""Training and validation curves: Figures 1 and 2 of the student report, and the nll of all losses.
 
 python -m analysis.report.curves                      the best setting of each loss, into report/
 python -m analysis.report.curves 3f2a 'my run'        these runs: ids, the beginnings of ids, or names
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import cli as command
-from analysis import figures, page, runs
+from analysis import cli, figures, page, runs
 from analysis.axes import Line, line, mean_and_range, plain_log, thinned
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ SPLITS = {"Validation": "val", "Training": "train"}
 
 
 def section(chosen: Mapping[str, runs.RecordedSetting], *, against: str = "steps") -> page.Section:
-    """A figure of the objective for each loss, and one of all losses by nll.
+    """Return a figure of the objective for each loss, and one of the nll of all losses.
 
     chosen: settings by the name they are shown under. ValueError for an `against` that is not in AGAINST.
     """
@@ -52,7 +51,7 @@ def section(chosen: Mapping[str, runs.RecordedSetting], *, against: str = "steps
 
 
 def picked(found: Sequence[runs.RecordedRun], wanted: Iterable[str]) -> dict[str, runs.RecordedSetting]:
-    """Runs in whatever state, by what sets them apart but for the seed. ValueError as for `runs.pick`."""
+    """Return runs in any state, grouped by setting. Raise ValueError as `runs.pick` does."""
     groups: dict[Any, list[runs.RecordedRun]] = defaultdict(list)
     for run in {run.id: run for run in (runs.pick(found, each) for each in wanted)}.values():
         groups[run.loss, run.text_hash, *sorted(run.setting.items())].append(run)
@@ -171,7 +170,8 @@ def _notes(chosen: Mapping[str, runs.RecordedSetting], against: str) -> Iterable
 
 
 def main() -> int:
-    parser = command.parser(__doc__)
+    """Run the command."""
+    parser = cli.parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="id, its beginning, or name; default: the best setting")
     parser.add_argument("--against", choices=list(AGAINST), default="steps")
     arguments = parser.parse_args()
@@ -190,7 +190,7 @@ def main() -> int:
             elif isinstance(block, page.Text) and (block.kind == "note" or len(made.blocks) == 1):
                 print(block.text)
 
-    return command.run(work)
+    return cli.run(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A grid of settings: which of them is best, and with which learning rates its trials were really trained.
+"""A grid of settings: the best one, and the learning rates with which the trials were really trained.
 
 python -m analysis.report.grid                  the newest grid, into report/
 python -m analysis.report.grid grid-e700304b    this one
@@ -9,10 +9,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis import cli as command
-from analysis import figures, page, runs
+from analysis import cli, page, runs
 from analysis.report import grid_figures
-from analysis.report.grid_trials import GRID, STATES, Trial, axes, best, label, recorded, shown, sweeps, trials
+from analysis.report.grid_trials import GRID, STATES, GridTrial, axes, best, label, recorded, shown, sweeps, trials
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
 SCORES = {
@@ -25,7 +24,7 @@ REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps f
 
 
 def section(all_runs: Sequence[runs.RecordedRun], sweep: str | None = None) -> page.Section:
-    """Of a grid by its name, or of the newest that varies two settings. ValueError where there is no such grid."""
+    """Return the section on a grid, by default the newest with two axes. Raise ValueError if there is none."""
     by_sweep = sweeps(all_runs)
     grids = {name: trials(each) for name, each in by_sweep.items() if name.startswith(GRID)}
     if sweep is not None and sweep not in grids:
@@ -50,8 +49,8 @@ def section(all_runs: Sequence[runs.RecordedRun], sweep: str | None = None) -> p
     return page.Section("Grid", blocks)
 
 
-def share_of_nominal(trial: Trial) -> float:
-    """The greatest learning rate at a logged step over the nominal one; nan where either is unknown."""
+def share_of_nominal(trial: GridTrial) -> float:
+    """Return the highest logged learning rate divided by the nominal one; nan if unknown."""
     shares = [
         max(run.curve("train/lr").values) / nominal
         for run in trial.runs
@@ -60,8 +59,8 @@ def share_of_nominal(trial: Trial) -> float:
     return max(shares, default=math.nan)
 
 
-def learning_rate_text(given: Sequence[Trial]) -> str:
-    """What part of the nominal learning rate the trials reached, and why; empty where no run says it."""
+def learning_rate_text(given: Sequence[GridTrial]) -> str:
+    """Return a sentence on how much of the nominal learning rate the trials reached, and why; empty if unknown."""
     shares = {id(trial): share for trial in given if not math.isnan(share := share_of_nominal(trial))}
     if not shares:
         return ""
@@ -81,7 +80,7 @@ def learning_rate_text(given: Sequence[Trial]) -> str:
     return f"{text} In the report, with 50 iterations inside of a warm-up of 2000, it was {100 * REPORT_SHARE:.2f} %."
 
 
-def _blocks(name: str, given: Sequence[Trial]) -> list[page.Block]:
+def _blocks(name: str, given: Sequence[GridTrial]) -> list[page.Block]:
     keys = axes(given)
     champion = best(given)
     states = Counter(trial.state for trial in given)
@@ -111,12 +110,12 @@ def _blocks(name: str, given: Sequence[Trial]) -> list[page.Block]:
     return [*blocks, _table(name, given, differing, champion)]
 
 
-def axes_of_schedule(given: Sequence[Trial]) -> list[str]:
-    """The settings that trials vary and that a learning rate over the steps depends on."""
+def axes_of_schedule(given: Sequence[GridTrial]) -> list[str]:
+    """Return the varied settings that affect the learning rate over the steps."""
     return [key for key in axes(given) if key.startswith(SCHEDULE)]
 
 
-def _table(name: str, given: Sequence[Trial], keys: Sequence[str], champion: Trial | None) -> page.Table:
+def _table(name: str, given: Sequence[GridTrial], keys: Sequence[str], champion: GridTrial | None) -> page.Table:
     repeated = any(len(trial.runs) > 1 for trial in given)
     perplexity, *others = SCORES
     errors = ["Standard error", "Seeds"] if repeated else []
@@ -126,7 +125,7 @@ def _table(name: str, given: Sequence[Trial], keys: Sequence[str], champion: Tri
     return page.Table("grid", [*header, "MLflow run"], rows, caption)
 
 
-def _row(trial: Trial, keys: Sequence[str], *, repeated: bool, strong: bool) -> list[page.Cell | str]:
+def _row(trial: GridTrial, keys: Sequence[str], *, repeated: bool, strong: bool) -> list[page.Cell | str]:
     first = trial.runs[0]
     state = trial.state if trial.number else f"{trial.state} (another sweep)"
     cells: list[page.Cell | str] = [page.Cell(trial.number or page.DASH, strong=strong)]
@@ -144,41 +143,33 @@ def _setting(value: str | None) -> page.Cell:
         return page.Cell(shown(value), value)
 
 
-def _rank(trial: Trial) -> tuple[bool, float, int]:
+def _rank(trial: GridTrial) -> tuple[bool, float, int]:
     mean = trial.mean()
     return math.isnan(mean), 0.0 if math.isnan(mean) else mean, STATES.index(trial.state)
 
 
-def _steps(trial: Trial) -> int:
-    """That the longest of its runs has logged."""
+def _steps(trial: GridTrial) -> int:
+    """Return the last step that a run of the trial has logged."""
     return max((run.curve("train/lr").steps[-1] for run in trial.runs if run.curve("train/lr").steps), default=0)
 
 
-def _warmup_steps(trial: Trial) -> int:
-    """`train.warmup` is a number of steps, or with a decimal point a fraction of `train.max_steps`."""
+def _warmup_steps(trial: GridTrial) -> int:
+    """Return the warmup in steps. `train.warmup` is a number of steps or a fraction of `train.max_steps`."""
     warmup = trial.settings.get("train.warmup", "0")
     return int(warmup) if warmup.isdigit() else round(float(warmup) * int(trial.settings.get("train.max_steps", "0")))
 
 
 def main() -> int:
-    parser = command.parser(__doc__)
+    """Run the command."""
+    parser = cli.parser(__doc__)
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the newest grid that varies two settings")
     arguments = parser.parse_args()
 
     def work() -> None:
-        made = section(runs.load(arguments.tracking_uri, arguments.experiment), arguments.sweep)
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        for block in made.blocks:
-            if isinstance(block, page.Text):
-                print(block.text, end="\n\n")
-            elif isinstance(block, page.Table):
-                print(block.text(), end="\n\n")
-        for part in made.files():
-            part.save(arguments.out)
-            ends = ("png", "svg") if isinstance(part, figures.Figure) else ("csv",)
-            print(*(arguments.out / f"{part.name}.{end}" for end in ends), sep="\n")
+        recorded_runs = runs.load(arguments.tracking_uri, arguments.experiment)
+        page.print_section(section(recorded_runs, arguments.sweep), arguments.out)
 
-    return command.run(work)
+    return cli.run(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures of a grid: its values as heat maps or points, and the learning rates that its trials really saw."""
+"""Figures of a grid: its values as heat maps or points, and the learning rates of its trials."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from analysis import figures
 from analysis.axes import SPAN, plain_log, plain_ticks, thinned
 from analysis.recorded_run import Curve, RecordedRun
-from analysis.report.grid_trials import Trial, at, best, label, shown, values
+from analysis.report.grid_trials import GridTrial, at, best, label, shown, values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +20,8 @@ N_COLUMNS, WIDTH = 3, 9.0  # of panels at most, in inches
 COLOURS = "cividis_r"  # the best cell is the lightest, so that a black frame and text stand out on it
 
 
-def heat_maps(given: Sequence[Trial], x: str, y: str, panel: str | None, fixed: Mapping[str, str | None]) -> Any:
-    """A panel for each value of `panel`; `fixed`: where the figure cuts through further axes."""
+def heat_maps(given: Sequence[GridTrial], x: str, y: str, panel: str | None, fixed: Mapping[str, str | None]) -> Any:
+    """Return a figure with a panel for each value of `panel`. `fixed` are the values of further axes."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
@@ -65,8 +65,8 @@ def heat_maps(given: Sequence[Trial], x: str, y: str, panel: str | None, fixed: 
         return figures.finish(drawing, "grid_values", caption)
 
 
-def points(given: Sequence[Trial], x: str) -> figures.Figure:
-    """The trials along the one setting that they vary."""
+def points(given: Sequence[GridTrial], x: str) -> figures.Figure:
+    """Return a figure of the trials along the only setting that they vary."""
     at_x, champion = values(given, x), best(given)
     with figures.style():
         drawing, (axes,) = figures.panels(size=(max(4.2, 0.6 * len(at_x) + 0.8), 3.0))
@@ -105,8 +105,8 @@ _BESIDE: Any = {
 }
 
 
-def schedules(given: Sequence[Trial], keys: Sequence[str]) -> figures.Figure | None:
-    """A line for each distinct learning rate over the steps; None where no run has a curve of it.
+def schedules(given: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure | None:
+    """Return a figure with a line for each distinct learning-rate schedule, or None if no run has logged one.
 
     keys: the settings that tell schedules apart.
     """
@@ -136,14 +136,14 @@ def schedules(given: Sequence[Trial], keys: Sequence[str]) -> figures.Figure | N
 
 
 def nominal_rate(run: RecordedRun) -> float:
-    """The learning rate that a run is set to; nan where its optimizer has none."""
+    """Return the configured learning rate of a run; nan if its optimizer has none."""
     try:
         return float(run.params.get("optimizer.lr", "nan"))
     except ValueError:
         return math.nan
 
 
-def _cell(axes: "Axes", column: int, row: int, trial: Trial | None, colours: Any, is_best: bool) -> None:
+def _cell(axes: "Axes", column: int, row: int, trial: GridTrial | None, colours: Any, is_best: bool) -> None:
     from matplotlib.patches import Rectangle
 
     mean = trial.mean() if trial else math.nan
@@ -167,26 +167,26 @@ def _cell(axes: "Axes", column: int, row: int, trial: Trial | None, colours: Any
 
 
 def _luminance(colour: Sequence[float]) -> float:
-    """Relative luminance of an sRGB colour, as in the Web Content Accessibility Guidelines 2."""
+    """Return the relative luminance of an sRGB color, as in the Web Content Accessibility Guidelines 2."""
     red, green, blue, *_ = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _brief(value: float) -> str:
-    """In as few characters as a cell has room for."""
+    """Return a number with as few characters as fit into a cell."""
     return (
         f"{value:.4g}" if value < 1e4 else f"{value / 1e3:.4g}k" if value < 1e6 else f"{value:.1e}".replace("e+", "e")
     )
 
 
-def _state(trial: Trial | None) -> str:
+def _state(trial: GridTrial | None) -> str:
     if trial is None:
         return "missing"
     return "no value" if trial.state == "finished" else trial.state
 
 
 def _distinct(given: Sequence[RecordedRun]) -> list[tuple[RecordedRun, Curve]]:
-    """A run for each learning rate over the steps; one that ended early has that of a longer one as far as it goes."""
+    """Return one run for each distinct schedule. A run that ended early counts as a longer one that begins alike."""
     curves = sorted(((run, run.curve("train/lr")) for run in given), key=lambda each: -len(each[1].steps))
     kept: list[tuple[RecordedRun, Curve]] = []
     for run, curve in curves:

@@ -1,4 +1,4 @@
-"""The trials of a grid as its runs tell of them: their settings, seeds, states and values."""
+"""The trials of a grid: their settings, seeds, states and values, as recorded by their runs."""
 
 import itertools
 import math
@@ -17,8 +17,8 @@ STATES = ("finished", "pruned", "diverged", "failed", "killed", "running")  # th
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A setting of a sweep: the last run of each of its seeds."""
+class GridTrial:
+    """A setting of a sweep, with the last run of each of its seeds."""
 
     settings: dict[str, str]
     runs: list[RecordedRun]
@@ -26,18 +26,18 @@ class Trial:
 
     @property
     def state(self) -> str:
-        """That of the worst of its runs."""
+        """The worst state of its runs."""
         return max(
             (run.state for run in self.runs), key=lambda state: STATES.index(state) if state in STATES else len(STATES)
         )
 
     def mean(self, key: str = "val/perplexity") -> float:
-        """Over the seeds; nan unless all have finished with a value."""
+        """Return the mean over the seeds; nan unless all have finished with a value."""
         values = self._values(key)
         return statistics.fmean(values) if values else math.nan
 
     def standard_error(self, key: str = "val/perplexity") -> float:
-        """The standard deviation of the seeds over the root of their number; nan for a single one."""
+        """Return the standard error of the mean over the seeds; nan for a single seed."""
         values = self._values(key)
         return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
@@ -47,7 +47,7 @@ class Trial:
 
 
 def sweeps(all_runs: Iterable[RecordedRun]) -> dict[str, list[RecordedRun]]:
-    """The runs of each sweep by its name, the newest sweep first."""
+    """Return the runs of each sweep by its name, the newest sweep first."""
     found: dict[str, list[RecordedRun]] = defaultdict(list)
     for run in sorted(all_runs, key=lambda run: -run.started):
         if sweep := run.tags.get("sweep"):
@@ -55,20 +55,20 @@ def sweeps(all_runs: Iterable[RecordedRun]) -> dict[str, list[RecordedRun]]:
     return dict(found)
 
 
-def trials(sweep: Iterable[RecordedRun]) -> list[Trial]:
-    """Runs by their setting, in the order of the trials' numbers."""
+def trials(sweep: Iterable[RecordedRun]) -> list[GridTrial]:
+    """Group runs by setting, in the order of the trial numbers."""
     groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = defaultdict(list)
     for run in sorted(sweep, key=lambda run: (_number(run), run.started)):
         groups[tuple(sorted(run.setting.items()))].append(run)
     found = []
     for group in groups.values():
         numbers = dict.fromkeys(str(_number(run)) for run in group if "trial" in run.tags)
-        found.append(Trial(group[0].setting, _last_of_each_seed(group), ", ".join(numbers)))
+        found.append(GridTrial(group[0].setting, _last_of_each_seed(group), ", ".join(numbers)))
     return found
 
 
-def axes(given: Sequence[Trial]) -> list[str]:
-    """The settings that trials vary independently: learning rate, dropout and depth first.
+def axes(given: Sequence[GridTrial]) -> list[str]:
+    """Return the settings that trials vary independently: learning rate, dropout and depth first.
 
     Left out is a setting that follows from another, as the weight of a loss from the loss, or two that `zip` pairs.
     """
@@ -89,8 +89,8 @@ def axes(given: Sequence[Trial]) -> list[str]:
     return [key for key in PREFERRED if key in kept] + [key for key in kept if key not in PREFERRED]
 
 
-def recorded(given: Sequence[Trial], all_runs: Iterable[RecordedRun]) -> list[Trial]:
-    """The combinations that a grid lacks because a run outside of it had trained them before, with the same program."""
+def recorded(given: Sequence[GridTrial], all_runs: Iterable[RecordedRun]) -> list[GridTrial]:
+    """Return combinations that the grid lacks because an earlier run of the same program had trained them."""
     keys = axes(given)
     first = given[0]
     seeds = {run.seed for trial in given for run in trial.runs}
@@ -106,12 +106,12 @@ def recorded(given: Sequence[Trial], all_runs: Iterable[RecordedRun]) -> list[Tr
         if at(given, wanted) is None:
             setting = {key: value for key, value in {**first.settings, **wanted}.items() if value is not None}
             if group := groups.get(tuple(sorted(setting.items()))):
-                found.append(Trial(setting, _last_of_each_seed(group)))
+                found.append(GridTrial(setting, _last_of_each_seed(group)))
     return found
 
 
-def values(given: Sequence[Trial], key: str) -> list[str | None]:
-    """Those of a setting, in the order of the numbers or the alphabet; None for trials that do not have it."""
+def values(given: Sequence[GridTrial], key: str) -> list[str | None]:
+    """Return the values of a setting, in numeric or alphabetic order; None for trials without it."""
 
     def order(value: str | None) -> tuple[int, float, str]:
         try:
@@ -122,18 +122,18 @@ def values(given: Sequence[Trial], key: str) -> list[str | None]:
     return sorted({trial.settings.get(key) for trial in given}, key=order)
 
 
-def at(given: Iterable[Trial], wanted: Mapping[str, str | None]) -> Trial | None:
-    """The trial with these settings."""
+def at(given: Iterable[GridTrial], wanted: Mapping[str, str | None]) -> GridTrial | None:
+    """Return the trial with these settings."""
     return next((t for t in given if all(t.settings.get(key) == value for key, value in wanted.items())), None)
 
 
-def best(given: Iterable[Trial]) -> Trial | None:
-    """That with the least mean validation perplexity."""
-    return min((trial for trial in given if not math.isnan(trial.mean())), key=Trial.mean, default=None)
+def best(given: Iterable[GridTrial]) -> GridTrial | None:
+    """Return the trial with the lowest mean validation perplexity."""
+    return min((trial for trial in given if not math.isnan(trial.mean())), key=GridTrial.mean, default=None)
 
 
 def shown(value: str | None) -> str:
-    """A setting as figures and tables show it: a name without its module, a number without excess of digits."""
+    """Return a value for figures and tables: a name without its module, a number with few digits."""
     if value is None:
         return "none"
     try:
@@ -143,12 +143,12 @@ def shown(value: str | None) -> str:
 
 
 def label(key: str) -> str:
-    """Of an axis."""
+    """Return the label of an axis."""
     return LABELS.get(key, key.removesuffix("._target_"))
 
 
 def _last_of_each_seed(group: Iterable[RecordedRun]) -> list[RecordedRun]:
-    """One that has finished rather than a later one that has not. group: the earlier ones first."""
+    """Return the last run of each seed, preferring runs that have finished. The earlier runs come first in `group`."""
     last = {
         run.seed: run for run in sorted(group, key=lambda run: (run.state in ("finished", "diverged"), run.started))
     }

@@ -1,4 +1,4 @@
-"""How much each setting of a search with Optuna matters, by fANOVA: Hutter, Hoos and Leyton-Brown, ICML 2014."""
+"""Importance of the settings of a search, by fANOVA: Hutter, Hoos and Leyton-Brown, ICML 2014."""
 
 import math
 import warnings
@@ -18,7 +18,7 @@ MIN_COMPLETE = 10  # trials to fit a forest to
 
 
 def estimate(search: Search) -> list[dict[str, list[float]]]:
-    """For each objective, by setting, its part of the variance that settings explain alone: a number for each forest.
+    """Return, for each metric and setting, the fraction of variance that the setting explains: one for each forest.
 
     Optuna's evaluator, and not its default, PED-ANOVA, which looks at the best tenth: one or two trials of a search
     as small as these. It sees the settings that all complete trials have. ValueError says why where it cannot tell.
@@ -56,12 +56,12 @@ def estimate(search: Search) -> list[dict[str, list[float]]]:
 
 
 def _value(i: int, numbers: set[int]) -> "Callable[[FrozenTrial], float]":
-    """An objective; not finite, which Optuna leaves out, for a trial that diverged."""
+    """Return a function from a trial to its value, nan for a trial that diverged: Optuna leaves it out."""
     return lambda trial: trial.values[i] if trial.number in numbers else math.nan
 
 
 def figure(search: Search, parts: list[dict[str, list[float]]]) -> Figure:
-    """Bars of what `estimate` returns, a panel for each objective."""
+    """Return a figure of bars of `estimate`, with a panel for each metric."""
     n = max(map(len, parts))
     with figures.style():
         drawing, axes = figures.panels(len(parts), size=(figures.PANEL[0], 1.1 + 0.32 * n))

@@ -1,4 +1,4 @@
-"""Parallel coordinates of a search with Optuna: a line for each complete trial through its settings and its values."""
+"""Parallel coordinates of a search: a line for each complete trial through its settings and its values."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ OTHERS: Any = {"color": INK, "linewidth": 0.9, "linestyle": figures.DASHES[2], "
 
 @dataclass(frozen=True)
 class Column:
-    """An axis: `height` takes a value to 0..1."""
+    """A vertical axis. `height` maps a value to 0..1."""
 
     name: str
     height: Callable[[Any], float]
@@ -25,7 +25,7 @@ class Column:
 
 
 def figure(search: Search) -> Figure:
-    """Of a search with complete trials."""
+    """Return the figure of a search with complete trials."""
     best, rule = _best(search)
     complete = search.complete
     columns = [_setting(search, name) for name in search.space]
@@ -58,7 +58,7 @@ def figure(search: Search) -> Figure:
 
 
 def _best(search: Search) -> tuple[set[int], str]:
-    """The numbers of the trials to be seen first, and what they are."""
+    """Return the numbers of the trials to emphasize, and a label for them."""
     if len(search.objectives) > 1:
         return {trial.number for trial in search.front()}, "Pareto front"
     n = math.ceil(len(search.complete) / SHARE)
@@ -88,7 +88,7 @@ def _setting(search: Search, name: str) -> Column:
 def _numbers(
     name: str, values: Sequence[float], *, log: bool = False, integers: bool = False, down: bool = False
 ) -> Column:
-    """From the least to the largest of the values; `down`: the least at the top."""
+    """Return an axis from the lowest to the highest value. With `down`, the lowest value is at the top."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     def place(value: float) -> float:

@@ -1,4 +1,4 @@
-"""Table 1: the scores of each loss beside the report's own, and texts that the models wrote."""
+"""Table 1: the scores of each loss beside those of the student report, and texts that the models wrote."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ LESS_IS_BETTER = ("test/nll", "test/excess_nll", "test/perplexity", "test/bits_p
 
 
 def section(chosen: Mapping[str, RecordedSetting]) -> Section:
-    """Of the best setting of each loss, mean and 95 % interval over its seeds."""
+    """Return the scores of the best setting of each loss: mean and 95 % confidence interval over its seeds."""
     blocks: list[Block] = [
         _scores(chosen),
         Text(
@@ -46,7 +46,7 @@ def section(chosen: Mapping[str, RecordedSetting]) -> Section:
 
 
 def samples(chosen: Mapping[str, RecordedSetting]) -> Section:
-    """The first text of each loss, of the same seed and prompt where they have one in common."""
+    """Return the first text of each loss, with the same seed and prompt if they share one."""
     seeds = [{run.seed for run in setting.runs if texts(run)} for setting in chosen.values()]
     seeds = [each for each in seeds if each]
     common = set.intersection(*seeds) if seeds else set()
@@ -77,12 +77,12 @@ def samples(chosen: Mapping[str, RecordedSetting]) -> Section:
 
 
 def texts(run: RecordedRun) -> list[str]:
-    """What a run has written at its end."""
+    """Return the texts that a run has written at its end."""
     return [text for text in (run.artifact("samples.txt") or "").split("\n\n---\n\n") if text.strip()]
 
 
 def interval(values: Sequence[float]) -> float:
-    """Half of the 95 % t interval of a mean; nan for a single value."""
+    """Return half of the 95 % t interval of a mean; nan for a single value."""
     from scipy import stats
 
     if len(values) < 2:

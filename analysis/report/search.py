@@ -1,21 +1,27 @@
-"""What a search with Optuna has found: its best trials, how it got there, and which settings mattered."""
+"""The search with Optuna: its best trials, its history, and the importance of its settings.
+
+python -m analysis.report.search                                      the study that was started last, into report/
+python -m analysis.report.search --storage sqlite:///optuna.db --study NAME
+"""
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.page import DASH, Block, Cell, Section, Table, Text, number
-from analysis.report import importance, search_figures
-from analysis.report import parallel_coordinates as parallel
-from analysis.report.optuna_study import NoStudy, Objective, Search, Trial, load
+from analysis import cli
+from analysis.page import DASH, Block, Cell, Section, Table, Text, number, print_section
+from analysis.report import importance, parallel_coordinates, search_figures
+from analysis.report.optuna_study import NoStudy, Search, StudyMetric, StudyTrial, load
 
 TITLE = "The search"
+STORAGE = "sqlite:///optuna.db"
 COMMAND = "python run.py -m hydra/sweeper=optuna loss=squentropy"
 SHOWN = 10  # trials in the table
 
 
 def section(storage: str | None, study_name: str | None = None, *, required: bool = False) -> Section:
-    """Of the study of that name, by default the one with trials that was begun last; one sentence where there is none.
+    """Return the section on a study, by default the one that was started last, or a sentence if there is none.
 
     storage: the URL of an Optuna storage; None: there is none. ValueError where it has studies, but none of that name,
     and where a study that is `required` is missing.
@@ -78,8 +84,8 @@ def _table(search: Search) -> Table:
     return Table("search-trials", header, rows, caption)
 
 
-def _values(trial: Trial, objectives: list[Objective], *, strong: bool) -> list[Cell]:
-    """A dash for a trial that is not complete: its last value belongs to fewer steps."""
+def _values(trial: StudyTrial, objectives: list[StudyMetric], *, strong: bool) -> list[Cell]:
+    """Return the values of a trial. A trial that is not complete has dashes: its last value is of fewer steps."""
     if not trial.values:
         return [Cell(DASH)] * len(objectives)
     cells = []
@@ -110,9 +116,26 @@ def _figures(search: Search) -> list[Block]:
         return [*blocks, Text(f"No trial is complete yet, so none can be compared. The search goes on with: {COMMAND}")]
     if not single:
         blocks.append(search_figures.pareto(search))
-    blocks.append(parallel.figure(search))
+    blocks.append(parallel_coordinates.figure(search))
     try:
         blocks.append(importance.figure(search, importance.estimate(search)))
     except ValueError as error:
         blocks.append(Text(f"Which settings matter cannot be told: {error}.", "note"))
     return blocks
+
+
+def main() -> int:
+    """Run the command."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--storage", metavar="URL", default=STORAGE, help="storage of Optuna; default: %(default)s")
+    parser.add_argument("--study", help="name of the study; default: the study that was started last")
+    arguments = parser.parse_args()
+
+    def work() -> None:
+        print_section(section(arguments.storage, arguments.study, required=True), arguments.out)
+
+    return cli.run(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Figures of a search with Optuna: its course, that of each trial, and the front of several objectives."""
+"""Figures of a search: its history, the curves of its trials, and the Pareto front of several metrics."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from analysis import figures
 from analysis.figures import FAINT, INK, SERIES, Figure
-from analysis.report.optuna_study import Objective, Search
+from analysis.report.optuna_study import Search, StudyMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ PRUNED: Any = {"color": SERIES[1], "linestyle": "none", "marker": "x", "markersi
 
 
 def history(search: Search) -> Figure:
-    """One objective: the value of each complete trial, the best so far, and where the others were pruned."""
+    """Return a figure of each complete trial, the best value so far, and where other trials were pruned."""
     from matplotlib.ticker import MaxNLocator
 
     (objective,) = search.objectives
@@ -49,7 +49,7 @@ def history(search: Search) -> Figure:
 
 
 def intermediate(search: Search) -> Figure:
-    """One objective: its value over the steps of each trial."""
+    """Return a figure of the metric over the steps of each trial."""
     from matplotlib.ticker import MaxNLocator
 
     (objective,) = search.objectives
@@ -85,7 +85,7 @@ def intermediate(search: Search) -> Figure:
 
 
 def pareto(search: Search) -> Figure:
-    """Several objectives: each pair of them, a panel each."""
+    """Return a figure with a panel for each pair of metrics."""
     front = search.front()
     others = [trial for trial in search.complete if trial not in front]
     pairs = list(combinations(range(len(search.objectives)), 2))
@@ -108,17 +108,18 @@ def pareto(search: Search) -> Figure:
         return figures.finish(drawing, "search-pareto", caption)
 
 
-def label(objective: Objective) -> str:
+def label(objective: StudyMetric) -> str:
+    """Return the label of the axis of a metric."""
     return f"{objective.label}\n({'higher' if objective.maximize else 'lower'} is better)"
 
 
 def is_wide(values: Sequence[float]) -> bool:
-    """Whether only a logarithmic scale tells the small ones of these numbers apart."""
+    """Return whether these numbers need a logarithmic scale."""
     return min(values, default=0) > 0 and max(values) / min(values) > WIDE
 
 
 def scale(ax: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Make an axis logarithmic where the values need it, with plain numbers as its ticks."""
+    """Make an axis logarithmic if its values need it, with plain numbers as ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if not is_wide(values):

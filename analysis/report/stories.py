@@ -1,4 +1,4 @@
-"""The test stories of a run, from the artifact stories.csv: what its whole-split score is made of."""
+"""The test stories of a run, from the artifact stories.csv."""
 
 import math
 import re
@@ -21,7 +21,7 @@ SHOWN = 200  # characters of a story
 
 @dataclass(frozen=True)
 class Stories:
-    """In the order of the split; arrays of shape (n_stories,)."""
+    """Scores of the stories of a split, in its order; arrays of shape (n_stories,)."""
 
     tokens: NDArray[np.float64]  # with the end of text
     bytes: NDArray[np.float64]  # UTF-8, without the end of text
@@ -30,7 +30,7 @@ class Stories:
 
     @property
     def nats(self) -> NDArray[np.float64]:
-        """A token, for each story: the log of its perplexity."""
+        """Nats per token of each story, the logarithm of its perplexity."""
         return self.nll / self.tokens
 
 
@@ -39,7 +39,7 @@ BySeed = dict[int, Stories]
 
 @cache
 def read(run: RecordedRun) -> Stories:
-    """ValueError where the run has no such file, or its stories are not those that its score was made of."""
+    """Return the stories of a run. Raise ValueError if it has none or they do not add up to its score."""
     rows = run.rows(FILE)
     if not rows:
         raise ValueError(f"{run.name} ({run.id[:8]}) has no {FILE}: train it again to score each story")
@@ -55,7 +55,7 @@ def read(run: RecordedRun) -> Stories:
 
 
 def by_seed(setting: RecordedSetting) -> tuple[BySeed, list[str]]:
-    """The stories of its runs by their seed, and why the others are left out."""
+    """Return the stories of the runs by seed, and why runs are left out."""
     found, left_out = {}, []
     for run in setting.runs:
         try:
@@ -66,12 +66,12 @@ def by_seed(setting: RecordedSetting) -> tuple[BySeed, list[str]]:
 
 
 def mean_nats(found: BySeed) -> NDArray[np.float64]:
-    """Nats a token of each story, mean over seeds: (n_stories,)."""
+    """Return the nats per token of each story, averaged over seeds: (n_stories,)."""
     return np.mean([stories.nats for stories in found.values()], axis=0)
 
 
 def extremes(label: str, seed: int, stories: Stories) -> list[Table]:
-    """The stories with the lowest and with the highest perplexity of one run, with the beginning of their text."""
+    """Return tables of the stories with the lowest and the highest perplexity, with the beginning of their text."""
     order = np.argsort(stories.nats, kind="stable").tolist()
     count = min(EXTREMES, len(order))
     name = file_name(label)
@@ -88,12 +88,12 @@ def extremes(label: str, seed: int, stories: Stories) -> list[Table]:
 
 
 def file_name(label: str) -> str:
-    """The part of a file's name that tells of which setting it is."""
+    """Return the part of a file name that stands for a setting."""
     return re.sub(r"[^\w.=]+", "-", label)
 
 
 def exp(nats: float) -> float:
-    """A perplexity, or a ratio of two; inf where float64 has no such."""
+    """Return the exponential, or inf if it overflows."""
     return math.exp(nats) if nats < OVERFLOW else math.inf
 
 

@@ -1,4 +1,4 @@
-"""Figures of the perplexity of each story: of one loss beside another, and of their differences."""
+"""Figures of the perplexity of each story: for each loss, and differences between two."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ ROW = 0.62  # inches of a loss
 
 
 def distributions(nats: Mapping[str, NDArray[np.float64]], order: Sequence[str]) -> Figure:
-    """Histograms of the perplexity of each story, a row for each label.
+    """Return histograms of the perplexity of each story, with a row for each label.
 
     nats: (n_stories,) a token of each label. order: of the labels among the series of the page.
     """
@@ -47,7 +47,7 @@ def distributions(nats: Mapping[str, NDArray[np.float64]], order: Sequence[str])
 def differences(
     labels: tuple[str, str], nats: tuple[NDArray[np.float64], NDArray[np.float64]], number: int = 1
 ) -> Figure:
-    """Two losses on the same stories: their perplexities, and what the second has more of nats a token, sorted.
+    """Return a figure of two losses on the same stories: perplexities, and sorted differences in nats per token.
 
     nats: (n_stories,) a token of each. number: of the second among the series of the page.
     """
@@ -86,7 +86,7 @@ def differences(
 
 
 def _plain_ticks(axis: "Axis") -> None:
-    """Perplexities as 2, 3 and 50 on a logarithmic axis, which may have one power of ten or none."""
+    """Label perplexities with plain numbers on a logarithmic axis that may span one power of ten or none."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     low, high = axis.get_view_interval()

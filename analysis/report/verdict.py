@@ -1,4 +1,4 @@
-"""Which of two settings is better, as a sentence that says how sure that is and what else could be the cause."""
+"""The verdict: a sentence that says which of two settings is better, how sure that is, and other possible causes."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ AGAIN = "python run.py -m ... seed=1,2,3"
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of b against a; differences are b's test nll less a's."""
+    """Comparison of b with a. Differences are the test nll of b minus that of a."""
 
     a: str
     b: str
@@ -30,22 +30,24 @@ class Verdict:
 
     @property
     def enough(self) -> bool:
+        """True if there are enough seeds for a verdict."""
         return self.difference is not None and len(self.seeds) > 1
 
     @property
     def better(self) -> str:
-        """Empty where no difference was found, or there are not enough runs to look for one."""
+        """The better setting; empty if there is no difference or there are not enough runs."""
         if self.difference is None or not self.enough or self.difference.holds_zero:
             return ""
         return self.b if self.difference.effect < 0 else self.a
 
     @property
     def text(self) -> str:
+        """The verdict as a sentence."""
         return " ".join([self.sentence, *self.notes])
 
 
 def verdict(a: RecordedSetting, b: RecordedSetting, *, n_draws: int = 10_000) -> Verdict:
-    """Pairs the runs of the two by their seed. ValueError where they are the same or were scored on different texts."""
+    """Pair the runs of two settings by seed. Raise ValueError if they are equal or were scored on different texts."""
     label_a, label_b = labels(a, b)
     hashes = [setting.runs[0].text_hash for setting in (a, b)]
     different = f"{label_a} and {label_b} were scored on different texts: compare runs of the same data"
@@ -75,7 +77,7 @@ def verdict(a: RecordedSetting, b: RecordedSetting, *, n_draws: int = 10_000) ->
 
 
 def labels(a: RecordedSetting, b: RecordedSetting) -> tuple[str, str]:
-    """What to call two settings: by their losses, and A and B where these are the same. ValueError where all is."""
+    """Return names of two settings: their losses, or A and B if these are equal. Raise ValueError if all is equal."""
     if a.loss != b.loss:
         return a.loss, b.loss
     if not differing([a.params, b.params]):
@@ -84,11 +86,12 @@ def labels(a: RecordedSetting, b: RecordedSetting) -> tuple[str, str]:
 
 
 def signed(value: float, decimals: int) -> str:
+    """Return a number with its sign."""
     return f"{value:.{decimals}f}".replace("-", MINUS)
 
 
 def decimals(difference: Difference) -> int:
-    """That show two digits of how sure a difference is, and on which side of 0 its interval ends."""
+    """Return the number of decimals that shows two digits of the half-width, and the sign of the interval's ends."""
     half = (difference.high - difference.low) / 2
     needed = [max(half / 10, 10.0**-MOST_DIGITS)]
     if not difference.holds_zero:
@@ -126,7 +129,7 @@ def _sentence(
 
 
 def _differences(a: RecordedSetting, b: RecordedSetting) -> list[str]:
-    """But for the loss and its parameters where the losses are compared."""
+    """Return the settings that differ, without the loss and its parameters if losses are compared."""
     keys = differing([a.params, b.params])
     if a.loss == b.loss:
         return [f"They differ in {', '.join(keys)}."]
@@ -142,7 +145,7 @@ def _tokens(a: RecordedSetting, b: RecordedSetting) -> list[str]:
 
 
 def _lost(label: str, setting: RecordedSetting) -> list[str]:
-    """Seeds without a result: those that diverged speak against a loss, and are in no mean."""
+    """Return a note on seeds without a result: diverged seeds count against a loss and are in no mean."""
     return [
         f"Left out: {count} {'seed' if count == 1 else 'seeds'} of {label}, {state}."
         for state, count in setting.others.items()

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import axes as lines
-from analysis import runs
+from analysis import axes, runs
 from analysis.figures import Figure
 from analysis.page import Section, Text
 from analysis.report import curves
@@ -42,7 +41,7 @@ def notes(made: Section) -> str:
 
 def test_an_iteration_of_the_report_is_163840_tokens() -> None:
     run = fake.run(points=points("val/nll", {1: 10.0, 50: 5.0}), **SHAPE)
-    x, y = lines.line(run, "val/nll", "tokens")
+    x, y = axes.line(run, "val/nll", "tokens")
     assert (x.tolist(), y.tolist()) == ([163_840, 8_192_000], [10.0, 5.0])
 
 
@@ -55,20 +54,20 @@ def test_seconds_are_the_sum_of_tokens_over_their_rate() -> None:
         seconds[step], last = total, step
     logged = [*points("train/seconds", seconds), *points("train/tokens_per_second", rates)]
     run = fake.run(points=[*logged, *points("val/nll", {5: 3.0, 10: 2.0, 30: 1.5, 40: 1.0, 60: 0.5})])
-    x, y = lines.line(run, "val/nll", "seconds")
+    x, y = axes.line(run, "val/nll", "seconds")
     assert x == pytest.approx([0.5, 1.0, (1.25 + 2.25) / 2, 2.25])
     assert y.tolist() == [3.0, 2.0, 1.5, 1.0]
 
 
 def test_values_that_are_not_finite_are_not_drawn() -> None:
     run = fake.run(points=points("val/nll", {1: 3.0, 2: float("nan"), 3: float("inf"), 4: 2.0}))
-    assert lines.line(run, "val/nll")[0].tolist() == [1, 4]
+    assert axes.line(run, "val/nll")[0].tolist() == [1, 4]
 
 
 def test_mean_and_range_of_seeds_logged_at_other_steps() -> None:
     first = np.array([10.0, 20.0, 30.0]), np.array([4.0, 2.0, 1.0])
     second = np.array([5.0, 15.0, 25.0, 35.0]), np.array([6.0, 4.0, 3.0, 2.0])
-    x, mean, least, greatest = lines.mean_and_range([first, second])
+    x, mean, least, greatest = axes.mean_and_range([first, second])
     assert x.tolist() == [10, 20, 30]
     assert mean.tolist() == [(4 + 5) / 2, (2 + 3.5) / 2, (1 + 2.5) / 2]
     assert (least.tolist(), greatest.tolist()) == ([4, 2, 1], [5, 3.5, 2.5])
@@ -77,17 +76,17 @@ def test_mean_and_range_of_seeds_logged_at_other_steps() -> None:
 def test_the_mean_ends_where_the_first_of_the_seeds_does() -> None:
     full = np.arange(1.0, 11), np.ones(10)
     short = np.arange(1.0, 5), np.full(4, 3.0)
-    x, mean, *_ = lines.mean_and_range([full, short])
+    x, mean, *_ = axes.mean_and_range([full, short])
     assert (x.tolist(), mean.tolist()) == ([1, 2, 3, 4], [2, 2, 2, 2])
     apart = np.arange(20.0, 25), np.ones(5)
-    assert len(lines.mean_and_range([full, apart])[0]) == 0
+    assert len(axes.mean_and_range([full, apart])[0]) == 0
 
 
 @pytest.mark.parametrize("n", [1, 300, 301, 302, 999, 100_000])
 def test_thinned_keeps_ends_and_spikes(n: int) -> None:
     y = np.random.default_rng(n).normal(size=n)
     y[n // 3], y[n // 2] = 50, -50
-    kept = lines.thinned(y)
+    kept = axes.thinned(y)
     assert len(kept) <= 300
     assert (kept[0], kept[-1]) == (0, n - 1)
     assert (np.diff(kept) > 0).all()

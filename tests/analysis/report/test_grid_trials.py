@@ -21,7 +21,7 @@ def test_the_last_run_of_a_seed_counts_and_a_finished_one_before_one_that_is_not
 
 
 def axes_of(*settings: dict[str, str]) -> list[str]:
-    return grid_trials.axes([grid_trials.Trial(each, []) for each in settings])
+    return grid_trials.axes([grid_trials.GridTrial(each, []) for each in settings])
 
 
 def test_axes_are_what_varies_independently() -> None:
@@ -43,7 +43,7 @@ def test_axes_are_what_varies_independently() -> None:
 
 def test_values_in_the_order_of_numbers() -> None:
     def values(*given: str | None) -> list[str | None]:
-        return grid_trials.values([grid_trials.Trial({"k": v} if v else {}, []) for v in given], "k")
+        return grid_trials.values([grid_trials.GridTrial({"k": v} if v else {}, []) for v in given], "k")
 
     assert values("16", "8", "12", "8") == ["8", "12", "16"]
     assert values("6e-06", "0.06", "0.0006") == ["6e-06", "0.0006", "0.06"]

@@ -6,7 +6,7 @@ from scipy import stats
 
 from analysis import runs
 from analysis.page import Samples, Table, Text
-from analysis.report import scores as results
+from analysis.report import scores
 from tests.analysis.store import add_run
 
 
@@ -22,13 +22,13 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, runs.RecordedS
 
 
 def tables(chosen: dict[str, runs.RecordedSetting]) -> dict[str, Table]:
-    return {block.name: block for block in results.section(chosen).blocks if isinstance(block, Table)}
+    return {block.name: block for block in scores.section(chosen).blocks if isinstance(block, Table)}
 
 
 def test_table_1(chosen: dict[str, runs.RecordedSetting]) -> None:
     table = tables(chosen)["table_1"]
     rows = {row[0].text: dict(zip(table.header, row, strict=True)) for row in table.cells()}
-    assert list(rows) == [*results.REPORT, "cross_entropy", "brier", "squentropy"]
+    assert list(rows) == [*scores.REPORT, "cross_entropy", "brier", "squentropy"]
     assert rows["squentropy, the report"]["test perplexity"].value == 5.2
     values = [run.metric("test/nll") for run in chosen["squentropy"].runs]
     cell = rows["squentropy"]["test nll, nats/token"]
@@ -56,16 +56,16 @@ def test_settings_and_runs(chosen: dict[str, runs.RecordedSetting]) -> None:
 
 
 def test_interval() -> None:
-    assert math.isnan(results.interval([1.0]))
-    assert results.interval([1.0, 2.0, 4.0]) == pytest.approx(stats.sem([1, 2, 4]) * 4.30265, rel=1e-5)
+    assert math.isnan(scores.interval([1.0]))
+    assert scores.interval([1.0, 2.0, 4.0]) == pytest.approx(stats.sem([1, 2, 4]) * 4.30265, rel=1e-5)
 
 
 def test_texts_of_a_seed_in_common(chosen: dict[str, runs.RecordedSetting]) -> None:
     both = {loss: chosen[loss] for loss in ("cross_entropy", "squentropy")}
-    (samples,) = (block for block in results.samples(both).blocks if isinstance(block, Samples))
+    (samples,) = (block for block in scores.samples(both).blocks if isinstance(block, Samples))
     assert samples.columns == [
         ("cross_entropy, seed 2", "Once cross_entropy 2."),
         ("squentropy, seed 2", "Once squentropy 2."),
     ]
-    notes = [block.text for block in results.samples(chosen).blocks if isinstance(block, Text)]
+    notes = [block.text for block in scores.samples(chosen).blocks if isinstance(block, Text)]
     assert any("No text of brier: train with samples.count=3" in note for note in notes)

@@ -14,9 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis import figures
 from analysis.page import DASH, Table, Text
-from analysis.report import importance, search, search_figures
-from analysis.report import optuna_study as studies
-from analysis.report import parallel_coordinates as parallel
+from analysis.report import importance, optuna_study, parallel_coordinates, search, search_figures
 from analysis.report.optuna_study import NoStudy
 
 SPACE: dict[str, BaseDistribution] = {
@@ -118,7 +116,7 @@ def test_states_values_and_settings(url: str) -> None:
     assert found.counts == {"complete": 4, "pruned": 2, "diverged": 1, "failed": 1}
     assert [each.number for each in found.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
     assert found.trials[4].course == {}
-    assert found.objectives == [studies.Objective("Validation perplexity", maximize=False)]
+    assert found.objectives == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
 
 
 def test_steps_that_pruning_saved(url: str) -> None:
@@ -211,7 +209,7 @@ def test_intermediate_values_of_pruned_trials_end_early(url: str, drawings: dict
 
 def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
     found = search.load(url, "single")
-    parallel.figure(found)
+    parallel_coordinates.figure(found)
     lines = [list(each.get_ydata()) for each in drawings["search-parallel"].axes[0].lines if len(each.get_ydata()) == 4]
     assert len(lines) == 4
     # learning rate 1e-3 of 1e-4..1e-2, two layers of 1..4, the first of two optimizers, the least perplexity on top
@@ -231,7 +229,7 @@ def test_a_setting_that_some_trials_lack(tmp_path: Path, drawings: dict[str, Dra
     (table,) = [block for block in search.section(url).blocks if isinstance(block, Table)]
     assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
     ax = drawings["search-parallel"].axes[0]
-    assert [0.5, parallel.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
+    assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
     assert "not set" in [each.get_text() for each in ax.texts]
 
 
