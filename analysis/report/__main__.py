@@ -16,7 +16,7 @@ from pathlib import Path
 
 from analysis import cli as command
 from analysis import page, runs
-from analysis.audit import __main__ as audit
+from analysis.audit import summary as audit
 from analysis.report import calibration, compare, curves, grid, search
 from analysis.report import scores as results
 
