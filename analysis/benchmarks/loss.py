@@ -53,7 +53,8 @@ def exact(loss: str, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Return the objective and the gradients of hidden states and weight in float64."""
     hidden_ND, weight_VD, targets_N = problem.inputs(torch.float64)
     objective = all_logits(LOSSES[loss], hidden_ND, weight_VD, targets_N)
-    return objective.detach(), *torch.autograd.grad(objective, (hidden_ND, weight_VD))
+    grad_ND, grad_VD = torch.autograd.grad(objective, (hidden_ND, weight_VD))
+    return objective.detach(), grad_ND, grad_VD
 
 
 def errors(case: Case, problem: Problem, reference: tuple[Tensor, Tensor, Tensor]) -> list[float]:

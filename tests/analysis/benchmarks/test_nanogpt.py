@@ -11,7 +11,7 @@ import torch
 from analysis.benchmarks.lib.loss_methods import LOSSES
 from analysis.benchmarks.lib.nanogpt import Checkout, WithListing, weights_for_nanogpt, weights_from_nanogpt
 from analysis.benchmarks.lib.training_steps import SHAPES, batches
-from analysis.benchmarks.training import both_losses
+from analysis.benchmarks.training import parity
 from nanosq.head import head_loss
 from nanosq.model import GPT
 
@@ -82,7 +82,7 @@ def test_weights_go_there_and_come_back(bias: bool) -> None:
 
 
 def test_both_train_alike(nanogpt: Checkout) -> None:
-    losses = both_losses(nanogpt, SMALL, 5, CPU, warmup=2, dtype=torch.float32)
+    losses = parity(nanogpt, SMALL, 5, CPU, warmup=2, dtype=torch.float32)
     assert losses[4][0] < losses[0][0]
     for theirs, ours in losses:
         assert theirs == pytest.approx(ours, abs=1e-5)
