@@ -92,7 +92,9 @@ def part_entropy(template: str, find: Callable[[str], Sequence[str]], texts: lis
     logs = {text: grammar.log_probability(text) for text in counts}
     seen = math.fsum(map(math.exp, logs.values()))
     if abs(seen - 1) > 1e-9:
-        raise ValueError(f"{template}: the texts that were found have probability {seen}, not 1")
+        raise ValueError(
+            f"{template}: the texts that were found have probability {seen:.6f}, not 1; give more --stories"
+        )
     n, k = counts.total(), len(counts)
     exact = -math.fsum(math.exp(log) * log for log in logs.values())
     spread = math.fsum(math.exp(log) * (log + exact) ** 2 for log in logs.values())
@@ -146,7 +148,10 @@ def main() -> int:
     texts = [document.text for document in documents]
     n_tokens = sum(len(ids) + 1 for ids in tokenizers.gpt2().encode(texts))
     print(f"{len(texts):,} stories, {n_tokens:,} tokens\n\nentropy in nats")
-    parts = {name: part_entropy(*part, texts) for name, part in PARTS.items()}
+    try:
+        parts = {name: part_entropy(*part, texts) for name, part in PARTS.items()}
+    except ValueError as problem:
+        parser.error(str(problem))
     checks = [part.agrees for part in parts.values()]
     table = pd.DataFrame(parts.values(), index=pd.Index(parts), columns=PartEntropy._fields).assign(agrees=checks)
     show(table, {"exact": ".4f", "estimate": ".4f", "error": ".4f", "chi_square": ".2f"})

@@ -112,7 +112,8 @@ def overhead(folder: str) -> None:
     }
     for name, overrides in sweeps.items():
         command = nanosq_command("-m", *overrides, *tiny)
-        with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        with process:
             assert process.stdout is not None
             times = [time.monotonic() for line in process.stdout if re.match(r"#\d+: ", line)]
         seconds = [after - before for before, after in itertools.pairwise(times)]

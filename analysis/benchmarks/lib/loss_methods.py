@@ -29,14 +29,9 @@ Method = Callable[[Loss, Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {path.stem: config.load(path) for path in sorted(CONF.glob("loss/*.yaml"))}
 
 
-def head(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+def head(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, compile: bool = False) -> Tensor:
     """Use the head of nanosq."""
-    return head_loss(loss, hidden_ND, weight_VD, targets_N)[0]
-
-
-def head_compiled(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Use the head of nanosq with a compiled loss."""
-    return head_loss(loss, hidden_ND, weight_VD, targets_N, compile=True)[0]
+    return head_loss(loss, hidden_ND, weight_VD, targets_N, compile=compile)[0]
 
 
 def all_logits(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -45,11 +40,6 @@ def all_logits(loss: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tens
         loss = partial(F.cross_entropy, reduction="none")
     logits_NV = F.linear(hidden_ND, weight_VD)
     return loss(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), targets_N).mean()
-
-
-def listing(_: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Compute Listing A.2 of the report from all logits."""
-    return listing_of_logits(F.linear(hidden_ND, weight_VD), targets_N)
 
 
 def listing_of_logits(logits: Tensor, targets_N: Tensor) -> Tensor:
@@ -61,11 +51,6 @@ def listing_of_logits(logits: Tensor, targets_N: Tensor) -> Tensor:
     squared_error = torch.where(targets, squared_error * vocab_size, squared_error)
     mse_loss = torch.mean(squared_error)
     return mse_loss + F.cross_entropy(logits, targets_N)
-
-
-def torch_linear(_: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Use PyTorch's fused cross-entropy."""
-    return F.linear_cross_entropy(hidden_ND, weight_VD, targets_N)
 
 
 def torch_linear_chunked(_: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -90,11 +75,18 @@ def cut(_: Loss, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Ten
 
 def methods(loss: str, device: str) -> dict[str, Method]:
     """Return the methods that can compute a loss on a device, by their names in tables."""
-    found: dict[str, Method] = {"head": head, "head, compiled": head_compiled, "all logits": all_logits}
+    found: dict[str, Method] = {
+        "head": head,
+        "head, compiled": partial(head, compile=True),
+        "all logits": all_logits,
+    }
     if loss == "squentropy_listing":
-        found["Listing A.2"] = listing
+        found["Listing A.2"] = lambda _, hidden_ND, weight_VD, targets_N: listing_of_logits(
+            F.linear(hidden_ND, weight_VD), targets_N
+        )
     if loss == "cross_entropy" and hasattr(F, "linear_cross_entropy"):  # torch 2.13
-        found |= {"F.linear_cross_entropy": torch_linear, "F.linear_cross_entropy, chunked": torch_linear_chunked}
+        found["F.linear_cross_entropy"] = lambda _, *tensors: F.linear_cross_entropy(*tensors)
+        found["F.linear_cross_entropy, chunked"] = torch_linear_chunked
     if loss == "cross_entropy" and device == "cuda":
         packages: dict[str, Method] = {"liger_kernel": liger, "cut_cross_entropy": cut}
         found |= {name: method for name, method in packages.items() if find_spec(name)}
