@@ -13,9 +13,9 @@ FILES = [ROOT / "run.py", *(path for folder in FOLDERS for path in sorted((ROOT 
 MODULES = {str(path.relative_to(ROOT)): path for path in FILES}
 
 ONLY_IN = {
-    "hydra": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/", "analysis/"),
+    "hydra": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/"),
     "hydra_plugins": ("nanosq/sweeps/",),
-    "omegaconf": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/", "analysis/"),
+    "omegaconf": ("run.py", "nanosq/config.py", "nanosq/errors.py", "nanosq/sweeps/"),
     "optuna": ("nanosq/sweeps/", "analysis/"),
     "mlflow": ("nanosq/tracking/", "analysis/"),
 }

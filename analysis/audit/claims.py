@@ -1,4 +1,4 @@
-"""What the student report claims, and the number that its own settings and losses give for each claim."""
+"""The student report's claims, and the number that its own settings and losses give for each claim."""
 
 import math
 from collections.abc import Iterator

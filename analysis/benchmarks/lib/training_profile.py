@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""A profile of the time of a training step, by kind of operation."""
 
 from collections import defaultdict
 from typing import Any
