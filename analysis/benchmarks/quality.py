@@ -2,7 +2,7 @@
 
 nanosq trains as `python run.py experiment=ten_minutes data=text` with these files. nanoGPT's train.py, unchanged,
 trains a model of the same shape on the same tokens with the same batch size, once for each of its learning rates. First
-the program measures how many steps of each fit into the minutes; --steps and --nanogpt-steps set them instead.
+the program measures how many steps of each fit into the minutes; --steps and --nanogpt-iterations set them instead.
 
 nanosq/evaluate.py scores both on the whole validation split, which is cut from --train and chooses nanoGPT's learning
 rate, and on the whole of --valid, which no training sees. The minutes are of training and, for nanosq, one evaluation.
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of each training; default: %(default)s")
     parser.add_argument("--lrs", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3], metavar="LR", help="of nanoGPT")
     parser.add_argument("--steps", type=int, help="of nanosq; default: as many as fit into the minutes")
-    parser.add_argument("--nanogpt-steps", type=int, help="of nanoGPT; default: as many as fit into the minutes")
+    parser.add_argument("--nanogpt-iterations", type=int, help="of nanoGPT; default: as many as fit into the minutes")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of run.py")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file and the logs")
@@ -175,7 +175,9 @@ def main() -> None:
         except (ValueError, OSError) as error:
             parser.error(str(error))
         steps = options.steps or both.calibrate(both.nanosq(MANY_STEPS), options.minutes, "nanosq")
-        iterations = options.nanogpt_steps or both.calibrate(both.nanogpt(MANY_STEPS, 1e-3), options.minutes, "nanogpt")
+        iterations = options.nanogpt_iterations or both.calibrate(
+            both.nanogpt(MANY_STEPS, 1e-3), options.minutes, "nanogpt"
+        )
         print(f"{options.minutes:g} minutes, {describe_machine(hardware)}: {steps} steps, nanoGPT {iterations} steps")
         rows: list[dict[str, object]] = []
         for lr in [*options.lrs, None]:

@@ -157,10 +157,10 @@ def main() -> None:
     mode.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
     parser.add_argument("--trials", type=int, default=27, help="the first of the 27 configurations")
     parser.add_argument("--eval-iters", type=int, default=20, help="batches of nanoGPT's evaluation")
-    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument("--sampler-seed", type=int, default=0, help="of the search")
     options = parser.parse_args()
     if options.pruning:
-        pruning(options.pruning, seed=options.seed)
+        pruning(options.pruning, seed=options.sampler_seed)
         return
     with TemporaryDirectory() as folder:
         if options.overhead:
