@@ -23,7 +23,7 @@ COMPOSES = (
     "nanosq/config.py",
     "nanosq/errors.py",
     "nanosq/sweeps/",
-    "analysis/audit/",
+    "analysis/configuration.py",
     "analysis/benchmarks/",
 )
 COURSE = {f"nanosq.{name}" for name in ("train", "training_run", "experiment", "run_log", "tracking", "sweeps")}

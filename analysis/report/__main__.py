@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis import cli, page, runs
-from analysis.audit import __main__ as audit
+from analysis.audit import summary as audit
 from analysis.report import calibration, compare, curves, grid, scores, search
 
 MOST = 50  # runs without a result that are listed
