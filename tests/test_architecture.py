@@ -31,7 +31,7 @@ COURSE = {f"nanosq.{name}" for name in ("train", "training_run", "experiment", "
 ONLY_IN = {
     "hydra": COMPOSES,
     "hydra_plugins": ("nanosq/sweeps/",),
-    "omegaconf": COMPOSES,
+    "omegaconf": (*COMPOSES, "analysis/audit/recompute.py"),
     "optuna": ("nanosq/sweeps/", "analysis/"),
     "mlflow": ("nanosq/tracking/", "analysis/"),
     "datasets": ("nanosq/data/", "analysis/benchmarks/"),

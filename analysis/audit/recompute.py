@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from analysis.configuration import CONF, compose
@@ -105,7 +104,7 @@ def n_parameters(settings: Mapping[str, Any], n_layer: int) -> tuple[int, int]:
 
 def largest_lr_factor(settings: Mapping[str, Any], max_steps: int) -> float:
     """Return the largest share of the learning rate that a run of `max_steps` reaches on a preset's schedule."""
-    schedule = get_object(settings["schedule._target_"])
+    schedule = config.get_target(settings["schedule._target_"])
     shape = {"warmup": settings["train.warmup"], "min_lr_factor": settings["train.min_lr_factor"]}
     return max(schedule(step, max_steps=max_steps, **shape) for step in range(max_steps))
 
