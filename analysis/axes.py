@@ -57,7 +57,7 @@ def thinned(y: Array) -> NDArray[np.intp]:
 
 def is_wide(values: Sequence[float] | Array) -> bool:
     """Return whether a logarithmic scale is needed to tell the lower ones of some values apart."""
-    return len(values) > 0 and 0 < min(values) and max(values) > WIDE * min(values)
+    return len(values) > 0 and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def fit_scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float] | Array) -> None:

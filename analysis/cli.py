@@ -36,7 +36,7 @@ def show(section: Section, folder: Path) -> None:
     width = shutil.get_terminal_size().columns
     for block in section.blocks:
         if isinstance(block, Text):
-            print(textwrap.fill(block.text, width, break_long_words=False), end="\n\n")
+            print(textwrap.fill(block.text, width, break_long_words=False, break_on_hyphens=False), end="\n\n")
         elif isinstance(block, Table) and not block.folded:
             print(block.text(width), end="\n\n")
     print(*section.save(folder), sep="\n")

@@ -30,19 +30,22 @@ class Cell:
         return isinstance(self.value, float | int) or self.text == DASH
 
 
+Row = list["Cell | str | int"]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of the page, which is also written as a CSV file of the same name."""
 
     name: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[Cell | str | int]]  # a whole number is shown without separators
     caption: str = ""
     folded: bool = False  # the page shows it on request, a terminal does not
 
     def cells(self) -> list[list[Cell]]:
         """Return the rows with all cells as `Cell`."""
-        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+        return [[_cell(content) for content in row] for row in self.rows]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the CSV file and return its path in a list."""
@@ -53,9 +56,9 @@ class Table:
 
     def text(self, width: int | None = None) -> str:
         """Return the table as text. Columns that do not fit into `width` characters follow below."""
-        return self._frame([[cell.text for cell in row] for row in self.cells()]).to_string(
-            index=False, line_width=width
-        )
+        frame = self._frame([[cell.text for cell in row] for row in self.cells()])
+        first = self.header[0]  # repeated before the columns that follow below
+        return frame.set_index(first).rename_axis(index=None, columns=first).to_string(line_width=width)
 
     def _frame(self, values: Sequence[Sequence[object]]) -> "pd.DataFrame":
         import pandas as pd
@@ -108,6 +111,12 @@ def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "
     is_whole = abs(value) >= 10**digits or value == int(value)
     text = f"{value:,.0f}" if is_whole else f"{value:#.{digits}g}".rstrip(".")
     return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
+
+
+def _cell(content: Cell | str | int) -> Cell:
+    if isinstance(content, Cell):
+        return content
+    return Cell(content) if isinstance(content, str) else Cell(str(content), content)
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:

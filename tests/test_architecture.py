@@ -23,7 +23,7 @@ COMPOSES = (
     "nanosq/config.py",
     "nanosq/errors.py",
     "nanosq/sweeps/",
-    "analysis/audit/",
+    "analysis/configuration.py",
     "analysis/benchmarks/",
 )
 COURSE = {f"nanosq.{name}" for name in ("train", "training_run", "experiment", "run_log", "tracking", "sweeps")}
@@ -31,7 +31,7 @@ COURSE = {f"nanosq.{name}" for name in ("train", "training_run", "experiment", "
 ONLY_IN = {
     "hydra": COMPOSES,
     "hydra_plugins": ("nanosq/sweeps/",),
-    "omegaconf": COMPOSES,
+    "omegaconf": (*COMPOSES, "analysis/audit/recompute.py"),
     "optuna": ("nanosq/sweeps/", "analysis/"),
     "mlflow": ("nanosq/tracking/", "analysis/"),
     "datasets": ("nanosq/data/", "analysis/benchmarks/"),

@@ -1,4 +1,4 @@
-"""What the report's settings come to: least and first values of its losses, sizes of its models, text of its trials."""
+"""Numbers that follow from the report's settings: values of its losses, sizes of its models, lengths of its trials."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -6,51 +6,40 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
+from omegaconf import OmegaConf
+
+from analysis.configuration import CONF, compose
+from nanosq import config
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), targets (N,) to losses (N,)
 
-CONF = Path(__file__).parents[2] / "conf"
 INIT_STD = 0.02  # of every weight of a new GPT-2, nanosq/model.py
 
 
-class Floor(NamedTuple):
-    value: float  # the least
-    target: float  # the logit of the target there
-    others: float  # every other logit there
+@cache
+def preset(name: str) -> Mapping[str, Any]:
+    """Return the settings of a preset of conf/experiment by dotted key: `{"model.n_layer": 12, ...}`."""
+    return config.flatten(compose([f"experiment={name}"]))
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The settings of conf/experiment by dotted key, numbers as such, and its choice of components, as in "/loss"."""
-    plain = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
-    found: dict[str, Any] = {}
-    for choice in plain.pop("defaults", []):
-        if isinstance(choice, str):  # another preset, which this one changes
-            found |= preset(choice)
-        else:
-            found |= {key.removeprefix("override "): value for key, value in choice.items()}
-    return found | dict(_flat(plain))
-
-
-def grid() -> dict[str, list[float]]:
-    """The numbers of each axis of Listing A.3, one or more."""
-    text = yaml.safe_load((CONF / "hydra/sweeper/grid.yaml").read_text(encoding="utf-8"))
-    axes = {key: [as_number(part) for part in str(value).split(",")] for key, value in text["params"].items()}
-    return {key: values for key, values in axes.items() if all(isinstance(value, float) for value in values)}
+def grid_axis(key: str) -> list[float]:
+    """Return the values of one axis of the report's grid, Listing A.3."""
+    axes: Any = OmegaConf.load(CONF / "hydra/sweeper/grid.yaml")
+    return list(OmegaConf.create(f"[{axes.params[key]}]"))
 
 
 def initial_value(loss: "Loss", *, n_classes: int, width: int) -> float:
-    """Expected loss of a new GPT-2, in the unit of the loss.
+    """Return the expected loss of a new GPT-2, in the unit of the loss.
 
-    Its final layer norm gives hidden states of length sqrt(width), so logits are normal with variance
-    width * INIT_STD^2. The classes take the quantiles of that distribution; the target, which all losses weigh
-    differently, is integrated over by Gauss and Hermite's rule.
+    The final layer norm gives hidden states of length sqrt(width), so the logits are normal with variance
+    width * INIT_STD^2. The other classes take the quantiles of that distribution. The target, to which every loss gives
+    another weight, is integrated out by Gauss-Hermite quadrature.
     """
     import torch
     from scipy import special
@@ -64,109 +53,81 @@ def initial_value(loss: "Loss", *, n_classes: int, width: int) -> float:
     return float(values.numpy() @ (weights / weights.sum()))
 
 
-def floor(loss: "Loss", *, n_classes: int) -> Floor:
-    """The least value for a target that is certain, found by SciPy's L-BFGS-B on the loss function itself.
+def lowest_value(loss: "Loss", *, n_classes: int) -> float:
+    """Find the lowest value of a loss when the target is certain, by SciPy's L-BFGS-B on the loss function itself.
 
-    Two numbers are enough: a loss that is convex in the logits and treats all wrong classes alike has a least value
-    where these are equal. From a target that is all but certain, because "mse", which is not convex but has no value
-    below 0, is flat where the target has no probability yet.
+    Two numbers are enough: a loss that is convex in the logits and treats all wrong classes alike is lowest where their
+    logits are equal. The search starts at a target that is almost certain, because "mse", which is not convex but never
+    negative, is flat where the target has no probability.
     """
     import torch
     from scipy import optimize
 
     target = torch.tensor([0])
 
-    def value_and_gradient(at: np.ndarray) -> tuple[float, np.ndarray]:
-        f = torch.from_numpy(at).requires_grad_()
+    def value_and_gradient(point: np.ndarray) -> tuple[float, np.ndarray]:
+        f = torch.from_numpy(point).requires_grad_()
         value = loss(torch.cat([f[:1], f[1:].expand(n_classes - 1)]).unsqueeze(0), target).sum()
         (gradient,) = torch.autograd.grad(value, f)
         return value.item(), gradient.numpy()
 
     with _one_thread():
-        found = optimize.minimize(value_and_gradient, (30.0, 0.0), jac=True, method="L-BFGS-B")
-    return Floor(float(found.fun), *map(float, found.x))
+        result = optimize.minimize(value_and_gradient, (30.0, 0.0), jac=True, method="L-BFGS-B")
+    return float(result.fun)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """On arrays as small as these, threads mostly wait for each other, for seconds where others compute too."""
+    """Let PyTorch use one thread: on arrays this small, threads mostly wait for each other."""
     import torch
 
-    before = torch.get_num_threads()
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(n_threads)
 
 
 def n_parameters(settings: Mapping[str, Any], n_layer: int) -> tuple[int, int]:
-    """Of the GPT of a preset at another depth: without the embedding of positions, and with it."""
+    """Count the parameters of a preset's GPT at another depth, without and with the position embeddings."""
     import torch
 
     from nanosq.model import GPT
 
-    sizes = {key: int(settings[f"model.{key}"]) for key in ("block_size", "n_head", "n_embd")}
+    sizes = {key: settings[f"model.{key}"] for key in ("block_size", "n_head", "n_embd", "bias")}
     with torch.device("meta"):
-        model = GPT(int(settings["data.tokenizer.pad_to"]), n_layer=n_layer, bias=settings["model.bias"], **sizes)
+        model = GPT(settings["data.tokenizer.pad_to"], n_layer=n_layer, **sizes)
     total = sum(weight.numel() for weight in model.parameters())
     return total - model.position_embedding.weight.numel(), total
 
 
 def largest_lr_factor(settings: Mapping[str, Any], max_steps: int) -> float:
-    """The most of its learning rate that a run of so many steps gets to under the schedule of a preset."""
-    from nanosq import optim
-
-    schedule = getattr(optim, settings["/schedule"])
-    shape = {"warmup": int(settings["train.warmup"]), "min_lr_factor": settings["train.min_lr_factor"]}
+    """Return the largest share of the learning rate that a run of `max_steps` reaches on a preset's schedule."""
+    schedule = config.get_target(settings["schedule._target_"])
+    shape = {"warmup": settings["train.warmup"], "min_lr_factor": settings["train.min_lr_factor"]}
     return max(schedule(step, max_steps=max_steps, **shape) for step in range(max_steps))
 
 
 def tokens_per_step(settings: Mapping[str, Any]) -> int:
-    return math.prod(int(settings[key]) for key in ("train.batch_size", "train.accumulate", "model.block_size"))
-
-
-@cache
-def n_held_out(n_stories: int) -> int:
-    """Stories that the report's split takes away from so many."""
-    from nanosq.data.sources import report_rows
-
-    return int(report_rows(n_stories).sum())
+    """Return how many tokens one optimizer step of a preset sees."""
+    return math.prod(settings[key] for key in ("train.batch_size", "train.accumulate", "model.block_size"))
 
 
 def n_ids_used(path: Path) -> int:
-    """How many of GPT-2's ids occur in the documents of a file, of any format of data=text; its end of text is one.
+    """Count the GPT-2 tokens that occur in the documents of a file, the end-of-text token included.
 
-    ValueError where the file cannot be read.
+    Raises:
+        ValueError: The file does not exist or cannot be read.
     """
-    from nanosq.data import files, tokenizers
+    from nanosq.data import sources, tokenizers
 
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give --stories a file of text")
-    files.check(path)
-    end = "<|endoftext|>"
-    documents = (text for text, _ in files.read(path, end if files.holds(path, end) else "", "text"))
     tokenizer = tokenizers.gpt2()
     used = np.zeros(tokenizer.vocab_size, dtype=bool)
     used[tokenizer.end_of_text] = True
-    while some := list(islice(documents, 1000)):
-        used[np.concatenate(tokenizer.encode(some))] = True
+    documents = sources.text("test", train=str(path), test=str(path))
+    while texts := [document.text for document in islice(documents, 1000)]:
+        used[np.concatenate(tokenizer.encode(texts))] = True
     return int(used.sum())
-
-
-def _flat(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", as_number(value)
-
-
-def as_number(value: Any) -> Any:
-    """What is written as a number, as one; YAML takes 6e-4 for text."""
-    if isinstance(value, bool | list):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value

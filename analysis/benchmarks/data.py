@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 from joblib import cpu_count
 from tqdm import tqdm
 
-from analysis.benchmarks.lib.proc import peak_memory
+from analysis.benchmarks.lib.memory import peak_memory
 from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories

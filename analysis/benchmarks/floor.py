@@ -1,12 +1,12 @@
-"""Is the floor of data=stories the entropy of its text? Checked from outside, on text alone.
+"""Check from outside that the floor of data=stories is the entropy of its text.
+
+Counting: some parts of a story are written in the same way in every story. The entropy of their counts, with Miller's
+correction for what a sample misses (1955), must agree with the exact entropy, and the chi-square of the counts with the
+exact probabilities. Compression: no compressor needs less than the floor, except by luck of the sample, whose standard
+error is printed. `val/excess_nll` of a run is the same check for a model. The exit status is 1 if a check fails.
 
 python -m analysis.benchmarks.floor                        60,000 stories, 10 million tokens of GPT-2
-python -m analysis.benchmarks.floor --checkpoint best.pt   also with a model, trained on data=stories
-
-Counting: parts of a story that are written in the same way in each; the entropy of their counts, with Miller's
-correction for what a sample misses (1955), beside the exact one, and the chi-square of the counts against the exact
-probabilities. Compressing: no compressor and no model can need less than the floor, but for the luck of the sample,
-whose standard error stands beside it.
+python -m analysis.benchmarks.floor --seed 3               other stories
 """
 
 import argparse
@@ -17,160 +17,132 @@ import re
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+import pandas as pd
 import yaml
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from nanosq import generate
+from analysis.benchmarks.lib.measure import show
 from nanosq.data import stories, tokenizers
-from nanosq.data.sources import Document
 
 RULES = yaml.safe_load(Path(stories.__file__).with_name("stories.yaml").read_text(encoding="utf-8"))
-LIMIT = 4.0  # standard errors that are taken for luck
+LIMIT = 4.0  # standard errors within which a difference counts as luck
 
 
-def _any(rule: str) -> str:
-    """A pattern of all texts of a rule."""
-    return "|".join(re.escape(each["text"] if isinstance(each, dict) else each) for each in RULES[rule])
+def any_text(rule: str) -> str:
+    """Return a pattern that matches every text of a rule."""
+    return "|".join(re.escape(entry["text"] if isinstance(entry, dict) else entry) for entry in RULES[rule])
 
 
-NAME = f"{_any('girls')}|{_any('boys')}"
-HERO = re.compile(rf"\b({NAME})\b")
-TRAIT = re.compile(rf"\b({_any('traits')})\b")
-HOME = re.compile(_any("homes"))
-FRIEND = re.compile(rf"\b(?:her|his) friend ({NAME})\b")
+NAMES = f"{any_text('girls')}|{any_text('boys')}"
+OPENING = [re.compile(pattern) for pattern in (rf"\b({NAMES})\b", rf"\b({any_text('traits')})\b", any_text("homes"))]
+FRIEND = re.compile(rf"\b(?:her|his) friend ({NAMES})\b")
 DAY = re.compile(
     r"\bOne (?:sunny|warm|bright|windy|fine|quiet|lovely|cool) (?:morning|day|afternoon|Sunday|Monday|Friday)\b"
 )
 
 
-def _hero(text: str) -> list[str]:
-    opening = text.split("\n\n")[0]
-    return [found[0] for pattern in (HERO, TRAIT, HOME) if (found := pattern.search(opening))]
+def opening(text: str) -> list[str]:
+    """Return hero, trait and home as the first paragraph names them."""
+    paragraph = text.split("\n\n")[0]
+    return [match[0] for pattern in OPENING if (match := pattern.search(paragraph))]
 
 
-def _friend(text: str) -> list[str]:
+def hero_and_friend(text: str) -> list[str]:
+    """Return the names of the hero and the friend; nothing in a story without a friend."""
     friend = FRIEND.search(text)
-    return [_hero(text)[0], friend[1]] if friend else []
+    return [opening(text)[0], friend[1]] if friend else []
 
 
-def _day(text: str) -> list[str]:
-    day = DAY.search(text)
-    return [day[0]] if day else []
-
-
-# What is counted: a template of the grammar, and a function that finds in a story what the template writes, if it is
-# there, as the words that the template's blanks stand between.
+# A template of the grammar, and a function that finds in a story the words with which the template was filled.
 PARTS: dict[str, tuple[str, Callable[[str], list[str]]]] = {
-    "hero, trait and home": ("{a_child}, {traits}, {homes}", _hero),
-    "hero and friend": ("{a_child}, {a_friend}", _friend),
-    "the day": ("{one_day}", _day),
+    "hero, trait and home": ("{a_child}, {traits}, {homes}", opening),
+    "hero and friend": ("{a_child}, {a_friend}", hero_and_friend),
+    "the day": ("{one_day}", DAY.findall),
 }
 
 
-class Counted(NamedTuple):
-    n: int
-    n_different: int
-    exact: float  # nats
+class PartEntropy(NamedTuple):
+    """The entropy of a part in nats, exact and estimated from its counts."""
+
+    counted: int
+    different: int
+    exact: float
     estimate: float
     error: float  # standard error of the estimate
-    chi_square: float  # in standard deviations from its mean: 0 +- 1 where the counts follow the probabilities
+    chi_square: float  # in standard deviations from its mean: 0 +- 1 if the counts follow the probabilities
+
+    @property
+    def agrees(self) -> bool:
+        """True if the counts follow the exact probabilities."""
+        return abs(self.estimate - self.exact) < LIMIT * self.error and abs(self.chi_square) < LIMIT
 
 
-def count(template: str, find: Callable[[str], list[str]], texts: list[str]) -> Counted:
-    """ValueError where the stories have something that the template cannot write, or lack much of what it can."""
+def part_entropy(template: str, find: Callable[[str], Sequence[str]], texts: list[str]) -> PartEntropy:
+    """Count what a template wrote; ValueError if the grammar cannot have written it, or if too much is missing."""
     grammar = stories.Grammar({**RULES, stories.START: [template]})
-    counts = Counter(", ".join(found) for text in texts if (found := find(text)))
-    n = counts.total()
+    counts = Counter(", ".join(words) for text in texts if (words := find(text)))
     logs = {text: grammar.log_probability(text) for text in counts}
     seen = math.fsum(map(math.exp, logs.values()))
     if abs(seen - 1) > 1e-9:
-        raise ValueError(f"{template}: what was seen has probability {seen}, not 1")
+        raise ValueError(
+            f"{template}: the texts that were found have probability {seen:.6f}, not 1; give more --stories"
+        )
+    n, k = counts.total(), len(counts)
     exact = -math.fsum(math.exp(log) * log for log in logs.values())
     spread = math.fsum(math.exp(log) * (log + exact) ** 2 for log in logs.values())
-    chi_square = math.fsum(
-        (c - n * math.exp(logs[text])) ** 2 / (n * math.exp(logs[text])) for text, c in counts.items()
-    )
-    k = len(counts)
+    expected = {text: n * math.exp(log) for text, log in logs.items()}
+    chi_square = math.fsum((count - expected[text]) ** 2 / expected[text] for text, count in counts.items())
     variance = 2 * (k - 1) + (math.fsum(math.exp(-log) for log in logs.values()) - k * k - 2 * k + 2) / n
-    return Counted(
-        n=n,
-        n_different=k,
+    return PartEntropy(
+        counted=n,
+        different=k,
         exact=exact,
         estimate=-math.fsum(c / n * math.log(c / n) for c in counts.values()) + (k - 1) / (2 * n),
-        error=math.sqrt(spread / n + (k - 1) / (2 * n * n)),  # the second term is all there is where p is even
+        error=math.sqrt(spread / n + (k - 1) / (2 * n * n)),  # only the second term is left for equal probabilities
         chi_square=(chi_square - (k - 1)) / math.sqrt(variance),
     )
 
 
-def compressed_bits(texts: list[str]) -> dict[str, float]:
-    """Of all texts together, an end of text after each."""
+def compressed_bits(texts: list[str]) -> dict[str, int]:
+    """Return the compressed size of all texts together, with an end of text after each."""
     data = "\0".join([*texts, ""]).encode()
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 27}]
-    return {
-        "bz2 -9": 8.0 * len(bz2.compress(data, 9)),
-        "xz -9e": 8.0 * len(lzma.compress(data, lzma.FORMAT_RAW, filters=filters)),
-    }
-
-
-@torch.inference_mode()
-def excess_of_model(checkpoint: str, documents: list[Document]) -> list[float]:
-    """Nats of each story, its end of text included, beyond its floor."""
-    model, tokenizer = generate.load(checkpoint)
-    excess = []
-    for document in tqdm(documents, desc="model", unit="story"):
-        ids = [tokenizer.end_of_text, *tokenizer.encode([document.text])[0].tolist(), tokenizer.end_of_text]
-        if len(ids) > model.block_size + 1:
-            continue
-        tokens = torch.tensor(ids)
-        logits = model(tokens[None, :-1])[0] @ model.head_weight.T
-        excess.append(float(F.cross_entropy(logits.double(), tokens[1:], reduction="sum")) + document.log_probability)
-    return excess
+    xz = lzma.compress(data, lzma.FORMAT_RAW, filters=filters)
+    return {"bz2 -9": 8 * len(bz2.compress(data, 9)), "xz -9e": 8 * len(xz)}
 
 
 def main() -> int:
+    """Print the checks; return 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stories", type=int, default=60_000)
-    parser.add_argument("--checkpoint", help="best.pt of a run")
-    parser.add_argument("--scored", type=int, default=500, help="stories that the model is scored on")
-    parser.add_argument("--seed", type=int, default=2, help="of the stories; training takes 0")
+    parser.add_argument("--stories", type=int, default=60_000, help="number of stories; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=2, help="of the stories; default: %(default)s, training takes 0")
     arguments = parser.parse_args()
-    failed = 0
 
     generated = stories.stories("train", n_train=arguments.stories, seed=arguments.seed)
     documents = list(tqdm(generated, total=arguments.stories, desc="stories", leave=False))
     texts = [document.text for document in documents]
     n_tokens = sum(len(ids) + 1 for ids in tokenizers.gpt2().encode(texts))
-    print(f"{len(texts):,} stories, {n_tokens:,} tokens\n")
-    print(f"{'':22}{'counted':>9}{'different':>11}{'exact nats':>12}{'estimate':>10}{'+-':>8}{'chi-square':>12}")
-    for name, (template, find) in PARTS.items():
-        counted = count(template, find, texts)
-        ok = abs(counted.estimate - counted.exact) < LIMIT * counted.error and abs(counted.chi_square) < LIMIT
-        failed += not ok
-        print(
-            f"{name:22}{counted.n:9,}{counted.n_different:11,}{counted.exact:12.4f}{counted.estimate:10.4f}"
-            f"{counted.error:8.4f}{counted.chi_square:12.2f}  {'ok' if ok else 'DIFFERS'}"
-        )
+    print(f"{len(texts):,} stories, {n_tokens:,} tokens\n\nentropy in nats")
+    try:
+        parts = {name: part_entropy(*part, texts) for name, part in PARTS.items()}
+    except ValueError as problem:
+        parser.error(str(problem))
+    checks = [part.agrees for part in parts.values()]
+    table = pd.DataFrame(parts.values(), index=pd.Index(parts), columns=PartEntropy._fields).assign(agrees=checks)
+    show(table, {"exact": ".4f", "estimate": ".4f", "error": ".4f", "chi_square": ".2f"})
 
     n_bytes = sum(len(text.encode()) for text in texts)
     bits = [-document.log_probability / math.log(2) for document in documents]
     floor, error = sum(bits) / n_bytes, statistics.stdev(bits) * math.sqrt(len(bits)) / n_bytes
-    print(f"\n{'bits per byte':22}{'':>9}\n{'floor':22}{floor:9.4f} +- {error:.4f}")
-    for name, total in compressed_bits(texts).items():
-        ok = total / n_bytes > floor - LIMIT * error
-        failed += not ok
-        print(f"{name:22}{total / n_bytes:9.4f}  {'ok' if ok else 'BELOW THE FLOOR'}")
-    if arguments.checkpoint:
-        excess = excess_of_model(arguments.checkpoint, documents[: arguments.scored])
-        mean, error = statistics.mean(excess), statistics.stdev(excess) / math.sqrt(len(excess))
-        failed += mean < -LIMIT * error
-        print(f"\nmodel: {mean:.2f} +- {error:.2f} nats a story above the floor, {len(excess)} stories")
-    return int(failed > 0)
+    print(f"bits per byte\nfloor   {floor:.4f} +- {error:.4f}")
+    for name, size in compressed_bits(texts).items():
+        checks.append(size / n_bytes > floor - LIMIT * error)
+        print(f"{name:7} {size / n_bytes:.4f}  {'above the floor' if checks[-1] else 'BELOW THE FLOOR'}")
+    return int(not all(checks))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What a sweep costs: beside a loop over karpathy/nanoGPT's train.py, for each trial, and with pruning.
+"""Measure what a sweep costs: compared with a loop over karpathy/nanoGPT's train.py, per trial, and with pruning.
 
 python -m analysis.benchmarks.sweep --nanogpt DIR         the report's 27 configurations, Listing A.3, on a small model
 python -m analysis.benchmarks.sweep --nanogpt DIR --trials 3
-python -m analysis.benchmarks.sweep --overhead            all that a trial takes besides training and evaluation
+python -m analysis.benchmarks.sweep --overhead            what a trial takes besides training and evaluation
 python -m analysis.benchmarks.sweep --pruning             a search of 30 trials with the median pruner and without
 
-Beside nanoGPT, either side trains GPTs of 128 dimensions and 8 to 16 layers for 50 steps of 4 x 256 tokens of the
-embedded corpus, with 50,304 tokens in the vocabulary, and evaluates the same number of tokens: nanoGPT so many random
-batches (--eval-iters; its README advises 20 for a CPU, its default is 200) of two splits before and after training;
-nanosq its validation and test split, whole, after it. nanosq's grid is timed before and after nanoGPT's runs, since the
-machine may change. The corpus is prepared beforehand for both.
+With --nanogpt, each side trains GPTs of 128 dimensions and 8 to 16 layers for 50 steps of 4 x 256 tokens of the
+embedded corpus, with a vocabulary of 50,304, and evaluates the same number of tokens. nanoGPT evaluates random batches
+(--eval-iters; its README advises 20 for a CPU, its default is 200) of two splits before and after training, nanosq its
+whole validation and test split after training. nanosq's grid runs before and after nanoGPT's loop, because the speed of
+the machine may change. The corpus is prepared beforehand.
 """
 
 import argparse
@@ -29,26 +29,29 @@ from tempfile import TemporaryDirectory
 import optuna
 from tqdm import tqdm
 
-from analysis.benchmarks.lib.memory import place
-from analysis.benchmarks.lib.nanogpt import Checkout
-from analysis.benchmarks.quality import RUN, compose, copy_with_data, prepare
+from analysis.benchmarks.lib.measure import describe_machine
+from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command
+from analysis.benchmarks.lib.processes import nanosq_command
+from analysis.configuration import compose
 from nanosq.hardware import Hardware
 
 LRS, DROPOUTS, LAYERS = (6e-6, 6e-4, 6e-2), (0.0, 0.1, 0.2), (8, 12, 16)  # Listing A.3
+AXES = ("optimizer.lr", "model.dropout", "model.n_layer")
 SIZES = {"n_embd": 128, "n_head": 4, "block_size": 256, "bias": False}
 STEPS, BATCH_SIZE = 50, 4
-STORY_TOKENS = 180  # a little less than a story of the corpus has
+STORY_TOKENS = 180  # a little less than the mean of the corpus
 OVERRIDES = [
     *(f"model.{key}={value}" for key, value in SIZES.items()),
     *[f"train.batch_size={BATCH_SIZE}", "data.tokenizer.vocabulary=full", "data.tokenizer.pad_to=50304"],
-    "data.window=anywhere",
+    *["data.window=anywhere", "device=cpu"],
 ]
 
 
-def nanosq(overrides: list[str], *, trials: int, folder: Path) -> float:
-    """Seconds of a whole sweep, from the command to its end."""
-    command = [sys.executable, str(RUN), "-m", "hydra/sweeper=grid", *overrides]
+def nanosq_sweep(overrides: list[str], *, trials: int, folder: Path) -> float:
+    """Return the seconds of a whole sweep, from the command to its end."""
+    folder.mkdir()
     begin = time.monotonic()
+    command = nanosq_command("-m", "hydra/sweeper=grid", *overrides)
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     seconds = time.monotonic() - begin
     if result.returncode or len(re.findall(r"^#\d+: validation perplexity", result.stdout, re.MULTILINE)) != trials:
@@ -56,25 +59,12 @@ def nanosq(overrides: list[str], *, trials: int, folder: Path) -> float:
     return seconds
 
 
-def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int, *, eval_iters: int) -> float:
-    """Seconds of one run of train.py as Listing A.3 calls it."""
-    settings = {
-        **SIZES,
-        "dataset": "corpus",
-        "compile": False,
-        "batch_size": BATCH_SIZE,
-        "gradient_accumulation_steps": 1,
-        "max_iters": STEPS,
-        "eval_interval": STEPS,
-        "eval_iters": eval_iters,
-        "learning_rate": f"{lr:.9f}",
-        "min_lr": f"{lr / 10:.9f}",
-        "dropout": dropout,
-        "n_layer": n_layer,
-        "device": "cpu",
-        "dtype": "float32",
-    }
-    command = [sys.executable, "train.py", *(f"--{key}={value}" for key, value in settings.items())]
+def nanogpt_run(folder: Path, lr: float, dropout: float, n_layer: int, *, eval_iters: int) -> float:
+    """Return the seconds of one run of train.py with the arguments of Listing A.3."""
+    schedule = {"max_iters": STEPS, "learning_rate": f"{lr:.9f}", "min_lr": f"{lr / 10:.9f}"}
+    evaluation = {"eval_interval": STEPS, "eval_iters": eval_iters}
+    model = {**SIZES, "dropout": dropout, "n_layer": n_layer, "batch_size": BATCH_SIZE}
+    command = train_command(**schedule, **evaluation, **model, compile=False, device="cpu", dtype="float32")
     begin = time.monotonic()
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode or f"step {STEPS}:" not in result.stdout:
@@ -82,120 +72,105 @@ def nanogpt(folder: Path, lr: float, dropout: float, n_layer: int, *, eval_iters
     return time.monotonic() - begin
 
 
-def compare(checkout: Checkout, *, trials: int, n_jobs: int, eval_iters: int) -> None:
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        evaluated = 4 * eval_iters * BATCH_SIZE * SIZES["block_size"]  # of two splits, twice
-        stories = [f"data.source.{split}={evaluated // 2 // STORY_TOKENS}" for split in ("n_val", "n_test")]
-        settings = [*OVERRIDES, *stories, f"cache_dir={folder / 'cache'}", "device=cpu"]
-        prepared = prepare(compose(settings), folder)
-        ours = len(prepared.val.tokens) + len(prepared.test.tokens)
-        assert ours >= evaluated, f"{ours} tokens are less than nanoGPT evaluates"
-        copy = copy_with_data(checkout, prepared, folder)
-        configurations = list(itertools.product(LRS, DROPOUTS, LAYERS))[:trials]
-        grid = settings
-        if trials < len(LRS) * len(DROPOUTS) * len(LAYERS):
-            axes = ("optimizer.lr", "model.dropout", "model.n_layer")
-            columns = zip(*configurations, strict=True)
-            grid += [f"{axis}={','.join(map(str, column))}" for axis, column in zip(axes, columns, strict=True)]
-            grid += [f"hydra.sweeper.zip=[{','.join(axes)}]"]
-        if n_jobs > 1:
-            grid += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={n_jobs}"]
-
-        def sweep(number: int) -> float:
-            at = folder / f"sweep_{number}"
-            at.mkdir()
-            return nanosq(grid, trials=trials, folder=at)
-
-        print(f"{place(Hardware.pick(device='cpu', precision='auto', compile=False))}; {trials} trials", flush=True)
-        sweeps = [sweep(0)]
-        print(f"nanosq   {sweeps[0]:7.1f} s, {ours:,} tokens evaluated in each trial", flush=True)
-        bar = tqdm(configurations, unit="run", disable=not sys.stderr.isatty())
-        runs = [nanogpt(copy, *each, eval_iters=eval_iters) for each in bar]
-        print(f"nanoGPT  {sum(runs):7.1f} s, {evaluated:,}; {min(runs):.1f} to {max(runs):.1f} s a run", flush=True)
-        sweeps.append(sweep(1))
-        print(f"nanosq   {sweeps[1]:7.1f} s, again")
-        print(f"nanosq's sweep is {sum(runs) / statistics.fmean(sweeps):.2f} x as fast")
+def compare(checkout: Checkout, folder: Path, *, trials: int, eval_iters: int) -> None:
+    """Print the time of nanosq's grid and of a loop over nanoGPT's train.py."""
+    n_evaluated = 4 * eval_iters * BATCH_SIZE * 256  # of two splits, twice
+    stories = [f"data.source.{split}={n_evaluated // 2 // STORY_TOKENS}" for split in ("n_val", "n_test")]
+    overrides = [*OVERRIDES, *stories, f"cache_dir={folder / 'cache'}"]
+    corpus = prepare_corpus(compose(overrides))
+    n_ours = len(corpus.val.tokens) + len(corpus.test.tokens)
+    assert n_ours >= n_evaluated, f"{n_ours} tokens are less than nanoGPT evaluates"
+    nanogpt_folder = checkout.copy_with_corpus(corpus, folder)
+    settings = list(itertools.product(LRS, DROPOUTS, LAYERS))[:trials]
+    values = [",".join(map(str, column)) for column in zip(*settings, strict=True)]
+    overrides += [f"{axis}={text}" for axis, text in zip(AXES, values, strict=True)]
+    if len(settings) > 1:
+        overrides.append(f"hydra.sweeper.zip=[{','.join(AXES)}]")
+    sweep = partial(nanosq_sweep, overrides, trials=len(settings))
+    machine = describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False))
+    print(f"{machine}; {len(settings)} trials", flush=True)
+    first = sweep(folder=folder / "first")
+    print(f"nanosq   {first:7.1f} s, {n_ours:,} tokens evaluated in each trial", flush=True)
+    bar = tqdm(settings, unit="run", disable=not sys.stderr.isatty())
+    runs = [nanogpt_run(nanogpt_folder, *setting, eval_iters=eval_iters) for setting in bar]
+    print(f"nanoGPT  {sum(runs):7.1f} s, {n_evaluated:,}; {min(runs):.1f} to {max(runs):.1f} s a run", flush=True)
+    second = sweep(folder=folder / "second")
+    print(f"nanosq   {second:7.1f} s, again")
+    print(f"nanosq's sweep is {sum(runs) / statistics.fmean([first, second]):.2f} times as fast")
 
 
-def overhead() -> None:
-    """Trials that train one step of a tiny model and evaluate a thousand tokens: what they take is overhead."""
+def overhead(folder: str) -> None:
+    """Print the time of trials that train a tiny model for one step and evaluate a thousand tokens."""
     tiny = [
         *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu", "samples.count=0"],
         *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64", "train.max_steps=1"],
     ]
     sweeps = {
         "grid": ["seed=range(20)"],
-        "grid, found finished": ["seed=range(20)"],
-        "optuna": ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=20", "model.n_layer=1"],
+        "grid, already finished": ["seed=range(20)"],
+        "optuna": ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=20"],
     }
-    with TemporaryDirectory() as folder:
-        for name, overrides in sweeps.items():
-            command = [sys.executable, "-u", str(RUN), "-m", *overrides, *tiny]
-            times = []
-            with subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            ) as ran:
-                assert ran.stdout is not None
-                for line in ran.stdout:
-                    if re.match(r"#\d+: ", line):
-                        times.append(time.monotonic())
-            seconds = [after - before for before, after in itertools.pairwise(times)]
-            print(
-                f"{name:22} {len(times)} trials, each after the first {statistics.median(seconds):.2f} s "
-                f"(median; {min(seconds):.2f} to {max(seconds):.2f})"
-            )
+    for name, overrides in sweeps.items():
+        command = nanosq_command("-m", *overrides, *tiny)
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        with process:
+            assert process.stdout is not None
+            times = [time.monotonic() for line in process.stdout if re.match(r"#\d+: ", line)]
+        seconds = [after - before for before, after in itertools.pairwise(times)]
+        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+        print(
+            f"{name:23} {len(times)} trials, median of all but the first {statistics.median(seconds):.2f} s ({spread})"
+        )
 
 
-def pruning(pruner: str, *, sampler_seed: int) -> None:
-    """The search of `python run.py -m hydra/sweeper=optuna`, on fewer validation stories, with a pruner and without.
+def pruning(pruner: str, *, seed: int) -> None:
+    """Compare the search of `python run.py -m hydra/sweeper=optuna`, on fewer validation stories, with and without.
 
-    Side by side, a thread each, since steps are counted and not seconds.
+    Both run in parallel with one thread each, because steps are counted and not seconds.
     """
     with ThreadPoolExecutor() as threads:
-        studies = threads.map(partial(search, sampler_seed=sampler_seed), ("none", pruner))
-    (all_steps, best), (steps, best_pruned) = studies
-    print(f"{pruner}: {steps / all_steps:.0%} of the steps, a perplexity of {best_pruned / best:.3f} times the other")
+        (all_steps, best), (steps, pruned_best) = threads.map(partial(search, seed=seed), ("none", pruner))
+    print(f"{pruner}: {steps / all_steps:.0%} of the steps, {pruned_best / best:.3f} times the best perplexity without")
 
 
-def search(pruner: str, *, sampler_seed: int) -> tuple[int, float]:
-    """Steps of all trials, and the best perplexity."""
-    with TemporaryDirectory() as folder:  # of its own: a trial that is recorded is not trained again
-        settings = [f"hydra/sweeper/pruner={pruner}", f"hydra.sweeper.study_name={pruner}"]
-        seed = f"hydra.sweeper.sampler.seed={sampler_seed}"
+def search(pruner: str, *, seed: int) -> tuple[int, float]:
+    """Run a search and return the steps of all its trials, and the best perplexity."""
+    with TemporaryDirectory() as folder:  # one for each search, because recorded trials are not trained again
+        study = [f"hydra/sweeper/pruner={pruner}", f"hydra.sweeper.study_name={pruner}"]
         few = ["data.source.n_val=50", "data.source.n_test=10"]
-        command = [sys.executable, str(RUN), "-m", "hydra/sweeper=optuna", *settings, seed, *few]
+        command = nanosq_command("-m", "hydra/sweeper=optuna", f"hydra.sweeper.sampler.seed={seed}", *study, *few)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
-        study = optuna.load_study(study_name=pruner, storage=f"sqlite:///{folder}/optuna.db")
-        steps = sum(trial.last_step or 0 for trial in study.trials)  # every trial reports when it is evaluated
-        states = Counter(trial.state.name for trial in study.trials)
-        print(f"{pruner:10} {steps:6,} steps, best perplexity {study.best_value:.3f}  {dict(states)}", flush=True)
-        return steps, study.best_value
+        result = optuna.load_study(study_name=pruner, storage=f"sqlite:///{folder}/optuna.db")
+        steps = sum(trial.last_step or 0 for trial in result.trials)  # every trial reports at its evaluations
+        states = Counter(trial.state.name for trial in result.trials)
+        print(f"{pruner:10} {steps:6,} steps, best perplexity {result.best_value:.3f}  {dict(states)}", flush=True)
+        return steps, result.best_value
 
 
 def main() -> None:
+    """Run one of the three comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    what.add_argument("--overhead", action="store_true")
-    what.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
-    parser.add_argument("--trials", type=int, default=27, help="the first so many of the 27")
-    parser.add_argument("--eval-iters", type=int, default=20, help="of nanoGPT")
-    parser.add_argument("--n-jobs", type=int, default=1, help="of nanosq, side by side (hydra/launcher=joblib)")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
+    mode.add_argument("--overhead", action="store_true", help="time trials of a tiny model")
+    mode.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
+    parser.add_argument("--trials", type=int, default=27, help="the first of the 27 configurations")
+    parser.add_argument("--eval-iters", type=int, default=20, help="batches of nanoGPT's evaluation")
     parser.add_argument("--sampler-seed", type=int, default=0, help="of the search")
     options = parser.parse_args()
-    if options.overhead:
-        overhead()
-        return
     if options.pruning:
-        pruning(options.pruning, sampler_seed=options.sampler_seed)
+        pruning(options.pruning, seed=options.sampler_seed)
         return
-    try:
-        checkout = Checkout(options.nanogpt)
-    except ValueError as error:
-        parser.error(str(error))
-    compare(checkout, trials=options.trials, n_jobs=options.n_jobs, eval_iters=options.eval_iters)
+    with TemporaryDirectory() as folder:
+        if options.overhead:
+            overhead(folder)
+            return
+        try:
+            checkout = Checkout(options.nanogpt)
+        except ValueError as error:
+            parser.error(str(error))
+        compare(checkout, Path(folder), trials=options.trials, eval_iters=options.eval_iters)
 
 
 if __name__ == "__main__":

@@ -1,226 +1,201 @@
-"""nanosq beside karpathy/nanoGPT: the same training, its speed, its memory.
+"""Compare nanosq with karpathy/nanoGPT: the same training, its speed and its memory.
 
-python -m analysis.benchmarks.training --nanogpt DIR                      both of what follows
+python -m analysis.benchmarks.training --nanogpt DIR                      parity and speed
 python -m analysis.benchmarks.training --nanogpt DIR --parity --shapes gpt2-small
 python -m analysis.benchmarks.training --nanogpt DIR --speed --shapes wide gpt2
 python -m analysis.benchmarks.training --profile --shapes wide            where the time of a step of nanosq goes
 
-DIR is a checkout of nanoGPT, whose model, optimizer and schedule run as they are.
+DIR is a checkout of nanoGPT, whose model, optimizer and schedule run unchanged.
 
-Parity: both start from the same weights and see the same batches, in float32, with nanoGPT's learning rates; the losses
-of every step, and by how much they differ. Training is chaotic: with --warmup 5 the learning rate is at its full height
-at once, and differences of 1e-6 in float32 grow a thousandfold. --float64 tells rounding from another computation.
+Parity: both start from the same weights and see the same batches, in float32, with nanoGPT's learning rates; the table
+has the losses of every step and their difference. Training is chaotic: with --warmup 5 the learning rate is high at
+once, and differences of 1e-6 grow a thousandfold. --float64 shows whether a difference is more than rounding.
 
-Speed: nanosq in the precision that it picks for the machine, compiled as in a long run, and nanoGPT as its train.py
+Speed: nanosq in the precision that it chooses for the machine, compiled as in a long run, and nanoGPT as its train.py
 runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are
-medians over rounds in which each contender takes one step in a process of its own, so that a busy moment of the machine
-hits all alike. Peak memory is what the process takes beyond what it had before the model was built. MFU is the part of
-the speed of a large matrix product, in the contender's precision, that the operations of the model come to, counted as
-in PaLM, appendix B: all of T x T for attention, though half is never seen. Where all contenders at once do not fit into
-the memory, each is started anew in each round.
+medians over rounds in which each contender takes one step in a process of its own. Peak memory is what the process
+takes beyond what it had before the model was built. MFU is the speed as a share of that of a large matrix product in
+the same precision. Its operations are counted as in PaLM, appendix B: attention with all T x T pairs, although half are
+masked. If all processes together do not fit into the memory, one loss is measured after the other.
 """
 
 import argparse
 import math
-import statistics
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 
-from analysis.benchmarks.lib.memory import MIB, available_memory, place, write
+from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, show
+from analysis.benchmarks.lib.memory import MIB, available_memory, is_out_of_memory
 from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
-from analysis.benchmarks.lib.training_profile import shares
-from analysis.benchmarks.lib.training_steps import LR, SHAPES, Contender, Shape, batches, nanogpt_step, nanosq_step
-from analysis.benchmarks.lib.training_workers import Measured, Worker
+from analysis.benchmarks.lib.training_profile import time_shares
+from analysis.benchmarks.lib.training_steps import (
+    LR,
+    SHAPES,
+    Contender,
+    Shape,
+    Worker,
+    batches,
+    nanogpt_step,
+    nanosq_step,
+)
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 from nanosq.optim import cosine, cosine_from_zero
 
 LOSSES = ("cross_entropy", "squentropy")
-MIN_LR_FACTOR, WARMUP, MAX_STEPS = 0.1, 2000, 600_000  # nanoGPT's own
-
-
-def both_losses(
-    checkout: Checkout, shape: Shape, steps: int, device: torch.device, *, warmup: int, dtype: torch.dtype
-) -> list[tuple[float, float]]:
-    """The losses of nanoGPT and of nanosq at each step, from the same weights, on the same batches."""
-    theirs = checkout.schedule(lr=LR, warmup=warmup, max_steps=MAX_STEPS, min_lr=MIN_LR_FACTOR * LR)
-    shape_of_ours = cosine if theirs(0) else cosine_from_zero  # nanoGPT before December 2024
-    ours = partial(shape_of_ours, max_steps=MAX_STEPS, warmup=warmup, min_lr_factor=MIN_LR_FACTOR)
-
-    torch.set_default_dtype(dtype)
-    torch.manual_seed(0)
-    model = GPT(**shape.sizes).to(device)
-    its_model = checkout.model(**shape.sizes).to(device)
-    its_model.load_state_dict(weights_for_nanogpt(model))
-    hardware = Hardware.pick(device=str(device), precision="fp32", compile=False)
-    its_step = nanogpt_step(its_model, Contender("nanoGPT", "cross_entropy", hardware), schedule=theirs)
-    our_step = nanosq_step(model, Contender("nanosq", "cross_entropy", hardware), schedule=ours)
-    return [
-        (float(its_step(*batch)), float(our_step(*batch)))
-        for batch in tqdm(batches(shape, steps, device=device), desc="parity", disable=not sys.stderr.isatty())
-    ]
+MIN_LR_FACTOR, WARMUP, MAX_STEPS = 0.1, 2000, 600_000  # nanoGPT's defaults
 
 
 def parity(
-    checkout: Checkout,
-    name: str,
-    steps: int,
-    device: torch.device,
-    *,
-    warmup: int,
-    dtype: torch.dtype,
-    verbose: bool,
-    out: Path,
-) -> None:
-    losses = both_losses(checkout, SHAPES[name], steps, device, warmup=warmup, dtype=dtype)
-    torch.set_default_dtype(torch.float32)
-    rows = [(step, its, ours, ours - its) for step, (its, ours) in enumerate(losses)]
-    if verbose or steps <= 50:
-        print(f"{'step':>5} {'nanoGPT':>10} {'nanosq':>10} {'difference':>11}")
-        for step, its, ours, difference in rows:
-            print(f"{step:5} {its:10.6f} {ours:10.6f} {difference:+11.1e}")
-    print(f"largest difference in {steps} steps {max(abs(row[3]) for row in rows):.1e}\n")
-    write(out / f"training_parity_{name}.csv", ["step", "nanogpt_loss", "nanosq_loss", "difference"], rows)
+    checkout: Checkout, shape: Shape, steps: int, device: torch.device, *, warmup: int, dtype: torch.dtype
+) -> pd.DataFrame:
+    """Return the losses of both projects at each step, from the same weights and on the same batches."""
+    schedule = checkout.schedule(lr=LR, warmup=warmup, max_steps=MAX_STEPS, min_lr=MIN_LR_FACTOR * LR)
+    cosine_schedule = cosine if schedule(0) else cosine_from_zero  # nanoGPT before December 2024
+    factors = partial(cosine_schedule, max_steps=MAX_STEPS, warmup=warmup, min_lr_factor=MIN_LR_FACTOR)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        torch.manual_seed(0)
+        model, nanogpt_model = GPT(**shape.sizes).to(device), checkout.model(**shape.sizes).to(device)
+        nanogpt_model.load_state_dict(weights_for_nanogpt(model))
+        hardware = Hardware.pick(device=str(device), precision="fp32", compile=False)
+        theirs = nanogpt_step(nanogpt_model, Contender("nanoGPT", "cross_entropy", hardware), schedule=schedule)
+        ours = nanosq_step(model, Contender("nanosq", "cross_entropy", hardware), schedule=factors)
+        losses = [
+            (float(theirs(*batch)), float(ours(*batch)))
+            for batch in tqdm(batches(shape, steps, device=device), desc="parity", disable=not sys.stderr.isatty())
+        ]
+    finally:
+        torch.set_default_dtype(default)
+    table = pd.DataFrame(losses, columns=["nanoGPT", "nanosq"]).rename_axis("step")
+    return table.assign(difference=table["nanosq"] - table["nanoGPT"])
 
 
-def peaks(contenders: list[Contender], shape: Shape, folder: Path) -> dict[Contender, int]:
-    """Peak memory in bytes of two steps, one process after another, of those whom the machine can hold."""
-    found = {}
+def peak_memory(contenders: list[Contender], shape: Shape, folder: Path) -> dict[Contender, int]:
+    """Return the peak memory in bytes of two steps for each contender that fits into the memory."""
+    peaks = {}
     for contender in tqdm(contenders, desc="memory", disable=not sys.stderr.isatty()):
-        with Worker(contender, shape, folder) as worker:
-            try:
-                found[contender] = [worker.step() for _ in range(2)][-1].peak_bytes
-            except MemoryError:
-                print(f"{contender}: does not fit into the memory of this machine")
-    return found
+        try:
+            with Worker(contender, shape, folder) as worker:
+                peaks[contender] = [worker.step() for _ in range(2)][-1].peak_bytes
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            print(f"{contender}: does not fit into the memory of this machine")
+    return peaks
 
 
-def times(peak_bytes: dict[Contender, int], shape: Shape, rounds: int, folder: Path) -> dict[Contender, list[Measured]]:
-    """Steps of the contenders in turn, after two of each that are not counted, in which memory is first touched."""
-    together = [list(peak_bytes)]
-    if sum(peak_bytes.values()) > available_memory(next(iter(peak_bytes)).hardware.device):
-        print("all at once do not fit into the memory: those of one loss take turns, then those of the other")
-        together = [[each for each in peak_bytes if each.loss == loss] for loss in LOSSES]
-    measured: dict[Contender, list[Measured]] = {contender: [] for contender in peak_bytes}
-    bar = tqdm(total=rounds * len(together), desc="timing", unit="round", disable=not sys.stderr.isatty())
-    for contenders in together:
+def step_times(peaks: dict[Contender, int], shape: Shape, rounds: int, folder: Path) -> dict[Contender, float]:
+    """Return the median seconds of a step; two steps of each contender come first, because they touch new memory."""
+    groups = [list(peaks)]
+    if sum(peaks.values()) > available_memory(next(iter(peaks)).hardware.device):
+        groups = [[contender for contender in peaks if contender.loss == loss] for loss in LOSSES]
+
+    def timer(worker: Worker) -> Callable[[], float]:
+        return lambda: worker.step().seconds
+
+    times: dict[Contender, float] = {}
+    for group in groups:
         with ExitStack() as stack:
-            workers = {each: stack.enter_context(Worker(each, shape, folder)) for each in contenders}
-            for worker in [*workers.values()] * 2:
-                worker.step()
-            for _ in range(rounds):
-                for contender, worker in workers.items():
-                    measured[contender].append(worker.step())
-                bar.update()
-    bar.close()
-    return measured
+            workers = {name: stack.enter_context(Worker(name, shape, folder)) for name in group}
+            times |= median_seconds({name: timer(worker) for name, worker in workers.items()}, rounds, warmup=2)
+    return times
 
 
-def speed(checkout: Checkout, name: str, hardware: Hardware, rounds: int, *, out: Path) -> None:
-    shape = SHAPES[name]
+def speed(checkout: Checkout, shape: Shape, hardware: Hardware, rounds: int) -> pd.DataFrame:
+    """Return speed and memory of both projects with both losses."""
     on_gpu = hardware.device.type == "cuda"
     as_nanogpt = Hardware(hardware.device, precision="bf16" if on_gpu else "fp32", compile=on_gpu)
-    contenders = [
-        Contender(project, loss, its)
-        for loss in LOSSES
-        for project, its in (("nanoGPT", as_nanogpt), ("nanosq", hardware))
-    ]
-    peak_bytes = peaks(contenders, shape, checkout.folder)
-    if not peak_bytes:
-        return
-    measured = times(peak_bytes, shape, rounds, checkout.folder)
-    seconds = {each: statistics.median(step.seconds for step in steps) for each, steps in measured.items()}
-
-    width = max(len(str(contender)) for contender in contenders)
-    print(f"{'':{width}} {'ms/step':>8} {'tokens/s':>9} {'speedup':>7} {'peak MiB':>9} {'ratio':>6} {'MFU':>6}")
+    projects = (("nanoGPT", as_nanogpt), ("nanosq", hardware))
+    contenders = [Contender(project, loss, place) for loss in LOSSES for project, place in projects]
+    peaks = peak_memory(contenders, shape, checkout.folder)
+    times = step_times(peaks, shape, rounds, checkout.folder) if peaks else {}
     rows = []
-    for each, time_ in seconds.items():
-        rival = Contender("nanoGPT", each.loss, as_nanogpt)
-        speedup = seconds[rival] / time_ if rival in seconds else float("nan")
-        ratio = peak_bytes[each] / peak_bytes[rival] if rival in seconds else float("nan")
-        mfu = shape.flops / time_ / each.hardware.peak_flops
-        print(
-            f"{each!s:{width}} {1000 * time_:8.1f} {shape.tokens / time_:9,.0f} {speedup:7.2f} "
-            f"{peak_bytes[each] / MIB:9,.0f} {ratio:6.2f} {mfu:6.1%}"
-        )
-        rows.append([each.project, each.loss, each.hardware, time_, shape.tokens / time_, peak_bytes[each], mfu])
-    print("\nspeedup, ratio: to nanoGPT with the same loss, which is Listing A.2 of the report for squentropy\n")
-    header = ["project", "loss", "hardware", "seconds", "tokens_per_second", "peak_bytes", "mfu"]
-    write(out / f"training_{name}.csv", header, rows)
+    for contender, time in times.items():
+        rival = Contender("nanoGPT", contender.loss, as_nanogpt)
+        speedup = times.get(rival, math.nan) / time
+        memory = peaks[contender] / peaks.get(rival, math.nan)
+        mfu = shape.flops / time / contender.hardware.peak_flops
+        rows.append((str(contender), 1000 * time, shape.tokens / time, speedup, peaks[contender] / MIB, memory, mfu))
+    columns = ["contender", "ms/step", "tokens/s", "speedup", "peak MiB", "memory ratio", "MFU"]
+    return pd.DataFrame(rows, columns=columns).set_index("contender")
 
 
-def profile(name: str, hardware: Hardware, *, out: Path) -> None:
-    """Where the time of a step of squentropy goes, and how far it is from the floor."""
-    shape, contender = SHAPES[name], Contender("nanosq", "squentropy", hardware)
-    found = shares(contender, shape)
-    print(f"{contender}: shares of a step")
-    for part, share in found.items():
-        print(f"{part:32} {share:6.1%}")
+def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
+    """Return the shares of a step of squentropy, and print the time that its matrix products need at least."""
+    contender = Contender("nanosq", "squentropy", replace(hardware, compile=False, compile_loss=False))
     peak = hardware.peak_flops
     milliseconds = 1000 * shape.matrix_flops / peak
-    print(f"floor: 6 N tokens at the {peak / 1e12:.2f} TFLOP/s of a large product, {milliseconds:.1f} ms\n")
-    write(out / f"training_profile_{name}.csv", ["part", "share"], found.items())
+    print(f"{contender}: at least {milliseconds:.1f} ms, 6 N tokens at {peak / 1e12:.2f} TFLOP/s of a large product")
+    return pd.DataFrame({"share": pd.Series(time_shares(contender, shape))})
 
 
-def main() -> None:
+def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--parity", action="store_true")
-    parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument(
-        "--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=", ".join(SHAPES)
-    )
-    parser.add_argument("--steps", type=int, default=50, help="of parity")
-    parser.add_argument(
-        "--warmup", type=int, default=WARMUP, help="steps of parity's schedule; nanoGPT's where not given"
-    )
+    parser.add_argument("--parity", action="store_true", help="compare the losses of every step")
+    parser.add_argument("--speed", action="store_true", help="compare time and memory of a step")
+    parser.add_argument("--profile", action="store_true", help="show where the time of a step of nanosq goes")
+    shapes = ", ".join(SHAPES)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=shapes)
+    parser.add_argument("--steps", type=int, default=50, help="steps of parity; default: %(default)s")
+    parser.add_argument("--warmup", type=int, default=WARMUP, help="of parity's schedule; default: %(default)s steps")
     parser.add_argument("--float64", action="store_true", help="parity in double precision")
-    parser.add_argument("--verbose", action="store_true", help="every step of parity, however many")
-    parser.add_argument("--rounds", type=int, default=5, help="of speed")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of speed; default: %(default)s")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of nanosq")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="nanosq; where not given, as for a run that repays it"
-    )
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="nanosq; default: as in a long run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
     options = parser.parse_args()
     if not (options.parity or options.speed or options.profile):
         options.parity = options.speed = True
     try:
         compile = "auto" if options.compile is None else options.compile
-        long = {"n_flops": math.inf, "n_logits": math.inf}
-        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=compile, **long)
-        checkout = None
-        if options.parity or options.speed:
-            if options.nanogpt is None:
-                raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
-            checkout = Checkout(options.nanogpt)
+        long_run = {"n_flops": math.inf, "n_logits": math.inf}
+        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=compile, **long_run)
+        if not (options.parity or options.speed):
+            return options, hardware, None
+        if options.nanogpt is None:
+            raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
+        return options, hardware, Checkout(options.nanogpt)
     except ValueError as error:
         parser.error(str(error))
+
+
+def main() -> None:
+    """Print tables for each shape and write them to CSV files."""
+    options, hardware, checkout = parse()
     for name in options.shapes:
-        print(f"{name}: {SHAPES[name]}, {hardware}, {place(hardware)}, torch {torch.__version__}")
+        shape = SHAPES[name]
+        print(f"{name}: {shape}, {hardware}, {describe_machine(hardware)}")
         if checkout and options.parity:
-            parity(
-                checkout,
-                name,
-                options.steps,
-                hardware.device,
-                warmup=options.warmup,
-                dtype=torch.float64 if options.float64 else torch.float32,
-                verbose=options.verbose,
-                out=options.out,
-            )
+            dtype = torch.float64 if options.float64 else torch.float32
+            table = parity(checkout, shape, options.steps, hardware.device, warmup=options.warmup, dtype=dtype)
+            show(table.iloc[:: max(1, options.steps // 50)], {"difference": "+.1e"})
+            print(f"largest difference in {options.steps} steps: {table['difference'].abs().max():.1e}\n")
+            save(table, options.out / f"training_parity_{name}.csv")
         if checkout and options.speed:
-            speed(checkout, name, hardware, options.rounds, out=options.out)
+            table = speed(checkout, shape, hardware, options.rounds)
+            formats = {"ms/step": ".1f", "tokens/s": ",.0f", "speedup": ".2f", "peak MiB": ",.0f"}
+            show(table, {**formats, "memory ratio": ".2f", "MFU": ".1%"})
+            print(
+                "speedup, memory ratio: to nanoGPT with the same loss; for squentropy, to Listing A.2 of the report\n"
+            )
+            save(table, options.out / f"training_{name}.csv")
         if options.profile:
-            profile(name, replace(hardware, compile=False, compile_loss=False), out=options.out)
+            table = profile(shape, hardware)
+            show(table, {"share": ".1%"})
+            save(table, options.out / f"training_profile_{name}.csv")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import cli, page, runs
-from analysis.audit import __main__ as audit
+from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
 from analysis.report import calibration, compare, curves, grid, samples, scores, search, stories
 
@@ -49,13 +49,12 @@ def sections(
 def _without_result(selected: Sequence[RecordedRun]) -> list[page.Section]:
     """Return a section with the runs that are in no other section; none if there are no such runs."""
     listed = [run for run in selected if run.state not in ("finished", "pruned")]
-    rows = []
+    rows: list[page.Row] = []
     for run in listed[:MAX_LISTED]:
         step = page.number(max(run.curve("train/loss").steps, default=math.nan), 10)
         rows.append([page.Cell(run.id[:8], run.id, run.link), run.name, run.state, step])
-    text = (
-        f"{len(listed)} runs have no scores. To resume one that is running or was killed, run its command again."
-        + (f" The table shows the last {MAX_LISTED}." if len(listed) > MAX_LISTED else "")
+    text = f"{len(listed)} runs have no scores. To resume one that is running or was killed, run its command again." + (
+        f" The table shows the last {MAX_LISTED}." if len(listed) > MAX_LISTED else ""
     )
     table = page.Table("unfinished", ["MLflow run", "name", "state", "last step"], rows)
     return [page.Section("Runs without a result", [page.Text(text), table])] if listed else []
@@ -74,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {search.STORAGE}, if it exists")
     parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
     parser.add_argument("--sweep", metavar="NAME", help="grid to show; default: the newest one")
-    parser.add_argument("--text", metavar="HASH", help="beginning of the hash of a text; default: the text of most runs")
+    parser.add_argument(
+        "--text", metavar="HASH", help="beginning of the hash of a text; default: the text of most runs"
+    )
     parser.add_argument("--against", choices=list(curves.AGAINST), default="steps", help="x axis of the curves")
     parser.add_argument("--stories", type=Path, metavar="FILE", help="sample of TinyStories, for the audit")
     options = parser.parse_args(arguments)
@@ -83,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         all_runs = runs.load(options.tracking_uri, options.experiment)
         if not all_runs:
             place = options.tracking_uri or "here"
-            raise ValueError(f"MLflow has no run of experiment {options.experiment!r} {place}; train some: {runs.TRAIN}")
+            raise ValueError(
+                f"MLflow has no run of experiment {options.experiment!r} {place}; train some: {runs.TRAIN}"
+            )
         selected, other_text = runs.runs_on_common_text(all_runs, options.text)
         lead = _lead(selected, other_text)
         print(page.write(options.out, "Which loss is better?", lead, sections(all_runs, selected, options)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import figures
-from analysis.page import Block, Cell, Section, Table, Text
+from analysis.page import Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.runs import TRAIN, RecordedSetting
 
@@ -81,14 +81,13 @@ def _diagram(bins: Mapping[str, list[Bins]], order: list[str]) -> figures.Figure
 
 
 def _table(bins: Mapping[str, list[Bins]]) -> Table:
-    rows = []
+    rows: list[Row] = []
     for loss, seeds in bins.items():
         eces = [ece(seed) for seed in seeds]
         tokens, correct, confidence = np.sum(seeds, axis=(0, 1)).tolist()
-        cells = [Cell(f"{len(seeds)}", len(seeds)), Cell(f"{tokens:,.0f}", int(tokens))]
         span = f"{100 * min(eces):.2f} to {100 * max(eces):.2f}"
-        rows.append([loss, _percent(float(np.mean(eces))), span, *cells])
-        rows[-1] += [_percent(confidence / tokens), _percent(correct / tokens)]
+        shares = _percent(confidence / tokens), _percent(correct / tokens)
+        rows.append([loss, _percent(float(np.mean(eces))), span, len(seeds), number(int(tokens)), *shares])
     header = ["loss", "mean ece, %", "range over seeds, %", "seeds", "tokens", "mean confidence, %", "accuracy, %"]
     return Table("calibration", header, rows, "Calibration on the test split, with the tokens of all seeds")
 

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from analysis import cli, runs
-from analysis.page import DASH, Block, Cell, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.report import stories, story_figures
 from analysis.report.verdict import Verdict, decimals, signed, verdict
@@ -82,7 +82,7 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
 
 
 def _pairs(verdicts: Sequence[Verdict]) -> Table:
-    rows: list[list[Cell | str]] = []
+    rows: list[Row] = []
     for result in verdicts:
         cells = [Cell(DASH)] * 5
         if difference := result.difference:
@@ -93,16 +93,16 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
                 Cell(f"{low} to {high}".replace(" ", SPACE), f"{difference.low} to {difference.high}"),
                 Cell(signed(per_byte, digits), per_byte),
                 number(stories.exp(difference.effect)),
-                Cell(f"{difference.n_stories:,}", difference.n_stories),
+                number(difference.n_stories),
             ]
         better = (result.better or "no difference found") if result.has_enough_seeds else "not enough runs"
-        rows.append([result.a, result.b, better, *cells, Cell(f"{len(result.seeds)}", len(result.seeds))])
+        rows.append([result.a, result.b, better, *cells, len(result.seeds)])
     header = ["first", "second", "better", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio"]
     return Table("pairs", [*header, "stories", "common seeds"], rows, "All pairs")
 
 
-def _scores(both: Sequence[RecordedSetting]) -> list[list[Cell | str]]:
-    rows: list[list[Cell | str]] = [
+def _scores(both: Sequence[RecordedSetting]) -> list[Row]:
+    rows: list[Row] = [
         [metric + unit, *(_mean_and_range(setting, metric, factor) for setting in both)]
         for metric, (unit, factor) in SCORES.items()
     ]
@@ -132,9 +132,7 @@ def _figures(settings: Mapping[str, RecordedSetting], verdicts: Sequence[Verdict
     for result in verdicts:
         if result.difference is not None:
             pair = [nats(label, result.seeds or [min(scores[label])]) for label in (result.a, result.b)]
-            blocks.append(
-                story_figures.differences((result.a, result.b), (pair[0], pair[1]), order.index(result.b))
-            )
+            blocks.append(story_figures.differences((result.a, result.b), (pair[0], pair[1]), order.index(result.b)))
     return blocks
 
 

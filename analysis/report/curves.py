@@ -7,7 +7,7 @@ python -m analysis.report.curves --against seconds    over time instead of steps
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,7 +102,7 @@ def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | 
         return None
     with figures.style():
         drawing, panels = figures.panels(2, size=(4.2, 3.3))
-        handles = {}
+        handles: dict[str, Any] = {}
         for axes, (split, by_label) in zip(panels, lines.items(), strict=True):
             for number, (label, seeds) in enumerate(by_label.items()):
                 _draw(axes, seeds, label, number)
@@ -111,7 +111,7 @@ def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | 
             handles |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
             n_columns = min(3 if max(map(len, handles)) < 30 else 1, len(handles))
-            drawing.legend(handles.values(), handles, loc="outside lower center", ncols=n_columns)
+            drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=n_columns)
         seeds_of = "; ".join(f"{label}: {_seeds(setting)}" for label, setting in best.items())
         return figures.finish(drawing, "curves_nll", f"The nll of all losses over {against}. {seeds_of}.")
 

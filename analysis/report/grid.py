@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis import cli, runs
-from analysis.page import DASH, Block, Cell, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.report import grid_figures
 from analysis.report.grid_trials import (
@@ -108,13 +108,14 @@ def learning_rate_text(grid: Sequence[GridTrial]) -> str:
 
 
 def _table(name: str, grid: Sequence[GridTrial], best: GridTrial | None) -> Table:
-    keys = runs.differing([trial.settings for trial in grid])
+    varied = runs.differing([trial.settings for trial in grid])
+    keys = [*axes(grid), *(key for key in varied if key not in axes(grid))]
     has_seeds = any(len(trial.runs) > 1 for trial in grid)
-    rows = []
+    rows: list[Row] = []
     for trial in sorted(grid, key=_rank):
         first = trial.runs[0]
         perplexity, *others = (number(trial.mean(key), 5, strong=trial is best) for key in SCORES.values())
-        errors = [number(trial.standard_error(), 3), Cell(str(len(trial.runs)), len(trial.runs))]
+        errors: Row = [number(trial.standard_error(), 3), len(trial.runs)]
         rows.append(
             [
                 Cell(trial.number or DASH, strong=trial is best),

@@ -58,7 +58,7 @@ def heat_maps(
         if best:
             shape: Any = {"pad": 0.02, "aspect": 25, "shrink": 1 / n_rows, "anchor": (0, 1)}
             bar = drawing.colorbar(colors, ax=panels, label=PERPLEXITY, **shape)
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
             if isinstance(norm, LogNorm):
                 plain_ticks(bar.ax.yaxis, high / low)
         scale = "logarithmic colors" if isinstance(norm, LogNorm) else "colors"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.page import DASH, Cell, Section, Table, Text, number
+from analysis.page import DASH, Cell, Row, Section, Table, Text, number
 from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the student report, as printed
@@ -45,7 +45,7 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
-    rows: list[list[Cell | str]] = []
+    rows: list[Row] = []
     for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
         rows.append([name, *(Cell(DASH) if math.isnan(score) else Cell(str(score), score) for score in scores), DASH])
@@ -69,7 +69,7 @@ def _mean(values: list[float], *, strong: bool = False) -> Cell:
 
 def _settings(best: Mapping[str, RecordedSetting]) -> Table:
     keys = [key for key in differing([setting.params for setting in best.values()]) if key != "loss._target_"]
-    rows = [
+    rows: list[Row] = [
         [
             loss,
             number(float(setting.runs[0].tags.get("parameters", "nan")), 3),
@@ -85,10 +85,10 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
 
 
 def _runs(best: Mapping[str, RecordedSetting]) -> Table:
-    rows = [
+    rows: list[Row] = [
         [
             loss,
-            Cell(str(run.seed), run.seed),
+            run.seed,
             *(number(run.metric(metric), 5) for metric in OF_RUNS),
             Cell(run.id[:8], run.id, run.link),
         ]

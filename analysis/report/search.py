@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis import cli
-from analysis.page import DASH, Block, Cell, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.report import importance, parallel_coordinates, search_figures
 from analysis.report.optuna_study import NoStudy, Search, StudyTrial, load
 
@@ -65,11 +65,17 @@ def _verdict(search: Search) -> str:
 
 def _table(search: Search) -> Table:
     front = {trial.number for trial in search.front()}
-    rows: list[list[Cell | str]] = []
+    rows: list[Row] = []
     for trial in search.ranked()[:N_BEST]:
         is_best = trial.number in front
         settings = [_setting(trial.params.get(name)) for name in search.space]
-        rows.append([number(trial.number, strong=is_best), trial.state, *_values(trial, len(search.metrics), is_best)])
+        rows.append(
+            [
+                Cell(str(trial.number), trial.number, strong=is_best),
+                trial.state,
+                *_values(trial, len(search.metrics), is_best),
+            ]
+        )
         rows[-1] += [*settings, Cell(trial.run_id[:8] or DASH, link=trial.link)]
     header = ["trial", "state", *(metric.label for metric in search.metrics), *search.space, "MLflow run"]
     caption = f"The best {N_BEST} trials" if len(search.trials) > N_BEST else "All trials, best first"

@@ -16,7 +16,9 @@ def history(search: Search) -> figures.Figure:
 
     (metric,) = search.metrics
     values = {trial.number: trial.values[0] for trial in search.complete}
-    pruned = {t.number: t.intermediate[max(t.intermediate)] for t in search.trials if _is_pruned(t.state, t.intermediate)}
+    pruned = {
+        t.number: t.intermediate[max(t.intermediate)] for t in search.trials if _is_pruned(t.state, t.intermediate)
+    }
     with figures.style():
         drawing, (axes,) = figures.panels()
         if values:
@@ -46,7 +48,7 @@ def intermediate(search: Search) -> figures.Figure:
     looks: dict[str, Any] = {
         "complete": {"color": figures.INK, "linewidth": 1, "alpha": 0.45},
         "pruned": {"color": figures.SERIES[1], "linestyle": figures.DASHES[1], "linewidth": 1, "alpha": 0.8},
-        "running or failed": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
+        "without a result": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
         f"best, trial {best.number}": figures.series(0) | {"linewidth": 2.2, "zorder": 3},
     }
     with figures.style():
@@ -55,7 +57,7 @@ def intermediate(search: Search) -> figures.Figure:
         for trial in search.trials:
             if not trial.intermediate:
                 continue
-            kind = trial.state if trial.state in looks else "running or failed"
+            kind = trial.state if trial.state in looks else "without a result"
             if trial is best and trial.state == "complete":
                 kind = f"best, trial {best.number}"
             name = kind if kind not in labeled else None

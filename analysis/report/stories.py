@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.page import Block, Cell, Section, Table, Text, number
+from analysis.page import Block, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.runs import RecordedSetting
 
@@ -80,13 +80,12 @@ def extremes(label: str, seed: int, scores: StoryScores) -> list[Table]:
     order = np.argsort(scores.nats, kind="stable").tolist()
     tables = []
     for which, stories in (("lowest", order[:N_EXTREMES]), ("highest", order[::-1][:N_EXTREMES])):
-        rows = []
+        rows: list[Row] = []
         for story in stories:
             text = " ".join(scores.texts.get(story, "").split())
             if len(text) > MAX_CHARACTERS:
                 text = text[: MAX_CHARACTERS - 1].rsplit(" ", 1)[0] + "\N{HORIZONTAL ELLIPSIS}"
-            tokens = Cell(f"{scores.tokens[story]:,.0f}", int(scores.tokens[story]))
-            rows.append([Cell(f"{story}", story), number(exp(float(scores.nats[story]))), tokens, text])
+            rows.append([story, number(exp(float(scores.nats[story]))), number(int(scores.tokens[story])), text])
         caption = f"{label}, seed {seed}: the {len(rows)} test stories with the {which} perplexity"
         name = f"stories-{which}-{file_name(label)}"
         tables.append(Table(name, ["story", "perplexity", "tokens", "text"], rows, caption, folded=True))

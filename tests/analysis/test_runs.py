@@ -76,7 +76,7 @@ def test_the_best_setting_is_one_of_those_with_most_seeds(found: list[runs.Recor
 def test_a_run_is_picked_by_id_or_name(found: list[runs.RecordedRun]) -> None:
     assert runs.pick(found, found[3].id[:12]) is found[3]
     assert runs.pick(found, "squentropy tiny stories").loss == "squentropy"
-    with pytest.raises(ValueError, match=r"no run 'zzz'; there are "):
+    with pytest.raises(ValueError, match=r"there is no run 'zzz'; some of the runs"):
         runs.pick(found, "zzz")
 
 

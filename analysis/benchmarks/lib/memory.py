@@ -1,63 +1,67 @@
-"""What the benchmarks share: memory, names of machines, result files."""
+"""Memory of this process and of the machine, as Linux and PyTorch report it.
 
-import csv
+Functions import PyTorch only if they need it, because a process that imports PyTorch is larger by that.
+"""
+
+from __future__ import annotations
+
 import ctypes
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from analysis.benchmarks.lib.proc import kibibytes
-from nanosq.hardware import Hardware
+if TYPE_CHECKING:
+    import torch
 
 MIB = 2**20
 
 
-def place(hardware: Hardware) -> str:
-    """Which GPU, or how many threads of a CPU."""
-    if hardware.device.type == "cuda":
-        return torch.cuda.get_device_name(hardware.device)
-    return f"{torch.get_num_threads()} threads"
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def peak_memory() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    return _read_bytes("self/status", "VmHWM")
 
 
 def memory_meter(device: torch.device) -> Callable[[], int]:
-    """Begin to watch; the function returned tells by how many bytes this process has grown since, at its peak.
+    """Return a function that tells by how many bytes this process has grown since now, at its peak.
 
-    On a CPU that is resident memory, on a GPU what PyTorch has allocated there.
+    On a CPU this is resident memory, on a GPU it is what PyTorch has allocated there.
     """
     if device.type != "cpu":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        return lambda: torch.cuda.max_memory_allocated(device) - before
-    ctypes.CDLL(None).malloc_trim(0)  # what was left in the heap would be used again, and not counted
-    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: proc(5)
-    before = kibibytes("self/status", "VmRSS")
-    return lambda: 1024 * (kibibytes("self/status", "VmHWM") - before)
+        from torch import cuda
+
+        cuda.reset_peak_memory_stats(device)
+        allocated = cuda.memory_allocated(device)
+        return lambda: cuda.max_memory_allocated(device) - allocated
+    ctypes.CDLL(None).malloc_trim(0)  # free memory that is left in the heap would be reused, and not counted
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak: proc(5)
+    resident = _read_bytes("self/status", "VmRSS")
+    return lambda: peak_memory() - resident
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 1024 * kibibytes("meminfo", "MemAvailable")
+    """Return how many bytes can still be allocated."""
+    if device.type == "cuda":
+        from torch import cuda
+
+        return cuda.mem_get_info(device)[0]
+    return _read_bytes("meminfo", "MemAvailable")
 
 
 def limit_memory() -> None:
-    """From here on an allocation that the machine cannot hold fails, and nothing is killed."""
-    limit = kibibytes("self/status", "VmSize") + kibibytes("meminfo", "MemAvailable")
-    resource.setrlimit(resource.RLIMIT_AS, (1024 * limit, resource.RLIM_INFINITY))
+    """Let an allocation fail that does not fit into the machine's memory; otherwise the kernel kills a process."""
+    limit = _read_bytes("self/status", "VmSize") + _read_bytes("meminfo", "MemAvailable")
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether PyTorch raised `error` because an allocation failed."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def write(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A CSV file, in a folder that is made for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+def _read_bytes(file: str, key: str) -> int:
+    """Return the value of a line `key: 123 kB` in a file below /proc."""
+    lines = Path("/proc", file).read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))

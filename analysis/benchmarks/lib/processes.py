@@ -1,4 +1,4 @@
-"""Training programs that are run as they are, and read while they run."""
+"""Training programs that run in a process of their own, and are timed by the lines that they print."""
 
 import os
 import re
@@ -12,72 +12,84 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-WARMUP_STEPS = 5  # not timed
+WARMUP_STEPS = 5  # that are not timed
+RUN = Path(__file__).parents[3] / "run.py"
+
+
+def nanosq_command(*overrides: str) -> list[str]:
+    """Return the command `python run.py OVERRIDES`."""
+    return [sys.executable, "-u", str(RUN), *overrides]
 
 
 @dataclass(frozen=True)
 class Program:
-    """A command that tells its steps on lines of their own."""
+    """A command that prints a line for each step."""
 
     command: list[str]
-    folder: Path
-    begin: str  # pattern of the line after which it trains
-    step: str  # pattern of a line that names, as its group, how many steps were taken
+    folder: Path  # where it runs
+    begin: str  # pattern of the line after which training begins
+    step: str  # pattern of a line for a step; its group is the number of steps taken
 
+    def train(self, steps: int, *, log: Path) -> tuple[float, str]:
+        """Run the program to its end; return the seconds from the begin of training to its last step, and its output.
 
-def train(program: Program, steps: int, *, log: Path) -> tuple[float, str]:
-    """Run it to its end: seconds from the line where training begins to that of its last step, and what it printed."""
-    begin = end = time.monotonic()
-    text = []
-    bar = tqdm(total=steps, unit="step", desc=log.stem, disable=not sys.stderr.isatty())
-    with bar, closing(lines(program, log=log)) as read:
-        for line in read:
-            text.append(line)
-            if re.match(program.begin, line):
-                begin = time.monotonic()
-            if found := re.match(program.step, line):
-                end = time.monotonic()
-                bar.update(int(found[1]) - bar.n)
-    return end - begin, "".join(text)
+        Raises:
+            RuntimeError: The program failed.
+        """
+        begin = end = time.monotonic()
+        output = []
+        bar = tqdm(total=steps, unit="step", desc=log.stem, disable=not sys.stderr.isatty())
+        with bar, closing(self._lines(log)) as lines:
+            for line in lines:
+                output.append(line)
+                if re.match(self.begin, line):
+                    begin = time.monotonic()
+                if match := re.match(self.step, line):
+                    end = time.monotonic()
+                    bar.update(int(match[1]) - bar.n)
+        return end - begin, "".join(output)
 
+    def seconds_per_step(self, *, seconds: float, log: Path) -> float:
+        """Run the program for some seconds of training, end it, and return the time of a step.
 
-def seconds_per_step(program: Program, *, seconds: float, log: Path) -> float:
-    """Run it for some time, then end it."""
-    first: tuple[int, float] | None = None
-    with closing(lines(program, log=log)) as read:
-        for line in read:
-            found = re.match(program.step, line)
-            if found is None or int(found[1]) < WARMUP_STEPS:
-                continue
-            step, now = int(found[1]), time.monotonic()
-            if first is None:
-                first = step, now
-            elif now - first[1] >= seconds:
-                return (now - first[1]) / (step - first[0])
-    raise RuntimeError(f"it ended before {seconds:.0f} seconds of its steps could be timed: {log}")
+        Raises:
+            RuntimeError: The program failed or ended earlier.
+        """
+        first: tuple[int, float] | None = None
+        with closing(self._lines(log)) as lines:
+            for line in lines:
+                match = re.match(self.step, line)
+                if match is None or int(match[1]) < WARMUP_STEPS:
+                    continue
+                step, now = int(match[1]), time.monotonic()
+                if first is None:
+                    first = step, now
+                elif now - first[1] >= seconds:
+                    return (now - first[1]) / (step - first[0])
+        raise RuntimeError(f"the program ended before {seconds:.0f} seconds of its steps were timed: {log}")
 
-
-def lines(program: Program, *, log: Path) -> Generator[str]:
-    """What it prints, as it does; ended where this is closed. RuntimeError where it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        program.command,
-        cwd=program.folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        with log.open("w") as file:
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                yield line
-        if process.wait():
-            raise RuntimeError(f"{' '.join(program.command)} failed: {log}")
-    finally:
-        process.terminate()
-        process.stdout.close()
-        process.wait()
+    def _lines(self, log: Path) -> Generator[str]:
+        """Start the program and yield the lines that it prints; closing the generator ends it."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            self.command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            with log.open("w") as file:
+                for line in process.stdout:
+                    file.write(line)
+                    file.flush()
+                    yield line
+            if process.wait():
+                raise RuntimeError(f"{' '.join(self.command)} failed: {log}")
+        finally:
+            process.terminate()
+            process.stdout.close()
+            process.wait()

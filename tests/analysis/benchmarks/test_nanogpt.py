@@ -1,4 +1,4 @@
-"""The checkout of nanoGPT that the benchmarks run beside nanosq; what needs a real one takes it from $NANOGPT."""
+"""The interface to nanoGPT. Tests that need a real checkout take its folder from the variable NANOGPT."""
 
 import math
 import os
@@ -11,7 +11,7 @@ import torch
 from analysis.benchmarks.lib.loss_methods import LOSSES
 from analysis.benchmarks.lib.nanogpt import Checkout, WithListing, weights_for_nanogpt, weights_from_nanogpt
 from analysis.benchmarks.lib.training_steps import SHAPES, batches
-from analysis.benchmarks.training import both_losses
+from analysis.benchmarks.training import parity
 from nanosq.head import head_loss
 from nanosq.model import GPT
 
@@ -40,11 +40,11 @@ def write_checkout(folder: Path, *, model: str = MODEL, train: str = TRAIN) -> P
 @pytest.fixture
 def nanogpt() -> Checkout:
     if "NANOGPT" not in os.environ:
-        pytest.skip("NANOGPT names no checkout of karpathy/nanoGPT")
+        pytest.skip("the variable NANOGPT does not name a checkout of karpathy/nanoGPT")
     return Checkout(Path(os.environ["NANOGPT"]))
 
 
-def test_a_folder_without_nanogpt(tmp_path: Path) -> None:
+def test_folder_without_nanogpt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a checkout of karpathy/nanoGPT: it has no model\.py"):
         Checkout(tmp_path)
 
@@ -53,12 +53,12 @@ def test_a_folder_without_nanogpt(tmp_path: Path) -> None:
     "files",
     [{"model": "class Net: ..."}, {"model": "import no_such_module"}, {"model": "syntax error"}, {"train": "lr = 1"}],
 )
-def test_a_folder_of_another_project(tmp_path: Path, files: dict[str, str]) -> None:
+def test_folder_of_another_project_is_refused(tmp_path: Path, files: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is not a checkout of karpathy/nanoGPT"):
         Checkout(write_checkout(tmp_path, **files))
 
 
-def test_its_schedule_is_taken_without_training(tmp_path: Path) -> None:
+def test_schedule_is_read_without_training(tmp_path: Path) -> None:
     learning_rate = Checkout(write_checkout(tmp_path)).schedule(lr=0.5, warmup=10, max_steps=100, min_lr=0.25)
     assert learning_rate(4) == 0.5 * 4 / 10
     assert learning_rate(50) == math.cos(0.5)
@@ -66,7 +66,7 @@ def test_its_schedule_is_taken_without_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_weights_go_there_and_come_back(bias: bool) -> None:
+def test_weights_are_converted_in_both_directions(bias: bool) -> None:
     def model() -> GPT:
         return GPT(11, block_size=4, n_layer=12, n_head=2, n_embd=8, bias=bias)
 
@@ -81,14 +81,13 @@ def test_weights_go_there_and_come_back(bias: bool) -> None:
         assert torch.equal(weight, another.state_dict()[name]), name
 
 
-def test_both_train_alike(nanogpt: Checkout) -> None:
-    losses = both_losses(nanogpt, SMALL, 5, CPU, warmup=2, dtype=torch.float32)
-    assert losses[4][0] < losses[0][0]
-    for theirs, ours in losses:
-        assert theirs == pytest.approx(ours, abs=1e-5)
+def test_both_projects_train_alike(nanogpt: Checkout) -> None:
+    losses = parity(nanogpt, SMALL, 5, CPU, warmup=2, dtype=torch.float32)
+    assert losses["nanosq"][4] < losses["nanosq"][0]
+    assert losses["difference"].abs().max() < 1e-5
 
 
-def test_its_listing_is_the_loss_of_that_name(nanogpt: Checkout) -> None:
+def test_listing_is_the_loss_squentropy_listing(nanogpt: Checkout) -> None:
     ours, theirs = GPT(**SMALL.sizes), nanogpt.model(**SMALL.sizes)
     theirs.load_state_dict(weights_for_nanogpt(ours))
     ((tokens_BT, targets_BT),) = batches(SMALL, 1, device=CPU)

@@ -127,7 +127,7 @@ def test_command(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        (("nothing", "squentropy-1"), "no run 'nothing'; there are"),
+        (("nothing", "squentropy-1"), "there is no run 'nothing'; some of the runs"),
         (("failed-1", "squentropy-1"), "is failed: only finished runs have test scores"),
         (("squentropy-1", "squentropy-2"), "both are runs of one setting"),
     ],

@@ -114,9 +114,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch, *args: object, **others: object) -> d
     finish = curves.figures.finish
 
     def spy(drawing, name: str, caption: str) -> Figure:
-        for axes in drawing.axes:
-            labelled = [each for each in axes.lines if not each.get_label().startswith("_")]
-            seen[f"{name} {axes.get_title(loc='left')}"] = [(each.get_label(), *each.get_data()) for each in labelled]
+        for panel in drawing.axes:
+            labelled = [each for each in panel.lines if not each.get_label().startswith("_")]
+            seen[f"{name} {panel.get_title(loc='left')}"] = [(each.get_label(), *each.get_data()) for each in labelled]
         return finish(drawing, name, caption)
 
     monkeypatch.setattr(curves.figures, "finish", spy)
@@ -213,6 +213,6 @@ def test_command(
     assert main(monkeypatch, running.id[:10], *store) == 0
     assert f"{running.id[:8]} is drawn as far as it went (running)" in capsys.readouterr().out
     assert main(monkeypatch, "nosuch", *store) == 2
-    assert capsys.readouterr().err.startswith("error: no run 'nosuch'")
+    assert capsys.readouterr().err.startswith("error: there is no run 'nosuch'")
     assert main(monkeypatch, "--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--out", tmp_path) == 0
     assert "No run has finished" in capsys.readouterr().out

@@ -1,0 +1,28 @@
+"""The configuration that run.py composes from conf/, for programs that read it without running it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from nanosq import config
+from nanosq.errors import InputError, one_line
+
+CONF = Path(__file__).parents[1] / "conf"
+config.register()
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of `python run.py OVERRIDES`, without Hydra's own part.
+
+    Raises:
+        InputError: An override names an unknown key or file.
+    """
+    try:
+        with hydra.initialize_config_dir(str(CONF)):
+            return hydra.compose("config", overrides=[*overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(one_line(error)) from error
