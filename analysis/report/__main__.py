@@ -29,17 +29,20 @@ def sections(
 ) -> list[page.Section]:
     """Return the sections of the report. All of them but the audit show only the selected runs, which share a text."""
     best = runs.best(selected)
-    comparison = [
-        compare.section(best),
-        scores.section(best),
-        curves.section(best, against=options.against),
-        calibration.section(best),
-        samples.section(best),
-        stories.section(best),
-    ]
+    if best:
+        comparison = [
+            compare.section(best),
+            scores.section(best),
+            curves.section(best, against=options.against),
+            calibration.section(best),
+            samples.section(best),
+            stories.section(best),
+        ]
+    else:
+        comparison = [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]
     return [
         *_without_result(selected),
-        *(comparison if best else [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]),
+        *comparison,
         grid.section(selected, options.sweep),
         search.section(options.storage, options.study),
         audit.section(all_runs, stories=options.stories),
