@@ -26,9 +26,9 @@ def recorded(store: MLflowStore) -> list[RecordedRun]:
 def test_runs_equal_those_of_mlflow(recorded: list[RecordedRun], store: MLflowStore) -> None:
     client = mlflow.MlflowClient(store.uri)
     assert len(recorded) == 9
-    for run in recorded:
-        expected = client.get_run(run.id)
-        assert (run.metrics, run.params, run.tags) == (
+    for actual in recorded:
+        expected = client.get_run(actual.id)
+        assert (actual.metrics, actual.params, actual.tags) == (
             expected.data.metrics,
             expected.data.params,
             expected.data.tags,
@@ -42,13 +42,13 @@ def test_curves_from_the_artifact_and_from_the_server_are_equal(
     recorded: list[RecordedRun], store: MLflowStore
 ) -> None:
     client = mlflow.MlflowClient(store.uri)
-    for run in recorded:
+    for actual in recorded:
         for key in ("train/loss", "val/nll"):
-            points = {point.step: point.value for point in client.get_metric_history(run.id, key)}
-            curve = run.curve(key)
+            points = {point.step: point.value for point in client.get_metric_history(actual.id, key)}
+            curve = actual.curve(key)
             assert dict(zip(curve.steps, curve.values, strict=True)) == pytest.approx(points)
             assert curve.steps == sorted(curve.steps)
-        assert run.curve("no/such").steps == []
+        assert actual.curve("no/such").steps == []
 
 
 def test_a_setting_has_the_last_run_of_each_seed(recorded: list[RecordedRun]) -> None:

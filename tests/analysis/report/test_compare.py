@@ -80,8 +80,8 @@ def uri(store: MLflowStore) -> str:
     recorded = [*story_setting("cross_entropy", (1, 2)).runs, *story_setting("squentropy", (1, 2), shift=0.25).runs]
     recorded.append(story_run("failed", 1, DIFFICULTY, status="FAILED"))
     recorded.append(story_run("elsewhere", 1, DIFFICULTY, tags={"text": "other"}))
-    for run in recorded:
-        run.name = f"{run.loss}-{run.seed}"
+    for each in recorded:
+        each.name = f"{each.loss}-{each.seed}"
     store.write("compare", recorded)
     return store.uri
 
