@@ -40,11 +40,29 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]
     )
 
 
-def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path, check: bool = False, warm: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `python run.py ...` in a folder, which then holds everything it writes.
 
-    The process is forked from one that has imported the libraries already (see tests/warm_imports.py).
+    Args:
+        arguments: Arguments of run.py.
+        cwd: The folder.
+        check: Whether to fail if the exit status is not 0.
+        warm: Whether to fork the process from one that has imported the libraries already (tests/warm_imports.py). A
+            launcher that starts processes of its own needs a new process.
     """
+    if warm:
+        result = _forked(arguments, cwd)
+    else:
+        run = [sys.executable, str(ROOT / "run.py"), *arguments]
+        result = subprocess.run(
+            run, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=600
+        )
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def _forked(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
         process = WARM.Process(target=_run, args=(arguments, cwd, environment(), *streams))
@@ -52,12 +70,9 @@ def command(*arguments: str, cwd: Path, check: bool = False) -> subprocess.Compl
         process.join(timeout=300)
         if process.is_alive():
             process.kill()
-            raise subprocess.TimeoutExpired(arguments, 300)
+            raise subprocess.TimeoutExpired(list(arguments), 300)
         assert process.exitcode is not None
-        result = subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
-    if check:
-        assert result.returncode == 0, result.stdout + result.stderr
-    return result
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
 
 
 def _run(arguments: Sequence[str], cwd: Path, variables: Mapping[str, str], stdout: Path, stderr: Path) -> None:

@@ -30,7 +30,7 @@ SMALL = [
 
 def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ()) -> None:
     """Check that the grid succeeds and that every trial has one run with every point of every metric."""
-    result = command("-m", "hydra/sweeper=grid", *LAUNCHERS[launcher], *axes, *SMALL, cwd=folder)
+    result = command("-m", "hydra/sweeper=grid", *LAUNCHERS[launcher], *axes, *SMALL, cwd=folder, warm=False)
     assert result.returncode == 0, result.stdout + result.stderr
     all_runs = runs(folder)
     assert Counter(run.info.status for run in all_runs) == {"FINISHED": trials}
