@@ -68,12 +68,10 @@ def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
     if best:
         text += f" Best validation perplexity: {number(best.mean()).text}, with {describe(best.settings, keys)}."
     blocks: list[Block] = [Text(text)]
-    if len(keys) == 1:
-        blocks.append(grid_figures.points(grid, keys[0]))
-    elif keys:
-        x, y, panel, *others = [*keys, None] if len(keys) == 2 else keys
+    if keys:
+        y, panel, *others = [*keys[1:], None, None][: max(2, len(keys) - 1)]
         fixed = {key: (best or grid[0]).settings.get(key) for key in others if key}
-        blocks.append(grid_figures.heat_maps(grid, str(x), str(y), panel, fixed))
+        blocks.append(grid_figures.heat_maps(grid, keys[0], y, panel, fixed))
         if fixed:
             shown = describe((best or grid[0]).settings, fixed)
             blocks.append(Text(f"The figure shows only trials with {shown}, the values of the best trial.", "note"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis import figures
-from analysis.axes import fit_scale, is_wide, plain_ticks, thinned
+from analysis.axes import plain_ticks, thinned
 from analysis.recorded_run import Curve, RecordedRun
 from analysis.report.grid_trials import GridTrial, best_trial, describe, find, label, short, values
 
@@ -17,38 +17,48 @@ if TYPE_CHECKING:
 PERPLEXITY = "Validation perplexity"
 HATCHES = {"diverged": "xxx", "missing": "", "pruned": "\\\\\\"}  # by state; other states have slanted lines
 N_COLUMNS, WIDTH = 3, 9.0  # of panels: maximum number, maximum width in inches
+LOG_RATIO = 2.5  # colors are logarithmic if the highest value is more than this many times the lowest
 COLORS = "cividis_r"  # the best cell is the lightest, so that a black frame and text stand out
 BOX: Any = {"fc": figures.PAPER, "ec": "none", "pad": 1}
 CENTER: Any = {"ha": "center", "va": "center"}
 
 
 def heat_maps(
-    grid: Sequence[GridTrial], x: str, y: str, panel: str | None, fixed: Mapping[str, str | None]
+    grid: Sequence[GridTrial], x: str, y: str | None, panel: str | None, fixed: Mapping[str, str | None]
 ) -> figures.Figure:
-    """Draw the perplexity over two settings, with a panel for each value of a third and fixed values of the others."""
+    """Draw the perplexity of the trials of a grid.
+
+    Args:
+        grid: Trials of the grid.
+        x: Setting of the columns.
+        y: Setting of the rows; None for a single row.
+        panel: Setting of the panels; None for a single panel.
+        fixed: Values of the other settings that the grid varies.
+    """
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, Normalize
 
-    columns, rows, depths = values(grid, x), values(grid, y), values(grid, panel) if panel else [None]
+    columns, rows, depths = (values(grid, key) if key else [None] for key in (x, y, panel))
     size = (max(2.4, 0.62 * len(columns) + 0.8), max(2.4, 0.5 * len(rows) + 1.0))
     n_columns = min(N_COLUMNS, len(depths), max(1, int(WIDTH / size[0])))
     n_rows = math.ceil(len(depths) / n_columns)
     means = [trial.mean() for trial in grid if not math.isnan(trial.mean())] or [1.0]
     low, high = min(means), max(means)
-    norm = (LogNorm if is_wide(means) else Normalize)(low, high if high > low else low + 1)
+    norm = (LogNorm if high > LOG_RATIO * low else Normalize)(low, high if high > low else low + 1)
     colors = ScalarMappable(norm, matplotlib.colormaps[COLORS].resampled(64))  # few steps keep the page small
     best = best_trial(grid)
     with figures.style():
         drawing, panels = figures.panels(n_columns, n_rows, size=size)
         for axes, depth in zip(panels, depths, strict=False):
             for column, row in np.ndindex(len(columns), len(rows)):
-                wanted = {**fixed, x: columns[column], y: rows[row], **({panel: depth} if panel else {})}
-                trial = find(grid, wanted)
+                wanted = {x: columns[column], y: rows[row], panel: depth}
+                trial = find(grid, {**fixed, **{key: value for key, value in wanted.items() if key}})
                 _cell(axes, column, row, trial, colors, is_best=trial is not None and trial is best)
-            axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x), ylabel=label(y))
+            axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x))
             axes.set_xticks(range(len(columns)), [short(value) for value in columns])
-            axes.set_yticks(range(len(rows)), [short(value) for value in rows])
+            axes.set_yticks(range(len(rows)), [short(value) for value in rows] if y else [""])
+            axes.set_ylabel(label(y) if y else "")
             axes.grid(visible=False)
             axes.tick_params(length=0)
             if panel:
@@ -61,37 +71,9 @@ def heat_maps(
             bar.outline.set_visible(False)
             if isinstance(norm, LogNorm):
                 plain_ticks(bar.ax.yaxis, high / low)
-        scale = "logarithmic colors" if isinstance(norm, LogNorm) else "colors"
-        caption = f"{PERPLEXITY} of the trials, with {scale}. Lower is better; the best trial has a frame."
+        scale = " Colors are logarithmic." if isinstance(norm, LogNorm) else ""
+        caption = f"{PERPLEXITY} of the trials. Lower is better; the best trial has a frame.{scale}"
         return figures.finish(drawing, "grid_values", caption)
-
-
-def points(grid: Sequence[GridTrial], x: str) -> figures.Figure:
-    """Draw the perplexity over the only setting that the trials vary."""
-    positions, best = values(grid, x), best_trial(grid)
-    trials = [find(grid, {x: value}) for value in positions]
-    means = np.array([trial.mean() if trial else math.nan for trial in trials])
-    errors = np.array([trial.standard_error() if trial else math.nan for trial in trials])
-    with figures.style():
-        drawing, (axes,) = figures.panels(size=(max(4.2, 0.6 * len(positions) + 0.8), 3.0))
-        axes.errorbar(range(len(positions)), means, yerr=errors, capsize=3, **figures.series(0))
-        fit_scale(axes, "y", means[np.isfinite(means)])
-        axes.set(xlim=(-0.5, len(positions) - 0.5), xlabel=label(x), ylabel=PERPLEXITY)
-        axes.set_xticks(range(len(positions)), [short(value) for value in positions])
-        for column, trial in enumerate(trials):
-            if trial is None or math.isnan(trial.mean()):
-                state = _state(trial)
-                look: Any = {"facecolor": "none", "edgecolor": figures.FAINT, "linewidth": 0}
-                axes.axvspan(column - 0.4, column + 0.4, hatch=HATCHES.get(state, "///"), **look)
-                place: Any = {"xycoords": ("data", "axes fraction"), "rotation": 90}
-                axes.annotate(state, (column, 0.5), **place, **CENTER, fontweight="bold", bbox=BOX)
-            elif trial is best:
-                top = means[column] + (0.0 if math.isnan(errors[column]) else errors[column])
-                place = {"xytext": (0, 10), "textcoords": "offset points"}
-                axes.annotate("best", (column, top), **place, **CENTER, fontweight="bold", bbox=BOX)
-        axes.margins(y=0.2)
-        bars = " Bars: standard error over the seeds." if np.isfinite(errors).any() else ""
-        return figures.finish(drawing, "grid_values", f"{PERPLEXITY} of the trials. Lower is better.{bars}")
 
 
 def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure | None:

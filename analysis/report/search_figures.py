@@ -16,18 +16,19 @@ def history(search: Search) -> figures.Figure:
 
     (metric,) = search.metrics
     values = {trial.number: trial.values[0] for trial in search.complete}
-    pruned = {
-        t.number: t.intermediate[max(t.intermediate)] for t in search.trials if _is_pruned(t.state, t.intermediate)
-    }
+    ended = [trial for trial in search.trials if trial.state == "pruned" and trial.intermediate]
+    pruned = {trial.number: trial.intermediate[max(trial.intermediate)] for trial in ended}
     with figures.style():
         drawing, (axes,) = figures.panels()
         if values:
             best = list(accumulate(values.values(), max if metric.maximize else min))
-            axes.plot(*_points(values), **figures.series(0) | {"linestyle": "none"}, label="complete trial")
+            axes.plot(
+                list(values), list(values.values()), **figures.series(0) | {"linestyle": "none"}, label="complete trial"
+            )
             look = figures.series(2) | {"marker": "none", "where": "post", "label": "best so far"}
             axes.step([*values, search.trials[-1].number], [*best, best[-1]], **look)  # to the end of the search
         if pruned:
-            axes.plot(*_points(pruned), **CROSS, label="pruned, last value")
+            axes.plot(list(pruned), list(pruned.values()), **CROSS, label="pruned, last value")
         fit_scale(axes, "y", [*values.values(), *pruned.values()])
         axes.set(title="History of the search", xlabel="Trial", ylabel=label(metric))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -62,7 +63,7 @@ def intermediate(search: Search) -> figures.Figure:
                 kind = f"best, trial {best.number}"
             name = kind if kind not in labeled else None
             labeled.add(kind)
-            steps, values = _points(trial.intermediate)
+            steps, values = list(trial.intermediate), list(trial.intermediate.values())
             axes.plot(steps, values, **looks[kind], label=None if kind == "pruned" else name)
             if kind == "pruned":
                 axes.plot(steps[-1:], values[-1:], **CROSS, label=name, zorder=3)
@@ -103,11 +104,3 @@ def pareto(search: Search) -> figures.Figure:
 def label(metric: StudyMetric) -> str:
     """Return the label of an axis that shows a metric."""
     return f"{metric.label}\n({'higher' if metric.maximize else 'lower'} is better)"
-
-
-def _is_pruned(state: str, values: dict[int, float]) -> bool:
-    return state == "pruned" and bool(values)
-
-
-def _points(values: dict[int, float]) -> tuple[list[int], list[float]]:
-    return list(values), list(values.values())
