@@ -58,9 +58,9 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun
         frame = mlflow.search_runs(experiment_names=[experiment])
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        place = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)  # without a password
-        raise ValueError(f"MLflow store {place} cannot be read ({reason}); set --tracking-uri") from error
-    server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without a password
+        message = f"MLflow store {uri} cannot be read ({reason}); set --tracking-uri"
+        raise ValueError(without_password(message)) from error
+    server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without user and password
     server = server if server.startswith("http") else "http://127.0.0.1:5000"
     return [_run(row, server) for row in frame.to_dict("records")]
 
@@ -96,6 +96,11 @@ def _check_server(uri: str) -> None:
     sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5}).connect().close()
 
 
+def without_password(text: str) -> str:
+    """Hide the passwords of the URLs in a text."""
+    return re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", text)
+
+
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
     """Return the run whose id starts with `wanted`, or the last run of this name.
 
@@ -115,7 +120,7 @@ def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
 def settings(runs: Iterable[RecordedRun]) -> list[RecordedSetting]:
     """Return the settings that have finished runs, ordered by loss with cross-entropy first.
 
-    Runs of an older version of the program do not count if the setting has runs of a newer one.
+    Runs of an older version of the program are ignored if the setting has runs of a newer one.
     """
     import pandas as pd
 
@@ -130,11 +135,11 @@ def settings(runs: Iterable[RecordedRun]) -> list[RecordedSetting]:
         }
     )
     result = []
-    for _, every in frame.groupby("setting", sort=False):
-        group = every[every.code == every.code.iloc[-1]].drop_duplicates(["seed", "state"], keep="last")
-        finished = group[group.state == "finished"].sort_values("seed")
+    for _, group in frame.groupby("setting", sort=False):
+        last = group[group.code == group.code.iloc[-1]].drop_duplicates(["seed", "state"], keep="last")
+        finished = last[last.state == "finished"].sort_values("seed")
         if not finished.empty:
-            rest = group[~group.seed.isin(finished.seed)].drop_duplicates("seed", keep="last")
+            rest = last[~last.seed.isin(finished.seed)].drop_duplicates("seed", keep="last")
             first = finished.run.iloc[0]
             others = {str(state): int(n) for state, n in rest.state.value_counts().items()}
             result.append(RecordedSetting(first.loss, first.setting, finished.run.tolist(), others))
@@ -144,8 +149,8 @@ def settings(runs: Iterable[RecordedRun]) -> list[RecordedSetting]:
 def best(runs: Iterable[RecordedRun]) -> dict[str, RecordedSetting]:
     """Return the setting of each loss with the lowest mean nll on the validation split.
 
-    Only settings with the most seeds count, where three are as good as more: the best of many single runs is partly
-    lucky. Settings in which a seed diverged count only if there is no other.
+    Only settings with the most seeds are candidates, where three seeds are as good as more, because the best of many
+    single runs is partly lucky. A setting in which a seed diverged is chosen only if there is no other.
     """
     by_loss: dict[str, list[RecordedSetting]] = {}
     for setting in settings(runs):

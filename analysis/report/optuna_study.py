@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.runs import without_password
+
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
@@ -140,17 +142,6 @@ def load(url: str, name: str | None = None) -> Search:
         cause = error.__cause__ or error
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
         raise NoStudy(f"The studies in {shown} cannot be read ({reason}).") from error
-
-
-def without_password(url: str) -> str:
-    """Return the URL of a database without its password."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string()
-    except ArgumentError:
-        return url
 
 
 def _open(url: str) -> "optuna.storages.RDBStorage":

@@ -140,7 +140,7 @@ def test_an_unknown_experiment_has_no_runs(recorded: list[RecordedRun], store: M
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
-        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+        ("http://me:secret@127.0.0.1:9", r"http://me:\*\*\*@127.0.0.1:9"),
         ("postgresql://me:secret@127.0.0.1:9/x", r"postgresql://me:\*\*\*@127.0.0.1:9/x"),
     ],
 )
