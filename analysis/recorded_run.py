@@ -2,8 +2,12 @@
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class RecordedRun:
         """The state of the run: finished, pruned, diverged, running, failed or killed."""
         endings = [tag for tag in ("pruned", "diverged") if self.tags.get(tag) == "true"]
         return endings[0] if endings and self.status == "FINISHED" else self.status.lower()
+
+    @property
+    def label(self) -> str:
+        """The name of the run with the beginning of its id."""
+        return f"{self.name} ({self.id[:8]})"
 
     @property
     def loss(self) -> str:
@@ -98,6 +107,20 @@ class RecordedRun:
             return []
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
         return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+    def numbers(self, path: str, columns: Sequence[str]) -> NDArray[np.float64]:
+        """Return columns of a CSV artifact: (n_rows, n_columns).
+
+        Raises:
+            ValueError: The run has no such file, or the file is damaged.
+        """
+        rows = self.rows(path)
+        if not rows:
+            raise ValueError(f"{self.label} has no {path}: train it again")
+        try:
+            return np.array([[float(row[column]) for column in columns] for row in rows])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} of {self.label} is damaged: train it again") from error
 
     def artifact(self, path: str) -> str | None:
         """Return the text of an artifact, or None if the run has none or it was deleted."""

@@ -110,7 +110,7 @@ def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
     by_id = [run for run in runs if run.id.startswith(wanted)]
     matches = by_id or [run for run in runs if run.name == wanted]
     if not matches:
-        known = ", ".join(f"{run.id[:8]} ({run.name})" for run in runs[:3])
+        known = ", ".join(run.label for run in runs[:3])
         raise ValueError(f"there is no run {wanted!r}; some of the runs: {known or 'none'}")
     if len(by_id) > 1:
         raise ValueError(f"{len(by_id)} runs begin with {wanted!r}: give more of the id")

@@ -42,16 +42,9 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
 
 def read(run: RecordedRun) -> Bins:
     """Return the bins of a run. Raise ValueError if they are missing, damaged or do not give the ece of the run."""
-    name = f"{run.name} ({run.id[:8]})"
-    rows = run.rows(FILE)
-    if not rows:
-        raise ValueError(f"{name} has no {FILE}: train it again")
-    try:
-        bins = np.array([[float(row[key]) for key in ("tokens", "correct", "confidence")] for row in rows])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{FILE} of {name} is damaged: train it again") from error
+    bins = run.numbers(FILE, ("tokens", "correct", "confidence"))
     if not (bins[:, 0].sum() > 0 and abs(ece(bins) - run.metric("test/ece")) < TOLERANCE):
-        raise ValueError(f"the bins of {name} do not give its test/ece: train it again")
+        raise ValueError(f"the bins of {run.label} do not give its test/ece: train it again")
     return bins
 
 

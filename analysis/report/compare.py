@@ -75,7 +75,7 @@ def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
 def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSetting:
     """Return the setting of a run, with all its seeds. Raise ValueError if the run has not finished."""
     if run.state != "finished":
-        raise ValueError(f"run {run.id[:8]} ({run.name}) is {run.state}: only finished runs have test scores")
+        raise ValueError(f"run {run.label} is {run.state}: only finished runs have test scores")
     return runs.settings(
         other for other in all_runs if (other.text_hash, other.setting) == (run.text_hash, run.setting)
     )[0]

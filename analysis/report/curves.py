@@ -25,6 +25,7 @@ TITLE = "Training and validation curves"
 AGAINST = {"steps": "Step", "tokens": "Training tokens", "seconds": "Training time without evaluation (s)"}
 N_MARKERS = 8  # on a line
 SPLITS = {"Validation": "val", "Training": "train"}
+Panel = tuple[str, str, dict[str, list[Line]]]  # title, label of the y axis, lines by the label of their series
 ABOUT = (
     "Line: mean over the seeds. Band: lowest to highest seed. A point of training is the batch of one step, with "
     "dropout; a point of validation is the whole split. Every objective has its own unit, so compare losses by the nll "
@@ -77,43 +78,47 @@ def _lines(setting: RecordedSetting, key: str, against: str) -> list[Line]:
 
 
 def _objective(label: str, setting: RecordedSetting, against: str) -> figures.Figure | None:
-    lines = {split: _lines(setting, f"{key}/loss", against) for split, key in SPLITS.items()}
-    if not any(lines.values()):
-        return None
     unit = "nats per token" if setting.loss == runs.BASELINE else "in its own unit"
-    with figures.style():
-        drawing, (axes,) = figures.panels(size=(4.8, 3.2))
-        for number, (split, seeds) in enumerate(lines.items()):
-            _draw(axes, seeds, split, number)
-        _finish(axes, against, f"Objective, {unit}", [y for seeds in lines.values() for _, y in seeds])
-        axes.set_title(label, wrap=True)
-        axes.legend()
-        caption = f"The objective of {label} over {against}, {unit}: {_seeds(setting)}."
-        return figures.finish(drawing, f"objective_{file_name(label)}", caption)
+    lines = {split: _lines(setting, f"{key}/loss", against) for split, key in SPLITS.items()}
+    caption = f"The objective of {label} over {against}, {unit}: {_seeds(setting)}."
+    panels = [(label, f"Objective, {unit}", lines)]
+    return _figure(f"objective_{file_name(label)}", caption, panels, against, size=(4.8, 3.5))
 
 
 def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | None:
-    lines = {
-        split: {label: _lines(setting, f"{key}/nll", against) for label, setting in best.items()}
-        for split, key in SPLITS.items()
-    }
-    values = [y for by_label in lines.values() for seeds in by_label.values() for _, y in seeds]
+    panels = []
+    for split, key in SPLITS.items():
+        lines = {label: _lines(setting, f"{key}/nll", against) for label, setting in best.items()}
+        panels.append((split, f"{split} nll (nats per token)", lines))
+    seeds = "; ".join(f"{label}: {_seeds(setting)}" for label, setting in best.items())
+    return _figure("curves_nll", f"The nll of all losses over {against}. {seeds}.", panels, against, size=(4.2, 3.3))
+
+
+def _figure(
+    name: str, caption: str, panels: Sequence[Panel], against: str, *, size: tuple[float, float]
+) -> figures.Figure | None:
+    """Draw panels that share the range of values; return None if no run has a curve."""
+    from matplotlib.ticker import EngFormatter
+
+    values = [y for *_, series in panels for lines in series.values() for _, y in lines]
     if not values:
         return None
     with figures.style():
-        drawing, panels = figures.panels(2, size=(4.2, 3.3))
+        drawing, all_axes = figures.panels(len(panels), size=size)
         handles: dict[str, Any] = {}
-        for axes, (split, by_label) in zip(panels, lines.items(), strict=True):
-            for number, (label, seeds) in enumerate(by_label.items()):
-                _draw(axes, seeds, label, number)
-            _finish(axes, against, f"{split} nll (nats per token)", values)
-            axes.set_title(split)
+        for axes, (title, y_label, series) in zip(all_axes, panels, strict=True):
+            for number, (label, lines) in enumerate(series.items()):
+                _draw(axes, lines, label, number)
+            fit_scale(axes, "y", np.concatenate(values))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.set(xlabel=AGAINST[against], ylabel=y_label)
+            axes.set_xlim(left=0)
+            axes.set_title(title, wrap=True)
             handles |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
         if handles:
             n_columns = min(3 if max(map(len, handles)) < 30 else 1, len(handles))
             drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=n_columns)
-        seeds_of = "; ".join(f"{label}: {_seeds(setting)}" for label, setting in best.items())
-        return figures.finish(drawing, "curves_nll", f"The nll of all losses over {against}. {seeds_of}.")
+        return figures.finish(drawing, name, caption)
 
 
 def _draw(axes: "Axes", lines: Sequence[Line], label: str, number: int) -> None:
@@ -134,15 +139,6 @@ def _draw(axes: "Axes", lines: Sequence[Line], label: str, number: int) -> None:
         kept = thinned(mean)
     every = max(1, len(kept) // N_MARKERS)
     axes.plot(x[kept], mean[kept], label=label, markevery=(number % 2 * (every // 2), every), **look)
-
-
-def _finish(axes: "Axes", against: str, label: str, values: Sequence[np.ndarray]) -> None:
-    from matplotlib.ticker import EngFormatter
-
-    fit_scale(axes, "y", np.concatenate(values))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.set(xlabel=AGAINST[against], ylabel=label)
-    axes.set_xlim(left=0)
 
 
 def _seeds(setting: RecordedSetting) -> str:

@@ -49,18 +49,11 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
 @cache
 def read(run: RecordedRun) -> StoryScores:
     """Return the story scores of a run. Raise ValueError if they are missing, damaged or do not give its test nll."""
-    name = f"{run.name} ({run.id[:8]})"
-    rows = run.rows(FILE)
-    if not rows:
-        raise ValueError(f"{name} has no {FILE}: train it again to score every story")
-    try:
-        tokens, n_bytes, nll = (np.array([float(row[key]) for row in rows]) for key in ("tokens", "bytes", "nll"))
-        texts = {number: row["text"] for number, row in enumerate(rows) if row["text"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{FILE} of {name} is damaged: train it again") from error
+    tokens, n_bytes, nll = run.numbers(FILE, ("tokens", "bytes", "nll")).T
+    texts = {number: row["text"] for number, row in enumerate(run.rows(FILE)) if row.get("text")}
     total = run.metric("test/nll") * tokens.sum()
     if not ((tokens > 0).all() and math.isclose(nll.sum(), total, rel_tol=TOLERANCE)):
-        raise ValueError(f"the stories of {name} do not add up to its test/nll: train it again")
+        raise ValueError(f"the stories of {run.label} do not add up to its test/nll: train it again")
     return StoryScores(tokens, n_bytes, nll, texts)
 
 

@@ -22,7 +22,7 @@ def test_scores_of_the_stories_of_a_run() -> None:
         (None, {}, r"squentropy \d+ \(\w{8}\) has no stories.csv"),
         ("", {"test/nll": 1.0}, "do not add up to its test/nll"),
         ("", {"test/nll": math.nan}, "do not add up to its test/nll"),
-        ("story,tokens,bytes,nll\n0,1,4,1.0\n", {"test/nll": 1.0}, "is damaged"),
+        ("story,tokens,nll,text\n0,1,1.0,x\n", {"test/nll": 1.0}, "is damaged"),
         ("story,tokens,bytes,nll,text\n0,1,4,1.0,x\n1,2\n", {"test/nll": 1.0}, "is damaged"),
         ("story,tokens,bytes,nll,text\n0,1,4,1.0,x\n1,2,8,1.x,x\n", {"test/nll": 1.0}, "is damaged"),
         ("story,tokens,bytes,nll,text\n0,1,4,nan,x\n", {"test/nll": 1.0}, "do not add up"),
