@@ -1,18 +1,24 @@
-"""Options and error messages that all commands of the report share."""
+"""Options, printed output and error messages that the commands of the report share."""
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+from analysis.page import Section, Table, Text
 
-def parser(doc: str | None, *, out: str = "report") -> argparse.ArgumentParser:
+
+def parser(doc: str | None, *, module: str = "analysis.report", out: str = "report") -> argparse.ArgumentParser:
     """Return a parser with options for the tracking server, the experiment and the output folder."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
-    made.add_argument("--experiment", default="nanosq", help="default: %(default)s")
-    made.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
-    return made
+    result = argparse.ArgumentParser(
+        f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
+    result.add_argument("--experiment", default="nanosq", metavar="NAME", help="default: %(default)s")
+    result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
+    return result
 
 
 def run(work: Callable[[], None]) -> int:
@@ -23,3 +29,14 @@ def run(work: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def show(section: Section, folder: Path) -> None:
+    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
+    width = shutil.get_terminal_size().columns
+    for block in section.blocks:
+        if isinstance(block, Text):
+            print(textwrap.fill(block.text, width, break_long_words=False, break_on_hyphens=False), end="\n\n")
+        elif isinstance(block, Table) and not block.folded:
+            print(block.text(width), end="\n\n")
+    print(*section.save(folder), sep="\n")

@@ -1,7 +1,7 @@
 """Style of the figures, and their files: SVG for the light and the dark page, and SVG and PNG files.
 
-A figure is drawn in the colours of a light page. In the page's SVG each of them is a CSS variable, so that the same
-figure is legible on a dark one. Series differ in marker and dash as well as in colour.
+A figure is drawn in the colors of a light page. The SVG of the page replaces every color by a CSS variable, so that
+the figure is also legible on a dark page. Series differ in marker and dash as well as in color.
 """
 
 import io
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 INK, FAINT, PAPER = "#1b1b1f", "#8a8a93", "#fdfdfc"
-# Name of the CSS variable: colour on a light page, on a dark one. Series after Okabe and Ito 2008.
+# CSS variable: color on a light page, color on a dark page. Series after Okabe and Ito 2008.
 THEME = {
     "ink": (INK, "#e6e6ea"),
     "faint": (FAINT, "#85858f"),
@@ -33,42 +33,30 @@ SERIES = [light for name, (light, _) in THEME.items() if name.startswith("series
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1.5)), (0, (9, 3)))
 STYLE: Any = {
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), FAINT),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "figure.constrained_layout.use": True,
-    "image.cmap": "cividis",
     "svg.fonttype": "path",  # the same on every machine, whatever its fonts
 }
 INCH = 96  # CSS pixels
-PANEL = (4.2, 3.0)  # inches: whole on a telephone
+PANEL = (4.2, 3.0)  # inches: fits on a telephone
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A finished figure."""
+    """A finished figure, which is also written as files of the same name."""
 
-    name: str  # of its files
+    name: str
     caption: str
     svg: str  # in the colours of a light page
     png: bytes
@@ -77,21 +65,23 @@ class Figure:
     def inline(self) -> str:
         """Return the SVG element for a page that defines the variables of THEME."""
         svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", svg)  # ids are those of the page now
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", svg)  # ids must be unique in the page
         for name, (light, _) in THEME.items():
             svg = svg.replace(light, f"var(--{name})")
         return svg
 
-    def save(self, folder: Path) -> None:
-        """Write the SVG and the PNG file."""
-        (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
-        (folder / f"{self.name}.png").write_bytes(self.png)
+    def save(self, folder: Path) -> list[Path]:
+        """Write the PNG and the SVG file and return their paths."""
+        paths = [folder / f"{self.name}.{ending}" for ending in ("png", "svg")]
+        paths[0].write_bytes(self.png)
+        paths[1].write_text(self.svg, encoding="utf-8")
+        return paths
 
 
 def series(number: int) -> dict[str, Any]:
     """Return color, dash and marker of a series as keywords of `Axes.plot`."""
-    at = number % len(SERIES)
-    return {"color": SERIES[at], "linestyle": DASHES[at], "marker": MARKERS[at]}
+    i = number % len(SERIES)
+    return {"color": SERIES[i], "linestyle": DASHES[i], "marker": MARKERS[i]}
 
 
 @contextmanager
@@ -118,7 +108,7 @@ def finish(drawing: "Drawing", name: str, caption: str) -> Figure:
     import matplotlib
     from matplotlib import pyplot as plt
 
-    with matplotlib.rc_context({"svg.hashsalt": name}):  # names of parts that no other figure of the page has
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # ids that no other figure of the page has
         vector, raster = io.StringIO(), io.BytesIO()
         drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
         drawing.savefig(raster, format="png", dpi=150, facecolor=PAPER)

@@ -1,12 +1,15 @@
 """Blocks of a report, and the page that shows them: one HTML file that needs no network."""
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.figures import THEME, Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -14,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. `value` is the text at full precision, for the CSV file."""
+    """A cell of a table. `value` is its content at full precision, for the CSV file."""
 
     text: str
     value: float | str | None = None
@@ -27,32 +30,40 @@ class Cell:
         return isinstance(self.value, float | int) or self.text == DASH
 
 
+Row = list["Cell | str | int"]
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table of the page, which is also a CSV file."""
+    """A table of the page, which is also written as a CSV file of the same name."""
 
-    name: str  # of its file
+    name: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[Cell | str | int]]  # a whole number is shown without separators
     caption: str = ""
-    folded: bool = False  # shown when it is asked for
+    folded: bool = False  # the page shows it on request, a terminal does not
 
     def cells(self) -> list[list[Cell]]:
         """Return the rows with all cells as `Cell`."""
-        return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
+        return [[_cell(content) for content in row] for row in self.rows]
 
-    def save(self, folder: Path) -> None:
-        """Write the CSV file."""
-        with (folder / f"{self.name}.csv").open("w", newline="", encoding="utf-8") as file:
-            lines = csv.writer(file)
-            lines.writerow(self.header)
-            lines.writerows([cell.text if cell.value is None else cell.value for cell in row] for row in self.cells())
+    def save(self, folder: Path) -> list[Path]:
+        """Write the CSV file and return its path in a list."""
+        path = folder / f"{self.name}.csv"
+        values = [[cell.text if cell.value is None else cell.value for cell in row] for row in self.cells()]
+        self._frame(values).to_csv(path, index=False)
+        return [path]
 
-    def text(self) -> str:
-        """Return the table as text for a terminal."""
-        lines = [list(self.header), *([cell.text for cell in row] for row in self.cells())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    def text(self, width: int | None = None) -> str:
+        """Return the table as text. Columns that do not fit into `width` characters follow below."""
+        frame = self._frame([[cell.text for cell in row] for row in self.cells()])
+        first = self.header[0]  # repeated before the columns that follow below
+        return frame.set_index(first).rename_axis(index=None, columns=first).to_string(line_width=width)
+
+    def _frame(self, values: Sequence[Sequence[object]]) -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.DataFrame(values, columns=list(self.header), dtype=object)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Samples:
-    """Texts side by side, each with a title."""
+    """Texts side by side, as pairs of title and text."""
 
     columns: Sequence[tuple[str, str]]
 
@@ -85,9 +96,10 @@ class Section:
         """The name of the section in links."""
         return "-".join(self.title.lower().split())
 
-    def files(self) -> Iterable[Table | Figure]:
-        """Return the tables and figures, which are files too."""
-        return (block for block in self.blocks if isinstance(block, Table | Figure))
+    def save(self, folder: Path) -> list[Path]:
+        """Write the tables and figures as files to a folder and return their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return [path for block in self.blocks if isinstance(block, Table | Figure) for path in block.save(folder)]
 
 
 def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "") -> Cell:
@@ -96,9 +108,15 @@ def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "
         return Cell(DASH, link=link)
     if math.isinf(value):
         return Cell("∞" if value > 0 else f"{MINUS}∞", value, link, strong)
-    whole = abs(value) >= 10**digits or value == int(value)
-    text = f"{value:,.0f}" if whole else f"{value:#.{digits}g}".rstrip(".")
+    is_whole = abs(value) >= 10**digits or value == int(value)
+    text = f"{value:,.0f}" if is_whole else f"{value:#.{digits}g}".rstrip(".")
     return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
+
+
+def _cell(content: Cell | str | int) -> Cell:
+    if isinstance(content, Cell):
+        return content
+    return Cell(content) if isinstance(content, str) else Cell(str(content), content)
 
 
 def render(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -114,28 +132,10 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     return template.render(title=title, lead=lead, sections=sections, theme=THEME)
 
 
-def print_section(section: Section, folder: Path) -> None:
-    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
-    for block in section.blocks:
-        if isinstance(block, Text):
-            print(block.text, end="\n\n")
-        elif isinstance(block, Table):
-            print(block.text(), end="\n\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in section.files():
-        part.save(folder)
-        ends = ("png", "svg") if isinstance(part, Figure) else ("csv",)
-        print(*(folder / f"{part.name}.{end}" for end in ends), sep="\n")
-
-
 def write(folder: Path, title: str, lead: str, sections: Sequence[Section]) -> Path:
     """Write the page, with its tables and figures as files beside it, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [part for section in sections for part in section.files()]
-    names = [(type(part), part.name) for part in parts]
-    assert len({*names}) == len(names), f"one file for two: {names}"
-    for part in parts:
-        part.save(folder)
+    paths = [path for section in sections for path in section.save(folder)]
+    assert len({*paths}) == len(paths), f"two blocks write the same file: {paths}"
     path = folder / "report.html"
     path.write_text(render(title, lead, sections), encoding="utf-8")
     return path

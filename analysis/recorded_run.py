@@ -27,7 +27,7 @@ class RecordedRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
-    _texts: dict[str, str | None] = field(default_factory=dict, repr=False)
+    texts: dict[str, str | None] = field(default_factory=dict, repr=False)  # artifacts that have been read, by path
 
     @property
     def state(self) -> str:
@@ -104,9 +104,9 @@ class RecordedRun:
         import mlflow.artifacts
         from mlflow.exceptions import MlflowException
 
-        if path not in self._texts:
+        if path not in self.texts:
             try:
-                self._texts[path] = mlflow.artifacts.load_text(f"{self.artifact_uri}/{path}")
+                self.texts[path] = mlflow.artifacts.load_text(f"{self.artifact_uri}/{path}")
             except (MlflowException, OSError, UnicodeDecodeError):
-                self._texts[path] = None
-        return self._texts[path]
+                self.texts[path] = None
+        return self.texts[path]

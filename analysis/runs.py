@@ -12,7 +12,8 @@ from urllib.parse import urlparse
 from analysis.recorded_run import RecordedRun
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
-TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # makes runs that can be compared
+TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
+NO_RESULT = f"No run has finished with a validation score. Train two losses with three seeds each: {TRAIN}"
 ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
 SQLITE = "sqlite:///"
 

@@ -1,14 +1,14 @@
 """The difference between two losses and its confidence interval: a paired bootstrap over stories and seeds.
 
-Both losses are scored on the same stories with the same seeds, so what is resampled are their differences. Seeds and
-stories are crossed - every seed has every story - and are resampled independently: the pigeonhole bootstrap, Owen
-2007, arXiv 0712.1111. Its joint variance counts three times what is neither of a seed nor of a story; the two parts
-that are taken here, seeds resampled and stories resampled, count it twice, which still errs on the safe side.
+Both losses are scored on the same stories with the same seeds, so the differences are resampled. Seeds and stories are
+crossed: every seed scores every story. They are resampled independently, which is the pigeonhole bootstrap of Owen
+2007, arXiv 0712.1111. Resampling both at once would count the variance that belongs neither to a seed nor to a story
+three times. Here, seeds and stories are resampled separately, which counts it twice and is still conservative.
 
-Seeds are few, and the percentiles of a bootstrap are too close together for three of anything. Each part therefore has
-Student's quantile and the factor n / (n - 1) of Hesterberg 2015, American Statistician 69:371, and the half-lengths of
-the two are added as squares. That covers at least as often as it says where the parts are normal (Banerjee 1960,
-Sankhya 22:357), and is shorter than the few seeds' quantile for both parts.
+The percentiles of a bootstrap are too close together for a few seeds. Therefore each of the two variances gets
+Student's quantile and the factor n / (n - 1) of Hesterberg 2015, American Statistician 69:371, and the squared half
+widths are added. For normal components, this interval covers at least as often as it states (Banerjee 1960, Sankhya
+22:357), and it is shorter than with the quantile of the seeds for both components.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-AT_ONCE = 1 << 15  # resampled stories that are held in memory
+CHUNK = 1 << 15  # resampled stories in memory at a time
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between loss b and loss a, negative if b is better, in nats per token if the weights are tokens."""
+    """Loss b minus loss a, in nats per token if the weights are tokens. It is negative if b is better."""
 
     effect: float
     low: float
@@ -30,22 +30,30 @@ class Difference:
     standard_error: float
     n_seeds: int
     n_stories: int
-    seeds_resampled: bool  # not where there is one: the interval is then of these two models, not of their settings
 
     @property
-    def holds_zero(self) -> bool:
-        """True if the interval contains zero."""
+    def includes_zero(self) -> bool:
+        """True if the confidence interval includes 0."""
         return self.low <= 0 <= self.high
 
 
 def paired(
     nll_a: Floats, nll_b: Floats, weights: Floats, *, level: float = 0.95, n_draws: int = 10_000, seed: int = 0
 ) -> Difference:
-    """Return the difference of two means over a split: sum of nll_b - nll_a / (n_seeds * sum of the weights).
+    """Return the difference of a whole split: the sum of nll_b - nll_a over n_seeds times the sum of the weights.
 
-    nll_a, nll_b: (n_seeds, n_stories) nats summed over each story; a row of both is one seed, a column one story.
-    weights: (n_stories,) tokens for nats a token, bytes times ln 2 for bits per byte. ValueError where the shapes do
-    not match, a value is not finite, a weight not positive, or there are less than two stories.
+    With a single seed, the interval is that of these two models, not of their settings.
+
+    Args:
+        nll_a: (n_seeds, n_stories) nats of loss a, summed over each story.
+        nll_b: The same for loss b, with the same seeds and stories.
+        weights: (n_stories,) tokens for nats per token; bytes times ln 2 for bits per byte.
+        level: Level of the confidence interval.
+        n_draws: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        ValueError: Shapes do not match, a value is not finite, a weight is not positive, or there is only one story.
     """
     from scipy import stats
 
@@ -60,32 +68,26 @@ def paired(
     rng = np.random.default_rng(seed)
     difference_RS = nll_b - nll_a  # R seeds, S stories
     sums_D2 = _resampled_sums(np.stack([difference_RS.mean(axis=0), weights], axis=1), n_draws, rng)
-    parts = [(n_stories, float(np.var(sums_D2[:, 0] / sums_D2[:, 1])))]
+    components = [(n_stories, float(np.var(sums_D2[:, 0] / sums_D2[:, 1])))]
     if n_seeds > 1:
         counts_DR = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_draws)
-        parts.append((n_seeds, float(np.var(counts_DR @ difference_RS.sum(axis=1) / (n_seeds * weights.sum())))))
-    variance = sum(n / (n - 1) * part for n, part in parts)
-    squared = sum(stats.t.ppf((1 + level) / 2, n - 1) ** 2 * n / (n - 1) * part for n, part in parts)
+        means_D = counts_DR @ difference_RS.sum(axis=1) / (n_seeds * weights.sum())
+        components.append((n_seeds, float(np.var(means_D))))
+    corrected = [(n, n / (n - 1) * variance) for n, variance in components]
+    half = sum(stats.t.ppf((1 + level) / 2, n - 1) ** 2 * variance for n, variance in corrected) ** 0.5
     effect = float(difference_RS.sum() / (n_seeds * weights.sum()))
-    return Difference(
-        effect=effect,
-        low=effect - float(np.sqrt(squared)),
-        high=effect + float(np.sqrt(squared)),
-        standard_error=float(np.sqrt(variance)),
-        n_seeds=n_seeds,
-        n_stories=n_stories,
-        seeds_resampled=n_seeds > 1,
-    )
+    standard_error = sum(variance for _, variance in corrected) ** 0.5
+    return Difference(effect, effect - float(half), effect + float(half), standard_error, n_seeds, n_stories)
 
 
 def _resampled_sums(columns_SC: Floats, n_draws: int, rng: np.random.Generator) -> Floats:
-    """Return the sums of each column over rows drawn with replacement, shape (n_draws, C)."""
+    """Return the sums of each column over S rows that are drawn with replacement: (n_draws, C)."""
     n = len(columns_SC)
     sums_DC = np.empty((n_draws, columns_SC.shape[1]))
-    at_once = max(1, AT_ONCE // n)
-    for begin in range(0, n_draws, at_once):
-        size = min(at_once, n_draws - begin)
+    chunk = max(1, CHUNK // n)
+    for start in range(0, n_draws, chunk):
+        size = min(chunk, n_draws - start)
         drawn_DS = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         counts_DS = np.bincount(drawn_DS.ravel(), minlength=size * n).reshape(size, n)
-        sums_DC[begin : begin + size] = counts_DS @ columns_SC
+        sums_DC[start : start + size] = counts_DS @ columns_SC
     return sums_DC

@@ -1,7 +1,7 @@
-"""A grid of settings: the best one, and the learning rates with which the trials were really trained.
+"""The grid of settings: the best trial, and the learning rates with which the trials were really trained.
 
 python -m analysis.report.grid                  the newest grid, into report/
-python -m analysis.report.grid grid-e700304b    this one
+python -m analysis.report.grid grid-e700304b    the grid of this name
 """
 
 import math
@@ -9,47 +9,142 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis import cli, page, runs
+from analysis import cli, runs
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
+from analysis.recorded_run import RecordedRun
 from analysis.report import grid_figures
-from analysis.report.grid_trials import GRID, STATES, GridTrial, axes, best, label, recorded, shown, sweeps, trials
+from analysis.report.grid_trials import (
+    STATES,
+    GridTrial,
+    axes,
+    best_trial,
+    describe,
+    label,
+    missing_trials,
+    short,
+    trials,
+)
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
+PREFIX = "grid-"  # of the names that the grid sweeper gives to sweeps
 SCORES = {
     "Val perplexity": "val/perplexity",
-    "Val nll (nats per token)": "val/nll",
-    "Val bits per byte": "val/bits_per_byte",
+    "Val nll (nats/token)": "val/nll",
+    "Val bits/byte": "val/bits_per_byte",
 }
 SCHEDULE = ("optimizer.", "schedule.", "train.warmup", "train.max_steps", "train.min_lr_factor")
-REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps from 0 in a warm-up of 2000
+REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps in a warmup of 2000 steps from 0
+MAX_LISTED = 10  # other sweeps
 
 
-def section(all_runs: Sequence[runs.RecordedRun], sweep: str | None = None) -> page.Section:
-    """Return the section on a grid, by default the newest with two axes. Raise ValueError if there is none."""
-    by_sweep = sweeps(all_runs)
-    grids = {name: trials(each) for name, each in by_sweep.items() if name.startswith(GRID)}
+def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Section:
+    """Return the section on a grid, by default the newest with two axes. Raise ValueError if there is no such grid."""
+    by_sweep: dict[str, list[RecordedRun]] = {}
+    for run in sorted(all_runs, key=lambda run: -run.started):
+        if name := run.tags.get("sweep"):
+            by_sweep.setdefault(name, []).append(run)
+    grids = {name: trials(sweep_runs) for name, sweep_runs in by_sweep.items() if name.startswith(PREFIX)}
     if sweep is not None and sweep not in grids:
-        known = ", ".join(grids) or f"none: {COMMAND} trains one"
-        raise ValueError(f"no grid {sweep!r}; there are {known}")
-    varied = [name for name, each in grids.items() if axes(each)]
-    two = [name for name in varied if len(axes(grids[name])) > 1]
-    name = sweep or next(iter([*two, *varied]), None)
-    others = [other for other in by_sweep if other != name]
-    blocks: list[page.Block]
-    if name is None:
-        blocks = [page.Text(f"There is no grid that varies a setting: {COMMAND} trains one.", "note")]
+        known = f"there are {', '.join(grids)}" if grids else f"there are none; train one: {COMMAND}"
+        raise ValueError(f"no grid {sweep!r}; {known}")
+    with_axes = [name for name in grids if axes(grids[name])]
+    # sorted() keeps the order, so the newest of the grids with two axes comes first.
+    chosen = sweep or next(iter(sorted(with_axes, key=lambda name: len(axes(grids[name])) < 2)), None)
+    if chosen is None:
+        blocks: list[Block] = [Text(f"There is no grid that varies a setting. Train one: {COMMAND}", "note")]
     else:
-        blocks = _blocks(name, [*grids[name], *recorded(grids[name], all_runs)])
-    if others:
-        counted = ", ".join(
-            f"{other} ({len(by_sweep[other])} run{'s' * (len(by_sweep[other]) > 1)})" for other in others[:10]
+        blocks = _blocks(chosen, [*grids[chosen], *missing_trials(grids[chosen], all_runs)])
+    if others := [f"{name} ({len(by_sweep[name])} runs)" for name in by_sweep if name != chosen]:
+        more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
+        how = f"python -m analysis.report.grid NAME shows a sweep whose name begins with {PREFIX}"
+        blocks.append(Text(f"Other sweeps: {', '.join(others[:MAX_LISTED])}{more}. {how}.", "note"))
+    return Section("Grid", blocks)
+
+
+def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
+    keys, best = axes(grid), best_trial(grid)
+    counts = Counter(trial.state for trial in grid)
+    text = f"{name}: {len(grid)} trials ({', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])})."
+    if best:
+        text += f" Best validation perplexity: {number(best.mean()).text}, with {describe(best.settings, keys)}."
+    blocks: list[Block] = [Text(text)]
+    if keys:
+        y, panel, *others = [*keys[1:], None, None][: max(2, len(keys) - 1)]
+        fixed = {key: (best or grid[0]).settings.get(key) for key in others if key}
+        blocks.append(grid_figures.heat_maps(grid, keys[0], y, panel, fixed))
+        if fixed:
+            shown = describe((best or grid[0]).settings, fixed)
+            blocks.append(Text(f"The figure shows only trials with {shown}, the values of the best trial.", "note"))
+    else:
+        blocks.append(Text("The trials differ only in their seed.", "note"))
+    schedules = grid_figures.schedules(grid, [key for key in keys if key.startswith(SCHEDULE)])
+    if schedules:
+        blocks += [schedules, Text(learning_rate_text(grid), "note")]
+    else:
+        blocks.append(Text("No run has a curve of train/lr.", "note"))
+    return [*blocks, _table(name, grid, best)]
+
+
+def learning_rate_text(grid: Sequence[GridTrial]) -> str:
+    """Return sentences on the share of the nominal learning rate that the trials reached; empty if unknown."""
+    known = [(trial, share) for trial in grid if not math.isnan(share := _share_of_nominal(trial))]
+    if not known:
+        return ""
+    low, high = (f"{100 * extreme(share for _, share in known):.3g} %" for extreme in (min, max))
+    text = f"The highest logged learning rate of a trial was {high if low == high else f'{low} to {high}'} of nominal."
+    in_warmup = [trial for trial, _ in known if _steps(trial) < _warmup_steps(trial)]
+    every = max(int(run.params.get("train.log_every", "1")) for trial in grid for run in trial.runs)
+    if in_warmup:
+        longest = max(in_warmup, key=_steps)
+        text += (
+            f" {len(in_warmup)} of {len(grid)} trials ended within their warmup, for example after {_steps(longest)} "
+            f"of {_warmup_steps(longest)} steps, so they were not trained with the learning rates that the grid lists."
         )
-        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-        how = f"python -m analysis.report.grid NAME draws one that begins with {GRID}"
-        blocks.append(page.Text(f"Other sweeps: {counted}{more}. {how}.", "note"))
-    return page.Section("Grid", blocks)
+    elif every > 1:
+        text += f" Every {every} steps are logged, so the peak may lie between two logged steps."
+    return f"{text} In the student report it was {100 * REPORT_SHARE:.2f} %: 50 steps of a warmup of 2000."
 
 
-def share_of_nominal(trial: GridTrial) -> float:
+def _table(name: str, grid: Sequence[GridTrial], best: GridTrial | None) -> Table:
+    varied = runs.differing([trial.settings for trial in grid])
+    keys = [*axes(grid), *(key for key in varied if key not in axes(grid))]
+    has_seeds = any(len(trial.runs) > 1 for trial in grid)
+    rows: list[Row] = []
+    for trial in sorted(grid, key=_rank):
+        first = trial.runs[0]
+        perplexity, *others = (number(trial.mean(key), 5, strong=trial is best) for key in SCORES.values())
+        errors: Row = [number(trial.standard_error(), 3), len(trial.runs)]
+        rows.append(
+            [
+                Cell(trial.number or DASH, strong=trial is best),
+                *(_setting(trial.settings.get(key)) for key in keys),
+                trial.state if trial.number else f"{trial.state} (another sweep)",
+                perplexity,
+                *(errors if has_seeds else []),
+                *others,
+                Cell(first.id[:8], first.id, first.link),
+            ]
+        )
+    perplexity_name, *other_names = SCORES
+    names = [perplexity_name, *(["Standard error", "Seeds"] if has_seeds else []), *other_names]
+    header = ["Trial", *map(label, keys), "State", *names, "MLflow run"]
+    return Table("grid", header, rows, f"Trials of {name}, best first" + ("; mean over seeds" if has_seeds else ""))
+
+
+def _setting(value: str | None) -> Cell:
+    try:
+        return Cell(short(value), float(value or "none"))
+    except ValueError:
+        return Cell(short(value), value)
+
+
+def _rank(trial: GridTrial) -> tuple[bool, float, int]:
+    mean = trial.mean()
+    rank = STATES.index(trial.state) if trial.state in STATES else len(STATES)
+    return (True, 0.0, rank) if math.isnan(mean) else (False, mean, rank)
+
+
+def _share_of_nominal(trial: GridTrial) -> float:
     """Return the highest logged learning rate divided by the nominal one; nan if unknown."""
     shares = [
         max(run.curve("train/lr").values) / nominal
@@ -59,98 +154,9 @@ def share_of_nominal(trial: GridTrial) -> float:
     return max(shares, default=math.nan)
 
 
-def learning_rate_text(given: Sequence[GridTrial]) -> str:
-    """Return a sentence on how much of the nominal learning rate the trials reached, and why; empty if unknown."""
-    shares = {id(trial): share for trial in given if not math.isnan(share := share_of_nominal(trial))}
-    if not shares:
-        return ""
-    least, most = (f"{100 * share:.3g} %" for share in (min(shares.values()), max(shares.values())))
-    reached = most if least == most else f"{least} to {most}"
-    text = f"The greatest learning rate that a trial saw at a logged step was {reached} of its nominal one."
-    every = max(int(run.params.get("train.log_every", "1")) for trial in given for run in trial.runs)
-    inside = [trial for trial in given if id(trial) in shares and _steps(trial) < _warmup_steps(trial)]
-    if inside:
-        longest = max(inside, key=_steps)
-        text += (
-            f" {len(inside)} of {len(given)} trials lie inside of their warm-up, as {_steps(longest)} steps do inside "
-            f"of {_warmup_steps(longest)}: they were trained with other learning rates than the grid lists."
-        )
-    elif every > 1:
-        text += f" One step in {every} is logged, and the peak may lie between two of them."
-    return f"{text} In the report, with 50 iterations inside of a warm-up of 2000, it was {100 * REPORT_SHARE:.2f} %."
-
-
-def _blocks(name: str, given: Sequence[GridTrial]) -> list[page.Block]:
-    keys = axes(given)
-    champion = best(given)
-    states = Counter(trial.state for trial in given)
-    counts = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
-    about = f"{name}, {len(given)} trials ({counts})."
-    if champion:
-        where = ", ".join(f"{label(key).lower()} {shown(champion.settings.get(key))}" for key in keys)
-        about += f" The best on the validation split: {where}, perplexity {page.number(champion.mean()).text}."
-    blocks: list[page.Block] = [page.Text(about)]
-    if len(keys) == 1:
-        blocks.append(grid_figures.points(given, keys[0]))
-    elif keys:
-        x, y, panel, *further = [*keys, None, None][: max(3, len(keys))]
-        fixed = {key: (champion or given[0]).settings.get(key) for key in further if key}
-        blocks.append(grid_figures.heat_maps(given, str(x), str(y), panel, fixed))
-        if fixed:
-            cut = ", ".join(f"{label(key).lower()} {shown(value)}" for key, value in fixed.items())
-            blocks.append(page.Text(f"The figure shows the trials with {cut}, as in the best one.", "note"))
-    else:
-        blocks.append(page.Text("Its trials do not differ in any setting but the seed.", "note"))
-    differing = runs.differing([trial.settings for trial in given])
-    drawn = grid_figures.schedules(given, [key for key in axes_of_schedule(given) if key in differing])
-    if drawn:
-        blocks += [drawn, page.Text(learning_rate_text(given), "note")]
-    else:
-        blocks.append(page.Text("No run of it has a curve of train/lr.", "note"))
-    return [*blocks, _table(name, given, differing, champion)]
-
-
-def axes_of_schedule(given: Sequence[GridTrial]) -> list[str]:
-    """Return the varied settings that affect the learning rate over the steps."""
-    return [key for key in axes(given) if key.startswith(SCHEDULE)]
-
-
-def _table(name: str, given: Sequence[GridTrial], keys: Sequence[str], champion: GridTrial | None) -> page.Table:
-    repeated = any(len(trial.runs) > 1 for trial in given)
-    perplexity, *others = SCORES
-    errors = ["Standard error", "Seeds"] if repeated else []
-    header = ["Trial", *map(label, keys), "State", perplexity, *errors, *others]
-    rows = [_row(trial, keys, repeated=repeated, strong=trial is champion) for trial in sorted(given, key=_rank)]
-    caption = f"Trials of {name}, the best first" + ("; means over the seeds" if repeated else "")
-    return page.Table("grid", [*header, "MLflow run"], rows, caption)
-
-
-def _row(trial: GridTrial, keys: Sequence[str], *, repeated: bool, strong: bool) -> list[page.Cell | str]:
-    first = trial.runs[0]
-    state = trial.state if trial.number else f"{trial.state} (another sweep)"
-    cells: list[page.Cell | str] = [page.Cell(trial.number or page.DASH, strong=strong)]
-    cells += [_setting(trial.settings.get(key)) for key in keys]
-    perplexity, *others = (page.number(trial.mean(key), 5, strong=strong) for key in SCORES.values())
-    errors = [page.number(trial.standard_error(), 3), page.Cell(str(len(trial.runs)), len(trial.runs))]
-    cells += [state, perplexity, *(errors if repeated else []), *others]
-    return [*cells, page.Cell(first.id[:8], first.id, first.link)]
-
-
-def _setting(value: str | None) -> page.Cell:
-    try:
-        return page.Cell(shown(value), float(value or "none"))
-    except ValueError:
-        return page.Cell(shown(value), value)
-
-
-def _rank(trial: GridTrial) -> tuple[bool, float, int]:
-    mean = trial.mean()
-    return math.isnan(mean), 0.0 if math.isnan(mean) else mean, STATES.index(trial.state)
-
-
 def _steps(trial: GridTrial) -> int:
     """Return the last step that a run of the trial has logged."""
-    return max((run.curve("train/lr").steps[-1] for run in trial.runs if run.curve("train/lr").steps), default=0)
+    return max((step for run in trial.runs for step in run.curve("train/lr").steps[-1:]), default=0)
 
 
 def _warmup_steps(trial: GridTrial) -> int:
@@ -159,15 +165,14 @@ def _warmup_steps(trial: GridTrial) -> int:
     return int(warmup) if warmup.isdigit() else round(float(warmup) * int(trial.settings.get("train.max_steps", "0")))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, module="analysis.report.grid")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the newest grid that varies two settings")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     def work() -> None:
-        recorded_runs = runs.load(arguments.tracking_uri, arguments.experiment)
-        page.print_section(section(recorded_runs, arguments.sweep), arguments.out)
+        cli.show(section(runs.load(options.tracking_uri, options.experiment), options.sweep), options.out)
 
     return cli.run(work)
 

@@ -1,132 +1,106 @@
-"""Figures of a search: its history, the curves of its trials, and the Pareto front of several metrics."""
+"""Figures of a search: its history, the intermediate values of its trials, and the front of several metrics."""
 
-import math
-from collections.abc import Sequence
 from itertools import accumulate, combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from analysis import figures
-from analysis.figures import FAINT, INK, SERIES, Figure
+from analysis.axes import fit_scale
 from analysis.report.optuna_study import Search, StudyMetric
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-DECADES = 2.2  # on a logarithmic scale, above which ticks stand at powers of ten alone
-WIDE = 5.0  # positive numbers whose ratio is larger are drawn on a logarithmic scale
-PRUNED: Any = {"color": SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
+CROSS: Any = {"color": figures.SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
 
 
-def history(search: Search) -> Figure:
-    """Return a figure of each complete trial, the best value so far, and where other trials were pruned."""
+def history(search: Search) -> figures.Figure:
+    """Draw the value of each complete trial, the best value so far, and the last value of pruned trials."""
     from matplotlib.ticker import MaxNLocator
 
-    (objective,) = search.objectives
-    complete = search.complete
-    pruned = [trial for trial in search.trials if trial.state == "pruned" and trial.course]
+    (metric,) = search.metrics
+    values = {trial.number: trial.values[0] for trial in search.complete}
+    ended = [trial for trial in search.trials if trial.state == "pruned" and trial.intermediate]
+    pruned = {trial.number: trial.intermediate[max(trial.intermediate)] for trial in ended}
     with figures.style():
-        drawing, (ax,) = figures.panels()
-        values = [trial.values[0] for trial in complete]
-        numbers = [trial.number for trial in complete]
-        best = list(accumulate(values, max if objective.maximize else min))
-        if best:  # to the end of the search
-            ax.plot(numbers, values, **figures.series(0) | {"linestyle": "none"}, label="complete trial")
-            at = [*numbers, search.trials[-1].number]
-            style = figures.series(2) | {"marker": "none"}
-            ax.step(at, [*best, best[-1]], where="post", **style, label="best so far")
-        ends = [trial.course[max(trial.course)] for trial in pruned]
+        drawing, (axes,) = figures.panels()
+        if values:
+            best = list(accumulate(values.values(), max if metric.maximize else min))
+            axes.plot(
+                list(values), list(values.values()), **figures.series(0) | {"linestyle": "none"}, label="complete trial"
+            )
+            look = figures.series(2) | {"marker": "none", "where": "post", "label": "best so far"}
+            axes.step([*values, search.trials[-1].number], [*best, best[-1]], **look)  # to the end of the search
         if pruned:
-            ax.plot([trial.number for trial in pruned], ends, **PRUNED, label="pruned, last value")
-        scale(ax, "y", [*values, *ends])
-        ax.set(title="Course of the search", xlabel="Trial", ylabel=label(objective))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend()
+            axes.plot(list(pruned), list(pruned.values()), **CROSS, label="pruned, last value")
+        fit_scale(axes, "y", [*values.values(), *pruned.values()])
+        axes.set(title="History of the search", xlabel="Trial", ylabel=label(metric))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
         caption = (
-            f"Each trial of {search.name} by its number. A pruned trial stands at its last value, which belongs to "
-            "fewer steps than the others."
+            f"The trials of {search.name}. The last value of a pruned trial belongs to fewer steps than the values of "
+            "complete trials. Trials that diverged are not shown."
         )
         return figures.finish(drawing, "search-history", caption)
 
 
-def intermediate(search: Search) -> Figure:
-    """Return a figure of the metric over the steps of each trial."""
+def intermediate(search: Search) -> figures.Figure:
+    """Draw the metric over the steps of each trial."""
     from matplotlib.ticker import MaxNLocator
 
-    (objective,) = search.objectives
+    (metric,) = search.metrics
     best = search.ranked()[0]
+    looks: dict[str, Any] = {
+        "complete": {"color": figures.INK, "linewidth": 1, "alpha": 0.45},
+        "pruned": {"color": figures.SERIES[1], "linestyle": figures.DASHES[1], "linewidth": 1, "alpha": 0.8},
+        "without a result": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
+        f"best, trial {best.number}": figures.series(0) | {"linewidth": 2.2, "zorder": 3},
+    }
     with figures.style():
-        drawing, (ax,) = figures.panels()
-        unlabelled = {"complete", "pruned", "neither"}
-
-        def name(kind: str) -> str | None:
-            """For the first line of a kind."""
-            first = kind in unlabelled
-            unlabelled.discard(kind)
-            return {"neither": "running or failed"}.get(kind, kind) if first else None
-
-        for trial in [trial for trial in search.trials if trial.course and trial is not best] + [best]:
-            steps, values = list(trial.course), list(trial.course.values())
-            if trial.state == "pruned":
-                ax.plot(steps, values, color=SERIES[1], linestyle=figures.DASHES[1], linewidth=1, alpha=0.8)
-                ax.plot(steps[-1:], values[-1:], **PRUNED, label=name("pruned"), zorder=3)
-            elif trial.state != "complete":
-                ax.plot(steps, values, color=INK, linestyle=figures.DASHES[2], linewidth=1, label=name("neither"))
-            elif trial is best:
-                ax.plot(steps, values, **figures.series(0), linewidth=2.2, label=f"best, trial {best.number}", zorder=3)
-            else:
-                ax.plot(steps, values, color=INK, linewidth=1, alpha=0.45, label=name("complete"))
-        scale(ax, "y", [value for trial in search.trials for value in trial.course.values()])
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set(title="Trials while they train", xlabel="Step", ylabel=label(objective))
-        ax.legend()
-        seed = " Of several seeds, the first." if search.seeds > 1 else ""
-        caption = f"What each trial reported to the pruner; a cross marks where one was pruned.{seed}"
+        drawing, (axes,) = figures.panels()
+        labeled: set[str] = set()
+        for trial in search.trials:
+            if not trial.intermediate:
+                continue
+            kind = trial.state if trial.state in looks else "without a result"
+            if trial is best and trial.state == "complete":
+                kind = f"best, trial {best.number}"
+            name = kind if kind not in labeled else None
+            labeled.add(kind)
+            steps, values = list(trial.intermediate), list(trial.intermediate.values())
+            axes.plot(steps, values, **looks[kind], label=None if kind == "pruned" else name)
+            if kind == "pruned":
+                axes.plot(steps[-1:], values[-1:], **CROSS, label=name, zorder=3)
+        fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(title="Trials during training", xlabel="Step", ylabel=label(metric))
+        axes.legend()
+        seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
+        caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"
         return figures.finish(drawing, "search-intermediate", caption)
 
 
-def pareto(search: Search) -> Figure:
-    """Return a figure with a panel for each pair of metrics."""
+def pareto(search: Search) -> figures.Figure:
+    """Draw the complete trials of a search with several metrics, with a panel for each pair of metrics."""
     front = search.front()
     others = [trial for trial in search.complete if trial not in front]
-    pairs = list(combinations(range(len(search.objectives)), 2))
+    pairs = list(combinations(range(len(search.metrics)), 2))
+    rest: Any = {"color": figures.FAINT, "linestyle": "none", "marker": "o", "label": "other complete trial"}
+    line = "-" if len(pairs) == 1 else "none"
+    look = figures.series(0) | {"marker": "s", "linestyle": line, "linewidth": 0.8, "label": "Pareto front"}
     with figures.style():
-        drawing, axes = figures.panels(len(pairs))
-        for ax, (i, j) in zip(axes, pairs, strict=True):
-            on = sorted((trial.values[i], trial.values[j]) for trial in front)
-            rest: Any = {"color": FAINT, "linestyle": "none", "marker": "o", "label": "other complete trial"}
+        drawing, panels = figures.panels(len(pairs))
+        for axes, (i, j) in zip(panels, pairs, strict=True):
             if others:
-                ax.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
-            best = figures.series(0) | {"marker": "s", "linestyle": "-" if len(pairs) == 1 else "none"}
-            ax.plot([x for x, _ in on], [y for _, y in on], **best, linewidth=0.8, label="Pareto front")
-            scale(ax, "x", [trial.values[i] for trial in search.complete])
-            scale(ax, "y", [trial.values[j] for trial in search.complete])
-            ax.set(xlabel=label(search.objectives[i]), ylabel=label(search.objectives[j]))
-            ax.margins(0.1)
-        axes[0].set_title("Pareto front")
-        axes[0].legend()
-        caption = "Complete trials; for one on the front, none is as good in every objective and better in one."
+                axes.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
+            points = sorted((trial.values[i], trial.values[j]) for trial in front)
+            axes.plot([x for x, _ in points], [y for _, y in points], **look)
+            fit_scale(axes, "x", [trial.values[i] for trial in search.complete])
+            fit_scale(axes, "y", [trial.values[j] for trial in search.complete])
+            axes.set(xlabel=label(search.metrics[i]), ylabel=label(search.metrics[j]))
+            axes.margins(0.1)
+        panels[0].set_title("Pareto front")
+        panels[0].legend()
+        caption = "Complete trials. No trial is better than one on the front in one metric and as good in the others."
         return figures.finish(drawing, "search-pareto", caption)
 
 
-def label(objective: StudyMetric) -> str:
-    """Return the label of the axis of a metric."""
-    return f"{objective.label}\n({'higher' if objective.maximize else 'lower'} is better)"
-
-
-def is_wide(values: Sequence[float]) -> bool:
-    """Return whether these numbers need a logarithmic scale."""
-    return min(values, default=0) > 0 and max(values) / min(values) > WIDE
-
-
-def scale(ax: "Axes", which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Make an axis logarithmic if its values need it, with plain numbers as ticks."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    if not is_wide(values):
-        return
-    ax.set(**{f"{which}scale": "log"})
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    decades = math.log10(max(values) / min(values))
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < DECADES else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def label(metric: StudyMetric) -> str:
+    """Return the label of an axis that shows a metric."""
+    return f"{metric.label}\n({'higher' if metric.maximize else 'lower'} is better)"

@@ -1,36 +1,26 @@
 import math
-from collections import Counter
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 
-from analysis.figures import Figure
-from analysis.page import Section, Table, Text, render
+from analysis.page import render
 from analysis.report import compare, stories
-from analysis.runs import RecordedSetting, load, settings
-from tests.analysis.story_runs import DIFFICULTY, TOKENS, run, setting
+from analysis.runs import RecordedSetting, settings
+from tests.analysis.blocks import figure_names, tables, texts
+from tests.analysis.conftest import MLflowStore
+from tests.analysis.recorded import DIFFICULTY, TOKENS, run, story_run, story_setting
+
+NO_STORIES = {"stories.csv": None}
 
 
-def texts(section: Section, kind: str) -> list[str]:
-    return [block.text for block in section.blocks if isinstance(block, Text) and block.kind == kind]
-
-
-def tables(section: Section) -> dict[str, Table]:
-    return {block.name: block for block in section.blocks if isinstance(block, Table)}
-
-
-def test_section() -> None:
-    chosen = {
-        loss: setting(loss, shift=shift)
-        for loss, shift in (("focal", 0.0), ("cross_entropy", 0.2), ("squentropy", 0.4))
-    }
-    made = compare.section(chosen)
-    first, second = texts(made, "verdict")
-    assert first.endswith("focal is better.")
-    assert second.endswith("cross_entropy is better.")
-    pairs = tables(made)["pairs"].cells()
+def test_section_with_three_losses() -> None:
+    shifts = {"focal": 0.0, "cross_entropy": 0.2, "squentropy": 0.4}
+    section = compare.section({loss: story_setting(loss, shift=shift) for loss, shift in shifts.items()})
+    first, second = texts(section, "verdict").splitlines()
+    assert first.startswith("focal is better: ")
+    assert second.startswith("cross_entropy is better: ")
+    pairs = tables(section)["pairs"].cells()
     assert [(row[0].text, row[1].text, row[2].text) for row in pairs] == [
         ("cross_entropy", "focal", "focal"),
         ("cross_entropy", "squentropy", "cross_entropy"),
@@ -38,104 +28,94 @@ def test_section() -> None:
     ]
     assert [row[3].value for row in pairs] == pytest.approx([-0.2, 0.2, 0.4], abs=0.01)
     assert [row[6].value for row in pairs] == pytest.approx([math.exp(row[3].value) for row in pairs])  # type: ignore[arg-type]
-    figures = [block.name for block in made.blocks if isinstance(block, Figure)]
-    assert figures == ["stories-perplexity", "stories-focal-cross_entropy", "stories-squentropy-cross_entropy"]
-    assert list(tables(made)) == ["pairs"]
-    assert "focal is better." in render("", "", [made])
+    expected = ["stories-perplexity", "stories-focal-cross_entropy", "stories-squentropy-cross_entropy"]
+    assert figure_names(section) == expected
+    assert list(tables(section)) == ["pairs"]
+    assert "focal is better" in render("", "", [section])
 
 
-def test_section_without_cross_entropy() -> None:
-    made = compare.section({loss: setting(loss, shift=shift) for loss, shift in (("focal", 0.4), ("squentropy", 0.2))})
-    assert texts(made, "verdict")[0].startswith("focal has a higher test nll than squentropy")
+def test_without_cross_entropy_the_loss_with_the_lowest_nll_is_the_reference() -> None:
+    section = compare.section({"focal": story_setting("focal", shift=0.4), "z_loss": story_setting("z_loss")})
+    assert texts(section, "verdict").startswith("z_loss is better: the test nll of focal is ")
 
 
-def test_sections_of_little() -> None:
-    assert "No run has finished" in texts(compare.section({}), "note")[0]
-    alone = compare.section({"squentropy": setting("squentropy")})
-    assert texts(alone, "verdict") == []
-    assert "Only squentropy has finished runs" in texts(alone, "note")[0]
-    assert [block.name for block in alone.blocks if isinstance(block, Figure)] == ["stories-perplexity"]
-    none = compare.section({loss: setting(loss, csv_file=None) for loss in ("cross_entropy", "focal")})
-    assert "has its stories" in texts(none, "verdict")[0]
-    assert "No run has stories.csv" in texts(none, "note")[-1]
-    apart = compare.section({"cross_entropy": setting("cross_entropy"), "focal": setting("focal", text_hash="def")})
-    assert "different texts" in texts(apart, "note")[0]
+def test_what_is_missing_is_a_note() -> None:
+    alone = compare.section({"squentropy": story_setting("squentropy")})
+    assert texts(alone, "verdict") == ""
+    assert "A verdict needs two losses, and only squentropy has finished runs" in texts(alone, "note")
+    assert figure_names(alone) == ["stories-perplexity"]
+    losses = ("cross_entropy", "focal")
+    none = compare.section({loss: story_setting(loss, artifacts=NO_STORIES) for loss in losses})
+    assert "has the scores of its stories" in texts(none, "verdict")
+    assert "No run has stories.csv" in texts(none, "note")
+    other_text = {"focal": story_setting("focal", tags={"text": "other"})}
+    apart = compare.section({"cross_entropy": story_setting("cross_entropy"), **other_text})
+    assert "scored on different text" in texts(apart, "note")
 
 
-def test_the_easiest_and_the_hardest_stories() -> None:
-    made = tables(compare.of_stories({"squentropy": setting("squentropy", (5, 4))}))
-    scored = stories.read(setting("squentropy", (5, 4)).runs[0])
+def test_easiest_and_hardest_stories() -> None:
+    setting = story_setting("squentropy", (5, 4))
+    made = tables(stories.section({"squentropy": setting}))
+    scores = stories.read(setting.runs[0])
     lowest, highest = (made[f"stories-{which}-squentropy"] for which in ("lowest", "highest"))
     assert "squentropy, seed 4" in lowest.caption
-    assert [row[0].value for row in lowest.cells()] == np.argsort(scored.nats)[:10].tolist()
-    assert [row[0].value for row in highest.cells()] == np.argsort(-scored.nats)[:10].tolist()
+    assert [row[0].value for row in lowest.cells()] == np.argsort(scores.nats)[:10].tolist()
+    assert [row[0].value for row in highest.cells()] == np.argsort(-scores.nats)[:10].tolist()
     story, perplexity, tokens, text = highest.cells()[0]
-    assert perplexity.value == pytest.approx(math.exp(scored.nats.max()))
+    assert perplexity.value == pytest.approx(math.exp(scores.nats.max()))
     assert tokens.value == TOKENS[int(story.text)]
     assert text.text == f"{story.text}: One day, a fox."
 
 
-def test_stories_of_runs_that_lack_them() -> None:
-    chosen = {"focal": setting("focal", (1,), csv_file=None), "squentropy": setting("squentropy")}
-    made = compare.of_stories(chosen)
-    assert list(tables(made)) == ["stories-lowest-squentropy", "stories-highest-squentropy"]
-    assert "Left out: focal tiny" in texts(made, "note")[0]
+def test_stories_of_a_loss_without_scores_are_left_out() -> None:
+    best = {"focal": story_setting("focal", (1,), artifacts=NO_STORIES), "squentropy": story_setting("squentropy")}
+    section = stories.section(best)
+    assert list(tables(section)) == ["stories-lowest-squentropy", "stories-highest-squentropy"]
+    assert "Left out: focal " in texts(section, "note")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(store: MLflowStore) -> str:
     """Two losses with two seeds each, a run that failed and one on another text."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    client = mlflow.MlflowClient(uri)
-    folder = tmp_path_factory.mktemp("artifacts")
-    experiment = client.create_experiment("nanosq", artifact_location=folder.as_uri())
-    made = [*setting("cross_entropy", (1, 2)).runs, *setting("squentropy", (1, 2), shift=0.25).runs]
-    for each in (*made, run("failed", 1, DIFFICULTY), run("elsewhere", 1, DIFFICULTY, text_hash="def")):
-        run_id = client.create_run(experiment, run_name=f"{each.loss}-{each.seed}", tags=each.tags).info.run_id
-        for key, parameter in each.params.items():
-            client.log_param(run_id, key, parameter)
-        for key, metric in each.metrics.items():
-            client.log_metric(run_id, key, metric)
-        client.log_text(run_id, each.artifact("stories.csv") or "", "stories.csv")
-        client.set_terminated(run_id, "FAILED" if each.loss == "failed" else "FINISHED")
-    return uri
+    recorded = [*story_setting("cross_entropy", (1, 2)).runs, *story_setting("squentropy", (1, 2), shift=0.25).runs]
+    recorded.append(story_run("failed", 1, DIFFICULTY, status="FAILED"))
+    recorded.append(story_run("elsewhere", 1, DIFFICULTY, tags={"text": "other"}))
+    for each in recorded:
+        each.name = f"{each.loss}-{each.seed}"
+    store.write("compare", recorded)
+    return store.uri
 
 
-def test_command(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(uri: str, store: MLflowStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    arguments = ["--tracking-uri", store, "--out", str(out)]
-    assert compare.main(["cross_entropy-1", "squentropy-2", *arguments]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("squentropy has a higher test nll than cross_entropy by 0.2")
-    assert "2 seeds, 30 stories" in told  # though two runs were named
-    assert "loss._target_   nanosq.losses.cross_entropy  nanosq.losses.squentropy" in told
-    assert "test/nll, nats a token" in told
-    assert {path.name for path in out.iterdir()} >= {
-        *(
-            "scores.csv",
-            "settings.csv",
-            "stories-lowest-squentropy.csv",
-            "stories-perplexity.png",
-            "stories-squentropy-cross_entropy.svg",
-        )
-    }
-    by_id = load(store)[0].id
-    assert compare.main([by_id[:12], "squentropy-2", *arguments]) == 2
-    assert "error: elsewhere and squentropy were scored on different texts" in capsys.readouterr().err
+    options = ["--tracking-uri", uri, "--experiment", "compare", "--out", str(out)]
+    assert compare.main(["cross_entropy-1", "squentropy-2", *options]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("cross_entropy is better: the test nll of squentropy is 0.2")
+    assert "2 seeds, 30 stories" in printed  # all seeds of the settings of the two named runs
+    assert "loss._target_ nanosq.losses.cross_entropy nanosq.losses.squentropy" in printed
+    assert "test/nll, nats/token" in printed
+    figures = {"stories-perplexity.png", "stories-squentropy-cross_entropy.svg"}
+    assert {"scores.csv", "settings.csv", "stories-lowest-squentropy.csv", *figures} <= {p.name for p in out.iterdir()}
+    last = store.load("compare")[0].id
+    assert compare.main([last[:12], "squentropy-2", *options]) == 2
+    assert "error: elsewhere and squentropy were scored on different text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        (("nothing", "squentropy-1"), "there is no run 'nothing'; some of the runs"),
-        (("failed-1", "squentropy-1"), "is failed: only finished runs have test scores"),
-        (("squentropy-1", "squentropy-2"), "both are runs of one setting"),
+        (["nothing", "squentropy-1"], "there is no run 'nothing'; some of the runs: "),
+        (["failed-1", "squentropy-1"], "is failed: only finished runs have test scores"),
+        (["squentropy-1", "squentropy-2"], "both runs have the same setting"),
+        (["a", "b", "--experiment", "nothing"], "experiment nothing has no runs"),
     ],
 )
-def test_command_that_fails(
-    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: tuple[str, str], message: str
+def test_bad_input_is_one_line(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: list[str], message: str
 ) -> None:
-    assert compare.main([*named, "--tracking-uri", store, "--out", str(tmp_path / "out")]) == 2
+    options = ["--tracking-uri", uri, "--experiment", "compare", "--out", str(tmp_path / "out")]
+    assert compare.main([*options, *named]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
@@ -143,24 +123,21 @@ def test_command_that_fails(
     assert not (tmp_path / "out").exists()
 
 
-def test_command_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["a", "b", "--tracking-uri", f"sqlite:///{tmp_path}/none.db"]) == 2
-    assert "experiment nanosq has no runs" in capsys.readouterr().err
-
-
-def test_scores_show_their_range() -> None:
-    runs = [run("squentropy", seed, DIFFICULTY, metrics={"test/ece": ece}) for seed, ece in ((1, 0.02), (2, 0.04))]
-    rows = {row[0].text: row for row in tables(compare.of_two(setting("focal"), settings(runs)[0]))["scores"].cells()}
+def test_scores_have_a_range_over_seeds() -> None:
+    scored = [
+        story_run("squentropy", seed, DIFFICULTY, metrics={"test/ece": ece}) for seed, ece in ((1, 0.02), (2, 0.04))
+    ]
+    section = compare.section_on_two(story_setting("focal"), settings(scored)[0])
+    rows = {row[0].text: row for row in tables(section)["scores"].cells()}
     assert rows["test/ece, %"][2].text == "3 (2 to 4)"
     assert rows["test/ece, %"][1].text == "\N{EN DASH}"
     assert rows["seeds"][2].text == "1, 2"
 
 
-def test_a_setting_has_all_its_finished_seeds() -> None:
-    runs = setting("squentropy").runs
-    unfinished = run("squentropy", 9, DIFFICULTY)
-    unfinished.status = "RUNNING"
-    found = compare.setting_of([*runs, unfinished, *setting("focal").runs], runs[1])
-    assert found == RecordedSetting("squentropy", runs[0].setting, runs, Counter({"running": 1}))
+def test_a_setting_has_all_finished_seeds() -> None:
+    seeds = [run(seed=seed) for seed in (1, 2, 3)]
+    running = run(seed=9, status="RUNNING")
+    found = compare.setting_of([*seeds, running, run("focal", 1)], seeds[1])
+    assert found == RecordedSetting("squentropy", seeds[0].setting, seeds, {"running": 1})
     with pytest.raises(ValueError, match="is running"):
-        compare.setting_of([unfinished], unfinished)
+        compare.setting_of([running], running)

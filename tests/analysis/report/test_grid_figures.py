@@ -1,20 +1,21 @@
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis import runs
-from analysis.figures import Figure
 from analysis.page import DASH
-from analysis.report import grid, grid_figures
-from tests.analysis.fake import trial
-from tests.analysis.report.test_grid import names, table, texts, warming_up
+from analysis.recorded_run import RecordedRun
+from analysis.report import grid
+from tests.analysis.blocks import figure_names, texts
+from tests.analysis.recorded import trial
+from tests.analysis.report.test_grid import table, warming_up
 
 REPORT = {"train__warmup": 2000, "train__max_steps": 50, "train__log_every": 10}
 
 
-def listing() -> list[runs.RecordedRun]:
-    """The 27 of Listing A.3, the perplexity telling the trial's number."""
+def listing() -> list[RecordedRun]:
+    """Return the 27 trials of Listing A.3, with a perplexity that shows the number of the trial."""
     axes = itertools.product((0.000006, 0.0006, 0.06), (0.0, 0.1, 0.2), (8, 12, 16))
     return [
         trial(
@@ -30,51 +31,36 @@ def listing() -> list[runs.RecordedRun]:
     ]
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, list]:
-    """The axes of each figure before it is closed."""
-    seen: dict[str, list] = {}
-    finish = grid_figures.figures.finish
-
-    def spy(drawing, name: str, caption: str) -> Figure:
-        drawing.draw_without_rendering()
-        seen[name] = list(drawing.axes)
-        return finish(drawing, name, caption)
-
-    monkeypatch.setattr(grid_figures.figures, "finish", spy)
-    return seen
-
-
 def cells(axes) -> dict[tuple[str, str], str]:
-    """The text of each cell by the labels of its column and row."""
+    """Return the text of each cell by the labels of its column and row."""
     columns, rows = ([tick.get_text() for tick in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
     return {(columns[int(t.get_position()[0])], rows[int(t.get_position()[1])]): t.get_text() for t in axes.texts}
 
 
-def test_the_27_of_the_report(drawn: dict[str, list]) -> None:
-    made = grid.section(listing())
-    assert names(made) == ["grid_values", "grid_learning_rate"]
-    panels = drawn["grid_values"][:3]
+def test_heat_maps_of_the_student_report(drawings: dict[str, Any]) -> None:
+    section = grid.section(listing())
+    assert figure_names(section) == ["grid_values", "grid_learning_rate"]
+    panels = drawings["grid_values"].axes[:3]
     assert [axes.get_title(loc="left") for axes in panels] == ["Layers: 8", "Layers: 12", "Layers: 16"]
     assert (panels[0].get_xlabel(), panels[0].get_ylabel()) == ("Learning rate", "Dropout")
     expected = itertools.product(("6e-06", "0.0006", "0.06"), ("0", "0.1", "0.2"), range(3))
     for number, (lr, dropout, panel) in enumerate(expected):
         shown = cells(panels[panel])[lr, dropout]
         assert shown == (f"{100 + number}" if number else "100\nbest")
-    assert [row["Trial"] for row in table(made)] == [str(number) for number in range(27)]
-    assert [*table(made)[0].items()][:-1] == [
+    assert [row["Trial"] for row in table(section)] == [str(number) for number in range(27)]
+    assert [*table(section)[0].items()][:-1] == [
         *(("Trial", "0"), ("Learning rate", "6e-06"), ("Dropout", "0"), ("Layers", "8"), ("State", "finished")),
-        *(("Val perplexity", "100"), ("Val nll (nats per token)", "4.6052"), ("Val bits per byte", "1.5351")),
+        *(("Val perplexity", "100"), ("Val nll (nats/token)", "4.6052"), ("Val bits/byte", "1.5351")),
     ]
 
 
-def test_the_learning_rate_of_the_report(drawn: dict[str, list]) -> None:
-    """At most 2.45 % of nominal, as computed from the code that the report ran."""
+def test_learning_rates_of_the_student_report(drawings: dict[str, Any]) -> None:
+    """It is at most 2.45 % of nominal, as computed from the code of the report."""
     found = listing()
     said = texts(grid.section(found))
-    assert "at a logged step was 2.45 % of its nominal one" in said
-    assert "27 of 27 trials lie inside of their warm-up, as 50 steps do inside of 2000" in said
-    (axes,) = drawn["grid_learning_rate"]
+    assert "learning rate of a trial was 2.45 % of nominal" in said
+    assert "27 of 27 trials ended within their warmup, for example after 50 of 2000 steps" in said
+    (axes,) = drawings["grid_learning_rate"].axes
     curves = {line.get_label(): line for line in axes.lines if line.get_label().startswith("learning rate")}
     assert list(curves) == ["learning rate 6e-06", "learning rate 0.0006", "learning rate 0.06"]
     assert curves["learning rate 0.06"].get_xdata().tolist() == [10, 20, 30, 40, 50]
@@ -84,7 +70,7 @@ def test_the_learning_rate_of_the_report(drawn: dict[str, list]) -> None:
     assert nominal == [6e-6, 6e-4, 6e-2]
 
 
-def test_a_schedule_that_was_cut_short_is_not_another(drawn: dict[str, list]) -> None:
+def test_a_run_that_ended_early_has_no_curve_of_its_own(drawings: dict[str, Any]) -> None:
     found = [
         trial(0, 10.0, points=warming_up(0.1), optimizer__lr=0.1, model__dropout=0),
         trial(1, tags={"diverged": "true"}, points=warming_up(0.1, 20), optimizer__lr=0.1, model__dropout=0.1),
@@ -92,14 +78,14 @@ def test_a_schedule_that_was_cut_short_is_not_another(drawn: dict[str, list]) ->
         trial(3, 13.0, optimizer__lr=0.3, model__dropout=0.1),
     ]
     grid.section(found)
-    (axes,) = drawn["grid_learning_rate"]
+    (axes,) = drawings["grid_learning_rate"].axes
     shown = [line.get_label() for line in axes.lines if line.get_label().startswith("learning")]
     assert shown == ["learning rate 0.1", "learning rate 0.3"]
 
 
-def test_states_of_cells(drawn: dict[str, list]) -> None:
+def test_cells_without_a_value_show_the_state(drawings: dict[str, Any]) -> None:
     states = {
-        (0.1, 0): {"tags": {"diverged": "true"}, "value": 5.0},  # its last value is not a result
+        (0.1, 0): {"tags": {"diverged": "true"}, "value": 5.0},  # the last value is no result
         (0.1, 0.1): {"tags": {"pruned": "true"}, "value": 4.0},
         (0.1, 0.2): {"status": "FAILED"},
         (0.2, 0): {"status": "RUNNING"},
@@ -112,8 +98,8 @@ def test_states_of_cells(drawn: dict[str, list]) -> None:
         trial(i, optimizer__lr=lr, model__dropout=dropout, **others)
         for i, ((lr, dropout), others) in enumerate(states.items())
     ]
-    made = grid.section(found)
-    axes, bar = drawn["grid_values"]
+    section = grid.section(found)
+    axes, bar = drawings["grid_values"].axes
     assert cells(axes) == {
         **{("0.1", "0"): "diverged", ("0.1", "0.1"): "pruned", ("0.1", "0.2"): "failed"},
         **{("0.2", "0"): "running", ("0.2", "0.1"): "killed", ("0.2", "0.2"): "no value"},
@@ -123,12 +109,12 @@ def test_states_of_cells(drawn: dict[str, list]) -> None:
     assert len(hatched) == 6
     assert hatched.count("xxx") == 1
     assert bar.get_yscale() == "log"
-    assert [row["State"] for row in table(made)][:2] == ["finished", "finished"]
-    assert [row["Val perplexity"] for row in table(made)][2:] == [DASH] * 6
-    assert "8 trials (3 finished, 1 pruned, 1 diverged, 1 failed, 1 killed, 1 running)" in texts(made)
+    assert [row["State"] for row in table(section)][:2] == ["finished", "finished"]
+    assert [row["Val perplexity"] for row in table(section)][2:] == [DASH] * 6
+    assert "8 trials (3 finished, 1 pruned, 1 diverged, 1 failed, 1 killed, 1 running)" in texts(section)
 
 
-def test_text_of_a_cell_contrasts_with_it(drawn: dict[str, list]) -> None:
+def test_text_of_a_cell_contrasts_with_it(drawings: dict[str, Any]) -> None:
     from matplotlib.colors import to_rgb
 
     def luminance(colour) -> float:  # WCAG 2
@@ -137,7 +123,7 @@ def test_text_of_a_cell_contrasts_with_it(drawn: dict[str, list]) -> None:
 
     found = [trial(i, 10.0 + i, optimizer__lr=i // 6 + 1, model__dropout=i % 6) for i in range(36)]
     grid.section(found)
-    axes = drawn["grid_values"][0]
+    axes = drawings["grid_values"].axes[0]
     fills = {}
     for patch in axes.patches:
         if patch.get_fill() and patch.get_facecolor()[3] > 0:
@@ -150,23 +136,23 @@ def test_text_of_a_cell_contrasts_with_it(drawn: dict[str, list]) -> None:
         assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
-def test_more_than_three_settings(drawn: dict[str, list]) -> None:
+def test_of_four_settings_one_is_fixed(drawings: dict[str, Any]) -> None:
     each = itertools.product((1, 2), (0.0, 0.1), (1, 2), (64, 128))
     found = [
         trial(i, 50.0 - i, optimizer__lr=lr, model__dropout=p, model__n_layer=n, model__n_embd=d)
         for i, (lr, p, n, d) in enumerate(each)
     ]
-    made = grid.section(found)
-    assert "The figure shows the trials with model.n_embd 128, as in the best one" in texts(made)
-    shown = {text for axes in drawn["grid_values"][:2] for text in cells(axes).values()}
+    section = grid.section(found)
+    assert "The figure shows only trials with model.n_embd 128, the values of the best trial" in texts(section)
+    shown = {text for axes in drawings["grid_values"].axes[:2] for text in cells(axes).values()}
     assert shown == {*(str(50 - i) for i in range(1, 15, 2)), "35\nbest"}
-    assert len(table(made)) == 16
+    assert len(table(section)) == 16
 
 
-def test_what_another_sweep_had_trained_fills_the_gap(drawn: dict[str, list]) -> None:
-    """The grid sweeper does not train again what MLflow has of the same program."""
+def test_runs_of_another_sweep_complete_the_grid(drawings: dict[str, Any]) -> None:
+    """The grid sweeper does not repeat a run of the same program."""
 
-    def elsewhere(value: float, **others: object) -> runs.RecordedRun:
+    def elsewhere(value: float, **others: object) -> RecordedRun:
         return trial(0, value, sweep="grid-b", optimizer__lr=2, model__dropout=1, **others)
 
     found = [
@@ -177,7 +163,7 @@ def test_what_another_sweep_had_trained_fills_the_gap(drawn: dict[str, list]) ->
         elsewhere(1.0, tags={"text": "another"}),
         *(trial(i, 10.0 + i, optimizer__lr=lr, model__dropout=p) for i, (lr, p) in enumerate([(1, 0), (1, 1), (2, 0)])),
     ]
-    made = grid.section(found)
-    assert cells(drawn["grid_values"][0])["2", "1"] == "5\nbest"
-    assert (table(made)[0]["Trial"], table(made)[0]["State"]) == (DASH, "finished (another sweep)")
-    assert len(table(made)) == 4
+    section = grid.section(found)
+    assert cells(drawings["grid_values"].axes[0])["2", "1"] == "5\nbest"
+    assert (table(section)[0]["Trial"], table(section)[0]["State"]) == (DASH, "finished (another sweep)")
+    assert len(table(section)) == 4

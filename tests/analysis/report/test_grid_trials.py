@@ -1,19 +1,19 @@
 import itertools
 
 from analysis.report import grid_trials
-from tests.analysis.fake import trial
+from tests.analysis.recorded import trial
 
 CORNER = [(1, 0), (1, 1), (2, 0)]  # of a grid of two by two
 
 
-def test_an_axis_of_seeds_is_no_axis() -> None:
+def test_the_seed_is_no_axis() -> None:
     found = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
     each = grid_trials.trials(found)
     assert [(t.number, t.mean()) for t in each] == [("0, 1", 10.5), ("2, 3", 12.5)]
     assert grid_trials.axes(each) == ["optimizer.lr"]
 
 
-def test_the_last_run_of_a_seed_counts_and_a_finished_one_before_one_that_is_not() -> None:
+def test_the_last_finished_run_of_a_seed_counts() -> None:
     first, second, third = (trial(0, value, optimizer__lr=1, seed=1) for value in (10.0, 11.0, 12.0))
     third.status = "FAILED"
     (each,) = grid_trials.trials([third, first, second])
@@ -41,7 +41,7 @@ def test_axes_are_what_varies_independently() -> None:
     assert axes_of({"a": "1"}) == []
 
 
-def test_values_in_the_order_of_numbers() -> None:
+def test_values_are_in_numeric_order() -> None:
     def values(*given: str | None) -> list[str | None]:
         return grid_trials.values([grid_trials.GridTrial({"k": v} if v else {}, []) for v in given], "k")
 
@@ -50,9 +50,9 @@ def test_values_in_the_order_of_numbers() -> None:
     assert values("b", None, "a", "2") == [None, "2", "a", "b"]
 
 
-def test_a_run_elsewhere_that_failed_fills_no_gap() -> None:
+def test_a_failed_run_of_another_sweep_does_not_complete_the_grid() -> None:
     given = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
     failed, finished = (trial(0, 5.0, status=s, optimizer__lr=2, model__dropout=1) for s in ("FAILED", "FINISHED"))
-    assert grid_trials.recorded(given, [failed]) == []
-    (found,) = grid_trials.recorded(given, [failed, finished])
+    assert grid_trials.missing_trials(given, [failed]) == []
+    (found,) = grid_trials.missing_trials(given, [failed, finished])
     assert found.runs == [finished]

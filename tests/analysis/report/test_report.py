@@ -1,4 +1,4 @@
-"""The report as it is called, on stores of every kind."""
+"""The command `python -m analysis.report`, on stores with runs of all kinds."""
 
 import os
 import re
@@ -11,60 +11,74 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.analysis.store import add_run
+from analysis.page import Section
+from analysis.report import __main__ as report
+from tests.analysis.conftest import MLflowStore
+from tests.analysis.recorded import complete_run
 from tests.commandline import ROOT
 
+NO_SCORES = ("val/nll", "test/nll")
 
-def report(folder: Path, *arguments: str, module: str = "report") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"analysis.{module}", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+
+class PageTables(HTMLParser):
+    """The tables of a page by their id: rows of [text, data-value, href]."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self._rows: list[list[list[str]]] = []
+        self._in_cell = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if tag == "table":
+            self._rows = self.tables.setdefault(attributes["id"] or "", [])
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append(["", attributes.get("data-value") or "", ""])
+            self._in_cell = True
+        elif tag == "a" and self._in_cell:
+            self._rows[-1][-1][2] = attributes["href"] or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self._rows[-1][-1][0] += data
+
+
+@pytest.fixture
+def no_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit takes seconds, and most tests do not look at it."""
+    monkeypatch.setattr(report.audit, "section", lambda *_, **__: Section("The report, audited"))
+    monkeypatch.chdir(tmp_path)
+
+
+def page_of(store: MLflowStore, experiment: str, *arguments: str) -> str:
+    """Run the command in this process and return the page."""
+    assert report.main(["--tracking-uri", store.uri, "--experiment", experiment, *arguments]) == 0
+    return Path("report/report.html").read_text()
+
+
+def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: Path) -> None:
+    losses = ("cross_entropy", "squentropy")
+    ids = store.write("nanosq", [complete_run(loss, seed) for loss in losses for seed in (1, 2, 3)])
+    result = subprocess.run(
+        [sys.executable, "-m", "analysis.report"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": store.uri},
         capture_output=True,
         text=True,
         timeout=120,
     )
-
-
-class Tables(HTMLParser):
-    """The tables of a page by their id: rows of (text, data-value, href)."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.found: dict[str, list[list[list[str]]]] = {}
-        self._rows: list[list[list[str]]] = []
-        self._inside = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if tag == "table":
-            self._rows = self.found.setdefault(given["id"] or "", [])
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("td", "th"):
-            self._rows[-1].append(["", given.get("data-value") or "", ""])
-            self._inside = True
-        elif tag == "a" and self._inside:
-            self._rows[-1][-1][2] = given["href"] or ""
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = self._inside and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self._rows[-1][-1][0] += data
-
-
-def test_numbers_of_the_page_are_those_of_mlflow(tmp_path: Path) -> None:
-    ids = [add_run(tmp_path, loss, seed) for loss in ("cross_entropy", "squentropy") for seed in (1, 2, 3)]
-    done = report(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "report/report.html"
+    assert (result.returncode, result.stdout) == (0, "report/report.html\n"), result.stderr
     html = (tmp_path / "report" / "report.html").read_text()
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = mlflow.MlflowClient(store.uri)
     metrics = {run_id: client.get_run(run_id).data.metrics for run_id in ids}
-    tables = Tables(html).found
+    tables = PageTables(html).tables
     header, *rows = tables["table-runs"]
     keys = [cell[0] for cell in header]
     assert {row[-1][1] for row in rows} == set(ids)
@@ -81,77 +95,76 @@ def test_numbers_of_the_page_are_those_of_mlflow(tmp_path: Path) -> None:
         assert means[loss] == pytest.approx(sum(metrics[run_id]["test/perplexity"] for run_id in own) / 3)
     verdict = re.search(r'<p class="verdict">(.*?)</p>', html)
     assert verdict
-    assert "squentropy has a higher test nll than cross_entropy" in verdict[1]
+    assert verdict[1].startswith("cross_entropy is better: the test nll of squentropy is ")
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    assert {"table_1.csv", "runs.csv"} <= files
+    assert {"table_1.csv", "runs.csv", "audit.csv"} <= files
     assert len([name for name in files if name.endswith(".svg")]) == html.count("<figure ")
 
 
-def test_broken_runs_are_named_and_left_out(tmp_path: Path) -> None:
-    add_run(tmp_path, "cross_entropy", 1)
-    add_run(tmp_path, "cross_entropy", 2, status="RUNNING")
-    add_run(tmp_path, "cross_entropy", 3, status="FAILED", n_points=2)
-    add_run(tmp_path, "squentropy", 1, leave_out=("stories.csv", "test/ece", "calibration.csv", "curves.csv"))
-    add_run(tmp_path, "squentropy", 2, tags={"diverged": "true"}, leave_out=("val/nll", "test/nll", "stories.csv"))
-    add_run(tmp_path, "squentropy", 3, status="KILLED")
-    add_run(tmp_path, "z_loss", 1, leave_out=("val/nll",))
-    gone = add_run(tmp_path, "brier", 1)
-    shutil.rmtree(tmp_path / "mlruns" / gone)
-    add_run(tmp_path, "brier", 1, tags={"text": "ffffffffffff"})
-    done = report(tmp_path)
-    assert done.returncode == 0, done.stderr
-    html = (tmp_path / "report" / "report.html").read_text()
-    states = [row[2][0] for row in Tables(html).found["table-unfinished"][1:]]
+@pytest.mark.usefixtures("no_audit")
+def test_runs_without_a_result_are_listed(store: MLflowStore) -> None:
+    kinds = [
+        complete_run("cross_entropy", 1),
+        complete_run("cross_entropy", 2, status="RUNNING"),
+        complete_run("cross_entropy", 3, status="FAILED"),
+        complete_run("squentropy", 1, without=("stories.csv", "test/ece", "calibration.csv")),
+        complete_run("squentropy", 2, tags={"diverged": "true"}, without=(*NO_SCORES, "stories.csv")),
+        complete_run("squentropy", 3, status="KILLED"),
+        complete_run("z_loss", 1, without=("val/nll",)),
+        complete_run("brier", 1, tags={"text": "other"}),
+        complete_run("brier", 1),
+    ]
+    *_, last = store.write("kinds", kinds)
+    shutil.rmtree(store.folder / "kinds" / last)
+    html = page_of(store, "kinds")
+    states = [row[2][0] for row in PageTables(html).tables["table-unfinished"][1:]]
     assert sorted(states) == ["diverged", "failed", "killed", "running"]
     assert "Not enough runs" in html
-    assert "Finished on other text: 1 with --text ffffffffffff" in html
+    assert "Finished on other text: 1 with --text other" in html
 
 
-def test_a_store_with_nothing_finished(tmp_path: Path) -> None:
-    add_run(tmp_path, "squentropy", 1, status="RUNNING")
-    done = report(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "No run has finished" in (tmp_path / "report" / "report.html").read_text()
+@pytest.mark.usefixtures("no_audit")
+def test_a_store_without_finished_runs(store: MLflowStore) -> None:
+    store.write("unfinished", [complete_run(status="RUNNING")])
+    assert "No run has finished" in page_of(store, "unfinished")
+
+
+@pytest.mark.usefixtures("no_audit")
+def test_seeds_that_diverged_are_in_the_verdict(store: MLflowStore) -> None:
+    seeds = [complete_run(loss, seed) for loss in ("cross_entropy", "squentropy") for seed in (1, 2)]
+    store.write("diverged", [*seeds, complete_run(seed=4, tags={"diverged": "true"}, without=NO_SCORES)])
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', page_of(store, "diverged"))
+    assert verdict
+    assert "Left out: 1 seed of squentropy (diverged)." in verdict[1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "error: MLflow has no run of experiment 'nanosq' here: python run.py -m loss="),
-        (("--tracking-uri", "http://127.0.0.1:9"), "error: MLflow store http://127.0.0.1:9 cannot be read"),
-        (("--experiment", "other"), "error: MLflow has no run of experiment 'other' here"),
+        (["--tracking-uri", "sqlite:///none.db"], "MLflow has no run of experiment 'nanosq' sqlite:///none.db; train"),
+        (["--tracking-uri", "http://127.0.0.1:9"], "MLflow store http://127.0.0.1:9 cannot be read"),
+        (["--experiment", "other"], "MLflow has no run of experiment 'other' here; train some: python run.py -m "),
+        (["--text", "abc"], "there is no run on a text 'abc': --text takes one of t"),
+        (["--storage", "sqlite:///optunna.db"], "--storage, --study: There is no database optunna.db"),
+        (["--storage", "x"], "--storage, --study: "),
+        (["--study", "typo"], "--storage, --study: "),
     ],
 )
-def test_nothing_to_show_is_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = report(tmp_path, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(message)
-    assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) == 1
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_text(tmp_path: Path) -> None:
-    add_run(tmp_path)
-    done = report(tmp_path, "--text", "abc")
-    assert (done.returncode, done.stderr) == (2, "error: no run on a text 'abc': --text takes one of 0123456789ab\n")
-
-
-@pytest.mark.parametrize("option", [("--storage", "sqlite:///optunna.db"), ("--storage", "x"), ("--study", "typo")])
-def test_a_study_that_was_asked_for_is_not_there(tmp_path: Path, option: tuple[str, str]) -> None:
-    add_run(tmp_path)
-    done = report(tmp_path, *option)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --storage, --study: ")
-    assert not (tmp_path / "report").exists()
-
-
-def test_seeds_that_diverged_are_part_of_the_verdict(tmp_path: Path) -> None:
-    for seed in (1, 2, 3):
-        add_run(tmp_path, "cross_entropy", seed)
-        add_run(tmp_path, "squentropy", seed)
-    add_run(tmp_path, "squentropy", 4, tags={"diverged": "true"}, leave_out=("val/nll", "test/nll"))
-    assert report(tmp_path).returncode == 0
-    verdict = re.search(r'<p class="verdict">(.*?)</p>', (tmp_path / "report" / "report.html").read_text())
-    assert verdict
-    assert "Left out: 1 seed of squentropy, diverged." in verdict[1]
+@pytest.mark.usefixtures("no_audit")
+def test_bad_input_is_one_line(
+    store: MLflowStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    if "--storage" in arguments or "--study" in arguments or "--text" in arguments:
+        store.write("input", [complete_run("cross_entropy")])
+        arguments = ["--experiment", "input", *arguments]
+    if "--tracking-uri" not in arguments:
+        mlflow.set_tracking_uri(store.uri)
+    assert report.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert list(Path().iterdir()) == []

@@ -1,4 +1,4 @@
-"""What an Optuna study found: read without making a database, ranked as Optuna does, drawn as it was."""
+"""The search section: studies are read without creating a database, ranked as Optuna does, and drawn."""
 
 import math
 import re
@@ -13,9 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from analysis import figures
-from analysis.page import DASH, Table, Text
+from analysis.page import DASH, Section, Table
 from analysis.report import importance, optuna_study, parallel_coordinates, search, search_figures
-from analysis.report.optuna_study import NoStudy
+from nanosq.sweeps import attributes
+from tests.analysis.blocks import texts
 
 SPACE: dict[str, BaseDistribution] = {
     "optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -31,7 +32,7 @@ def trial(
     lr: float = 1e-3,
     n_layer: int = 2,
     optimizer: str = "adamw",
-    course: dict[int, float] | None = None,
+    intermediate: dict[int, float] | None = None,
     state: TrialState = TrialState.COMPLETE,
     attrs: dict[str, Any] | None = None,
 ) -> FrozenTrial:
@@ -40,7 +41,7 @@ def trial(
         values=values,
         params={"optimizer.lr": lr, "model.n_layer": n_layer, "optimizer": optimizer},
         distributions=SPACE,
-        intermediate_values=course or {},
+        intermediate_values=intermediate or {},
         user_attrs=attrs or {},
     )
 
@@ -55,20 +56,20 @@ def add(url: str, name: str, trials: Sequence[FrozenTrial], directions: Sequence
 def single() -> list[FrozenTrial]:
     attrs = {"mlflow_link": LINK, "mlflow_run_id": "0123456789", "standard_errors": [0.25]}
     return [
-        trial([8.0], course={10: 90.0, 100: 8.0}, lr=1e-2),
-        trial([16.0], course={10: 120.0, 100: 16.0}, lr=1e-4),
-        trial(course={10: 700.0, 30: 400.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
-        trial([4.125], course={10: 80.0, 100: 4.125}, attrs=attrs),
-        trial([1.0], course={10: math.inf}, attrs={"diverged": True}),
+        trial([8.0], intermediate={10: 90.0, 100: 8.0}, lr=1e-2),
+        trial([16.0], intermediate={10: 120.0, 100: 16.0}, lr=1e-4),
+        trial(intermediate={10: 700.0, 30: 400.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
+        trial([4.125], intermediate={10: 80.0, 100: 4.125}, attrs=attrs),
+        trial([1.0], intermediate={10: math.inf}, attrs={"diverged": True}),
         trial(state=TrialState.FAIL),
-        trial([5.0], course={10: 85.0, 100: 5.0}),
-        trial(course={10: 600.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
+        trial([5.0], intermediate={10: 85.0, 100: 5.0}),
+        trial(intermediate={10: 600.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
     ]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Studies of one objective, of two with different directions, begun last, and without trials, created last."""
+    """Studies with one metric, with two (the last with trials), and without trials (the last created)."""
     url = f"sqlite:///{tmp_path_factory.mktemp('optuna')}/optuna.db"
     add(url, "single", single(), **{"train.max_steps": 100, "hydra.sweeper.objectives": ["val/perplexity"]})
     add(url, "upwards", [trial([value]) for value in (0.2, 0.5, 0.3)], ["maximize"])
@@ -81,18 +82,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-@pytest.fixture
-def drawings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Drawing]:
-    """What is finished, by name."""
-    kept: dict[str, Drawing] = {}
-    finish = figures.finish
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database to which tests add studies of their own."""
+    return f"sqlite:///{tmp_path_factory.mktemp('optuna')}/optuna.db"
 
-    def keep(drawing: Drawing, name: str, caption: str) -> figures.Figure:
-        kept[name] = drawing
-        return finish(drawing, name, caption)
 
-    monkeypatch.setattr(figures, "finish", keep)
-    return kept
+def names(section: Section) -> list[str]:
+    """Return the names of the files of a section."""
+    return [block.name for block in section.blocks if isinstance(block, Table | figures.Figure)]
 
 
 def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
@@ -100,32 +98,27 @@ def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
     return list(found.get_xdata()), list(found.get_ydata())
 
 
-def words(found: search.Section) -> str:
-    return "\n".join(block.text for block in found.blocks if isinstance(block, Text))
-
-
-def test_the_study_begun_last_is_taken(url: str) -> None:
+def test_the_study_that_was_started_last_is_shown(url: str) -> None:
     found = search.load(url)
     assert found.name == "two"
     assert found.others == ["single", "upwards"]
-    assert "single, upwards" in words(search.section(url))
+    assert "single, upwards" in texts(search.section(url))
 
 
-def test_states_values_and_settings(url: str) -> None:
+def test_states_and_ranks(url: str) -> None:
     found = search.load(url, "single")
     assert found.counts == {"complete": 4, "pruned": 2, "diverged": 1, "failed": 1}
     assert [each.number for each in found.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
-    assert found.trials[4].course == {}
-    assert found.objectives == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
+    assert found.trials[4].intermediate == {}
+    assert found.metrics == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
 
 
-def test_steps_that_pruning_saved(url: str) -> None:
+def test_steps_saved_by_pruning(url: str) -> None:
     assert search.load(url, "single").steps() == (70 + 90, 600)
-    assert "saved 160 of the 600 steps that these trials would have taken, 27 %" in words(search.section(url, "single"))
+    assert "Pruning saved 160 of 600 steps (27 %)." in texts(search.section(url, "single"))
 
 
-def test_steps_that_are_searched_over(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
+def test_saved_steps_if_the_search_varies_the_steps(scratch: str) -> None:
     axis = {"train.max_steps": IntDistribution(50, 200)}
     trials = [
         create_trial(values=[1.0], params={"train.max_steps": 200}, distributions=axis, intermediate_values={200: 1.0}),
@@ -133,16 +126,16 @@ def test_steps_that_are_searched_over(tmp_path: Path) -> None:
             state=TrialState.PRUNED, params={"train.max_steps": 50}, distributions=axis, intermediate_values={20: 3.0}
         ),
     ]
-    add(url, "steps", trials, **{"train.max_steps": 100})
-    assert search.load(url).steps() == (30, 250)
+    add(scratch, "steps", trials, **{"train.max_steps": 100})
+    assert search.load(scratch, "steps").steps() == (30, 250)
 
 
-def test_unknown_length_says_nothing_of_steps(url: str) -> None:
+def test_saved_steps_are_not_shown_if_unknown(url: str) -> None:
     assert math.isnan(search.load(url, "upwards").steps()[1])
-    assert "Pruning" not in words(search.section(url, "upwards"))
+    assert "Pruning" not in texts(search.section(url, "upwards"))
 
 
-def test_table_of_the_best(url: str) -> None:
+def test_table_of_the_best_trials(url: str) -> None:
     (table,) = [block for block in search.section(url, "single").blocks if isinstance(block, Table)]
     assert table.header == [
         "trial",
@@ -161,34 +154,33 @@ def test_table_of_the_best(url: str) -> None:
     assert last[1].text == "failed"
 
 
-def test_ten_of_many(url: str) -> None:
+def test_the_table_has_ten_trials(url: str) -> None:
     (table,) = [block for block in search.section(url, "two").blocks if isinstance(block, Table)]
-    assert len(table.rows) == search.SHOWN
+    assert len(table.rows) == search.N_BEST
 
 
-def test_the_front_is_optunas(url: str) -> None:
+def test_the_front_equals_that_of_optuna(url: str) -> None:
     study = optuna.load_study(study_name="two", storage=url)
     theirs = {each.number for each in study.best_trials} - {5}  # which diverged
     assert {each.number for each in search.load(url, "two").front()} == theirs
     assert 1 < len(theirs) < 23
 
 
-def test_as_good_in_one_objective_and_worse_in_the_other_is_not_on_the_front(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    add(url, "ties", [trial(values) for values in ([1.0, 1.0], [1.0, 2.0], [1.0, 1.0])], ["minimize"] * 2)
-    assert [each.number for each in search.load(url).front()] == [0, 2]
+def test_ties_on_the_front(scratch: str) -> None:
+    add(scratch, "ties", [trial(values) for values in ([1.0, 1.0], [1.0, 2.0], [1.0, 1.0])], ["minimize"] * 2)
+    assert [each.number for each in search.load(scratch, "ties").front()] == [0, 2]
 
 
-def test_maximize(url: str, drawings: dict[str, Drawing]) -> None:
+def test_a_metric_that_is_maximized(url: str, drawings: dict[str, Drawing]) -> None:
     found = search.load(url, "upwards")
     assert [each.number for each in found.ranked()] == [1, 2, 0]
     assert [each.number for each in found.front()] == [1]
-    assert "number 1: objective 0.5" in words(search.section(url, "upwards"))
+    assert "trial 1, with metric 0.5" in texts(search.section(url, "upwards"))
     assert line(drawings["search-history"], "best so far")[1] == [0.2, 0.5, 0.5, 0.5]
     assert "higher is better" in drawings["search-history"].axes[0].get_ylabel()
 
 
-def test_history_shows_what_was_pruned(url: str, drawings: dict[str, Drawing]) -> None:
+def test_history_shows_pruned_trials(url: str, drawings: dict[str, Drawing]) -> None:
     search_figures.history(search.load(url, "single"))
     drawing = drawings["search-history"]
     assert line(drawing, "complete trial") == ([0, 1, 3, 6], [8.0, 16.0, 4.125, 5.0])
@@ -201,10 +193,10 @@ def test_intermediate_values_of_pruned_trials_end_early(url: str, drawings: dict
     search_figures.intermediate(search.load(url, "single"))
     drawing = drawings["search-intermediate"]
     assert line(drawing, "best, trial 3") == ([10, 100], [80.0, 4.125])
-    courses = [(list(each.get_xdata()), list(each.get_ydata())) for each in drawing.axes[0].lines]
-    assert ([10, 30], [700.0, 400.0]) in courses
-    assert ([30], [400.0]) in courses  # its cross
-    assert len([xs for xs, _ in courses if xs == [10, 100]]) == 4
+    curves = [(list(each.get_xdata()), list(each.get_ydata())) for each in drawing.axes[0].lines]
+    assert ([10, 30], [700.0, 400.0]) in curves
+    assert ([30], [400.0]) in curves  # its cross
+    assert len([xs for xs, _ in curves if xs == [10, 100]]) == 4
 
 
 def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
@@ -218,15 +210,14 @@ def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
     assert lines[1] == pytest.approx([0.0, 1 / 3, 0.25, 0.0])
 
 
-def test_a_setting_that_some_trials_lack(tmp_path: Path, drawings: dict[str, Drawing]) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
+def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawing]) -> None:
     axis = FloatDistribution(0, 1)
     trials = [
         create_trial(values=[1.0], params={"a": 0.5}, distributions={"a": axis}),
         create_trial(values=[2.0], params={"a": 1.0, "b": 0.25}, distributions={"a": axis, "b": axis}),
     ]
-    add(url, "conditional", trials)
-    (table,) = [block for block in search.section(url).blocks if isinstance(block, Table)]
+    add(scratch, "conditional", trials)
+    (table,) = [block for block in search.section(scratch, "conditional").blocks if isinstance(block, Table)]
     assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
     ax = drawings["search-parallel"].axes[0]
     assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
@@ -245,10 +236,9 @@ def quadratic(n: int) -> list[FrozenTrial]:
     return found
 
 
-def test_importance(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    add(url, "quadratic", quadratic(40))
-    found = search.load(url)
+def test_importance(scratch: str) -> None:
+    add(scratch, "quadratic", quadratic(40))
+    found = search.load(scratch, "quadratic")
     (parts,) = importance.estimate(found)
     assert next(iter(parts)) == "optimizer.lr"
     assert min(parts["optimizer.lr"]) > 0.8
@@ -258,36 +248,43 @@ def test_importance(tmp_path: Path) -> None:
     assert importance.estimate(found) == [parts]
 
 
-def test_importance_of_each_objective(url: str) -> None:
+def test_importance_for_each_metric(url: str) -> None:
     assert len(importance.estimate(search.load(url, "two"))) == 2
 
 
 @pytest.mark.parametrize(
-    ("trials", "why"),
+    ("name", "trials", "why"),
     [
-        (quadratic(9), "9 complete trials are too few"),
-        ([trial([1.0], lr=1e-4 * (i + 1)) for i in range(12)], "the same value"),
+        ("few", quadratic(9), "9 complete trials are too few"),
+        ("constant", [trial([1.0], lr=1e-4 * (i + 1)) for i in range(12)], "the same value"),
     ],
 )
-def test_importance_that_cannot_be_told(tmp_path: Path, trials: list[FrozenTrial], why: str) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    add(url, "few", trials)
-    found = search.section(url)
-    assert why in words(found)
-    assert "search-importance" not in [part.name for part in found.files()]
+def test_importance_that_cannot_be_estimated(scratch: str, name: str, trials: list[FrozenTrial], why: str) -> None:
+    add(scratch, name, trials)
+    section = search.section(scratch, name)
+    assert why in texts(section)
+    assert "search-importance" not in names(section)
 
 
-def test_figures_of_one_objective_and_of_two(url: str) -> None:
-    names = [part.name for part in search.section(url, "single").files()]
-    assert names == ["search-trials", "search-history", "search-intermediate", "search-parallel"]
-    names = [part.name for part in search.section(url, "two").files()]
-    assert names == ["search-trials", "search-pareto", "search-parallel", "search-importance"]
+def test_figures_with_one_metric_and_with_two(url: str) -> None:
+    assert names(search.section(url, "single")) == [
+        "search-trials",
+        "search-history",
+        "search-intermediate",
+        "search-parallel",
+    ]
+    assert names(search.section(url, "two")) == [
+        "search-trials",
+        "search-pareto",
+        "search-parallel",
+        "search-importance",
+    ]
 
 
-def test_colours_are_the_pages(url: str) -> None:
+def test_colors_are_those_of_the_page(url: str) -> None:
     light = {colour for colour, _ in figures.THEME.values()}
     for name in ("single", "two"):
-        for part in search.section(url, name).files():
+        for part in search.section(url, name).blocks:
             if isinstance(part, figures.Figure):
                 assert {*re.findall(r"#[0-9a-f]{6}\b", part.svg)} <= light, part.name
 
@@ -302,65 +299,60 @@ def test_pareto_axes(url: str, drawings: dict[str, Drawing]) -> None:
     assert ax.get_ylabel() == "Training time (s)\n(lower is better)"
 
 
-def test_no_trial_is_complete(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    study = add(url, "begun", [trial(course={5: 3.0}, state=TrialState.PRUNED), trial(state=TrialState.FAIL)])
+def test_without_a_complete_trial_there_is_a_sentence(scratch: str) -> None:
+    study = add(scratch, "begun", [trial(intermediate={5: 3.0}, state=TrialState.PRUNED), trial(state=TrialState.FAIL)])
     study.ask()
-    found = search.section(url)
-    assert "1 pruned, 1 failed, 1 running" in words(found)
-    assert "No trial is complete yet" in words(found)
-    assert [part.name for part in found.files()] == ["search-trials", "search-history", "search-intermediate"]
+    section = search.section(scratch, "begun")
+    assert "1 pruned, 1 failed, 1 running" in texts(section)
+    assert "No trial is complete" in texts(section)
+    assert names(section) == ["search-trials", "search-history", "search-intermediate"]
 
 
-def test_the_first_trial_is_running(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    url = f"sqlite:///{tmp_path}/optuna.db"
-    add(url, "begun", []).ask().report(3.0, 5)
-    found = search.section(url)
-    assert [part.name for part in found.files()] == ["search-trials", "search-intermediate"]
+def test_the_first_trial_is_running(scratch: str, recwarn: pytest.WarningsRecorder) -> None:
+    add(scratch, "running", []).ask().report(3.0, 5)
+    assert names(search.section(scratch, "running")) == ["search-trials", "search-intermediate"]
     assert not [warning for warning in recwarn if "label" in str(warning.message)]
 
 
-@pytest.mark.parametrize("name", ["missing.db", "folder/missing.db"])
-def test_a_missing_file_is_not_made(tmp_path: Path, name: str) -> None:
-    (block,) = search.section(f"sqlite:///{tmp_path}/{name}").blocks
-    assert isinstance(block, Text)
-    assert block.text.startswith("There is no database")
-    assert block.text.endswith(search.COMMAND)
+def test_without_a_search_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = search.section()
+    assert texts(section).startswith("There is no database optuna.db")
+    assert texts(section).endswith(search.COMMAND)
     assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"", "holds no study"), (b"no database at all, but a text of some length" * 100, "file is not a database")],
+    [(b"", "has no study"), (b"no database at all, but a text of some length" * 100, "file is not a database")],
 )
-def test_a_file_without_studies_stays_as_it_is(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_without_studies_is_not_changed(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "other.db"
     path.write_bytes(content)
-    said = words(search.section(f"sqlite:///{path}"))
-    assert why in said
-    assert search.COMMAND in said
+    with pytest.raises(ValueError, match=f"--storage, --study: .*{why}"):
+        search.section(f"sqlite:///{path}")
     assert path.read_bytes() == content
     assert [*tmp_path.iterdir()] == [path]
 
 
-@pytest.mark.parametrize("url", [None, "nonsense", "nosuch://host/x", "sqlite://"])
-def test_no_storage(url: str | None) -> None:
-    (block,) = search.section(url).blocks
-    assert isinstance(block, Text)
-    assert search.COMMAND in block.text
-    assert "\n" not in block.text
-
-
-def test_a_server_that_is_away() -> None:
-    said = words(search.section("postgresql://user:secret@127.0.0.1:1/optuna"))
-    assert "cannot be read" in said
-    assert "secret" not in said
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "nosuch://host/x", "sqlite://", "sqlite:///folder/missing.db", "postgresql://u:secret@127.0.0.1:1/x"],
+)
+def test_a_storage_that_cannot_be_read_is_an_error_without_its_password(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--storage, --study: ") as caught:
+        search.section(url)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_an_empty_study_and_an_unknown_one(url: str) -> None:
-    assert "study empty" in words(search.section(url, "empty"))
-    with pytest.raises(NoStudy):
-        search.load(url, "empty")
+    with pytest.raises(ValueError, match=r"--storage, --study: No trial has started in .*, study empty"):
+        search.section(url, "empty")
     with pytest.raises(ValueError, match=r"no study 'other' .*; there are empty, single, two, upwards"):
         search.section(url, "other")
 
@@ -371,3 +363,19 @@ def test_reading_writes_nothing(url: str) -> None:
     search.section(url, "single")
     assert path.read_bytes() == before
     assert [*path.parent.iterdir()] == [path]
+
+
+def test_names_of_attributes_are_those_of_the_sweeper() -> None:
+    for name in ("SETTINGS", "RUN_ID", "LINK", "ERRORS", "DIVERGED"):
+        assert getattr(optuna_study, name) == getattr(attributes, name)
+
+
+def test_command(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--storage", url, "--out", str(tmp_path)]
+    assert search.main([*options, "--study", "single"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("The best of 4 complete trials is trial 3, with validation perplexity 4.125.\n")
+    assert "MLflow run" in printed
+    assert {"search-trials.csv", "search-history.png", "search-parallel.svg"} <= {p.name for p in tmp_path.iterdir()}
+    assert search.main([*options, "--study", "other"]) == 2
+    assert capsys.readouterr().err.startswith("error: no study 'other' in sqlite://")

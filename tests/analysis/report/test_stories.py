@@ -4,13 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.figures import Figure
 from analysis.report import stories, story_figures
-from tests.analysis.story_runs import DIFFICULTY, TOKENS, run, stories_csv
+from tests.analysis.recorded import DIFFICULTY, TOKENS, stories_csv, story_run
 
 
-def test_the_stories_of_a_run() -> None:
-    found = stories.read(run("squentropy", 1, DIFFICULTY))
+def test_scores_of_the_stories_of_a_run() -> None:
+    found = stories.read(story_run("squentropy", 1, DIFFICULTY))
     assert found.tokens.tolist() == TOKENS.tolist()
     assert found.bytes.tolist() == (TOKENS * 4).tolist()
     np.testing.assert_allclose(found.nats, DIFFICULTY)
@@ -20,7 +19,7 @@ def test_the_stories_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("csv_file", "metrics", "message"),
     [
-        (None, {}, r"squentropy tiny \(squentro\) has no stories.csv"),
+        (None, {}, r"squentropy \d+ \(\w{8}\) has no stories.csv"),
         ("", {"test/nll": 1.0}, "do not add up to its test/nll"),
         ("", {"test/nll": math.nan}, "do not add up to its test/nll"),
         ("story,tokens,bytes,nll\n0,1,4,1.0\n", {"test/nll": 1.0}, "is damaged"),
@@ -30,42 +29,31 @@ def test_the_stories_of_a_run() -> None:
         ("story,tokens,bytes,nll,text\n0,0,4,0.0,x\n", {"test/nll": 1.0}, "do not add up"),
     ],
 )
-def test_stories_that_are_not_used(csv_file: str | None, metrics: dict[str, float], message: str) -> None:
+def test_unusable_stories_are_an_error(csv_file: str | None, metrics: dict[str, float], message: str) -> None:
+    options = {} if csv_file == "" else {"artifacts": {"stories.csv": csv_file}}
     with pytest.raises(ValueError, match=message):
-        stories.read(run("squentropy", 1, DIFFICULTY, csv_file=csv_file, metrics=metrics))
+        stories.read(story_run("squentropy", 1, DIFFICULTY, metrics=metrics, **options))
 
 
-def test_the_sum_may_differ_by_a_millionth() -> None:
-    nll = run("squentropy", 1, DIFFICULTY).metric("test/nll")
-    stories.read(run("squentropy", 1, DIFFICULTY, metrics={"test/nll": nll * (1 + 5e-7)}))
+def test_the_sum_of_the_stories_may_differ_by_a_millionth() -> None:
+    nll = story_run("squentropy", 1, DIFFICULTY).metric("test/nll")
+    stories.read(story_run("squentropy", 1, DIFFICULTY, metrics={"test/nll": nll * (1 + 5e-7)}))
     with pytest.raises(ValueError, match="add up"):
-        stories.read(run("squentropy", 1, DIFFICULTY, metrics={"test/nll": nll * (1 + 2e-6)}))
+        stories.read(story_run("squentropy", 1, DIFFICULTY, metrics={"test/nll": nll * (1 + 2e-6)}))
 
 
-def test_a_story_may_be_a_book() -> None:
+def test_a_long_story_is_cut_in_the_table() -> None:
     book = stories_csv(DIFFICULTY, text="word " * 50_000)
-    table, _ = stories.extremes("a", 1, stories.read(run("squentropy", 1, DIFFICULTY, csv_file=book)))
+    table, _ = stories.extremes(
+        "a", 1, stories.read(story_run("squentropy", 1, DIFFICULTY, artifacts={"stories.csv": book}))
+    )
     assert len(table.cells()[0][3].text) <= 200
 
 
-@pytest.fixture
-def drawings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What figures are made of, before they become pictures."""
-    drawn: list[Any] = []
-    finish = story_figures.finish
-
-    def keep(drawing: Any, name: str, caption: str) -> Figure:
-        drawn.append(drawing)
-        return finish(drawing, name, caption)
-
-    monkeypatch.setattr(story_figures, "finish", keep)
-    return drawn
-
-
-def test_figure_of_differences(drawings: list[Any]) -> None:
+def test_figure_of_differences(drawings: dict[str, Any]) -> None:
     nats_a = np.array([1.0, 1.0, 2.0, 2.0])
     made = story_figures.differences(("a", "b"), (nats_a, nats_a + np.array([0.3, -0.1, 0.1, 0.0])))
-    scatter, curve = drawings[0].axes
+    scatter, curve = drawings["stories-b-a"].axes
     np.testing.assert_allclose(scatter.lines[1].get_ydata(), np.exp([1.3, 0.9, 2.1, 2.0]))
     np.testing.assert_allclose(curve.lines[0].get_ydata(), [-0.1, 0, 0.1, 0.3])
     np.testing.assert_allclose(curve.lines[0].get_xdata(), [12.5, 37.5, 62.5, 87.5])
@@ -81,6 +69,6 @@ def test_a_figure_of_many_stories_is_small() -> None:
     assert "800 of the 22,000 stories" in made.caption
 
 
-def test_figure_of_extreme_perplexities(drawings: list[Any]) -> None:
+def test_figure_of_extreme_perplexities(drawings: dict[str, Any]) -> None:
     story_figures.distributions({"a": np.array([1.0, 5_000.0]), "b": np.array([1.0, 1.0])}, ["a", "b"])
-    assert np.isfinite(drawings[0].axes[0].get_xlim()).all()
+    assert np.isfinite(drawings["stories-perplexity"].axes[0].get_xlim()).all()

@@ -3,40 +3,41 @@ import pytest
 from analysis.report.bootstrap import Difference
 from analysis.report.verdict import decimals, verdict
 from analysis.runs import settings
-from tests.analysis.story_runs import DIFFICULTY, N, run, setting
+from tests.analysis.recorded import DIFFICULTY, N_STORIES, story_run, story_setting
 
 
-def test_verdict_against_the_second() -> None:
-    found = verdict(setting("cross_entropy"), setting("squentropy", shift=0.25))
+def test_the_first_is_better() -> None:
+    found = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.25))
     assert found.difference is not None
     assert found.difference.effect == pytest.approx(0.25, abs=0.01)
     assert found.better == "cross_entropy"
     low, high = (f"{bound:.{decimals(found.difference)}f}" for bound in (found.difference.low, found.difference.high))
-    assert found.text.startswith("squentropy has a higher test nll than cross_entropy by 0.2")
-    assert f"(95 % interval {low} to {high}; 3 seeds, 30 stories; 0.0" in found.text
-    assert " bits per byte, perplexity 1.2" in found.text
-    assert found.text.endswith(" times as high): cross_entropy is better.")
+    assert found.text.startswith("cross_entropy is better: the test nll of squentropy is 0.2")
+    assert " nats per token higher than that of cross_entropy " in found.text
+    assert f"(95 % confidence interval {low} to {high}; 3 seeds, 30 stories). That is 0.0" in found.text
+    assert found.text.endswith(" bits per byte, and a perplexity that is 29 % higher.")
 
 
-def test_verdict_for_the_second() -> None:
-    found = verdict(setting("cross_entropy", shift=0.25), setting("squentropy"))
+def test_the_second_is_better() -> None:
+    found = verdict(story_setting("cross_entropy", shift=0.25), story_setting("squentropy"))
     assert found.difference is not None
     assert found.difference.high < 0
     assert found.better == "squentropy"
-    assert "squentropy has a lower test nll than cross_entropy by 0.2" in found.text
+    assert found.text.startswith("squentropy is better: the test nll of squentropy is 0.2")
+    assert found.text.endswith(" and a perplexity that is 22 % lower.")
     low, high = (f"{-bound:.{decimals(found.difference)}f}" for bound in (found.difference.high, found.difference.low))
-    assert f"95 % interval {low} to {high};" in found.text
+    assert f"95 % confidence interval {low} to {high};" in found.text
 
 
 def test_no_difference() -> None:
-    found = verdict(setting("cross_entropy"), setting("squentropy", shift=0.0005))
+    found = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.0005))
     assert found.better == ""
-    assert found.enough
-    assert "the interval holds 0: no difference was found." in found.text
+    assert found.has_enough_seeds
+    assert "No difference was found, because the confidence interval includes 0: " in found.text
 
 
 def test_bits_per_byte_are_those_of_the_runs() -> None:
-    a, b = setting("cross_entropy"), setting("squentropy", shift=0.25)
+    a, b = story_setting("cross_entropy"), story_setting("squentropy", shift=0.25)
     found = verdict(a, b)
     assert found.difference is not None
     of_runs = b.mean("test/bits_per_byte") - a.mean("test/bits_per_byte")
@@ -45,8 +46,8 @@ def test_bits_per_byte_are_those_of_the_runs() -> None:
 
 
 def test_only_common_seeds_are_paired() -> None:
-    a = settings([run("cross_entropy", seed, DIFFICULTY + seed) for seed in (3, 1, 2)])[0]
-    b = settings([run("squentropy", seed, DIFFICULTY + seed + 0.5) for seed in (9, 3, 2)])[0]
+    a = settings([story_run("cross_entropy", seed, DIFFICULTY + seed) for seed in (3, 1, 2)])[0]
+    b = settings([story_run("squentropy", seed, DIFFICULTY + seed + 0.5) for seed in (9, 3, 2)])[0]
     found = verdict(a, b)
     assert found.seeds == [2, 3]
     assert found.difference is not None
@@ -55,62 +56,72 @@ def test_only_common_seeds_are_paired() -> None:
 
 @pytest.mark.parametrize(("seeds", "common"), [((2, 7), "one seed in common (2)"), ((7, 8), "no seed in common")])
 def test_not_enough_seeds(seeds: tuple[int, ...], common: str) -> None:
-    found = verdict(setting("cross_entropy", (1, 2)), setting("squentropy", seeds, shift=0.25))
+    found = verdict(story_setting("cross_entropy", (1, 2)), story_setting("squentropy", seeds, shift=0.25))
     assert found.text.startswith(f"Not enough runs: cross_entropy and squentropy have {common}")
-    assert not found.enough
+    assert not found.has_enough_seeds
     assert found.better == ""
-    assert "squentropy has a higher test nll than cross_entropy by 0.2" in found.text
-    assert "over stories only" in found.text
+    assert "the test nll of squentropy is 0.2" in found.text
+    assert found.text.endswith("covers the choice of stories only; other seeds may give another result.")
     assert found.difference is not None
-    assert not found.difference.seeds_resampled
+    assert found.difference.n_seeds == 1
 
 
-def test_what_else_differs() -> None:
-    a = setting("cross_entropy", metrics={"train/tokens": 1e6}, **{"optimizer.lr": "0.1", "model.n_layer": "2"})
-    b = setting(
+def test_other_differences_are_notes() -> None:
+    a = story_setting("cross_entropy", metrics={"train/tokens": 1e6}, **{"optimizer.lr": "0.1", "model.n_layer": "2"})
+    b = story_setting(
         "squentropy",
         metrics={"train/tokens": 2e6},
         **{"optimizer.lr": "0.2", "model.n_layer": "2", "loss.weight": "1.0", "device": "cuda"},
     )
-    assert verdict(a, b).notes == [
-        "They also differ in optimizer.lr: the loss need not be the cause.",
-        "Warning: they were trained on different numbers of tokens, 1,000,000 and 2,000,000.",
+    found = verdict(a, b)
+    assert found.notes == [
+        "The settings also differ in optimizer.lr, so this does not show that the loss is the cause.",
+        "They were trained on different numbers of tokens: 1,000,000 and 2,000,000.",
     ]
-    assert verdict(a, setting("focal", **{"optimizer.lr": "0.1", "model.n_layer": "2"})).notes == []
+    found = verdict(a, story_setting("squentropy", shift=0.25, **{"model.n_layer": "3"}))
+    assert found.text.startswith("The cross_entropy models are better: ")
+    assert verdict(a, story_setting("focal", **{"optimizer.lr": "0.1", "model.n_layer": "2"})).notes == []
 
 
 def test_two_settings_of_one_loss() -> None:
-    a, b = (setting("squentropy", shift=shift, **{"loss.weight": str(shift)}) for shift in (0.1, 0.5))
+    a, b = (story_setting("squentropy", shift=shift, **{"loss.weight": str(shift)}) for shift in (0.1, 0.5))
     found = verdict(a, b)
     assert (found.a, found.b, found.better) == ("squentropy A", "squentropy B", "squentropy A")
-    assert found.notes == ["They differ in loss.weight."]
+    assert found.notes == ["The settings differ in loss.weight."]
 
 
-def test_one_setting_twice() -> None:
-    with pytest.raises(ValueError, match="both are runs of one setting of squentropy"):
-        verdict(setting("squentropy"), setting("squentropy", (7, 8)))
+def test_one_setting_cannot_be_compared_with_itself() -> None:
+    with pytest.raises(ValueError, match="both runs have the same setting of squentropy"):
+        verdict(story_setting("squentropy"), story_setting("squentropy", (7, 8)))
 
 
-def test_different_texts() -> None:
-    with pytest.raises(ValueError, match=r"scored on different texts.*\(text abc and def\)"):
-        verdict(setting("cross_entropy"), setting("squentropy", text_hash="def"))
-    half = settings([run("squentropy", seed, DIFFICULTY[: N // 2]) for seed in (1, 2)])[0]
-    with pytest.raises(ValueError, match="scored on different texts"):
-        verdict(setting("cross_entropy"), half)
+def test_scores_on_different_text_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match=r"scored on different text.*\(text t and def\)"):
+        verdict(story_setting("cross_entropy"), story_setting("squentropy", tags={"text": "def"}))
+    half = settings([story_run("squentropy", seed, DIFFICULTY[: N_STORIES // 2]) for seed in (1, 2)])[0]
+    with pytest.raises(ValueError, match="scored on different text"):
+        verdict(story_setting("cross_entropy"), half)
 
 
-def test_a_run_without_its_stories_is_left_out() -> None:
-    lacking = settings([*setting("squentropy", shift=0.25).runs, run("squentropy", 4, DIFFICULTY, csv_file=None)])[0]
-    found = verdict(setting("cross_entropy", (1, 2, 3, 4)), lacking)
+def test_a_run_without_scores_of_stories_is_left_out() -> None:
+    lacking = settings(
+        [
+            *story_setting("squentropy", shift=0.25).runs,
+            story_run("squentropy", 4, DIFFICULTY, artifacts={"stories.csv": None}),
+        ]
+    )[0]
+    found = verdict(story_setting("cross_entropy", (1, 2, 3, 4)), lacking)
     assert found.seeds == [1, 2, 3]
-    assert found.notes[-1].startswith("Left out: squentropy tiny (squentro) has no stories.csv")
-    nothing = verdict(setting("cross_entropy"), setting("squentropy", csv_file=None))
+    assert found.notes[-1].startswith("Left out: squentropy ")
+    nothing = verdict(story_setting("cross_entropy"), story_setting("squentropy", artifacts={"stories.csv": None}))
     assert nothing.difference is None
-    assert nothing.text.startswith("Not enough runs: no run of squentropy has its stories")
+    assert nothing.text.startswith("Not enough runs: no run of squentropy has the scores of its stories")
 
 
-def test_one_story() -> None:
-    a, b = (settings([run(loss, seed, DIFFICULTY[:1]) for seed in (1, 2)])[0] for loss in ("cross_entropy", "focal"))
+def test_one_story_is_not_enough() -> None:
+    a, b = (
+        settings([story_run(loss, seed, DIFFICULTY[:1]) for seed in (1, 2)])[0] for loss in ("cross_entropy", "focal")
+    )
     assert verdict(a, b).text.startswith("Not enough stories")
 
 
@@ -118,5 +129,5 @@ def test_one_story() -> None:
     ("low", "high", "digits"),
     [(0.373, 0.399, 3), (-0.5, 1.5, 1), (-300.0, 100.0, 0), (0.0002, 0.034, 4), (0.25, 0.25 + 1e-16, 6)],
 )
-def test_digits_of_a_difference(low: float, high: float, digits: int) -> None:
-    assert decimals(Difference((low + high) / 2, low, high, 1.0, 2, 2, True)) == digits
+def test_decimals_show_two_digits_and_the_side_of_zero(low: float, high: float, digits: int) -> None:
+    assert decimals(Difference((low + high) / 2, low, high, 1.0, 2, 2)) == digits
