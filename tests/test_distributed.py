@@ -49,7 +49,7 @@ def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: 
 
 
 def test_two_processes_stop_together_and_one_resumes(tmp_path: Path) -> None:
-    settings = [*SMALL, "train.max_steps=500", "train.eval_every=500", "train.checkpoint_every=2"]
+    settings = [*SMALL, "train.max_steps=200", "train.eval_every=200", "train.checkpoint_every=2"]
     process = start(*settings, cwd=tmp_path)
     while process.poll() is None and not list((tmp_path / "checkpoints").glob("*/last.pt")):
         time.sleep(0.05)

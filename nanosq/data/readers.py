@@ -164,7 +164,7 @@ def _read_rows(builder: str, path: Path, column: str, **options: Any) -> Iterato
         kind = getattr(rows.features[column], "dtype", "not a plain value")
         if kind not in ("string", "large_string"):
             raise ValueError(f"{path}: column {column!r} is not text but {kind}; set data.source.column")
-        for table in rows.select_columns(column).with_format("arrow").iter(batch_size=N_ROWS):
+        for table in rows.reshard().select_columns(column).with_format("arrow").iter(batch_size=N_ROWS):
             yield from (text or "" for text in table.column(column).to_pylist())
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error

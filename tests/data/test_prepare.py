@@ -122,8 +122,9 @@ def test_two_threads_that_start_together_prepare_once(tmp_path, caplog):
 def test_the_progress_bar_shows_bytes_and_speed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setattr(preparation, "CHUNK", 1000)
+    monkeypatch.setattr(preparation, "tqdm", partial(preparation.tqdm, mininterval=0.0))  # show every update
     path = tmp_path / "a.txt"
-    path.write_text("<|endoftext|>".join(f"{i} " + "dog " * 250 for i in range(5000)))
+    path.write_text("<|endoftext|>".join(f"{i} " + "dog " * 250 for i in range(500)))
     corpus.prepare(partial(text, train=str(path)), tokenizers.byte_level(), cache_dir=tmp_path / "cache")
     output = capsys.readouterr().err
     assert "text train: " in output
