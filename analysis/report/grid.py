@@ -32,7 +32,7 @@ SCORES = {
     "Val nll (nats/token)": "val/nll",
     "Val bits/byte": "val/bits_per_byte",
 }
-SCHEDULE = ("optimizer.", "schedule.", "train.warmup", "train.max_steps", "train.min_lr_factor")
+SCHEDULE = ("optimizer.lr", "optimizer._target_", "schedule.", "train.warmup", "train.max_steps", "train.min_lr_factor")
 REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps in a warmup of 2000 steps from 0
 MAX_LISTED = 10  # other sweeps
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis import figures
 from analysis.axes import plain_ticks, thinned
-from analysis.recorded_run import Curve, RecordedRun
+from analysis.recorded_run import RecordedRun
 from analysis.report.grid_trials import GridTrial, best_trial, describe, find, label, short, values
 
 if TYPE_CHECKING:
@@ -77,27 +77,29 @@ def heat_maps(
 
 
 def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure | None:
-    """Draw every distinct learning rate over the steps; return None if no run has a curve of it.
+    """Draw the learning rate over the steps, for the longest run of each schedule; return None if no run has a curve.
 
     Args:
         grid: Trials of the grid.
-        keys: Settings that label the curves.
+        keys: Settings of the schedule that the grid varies.
     """
-    curves = _distinct([run for trial in grid for run in trial.runs])
-    if not curves:
+    by_schedule: dict[str, RecordedRun] = {}
+    runs = [run for trial in grid for run in trial.runs if run.curve("train/lr").steps]
+    for run in sorted(runs, key=lambda run: (nominal_rate(run), len(run.curve("train/lr").steps))):
+        by_schedule[describe(run.params, keys) or "all trials"] = run
+    if not runs:
         return None
     with figures.style():
         drawing, (axes,) = figures.panels(size=(4.8, 3.4))
-        nominal = sorted({rate for run, _ in curves if not math.isnan(rate := nominal_rate(run))})
-        for rate in nominal:
-            name = "nominal" if rate == nominal[0] else ""
+        rates = sorted({rate for run in runs if not math.isnan(rate := nominal_rate(run))})
+        for rate in rates:
+            name = "nominal" if rate == rates[0] else ""
             axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1, label=name)
-        for number, (run, curve) in enumerate(curves):
-            rates = np.array(curve.values)
-            kept = thinned(rates)
+        for number, (text, run) in enumerate(by_schedule.items()):
+            steps, values = np.array(run.curve("train/lr").steps), np.array(run.curve("train/lr").values)
+            kept = thinned(values)
             look = figures.series(number) | {"markevery": max(1, len(kept) // 8)}
-            text = describe(run.params, keys) or "all trials"
-            axes.plot(np.array(curve.steps)[kept], rates[kept], label=text, **look)
+            axes.plot(steps[kept], values[kept], label=text, **look)
         axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel="Step", ylabel="Learning rate", xlim=(0, None))
         axes.margins(y=0.12)
@@ -153,19 +155,3 @@ def _state(trial: GridTrial | None) -> str:
     if trial is None:
         return "missing"
     return "no value" if trial.state == "finished" else trial.state
-
-
-def _distinct(runs: Sequence[RecordedRun]) -> list[tuple[RecordedRun, Curve]]:
-    """Return a run for each learning rate over the steps. A run that ended early has the curve of a longer one."""
-    curves = sorted(((run, run.curve("train/lr")) for run in runs), key=lambda item: -len(item[1].steps))
-    kept: list[tuple[RecordedRun, Curve]] = []
-    for run, curve in curves:
-        if curve.steps and not any(_covers(longer, curve) for _, longer in kept):
-            kept.append((run, curve))
-    return sorted(kept, key=lambda item: nominal_rate(item[0]))
-
-
-def _covers(curve: Curve, other: Curve) -> bool:
-    known = dict(zip(curve.steps, curve.values, strict=True))
-    points = zip(other.steps, other.values, strict=True)
-    return all(math.isclose(known.get(step, math.nan), rate, rel_tol=1e-6) for step, rate in points)
