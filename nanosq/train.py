@@ -125,7 +125,7 @@ def train(
     hardware: Hardware,
     log: "RunLog",
 ) -> Score | None:
-    """Train until `settings.max_steps` and return the score of the last evaluation, or None if training diverged.
+    """Train to the last step, or until early stopping. Return the last score, or None if training diverged.
 
     A step whose objective or gradient norm is not finite, or whose nll explodes, ends the run before it changes the
     weights. Reading these values makes a GPU wait, so there they are only read at steps that are logged, evaluated or
@@ -175,7 +175,7 @@ def train(
             scaler.unscale_(optimizer)
             grad_norm = clip_grad_norm_(parameters, settings.clip_norm or math.inf)
             is_read = hardware.reads_are_free or settings.is_read(progress.step + 1)
-            if is_read and not _is_finite(means, grad_norm, max_nll, scaler):
+            if is_read and not _can_continue(means, grad_norm, max_nll, scaler):
                 return None
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step)
@@ -187,7 +187,7 @@ def train(
             log.stepped(state, means, grad_norm)
 
 
-def _is_finite(means: Tensor, grad_norm: Tensor, max_nll: float, scaler: torch.amp.GradScaler) -> bool:
+def _can_continue(means: Tensor, grad_norm: Tensor, max_nll: float, scaler: torch.amp.GradScaler) -> bool:
     is_finite = means.isfinite().all() & (means[1] < max_nll)
     if scaler.is_enabled():  # the scaler answers an infinite gradient with a lower scale, until that is below 1
         return bool(is_finite) and scaler.get_scale() >= 1

@@ -11,7 +11,7 @@ from optuna.trial import Trial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from nanosq.errors import InputError
+from nanosq.errors import InputError, first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
@@ -44,7 +44,7 @@ def connect(url: str | None) -> RDBStorage:
         with database_lock(url):
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"hydra.sweeper.storage={without_password(url)}: {reason}") from error
 
 
