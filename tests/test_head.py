@@ -1,21 +1,14 @@
 """The chunked head compared with autograd through all logits."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, wraps
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from nanosq import head, losses
 from nanosq.head import head_loss, token_scores
@@ -208,123 +201,3 @@ def test_a_second_backward_pass_is_refused() -> None:
     objective.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="call head_loss again"):
         objective.backward()
-
-
-class LargestTensor(TorchFunctionMode):
-    """Records the number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        tensors = result if isinstance(result, tuple | list) else [result]
-        self.numel = max([self.numel, *(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor))])
-        return result
-
-
-@pytest.mark.parametrize("evaluation", [False, True])
-def test_logits_exist_for_one_chunk_at_a_time(evaluation: bool) -> None:
-    hidden_ND, weight_VD, targets_N = inputs(400, 5, 100)
-    with LargestTensor() as largest:
-        if evaluation:
-            token_scores(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)
-        else:
-            head_loss(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)[0].backward()
-    assert largest.numel == 29 * 100  # 14 chunks of about equal size
-
-
-@pytest.mark.parametrize("name", ["cross_entropy", "squentropy", "brier"])
-def test_compiled_gives_the_same_numbers(name: str) -> None:
-    hidden_ND, weight_VD, targets_N = inputs(50, 8, 300)
-    targets_N[3] = -1
-    weight_VD = weight_VD.detach().bfloat16().float().requires_grad_()
-    results = []
-    for compile in (False, True):
-        objective, nll = head_loss(loss_of(name), hidden_ND, weight_VD, targets_N, chunk_size=20, compile=compile)
-        scores = token_scores(loss_of(name), hidden_ND, weight_VD, targets_N, chunk_size=20, compile=compile)
-        results.append((objective, nll, *torch.autograd.grad(objective, (hidden_ND, weight_VD)), *scores))
-    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-
-
-class TinyModel(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(11, 4)
-        self.mix = nn.Linear(4, 4)
-
-    def forward(self, tokens_N: Tensor) -> Tensor:
-        return self.mix(self.embedding(tokens_N))
-
-
-def distributed_step(rank: int, rendezvous: str, tokens_N: Tensor, expected: dict[str, Tensor]) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    model = DistributedDataParallel(TinyModel())
-    share_N = tokens_N[rank::2]
-    objective, _ = head_loss(
-        loss_of("squentropy"), model(share_N), model.module.embedding.weight, share_N, chunk_size=3
-    )
-    objective.backward()
-    for name, parameter in model.module.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name])
-    dist.destroy_process_group()
-
-
-def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
-    """The weight is used inside the forward pass of DistributedDataParallel, as embedding, and outside, in the head."""
-    model, tokens_N = TinyModel(), torch.arange(10)
-    full(loss_of("squentropy"), model(tokens_N), model.embedding.weight, tokens_N)[0].backward()
-    expected = {name: copy.deepcopy(parameter.grad) for name, parameter in model.named_parameters()}
-    torch.multiprocessing.spawn(distributed_step, (str(tmp_path / "rendezvous"), tokens_N, expected), nprocs=2)
-
-
-@pytest.mark.parametrize("chunk_size", [1, 3, 100])
-def test_token_scores(chunk_size: int) -> None:
-    hidden_ND, weight_VD, _ = inputs(10, 4, 7)
-    targets_N = torch.tensor([0, 1, -1, 3, 4, 5, 6, -1, 1, 2])
-    with sizes(tile=14, product=8):
-        scores = token_scores(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=chunk_size)
-    kept = targets_N >= 0
-    logits_NV = hidden_ND[kept] @ weight_VD.T
-    confidence, guess = logits_NV.softmax(dim=-1).max(dim=-1)
-    torch.testing.assert_close(scores.loss, loss_of("squentropy")(logits_NV, targets_N[kept]))
-    torch.testing.assert_close(scores.nll, F.cross_entropy(logits_NV, targets_N[kept], reduction="none"))
-    torch.testing.assert_close(scores.confidence, confidence)
-    assert torch.equal(scores.correct, (guess == targets_N[kept]).float())
-
-
-def test_classes_that_share_the_largest_logit_share_the_accuracy() -> None:
-    """This happens in bfloat16, where close logits are equal."""
-    hidden_ND, weight_VD = torch.ones(3, 1), torch.tensor([[2.0], [1.0], [2.0], [2.0]])
-    scores = token_scores(loss_of("cross_entropy"), hidden_ND, weight_VD, torch.tensor([0, 1, 3]))
-    torch.testing.assert_close(scores.correct, torch.tensor([1 / 3, 0.0, 1 / 3]))
-
-
-def plain(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return losses.cross_entropy(logits_NV, targets_N)
-
-
-@wraps(losses.cross_entropy)
-def wrapper(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    return losses.cross_entropy(logits_NV, targets_N)
-
-
-@pytest.mark.parametrize(
-    ("loss", "expected"),
-    [
-        (losses.cross_entropy, True),
-        (partial(losses.cross_entropy), True),
-        (wrapper, True),
-        (plain, False),
-        (losses.squentropy, False),
-        (partial(losses.squentropy, weight=0.0), False),
-    ],
-)
-def test_the_fused_form_is_found_through_partials_and_wrappers(loss: losses.Loss, expected: bool) -> None:
-    assert (losses.fused_form(loss) is not None) == expected
-    hidden_ND, weight_VD, targets_N = inputs(12, 5, 7)
-    exact = full(loss, hidden_ND, weight_VD, targets_N)
-    actual = head_loss(loss, hidden_ND, weight_VD, targets_N)
-    assert error(torch.stack(actual), torch.stack(exact)) <= 1e-5

@@ -1,6 +1,5 @@
 """The training loop on a model small enough to follow."""
 
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from nanosq import config, losses
+from nanosq import losses
 from nanosq.console import Console
 from nanosq.data.batches import MicroBatch
 from nanosq.evaluate import Score
@@ -235,60 +234,6 @@ def test_patience_counts_evaluations_without_improvement() -> None:
     assert run.state.progress.step == 12
 
 
-class Stop(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adafactor"])
-def test_a_run_resumed_from_any_stop_equals_an_uninterrupted_one(optimizer: str) -> None:
-    """The weights are equal bit for bit, dropout included, and no metric is lost or logged twice."""
-    settings = {"max_steps": 6, "accumulate": 2, "log_every": 1, "eval_every": 3, "checkpoint_every": 2}
-
-    def new() -> Training:
-        run = Training(dropout=0.2)
-        make = config.load(CONF / f"optimizer/{optimizer}.yaml")
-        run.state.optimizer = make(parameter_groups(run.model))
-        return run
-
-    def without_times(run: Training) -> list[tuple[int, dict[str, float]]]:
-        times = ("train/seconds", "train/tokens_per_second", "train/mfu")
-        return [(step, {k: v for k, v in metrics.items() if k not in times}) for step, metrics in run.logged]
-
-    whole = new()
-    n_stops = 0
-
-    def count() -> None:
-        nonlocal n_stops
-        n_stops += 1
-
-    whole.train(stop_if_asked=count, **settings)
-    assert n_stops == 12
-    for left_at in range(1, n_stops + 1):
-        run, countdown = new(), iter(range(left_at - 1, -1, -1))
-
-        def leave(countdown: Iterator[int] = countdown) -> None:
-            if next(countdown) == 0:
-                raise Stop
-
-        with pytest.raises(Stop):
-            run.train(stop_if_asked=leave, **settings)
-        snapshot = torch_round_trip(run.state.snapshot())
-        resumed = new()
-        resumed.logged = run.logged
-        resumed.state.restore(snapshot)
-        torch.rand(left_at)  # the process may have used random numbers before
-        resumed.train(**settings)
-        torch.testing.assert_close(resumed.weights(), whole.weights(), rtol=0, atol=0)
-        assert without_times(resumed) == without_times(whole)
-
-
-def torch_round_trip(snapshot: dict[str, Any]) -> dict[str, Any]:
-    file = io.BytesIO()
-    torch.save(snapshot, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 def test_an_exploding_loss_ends_the_run() -> None:
     run = Training()
     with torch.no_grad():
@@ -296,38 +241,3 @@ def test_an_exploding_loss_ends_the_run() -> None:
     before = run.weights()
     assert run.train() is None
     torch.testing.assert_close(run.weights(), before, rtol=0, atol=0)
-
-
-def test_fp16_scales_the_loss_and_skips_overflowing_steps() -> None:
-    half, single = Training(), Training()
-    half.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
-    hardware = Hardware(torch.device("cpu"), precision="fp16")
-    before = half.weights()
-    half.train(hardware=hardware, max_steps=1)
-    torch.testing.assert_close(half.weights(), before, rtol=0, atol=0)  # infinite gradients: no step
-    half.train(hardware=hardware, max_steps=60)
-    assert 2.0 < half.state.scaler.get_scale() < 2.0**30
-    single.train(max_steps=60)
-    (ours, exact) = ([m["train/nll"] for _, m in run.logged if "train/nll" in m][-1] for run in (half, single))
-    assert ours == pytest.approx(exact, rel=0.05)
-
-
-def test_fp16_overflow_at_every_scale_is_divergence() -> None:
-    run = Training()
-    run.state.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    sound = losses.cross_entropy
-
-    def infinite_gradient(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        return sound(logits_NV, targets_N) + (logits_NV - logits_NV.detach()).abs().sqrt().sum(-1)
-
-    assert run.train(loss=infinite_gradient, hardware=Hardware(torch.device("cpu"), precision="fp16")) is None
-    assert run.state.progress.step == 3
-
-
-def test_bf16_differs_by_rounding_only() -> None:
-    fast, plain = Training(), Training()
-    fast.train(hardware=Hardware(torch.device("cpu"), precision="bf16"), max_steps=40)
-    plain.train(max_steps=40)
-    for (step, ours), (_, exact) in zip(fast.logged, plain.logged, strict=True):
-        if "train/nll" in ours:
-            assert ours["train/nll"] == pytest.approx(exact["train/nll"], rel=0.02), step

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import random
 import statistics
 import subprocess
 from collections import Counter
@@ -16,7 +15,6 @@ import yaml
 from optuna.trial import TrialState
 
 from tests.commandline import SMALL, command, runs
-from tests.stress import kill_sweeps, launch_sweeps
 
 # The settings of a small run without those that sweeps here vary.
 FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]
@@ -244,31 +242,3 @@ def test_a_search_over_losses_for_two_metrics(folder: Path) -> None:
     presets = {path.stem for path in (found.folder / "experiment").iterdir()}
     front = [trial.number for trial in study.best_trials]
     assert presets == ({f"best_two_losses-2_{n}" for n in front} if len(front) > 1 else {"best_two_losses-2"})
-
-
-@pytest.mark.slow
-def test_the_grid_is_listing_a3(tmp_path: Path) -> None:
-    """The grid has 27 distinct runs in the order of the listing's loops."""
-    found = sweep(tmp_path, "hydra/sweeper=grid", "train.max_steps=1", *FEW)
-    by_trial = sorted(found.runs, key=lambda run: int(run.data.tags["trial"]))
-    assert [run.info.status for run in by_trial] == ["FINISHED"] * 27
-    axes = ("optimizer.lr", "model.dropout", "model.n_layer")
-    assert [tuple(float(run.data.params[axis]) for axis in axes) for run in by_trial] == [
-        (lr, dropout, n_layer) for lr in (6e-6, 6e-4, 6e-2) for dropout in (0.0, 0.1, 0.2) for n_layer in (8, 12, 16)
-    ]
-    assert len({run.data.tags["config_hash"] for run in by_trial}) == 27
-    assert len(found.rows) == 27
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_loses_nothing(tmp_path: Path) -> None:
-    moments = random.Random(0)
-    axes = ["model.n_layer=1", "model.dropout=0.1"]
-    kill_sweeps.check_grid(axes, tmp_path, kills=1, trials=3, moments=moments)
-    kill_sweeps.check_study([], tmp_path, kills=1, trials=4, moments=moments)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", launch_sweeps.LAUNCHERS)
-def test_trials_side_by_side(launcher: str, tmp_path: Path) -> None:
-    launch_sweeps.check(launcher, tmp_path, trials=3, axes=["model.n_layer=1", "model.dropout=0.1"])
