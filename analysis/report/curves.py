@@ -54,12 +54,9 @@ def settings_of(all_runs: Sequence[RecordedRun], wanted: Iterable[str]) -> dict[
     Raises:
         ValueError: There is no such run.
     """
-    groups: dict[object, list[RecordedRun]] = {}
-    for run in dict.fromkeys(runs.pick(all_runs, name) for name in wanted):
-        groups.setdefault((run.text_hash, *sorted(run.setting.items())), []).append(run)
     settings = [
         RecordedSetting(group[0].loss, group[0].setting, sorted(group, key=lambda run: run.seed), {})
-        for group in groups.values()
+        for group in runs.by_setting(dict.fromkeys(runs.pick(all_runs, name) for name in wanted))
     ]
     by_label: dict[str, RecordedSetting] = {}
     for setting in settings:

@@ -91,7 +91,7 @@ def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure 
     if not runs:
         return None
     drawing, (axes,) = figures.panels(size=(4.8, 3.4))
-    rates = sorted({rate for run in runs if not math.isnan(rate := nominal_rate(run))})
+    rates = sorted({rate for run in runs if (rate := nominal_rate(run)) > 0})
     for rate in rates:
         name = "nominal" if rate == rates[0] else ""
         axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1, label=name)
@@ -110,11 +110,11 @@ def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure 
 
 
 def nominal_rate(run: RecordedRun) -> float:
-    """Return the configured learning rate of a run; nan if its optimizer has none."""
+    """Return the configured learning rate of a run; 0 if its optimizer has none."""
     try:
-        return float(run.params.get("optimizer.lr", "nan"))
+        return float(run.params.get("optimizer.lr", "0"))
     except ValueError:
-        return math.nan
+        return 0.0
 
 
 def _cell(axes: "Axes", column: int, row: int, trial: GridTrial | None, colors: Any, *, is_best: bool) -> None:

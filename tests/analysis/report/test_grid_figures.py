@@ -136,6 +136,15 @@ def test_text_of_a_cell_contrasts_with_it(drawings: dict[str, Any]) -> None:
         assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
+def test_the_longest_run_of_a_schedule_is_drawn_if_the_optimizer_has_no_learning_rate(drawings: dict[str, Any]) -> None:
+    points = [(step, "train/lr", 0.1) for step in range(1, 9)]
+    grid.section(
+        [trial(i, 9.0, points=points[:n], model__dropout=i, model__n_layer=i % 2) for i, n in enumerate((2, 8, 4))]
+    )
+    (curve,) = drawings["grid_learning_rate"].axes[0].lines
+    assert list(curve.get_xdata()) == list(range(1, 9))
+
+
 def test_of_four_settings_one_is_fixed(drawings: dict[str, Any]) -> None:
     each = itertools.product((1, 2), (0.0, 0.1), (1, 2), (64, 128))
     found = [
