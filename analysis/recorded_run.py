@@ -9,6 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+# States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting.
+STATES = ("finished", "complete", "pruned", "diverged", "failed", "killed", "running", "scheduled", "waiting")
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -35,7 +38,7 @@ class RecordedRun:
 
     @property
     def state(self) -> str:
-        """The state of the run: finished, pruned, diverged, running, failed or killed."""
+        """The state of the run, one of STATES. MLflow knows a run that was pruned or diverged as finished."""
         endings = [tag for tag in ("pruned", "diverged") if self.tags.get(tag) == "true"]
         return endings[0] if endings and self.status == "FINISHED" else self.status.lower()
 
