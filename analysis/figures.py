@@ -58,7 +58,7 @@ class Figure:
 
     name: str
     caption: str
-    svg: str  # in the colours of a light page
+    svg: str  # in the colors of a light page
     png: bytes
     width: int  # CSS pixels
 
