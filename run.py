@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, sweeps
 from nanosq.result import Result
+from nanosq.signals import Interruption
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ sweeps.register()
 
 @hydra.main(config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> Result:
-    """Train the configured model and return its result. A sweeper takes it as the validation perplexity."""
+    """Train the configured model and return its result, which a sweeper converts to the validation perplexity."""
     context = HydraConfig.get()
     trial = current(context)
     with log_failure(trial), ExitStack() as stack:
@@ -40,10 +41,12 @@ def main(cfg: DictConfig) -> Result:
 
             exp = experiment.check(cfg, name=name_of(context), trial=trial, job_number=job_number(context))
             text = training_run.prepare(exp)
-            interruption = stack.enter_context(training_run.alone(exp))
+            stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)
             if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
                 return result
+            # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
+            interruption = stack.enter_context(Interruption())
             state, log = training_run.build(exp, text, pruner, interruption)
         result = training_run.train_and_score(exp, text, state, log)
         if interruption.is_requested and trial is not None:  # too late to stop this trial: do not start the next one
@@ -66,7 +69,9 @@ def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
     """Raise a ValueError for settings of a sweep in a single run, and for unknown settings."""
     sweeper = context.runtime.choices["hydra/sweeper"]
     if context.mode == RunMode.RUN and sweeper != "basic":
-        raise ValueError(f"hydra/sweeper={sweeper} sweeps and needs -m: python run.py -m ... (one run: =basic)")
+        raise ValueError(
+            f"hydra/sweeper={sweeper} is for sweeps and needs -m: python run.py -m hydra/sweeper={sweeper}"
+        )
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")

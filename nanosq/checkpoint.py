@@ -73,7 +73,9 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged") from error
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, str) and found.startswith("nanosq-") and found != FORMAT:
-        raise ValueError(f"{path} was written by another version of nanosq: delete it, or start with resume=never")
+        raise ValueError(
+            f"{path} was written by another version of nanosq and cannot be read; resume=never starts a new run"
+        )
     if found != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of nanosq")
     return dict(content)
@@ -89,14 +91,14 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
         ValueError: Another process holds the folder and `wait` is false.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    name = f"another process is training this very configuration in {folder}"
+    message = f"another process is training this very configuration in {folder}"
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                file_lock(folder.with_name(f".{folder.name}.lock"), wait=wait, waiting=f"{name}: waiting")
+                file_lock(folder.with_name(f".{folder.name}.lock"), wait=wait, waiting=f"{message}: waiting")
             )
         except TimeoutError as error:
-            raise ValueError(name) from error
+            raise ValueError(f"{message}: wait for it, or set another checkpoint_dir") from error
         folder.mkdir(exist_ok=True)
         try:
             yield
@@ -155,7 +157,9 @@ def resume(state: TrainState, path: Path, *, facts: Mapping[str, Any], max_steps
     _check_same(path, saved, facts, ("tokenizer", "splits"))
     state.restore(saved)
     if state.progress.step > max_steps:
-        raise ValueError(f"{path} is at step {state.progress.step} already: raise train.max_steps")
+        raise ValueError(
+            f"{path} is at step {state.progress.step}, and train.max_steps={max_steps}: raise train.max_steps"
+        )
     if saved["config_hash"] != facts["config_hash"]:  # for example a longer run: it has a best step of its own
         state.progress = Progress(step=state.progress.step)
         return Origin(resumed_from=saved["run_id"])
@@ -178,4 +182,4 @@ def load_weights(state: TrainState, path: Path, *, facts: Mapping[str, Any]) -> 
 def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         if saved[key] != facts[key]:
-            raise ValueError(f"{path} was trained on another text: its {key} is not that of data")
+            raise ValueError(f"{path} was trained on another text (its {key} differ): use the same data settings")

@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them. All functions work for a single process too."""
+"""Functions for several processes, started by torchrun, that train one model. They work for a single process too."""
 
 import os
 from collections.abc import Iterator

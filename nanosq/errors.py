@@ -71,3 +71,8 @@ def one_line(error: BaseException) -> str:
         elif line.strip() and not line.strip().startswith(NOISE):
             sentences.append(line.strip())
     return "; ".join(sentence.rstrip(".") for sentence in sentences) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of an error of another library, or the name of its type if it is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

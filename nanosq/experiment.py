@@ -38,7 +38,6 @@ class Experiment:
     device: str
     config_hash: str
     folder: Path  # of checkpoints
-    weights: Path | None  # to start from
 
     def pick_hardware(self, **size: float) -> Hardware:
         """Resolve device, precision and compilation; `size` is that of the run, as for `Hardware.pick`."""
@@ -53,6 +52,12 @@ class Experiment:
         optimizer = config.build("optimizer", self.cfg.optimizer)
         extra = {"matmul_dtype": hardware.matmul_dtype} if config.takes(optimizer, "matmul_dtype") else {}
         return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
+
+    def initial_weights(self) -> Path:
+        """Return the checkpoint that `init_from` names by its path or by the id of its run."""
+        origin = self.cfg.init_from
+        assert origin is not None
+        return self.store.weights(origin) if checkpoint.RUN_ID.fullmatch(origin) else Path(origin)
 
     def identity_tags(self, text: Corpus) -> dict[str, str]:
         """Return the tags that identify a trial: its settings, the code and the text."""
@@ -93,13 +98,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         if losses_N.shape != (2,):
             raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
     config_hash = identity.config_hash(cfg)
-    folder, weights = Path(cfg.checkpoint_dir) / config_hash, None
-    if (resumed := checkpoint.find(cfg.resume, folder)) is not None:
-        identity.check_resumable(checkpoint.load(resumed)["settings"], identity.relevant_settings(cfg))
-    elif cfg.init_from is not None:
-        is_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
-        weights = store.weights(cfg.init_from) if is_id else Path(cfg.init_from)
-        checkpoint.load(weights)
+    folder = Path(cfg.checkpoint_dir) / config_hash
     experiment = Experiment(
         cfg=cfg,
         name=name,
@@ -114,8 +113,11 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         device=cfg.device if job_number is None or cfg.device != "auto" else round_robin_device(job_number),
         config_hash=config_hash,
         folder=folder,
-        weights=weights,
     )
+    if (resumed := checkpoint.find(cfg.resume, folder)) is not None:
+        identity.check_resumable(checkpoint.load(resumed)["settings"], identity.relevant_settings(cfg))
+    elif cfg.init_from is not None:
+        checkpoint.load(experiment.initial_weights())
     hardware = experiment.pick_hardware()
     with _named("model"), torch.device("meta"):
         experiment.build_model(SMALL_VOCABULARY)
@@ -130,6 +132,6 @@ def _named(group: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
-        if str(error).startswith(group):
+        if str(error).startswith(f"{group}."):
             raise
         raise ValueError(f"{group}: {error}") from error

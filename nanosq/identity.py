@@ -27,7 +27,7 @@ def affects_result(key: str) -> bool:
 
 
 def relevant_settings(cfg: Any) -> dict[str, Any]:
-    """Return the settings that affect the result by their dotted keys. 0 and 0.0 are the same setting."""
+    """Return the settings that affect the result, as `{dotted key: value}`. 0 and 0.0 are the same setting."""
     kept = {key: value for key, value in config.flatten(cfg).items() if affects_result(key)}
     return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}
 

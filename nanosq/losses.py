@@ -79,7 +79,7 @@ def z_loss(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1e-4) -> Ten
 
 
 def logit_penalty(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
-    """-log p_y + weight / C * sum over j of f_j^2: squentropy with the target among the squares.
+    """-log p_y + weight / C * sum over j of f_j^2: like squentropy, but the sum includes the target.
 
     Kornblith et al. 2021, "Why Do Better Loss Functions Lead to Less Transferable Features?", arXiv 2010.16402. Their
     code has beta / 2 in place of weight / C. Dividing by C keeps the meaning of the weight for every vocabulary.

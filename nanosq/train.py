@@ -125,21 +125,10 @@ def train(
     hardware: Hardware,
     log: "RunLog",
 ) -> Score | None:
-    """Train until `settings.max_steps` and return the score of the last evaluation, or None if training diverged.
+    """Train to the last step, or until early stopping. Return the last score, or None if training diverged.
 
-    A step whose objective or gradient norm is not finite, or whose nll explodes, ends the run before it changes the
-    weights. Reading these values makes a GPU wait, so there they are only read at steps that are logged, evaluated or
-    checkpointed.
-
-    Args:
-        state: State to train; it may be that of a checkpoint.
-        loss: Per-token loss.
-        batches: Micro-batches of every step.
-        settings: Settings of the loop.
-        schedule: Map from a step, counted from 0, to the factor on the learning rate.
-        evaluate: Score the validation split.
-        hardware: Device and precision.
-        log: Log of the run. It raises an exception to stop the run at a point from which it can be resumed.
+    `schedule` maps a step, counted from 0, to the factor on the learning rate. `log` may raise an exception to stop the
+    run at a point from which it can be resumed.
     """
     model, optimizer, scaler, progress = state.model, state.optimizer, state.scaler, state.progress
     objective = distributed.data_parallel(LossModule(model, loss, hardware))
@@ -175,7 +164,7 @@ def train(
             scaler.unscale_(optimizer)
             grad_norm = clip_grad_norm_(parameters, settings.clip_norm or math.inf)
             is_read = hardware.reads_are_free or settings.is_read(progress.step + 1)
-            if is_read and not _is_finite(means, grad_norm, max_nll, scaler):
+            if is_read and not _can_continue(means, grad_norm, max_nll, scaler):
                 return None
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(progress.step)
@@ -187,7 +176,11 @@ def train(
             log.stepped(state, means, grad_norm)
 
 
-def _is_finite(means: Tensor, grad_norm: Tensor, max_nll: float, scaler: torch.amp.GradScaler) -> bool:
+def _can_continue(means: Tensor, grad_norm: Tensor, max_nll: float, scaler: torch.amp.GradScaler) -> bool:
+    """Return whether a step may change the weights: its values are finite and its nll has not exploded.
+
+    Reading the values makes a GPU wait. There, only steps that are logged, evaluated or checkpointed are read.
+    """
     is_finite = means.isfinite().all() & (means[1] < max_nll)
     if scaler.is_enabled():  # the scaler answers an infinite gradient with a lower scale, until that is below 1
         return bool(is_finite) and scaler.get_scale() >= 1

@@ -34,19 +34,20 @@ def prepare(experiment: Experiment) -> Corpus:
 
 
 @contextmanager
-def alone(experiment: Experiment) -> Iterator[Interruption]:
-    """Join the other processes of this run, lock its checkpoint folder and delay signals."""
+def alone(experiment: Experiment) -> Iterator[None]:
+    """Connect to the other processes of this run, and hold the lock of its checkpoint folder."""
     with ExitStack() as stack:
         stack.enter_context(distributed.processes(experiment.pick_hardware().device))
         if distributed.rank() == 0:
-            # Two sweeps may have the same trial: the second one waits, and finds what the first has recorded.
+            # Two sweeps may have the same trial: the second sweep waits, and finds what the first has recorded.
             stack.enter_context(checkpoint.exclusive(experiment.folder, wait=experiment.trial is not None))
-        yield stack.enter_context(Interruption())
+        yield
 
 
 def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: PrunerReport) -> Result | None:
     """Return the recorded result of a trial, or None if it is to be trained."""
     if pruner.pruned_before:
+        print(f"{trial}: pruned with its first seed")
         return Result("pruned")
     if experiment.cfg.resume != "auto":
         return None
@@ -55,7 +56,8 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     if result is not None:
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
-        print(f"{trial}: {result}, as recorded in {result.link}")
+        outcome = str(result) if result.state == "finished" else result.state
+        print(f"{trial}: {outcome}, as recorded in {result.link}")
     return result
 
 
@@ -201,8 +203,8 @@ def _restore(experiment: Experiment, text: Corpus, state: TrainState) -> tuple[O
     if (path := checkpoint.find(cfg.resume, experiment.folder)) is not None:
         max_steps, folder = experiment.settings.max_steps, experiment.folder
         return checkpoint.resume(state, path, facts=facts, max_steps=max_steps, folder=folder), facts
-    if experiment.weights is not None:
-        checkpoint.load_weights(state, experiment.weights, facts=facts)
+    if cfg.init_from is not None:
+        checkpoint.load_weights(state, experiment.initial_weights(), facts=facts)
     return Origin(), facts
 
 

@@ -49,23 +49,16 @@ def test_same_seed_same_result_and_tracking_none(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").glob("*/best.pt"))) == 2
 
 
-def cut_short(how: str, *arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Run a command, execute `how` right after it has written its first last.pt, and return that checkpoint too."""
+def patched(patch: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run run.py after Python code that replaces a part of nanosq."""
     script = f"""
 import os, runpy, signal, sys
-from nanosq import checkpoint
-save = checkpoint.save
-def cut(path, state):
-    save(path, state)
-    if path.name == "last.pt":
-        checkpoint.save = save
-        {how}
-checkpoint.save = cut
 sys.argv = sys.argv[1:]
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
+{patch}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script, str(ROOT / "run.py"), *arguments],
         cwd=cwd,
         env=environment(),
@@ -73,6 +66,21 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         text=True,
         check=False,
     )
+
+
+def cut_short(how: str, *arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Run a command, execute `how` right after it has written its first last.pt, and return that checkpoint too."""
+    patch = f"""
+from nanosq import checkpoint
+save = checkpoint.save
+def cut(path, content):
+    save(path, content)
+    if path.name == "last.pt":
+        checkpoint.save = save
+        {how}
+checkpoint.save = cut
+"""
+    result = patched(patch, *arguments, cwd=cwd)
     (last,) = (cwd / "checkpoints").glob("*/last.pt")
     return result, last.relative_to(cwd)
 
@@ -157,6 +165,42 @@ def test_init_from_another_run(tmp_path: Path) -> None:
     assert other_model.returncode == 2
     assert "another model" in other_model.stderr
     assert len(runs(tmp_path)) == 3
+
+
+def test_init_from_counts_if_the_checkpoint_disappears_before_the_run_starts(tmp_path: Path) -> None:
+    """Another process may finish the same run, and delete its checkpoint, after this one has found it."""
+    source = command(*SMALL, "tracking=none", "checkpoint_dir=source", cwd=tmp_path, check=True)
+    (best,) = (tmp_path / "source").glob("*/best.pt")
+    settings = [*SMALL, "tracking=none", f"init_from={best}", "optimizer.lr=0", "train.checkpoint_every=2"]
+    _, last = cut_short("os._exit(9)", *settings, cwd=tmp_path)
+    patch = f"""
+from nanosq import training_run
+prepare = training_run.prepare
+def delete_and_prepare(experiment):
+    os.remove({str(last)!r})
+    return prepare(experiment)
+training_run.prepare = delete_and_prepare
+"""
+    result = patched(patch, *settings, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert printed_perplexity(result) == pytest.approx(printed_perplexity(source), rel=1e-4)
+
+
+def test_ctrl_c_ends_a_sweep_that_reuses_recorded_trials(tmp_path: Path) -> None:
+    sweep = ["-m", *SMALL, "seed=1,2"]
+    command(*sweep, cwd=tmp_path, check=True)
+    patch = """
+from nanosq.tracking.mlflow_store import MLflowStore
+find = MLflowStore.find
+def find_and_interrupt(store, tags):
+    result = find(store, tags)
+    os.kill(os.getpid(), signal.SIGINT)
+    return result
+MLflowStore.find = find_and_interrupt
+"""
+    result = patched(patch, *sweep, cwd=tmp_path)
+    assert result.returncode == 130, result.stdout + result.stderr
+    assert "#1" not in result.stdout
 
 
 def test_a_second_process_with_the_same_configuration_is_refused(tmp_path: Path) -> None:

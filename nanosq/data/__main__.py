@@ -21,7 +21,7 @@ def main() -> int:
         "python -m nanosq.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a corpus, as listed; verify: default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="name of a corpus; without names, verify checks all")
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
     corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
@@ -63,7 +63,7 @@ def _verify(folders: list[Path]) -> int:
         if folder.exists():
             problem = cache.damage(folder)
             is_damaged = is_damaged or problem is not None
-            print(f"{folder.name}: {f'damaged: {problem}' if problem else 'whole'}", flush=True)
+            print(f"{folder.name}: {f'damaged: {problem}' if problem else 'ok'}", flush=True)
         else:
             print(f"{folder.name}: unfinished")
     return int(is_damaged)

@@ -11,7 +11,7 @@ from optuna.trial import Trial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from nanosq.errors import InputError
+from nanosq.errors import InputError, first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
@@ -44,7 +44,7 @@ def connect(url: str | None) -> RDBStorage:
         with database_lock(url):
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"hydra.sweeper.storage={without_password(url)}: {reason}") from error
 
 
@@ -64,7 +64,7 @@ def requeue(study_name: str, url: str, number: int) -> None:
     The study then hands the trial out again, with the same number and parameters. Study.enqueue_trial, which is public,
     would give the trial another number, and its interrupted run could not be found again.
     """
-    storage, trial_id = connect(url), _trial_id(study_name, url, number)
+    storage, trial_id = connect(url), _find_id(study_name, url, number)
     if storage.get_trial(trial_id).state is TrialState.RUNNING:
         storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
@@ -74,9 +74,9 @@ def open_trial(study: optuna.Study, url: str, number: int) -> Trial:
 
     A job reports to such a trial. Publicly, Study.ask is the only source of trials, and it creates a new one.
     """
-    return Trial(study, _trial_id(study.study_name, url, number))
+    return Trial(study, _find_id(study.study_name, url, number))
 
 
-def _trial_id(study_name: str, url: str, number: int) -> int:
+def _find_id(study_name: str, url: str, number: int) -> int:
     storage = connect(url)
     return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study_name), number)

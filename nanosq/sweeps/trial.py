@@ -125,7 +125,7 @@ class PrunerReport:
             self._trial.set_user_attr(LINK, link)
 
     def evaluated(self, metrics: Mapping[str, float], step: int) -> None:
-        """Report an evaluation. Metrics other than what the sweep minimizes are ignored.
+        """Report an evaluation. Only the metric by which the sweep compares trials counts.
 
         Raises:
             Pruned: The pruner ends the trial, or has ended it in another run.

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nanosq.errors import first_line
 from nanosq.tracking import Run
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 5.0  # an open chart is at most this old
+FLUSH_SECONDS = 5.0  # how often `log` writes, so that an open chart is up to date
 MAX_POINTS = 1000  # in one call of MLflow's REST API
 
 
@@ -78,7 +79,7 @@ class MLflowRun(Run):
         try:
             self._write()
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             logger.warning("the MLflow store cannot be reached, %d values wait: %s", len(self._buffer), reason)
         self._flushed = time.monotonic()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
+from nanosq.errors import first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
@@ -33,12 +34,10 @@ class MLflowStore(Store):
 
     def find(self, tags: Mapping[str, str]) -> Result | None:
         """Return the result of the last finished run that has these tags, or None."""
-        quotes = {key: '"' if "'" in value else "'" for key, value in tags.items()}
-        conditions = [f"tags.{key} = {quotes[key]}{value}{quotes[key]}" for key, value in tags.items()]
         with self._connected() as (client, experiment_id):
             runs = client.search_runs(
                 [experiment_id],
-                " and ".join([*conditions, "attributes.status = 'FINISHED'"]),
+                _filter("FINISHED", tags),
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
             )
@@ -116,7 +115,7 @@ class MLflowStore(Store):
                 experiment_id = mlflow.set_experiment(self._experiment).experiment_id
             yield client, experiment_id
         except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             message = f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
             raise ValueError(message) from error
 
@@ -156,8 +155,15 @@ def _is_active(client: "MlflowClient", run_id: str, experiment_id: str) -> bool:
 def _abandoned(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the tags, by run id, of the RUNNING runs that have the same checkpoint folder."""
     folder = tags.get(CHECKPOINTS)
-    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
-    return {run.info.run_id: run.data.tags for run in running if folder and run.data.tags.get(CHECKPOINTS) == folder}
+    running = client.search_runs([experiment_id], _filter("RUNNING", {CHECKPOINTS: folder})) if folder else []
+    return {run.info.run_id: run.data.tags for run in running}
+
+
+def _filter(status: str, tags: Mapping[str, str]) -> str:
+    """Return the filter for runs that have this status and these tags."""
+    quotes = {key: '"' if "'" in value else "'" for key, value in tags.items()}
+    conditions = [f"tags.{key} = {quotes[key]}{value}{quotes[key]}" for key, value in tags.items()]
+    return " and ".join([*conditions, f"attributes.status = '{status}'"])
 
 
 def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
@@ -174,7 +180,7 @@ def _create(database: Path) -> None:
     if database.exists():
         return
     partial = database.with_name(f"{database.name}.new")
-    for leftover in database.parent.glob(f"{partial.name}*"):  # of a process that was killed, with its journal
-        leftover.unlink()
+    for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+        partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
     mlflow.MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)
     partial.rename(database)

@@ -120,7 +120,7 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
     assert sorted(int(line.split()[3]) for line in lines[1:3]) == [6, 9]  # documents
     assert [line.split()[5] for line in lines[1:3]] == ["257", "257"]  # vocabulary
 
-    assert command(tmp_path, "verify") == (0, f"{first}: whole\n{second}: whole\n{third}: unfinished\n", "")
+    assert command(tmp_path, "verify") == (0, f"{first}: ok\n{second}: ok\n{third}: unfinished\n", "")
     (tmp_path / first / "train.tokens").write_bytes(b"damaged")
     status, out, _ = command(tmp_path, "verify", first)
     assert status == 1

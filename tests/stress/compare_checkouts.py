@@ -75,9 +75,12 @@ def recorded(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def numbers(table: Path) -> list[float]:
-    """Return the numbers of a table of the report, sorted, without the columns of times."""
+    """Return the numbers of a table of the report, sorted, without the columns of times and of run ids."""
     with table.open() as file:
-        rows = [{key: value for key, value in row.items() if "second" not in key} for row in csv.DictReader(file)]
+        rows = [
+            {key: value for key, value in row.items() if "second" not in key and "run" not in key}
+            for row in csv.DictReader(file)
+        ]
     values = []
     for cell in (cell for row in rows for cell in row.values() if isinstance(cell, str)):
         try:
