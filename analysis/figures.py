@@ -58,7 +58,7 @@ class Figure:
 
     name: str
     caption: str
-    svg: str  # in the colours of a light page
+    svg: str  # in the colors of a light page
     png: bytes
     width: int  # CSS pixels
 
@@ -86,7 +86,7 @@ def series(number: int) -> dict[str, Any]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Set the style of the figures in matplotlib, which needs no display."""
+    """Set the style of the figures in matplotlib, without a display. Functions that draw have it as a decorator."""
     import matplotlib
 
     matplotlib.use("agg")

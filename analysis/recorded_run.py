@@ -9,6 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+# States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting.
+STATES = ("finished", "complete", "pruned", "diverged", "failed", "killed", "running", "scheduled", "waiting")
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -35,7 +38,7 @@ class RecordedRun:
 
     @property
     def state(self) -> str:
-        """The state of the run: finished, pruned, diverged, running, failed or killed."""
+        """The state of the run, one of STATES. MLflow knows a run that was pruned or diverged as finished."""
         endings = [tag for tag in ("pruned", "diverged") if self.tags.get(tag) == "true"]
         return endings[0] if endings and self.status == "FINISHED" else self.status.lower()
 
@@ -70,6 +73,11 @@ class RecordedRun:
             if not any(key == other or key.startswith(f"{other}.") for other in without_effect)
         }
 
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """The same for runs that differ only in their seed, which makes them runs of one setting."""
+        return self.text_hash, *sorted(self.setting.items())
+
     def metric(self, key: str) -> float:
         """Return the last value of a metric, or nan."""
         return self.metrics.get(key, math.nan)
@@ -80,8 +88,7 @@ class RecordedRun:
             import mlflow
 
             history = mlflow.MlflowClient().get_metric_history(self.id, key)
-            points = sorted({point.step: point.value for point in history}.items())
-            self._curves[key] = Curve([step for step, _ in points], [value for _, value in points])
+            self._curves[key] = _curve({point.step: point.value for point in history})
         return self._curves.get(key, Curve([], []))
 
     @cached_property
@@ -92,7 +99,7 @@ class RecordedRun:
                 points.setdefault(row["metric"], {})[int(row["step"])] = float(row["value"])
         except (KeyError, ValueError):  # the file is damaged; the server has the values too
             return {}
-        return {key: Curve(sorted(values), [values[step] for step in sorted(values)]) for key, values in points.items()}
+        return {key: _curve(values) for key, values in points.items()}
 
     def rows(self, path: str) -> list[dict[str, str]]:
         """Return the rows of a CSV artifact as text; none if the run has no such file.
@@ -133,3 +140,7 @@ class RecordedRun:
             except (MlflowException, OSError, UnicodeDecodeError):
                 self.texts[path] = None
         return self.texts[path]
+
+
+def _curve(points: dict[int, float]) -> Curve:
+    return Curve(sorted(points), [points[step] for step in sorted(points)])

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,28 +123,23 @@ def settings(runs: Iterable[RecordedRun]) -> list[RecordedSetting]:
 
     Runs of an older version of the program are ignored if the setting has runs of a newer one.
     """
-    import pandas as pd
-
-    runs = sorted(runs, key=lambda run: run.started)
-    frame = pd.DataFrame(
-        {
-            "run": runs,
-            "setting": [str((run.text_hash, sorted(run.setting.items()))) for run in runs],
-            "code": [run.tags.get("code", "") for run in runs],
-            "seed": [run.seed for run in runs],
-            "state": [run.state for run in runs],
-        }
-    )
     result = []
-    for _, group in frame.groupby("setting", sort=False):
-        last = group[group.code == group.code.iloc[-1]].drop_duplicates(["seed", "state"], keep="last")
-        finished = last[last.state == "finished"].sort_values("seed")
-        if not finished.empty:
-            rest = last[~last.seed.isin(finished.seed)].drop_duplicates("seed", keep="last")
-            first = finished.run.iloc[0]
-            others = {str(state): int(n) for state, n in rest.state.value_counts().items()}
-            result.append(RecordedSetting(first.loss, first.setting, finished.run.tolist(), others))
+    for group in by_setting(sorted(runs, key=lambda run: run.started)):
+        current = [run for run in group if run.tags.get("code") == group[-1].tags.get("code")]
+        finished = {run.seed: run for run in current if run.state == "finished"}
+        others = Counter({run.seed: run.state for run in current if run.seed not in finished}.values())
+        if finished:
+            by_seed = [finished[seed] for seed in sorted(finished)]
+            result.append(RecordedSetting(group[0].loss, group[0].setting, by_seed, dict(others.most_common())))
     return sorted(result, key=lambda setting: (setting.loss != BASELINE, setting.loss))
+
+
+def by_setting(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
+    """Group runs by their setting, in the order of the runs."""
+    groups: dict[object, list[RecordedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.key, []).append(run)
+    return list(groups.values())
 
 
 def best(runs: Iterable[RecordedRun]) -> dict[str, RecordedSetting]:

@@ -53,24 +53,24 @@ def ece(bins: Bins) -> float:
     return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 
+@figures.style()
 def _diagram(bins: Mapping[str, list[Bins]], order: list[str]) -> figures.Figure:
-    with figures.style():
-        n_columns = min(2, len(bins))
-        drawing, panels = figures.panels(n_columns, -(-len(bins) // n_columns), size=(4.2, 3.7))
-        for axes, (loss, seeds) in zip(panels, bins.items(), strict=False):
-            tokens, correct, confidence = np.sum(seeds, axis=0).T
-            edges = np.linspace(0, 1, len(tokens) + 1)
-            axes.stairs(tokens / tokens.sum(), edges, fill=True, color=figures.FAINT, alpha=0.45)
-            axes.plot([0, 1], [0, 1], color=figures.INK, linewidth=1)
-            used = tokens > 0
-            x, y = confidence[used] / tokens[used], correct[used] / tokens[used]
-            axes.plot(x, y, **figures.series(order.index(loss)), clip_on=False)
-            axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-            axes.set(xlabel="mean confidence in a bin", ylabel="accuracy (bars: share of the tokens)")
-            axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9)
-        for axes in panels[len(bins) :]:
-            axes.set_visible(False)
-        return figures.finish(drawing, "calibration", CAPTION)
+    n_columns = min(2, len(bins))
+    drawing, panels = figures.panels(n_columns, -(-len(bins) // n_columns), size=(4.2, 3.7))
+    for axes, (loss, seeds) in zip(panels, bins.items(), strict=False):
+        tokens, correct, confidence = np.sum(seeds, axis=0).T
+        edges = np.linspace(0, 1, len(tokens) + 1)
+        axes.stairs(tokens / tokens.sum(), edges, fill=True, color=figures.FAINT, alpha=0.45)
+        axes.plot([0, 1], [0, 1], color=figures.INK, linewidth=1)
+        used = tokens > 0
+        x, y = confidence[used] / tokens[used], correct[used] / tokens[used]
+        axes.plot(x, y, **figures.series(order.index(loss)), clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.set(xlabel="mean confidence in a bin", ylabel="accuracy (bars: share of the tokens)")
+        axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9)
+    for axes in panels[len(bins) :]:
+        axes.set_visible(False)
+    return figures.finish(drawing, "calibration", CAPTION)
 
 
 def _table(bins: Mapping[str, list[Bins]]) -> Table:

@@ -76,9 +76,7 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
     """Return the setting of a run, with all its seeds. Raise ValueError if the run has not finished."""
     if run.state != "finished":
         raise ValueError(f"run {run.label} is {run.state}: only finished runs have test scores")
-    return runs.settings(
-        other for other in all_runs if (other.text_hash, other.setting) == (run.text_hash, run.setting)
-    )[0]
+    return runs.settings(other for other in all_runs if other.key == run.key)[0]
 
 
 def _pairs(verdicts: Sequence[Verdict]) -> Table:

@@ -54,12 +54,9 @@ def settings_of(all_runs: Sequence[RecordedRun], wanted: Iterable[str]) -> dict[
     Raises:
         ValueError: There is no such run.
     """
-    groups: dict[object, list[RecordedRun]] = {}
-    for run in dict.fromkeys(runs.pick(all_runs, name) for name in wanted):
-        groups.setdefault((run.text_hash, *sorted(run.setting.items())), []).append(run)
     settings = [
         RecordedSetting(group[0].loss, group[0].setting, sorted(group, key=lambda run: run.seed), {})
-        for group in groups.values()
+        for group in runs.by_setting(dict.fromkeys(runs.pick(all_runs, name) for name in wanted))
     ]
     by_label: dict[str, RecordedSetting] = {}
     for setting in settings:
@@ -94,6 +91,7 @@ def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | 
     return _figure("curves_nll", f"The nll of all losses over {against}. {seeds}.", panels, against, size=(4.2, 3.3))
 
 
+@figures.style()
 def _figure(
     name: str, caption: str, panels: Sequence[Panel], against: str, *, size: tuple[float, float]
 ) -> figures.Figure | None:
@@ -103,22 +101,21 @@ def _figure(
     values = [y for *_, series in panels for lines in series.values() for _, y in lines]
     if not values:
         return None
-    with figures.style():
-        drawing, all_axes = figures.panels(len(panels), size=size)
-        handles: dict[str, Any] = {}
-        for axes, (title, y_label, series) in zip(all_axes, panels, strict=True):
-            for number, (label, lines) in enumerate(series.items()):
-                _draw(axes, lines, label, number)
-            fit_scale(axes, "y", np.concatenate(values))
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.set(xlabel=AGAINST[against], ylabel=y_label)
-            axes.set_xlim(left=0)
-            axes.set_title(title, wrap=True)
-            handles |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        if handles:
-            n_columns = min(3 if max(map(len, handles)) < 30 else 1, len(handles))
-            drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=n_columns)
-        return figures.finish(drawing, name, caption)
+    drawing, all_axes = figures.panels(len(panels), size=size)
+    handles: dict[str, Any] = {}
+    for axes, (title, y_label, series) in zip(all_axes, panels, strict=True):
+        for number, (label, lines) in enumerate(series.items()):
+            _draw(axes, lines, label, number)
+        fit_scale(axes, "y", np.concatenate(values))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set(xlabel=AGAINST[against], ylabel=y_label)
+        axes.set_xlim(left=0)
+        axes.set_title(title, wrap=True)
+        handles |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if handles:
+        n_columns = min(3 if max(map(len, handles)) < 30 else 1, len(handles))
+        drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=n_columns)
+    return figures.finish(drawing, name, caption)
 
 
 def _draw(axes: "Axes", lines: Sequence[Line], label: str, number: int) -> None:

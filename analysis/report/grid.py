@@ -11,19 +11,9 @@ from collections.abc import Sequence
 
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
-from analysis.recorded_run import RecordedRun
+from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
-from analysis.report.grid_trials import (
-    STATES,
-    GridTrial,
-    axes,
-    best_trial,
-    describe,
-    label,
-    missing_trials,
-    short,
-    trials,
-)
+from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
 PREFIX = "grid-"  # of the names that the grid sweeper gives to sweeps
@@ -139,9 +129,8 @@ def _setting(value: str | None) -> Cell:
 
 
 def _rank(trial: GridTrial) -> tuple[bool, float, int]:
-    mean = trial.mean()
-    rank = STATES.index(trial.state) if trial.state in STATES else len(STATES)
-    return (True, 0.0, rank) if math.isnan(mean) else (False, mean, rank)
+    has_none = math.isnan(trial.mean())
+    return has_none, 0.0 if has_none else trial.mean(), STATES.index(trial.state)
 
 
 def _share_of_nominal(trial: GridTrial) -> float:

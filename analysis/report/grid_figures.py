@@ -23,6 +23,7 @@ BOX: Any = {"fc": figures.PAPER, "ec": "none", "pad": 1}
 CENTER: Any = {"ha": "center", "va": "center"}
 
 
+@figures.style()
 def heat_maps(
     grid: Sequence[GridTrial], x: str, y: str | None, panel: str | None, fixed: Mapping[str, str | None]
 ) -> figures.Figure:
@@ -48,34 +49,34 @@ def heat_maps(
     norm = (LogNorm if high > LOG_RATIO * low else Normalize)(low, high if high > low else low + 1)
     colors = ScalarMappable(norm, matplotlib.colormaps[COLORS].resampled(64))  # few steps keep the page small
     best = best_trial(grid)
-    with figures.style():
-        drawing, panels = figures.panels(n_columns, n_rows, size=size)
-        for axes, depth in zip(panels, depths, strict=False):
-            for column, row in np.ndindex(len(columns), len(rows)):
-                wanted = {x: columns[column], y: rows[row], panel: depth}
-                trial = find(grid, {**fixed, **{key: value for key, value in wanted.items() if key}})
-                _cell(axes, column, row, trial, colors, is_best=trial is not None and trial is best)
-            axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x))
-            axes.set_xticks(range(len(columns)), [short(value) for value in columns])
-            axes.set_yticks(range(len(rows)), [short(value) for value in rows] if y else [""])
-            axes.set_ylabel(label(y) if y else "")
-            axes.grid(visible=False)
-            axes.tick_params(length=0)
-            if panel:
-                axes.set_title(f"{label(panel)}: {short(depth)}")
-        for axes in panels[len(depths) :]:
-            axes.set_axis_off()
-        if best:
-            shape: Any = {"pad": 0.02, "aspect": 25, "shrink": 1 / n_rows, "anchor": (0, 1)}
-            bar = drawing.colorbar(colors, ax=panels, label=PERPLEXITY, **shape)
-            bar.outline.set_visible(False)
-            if isinstance(norm, LogNorm):
-                plain_ticks(bar.ax.yaxis, high / low)
-        scale = " Colors are logarithmic." if isinstance(norm, LogNorm) else ""
-        caption = f"{PERPLEXITY} of the trials. Lower is better; the best trial has a frame.{scale}"
-        return figures.finish(drawing, "grid_values", caption)
+    drawing, panels = figures.panels(n_columns, n_rows, size=size)
+    for axes, depth in zip(panels, depths, strict=False):
+        for column, row in np.ndindex(len(columns), len(rows)):
+            wanted = {x: columns[column], y: rows[row], panel: depth}
+            trial = find(grid, {**fixed, **{key: value for key, value in wanted.items() if key}})
+            _cell(axes, column, row, trial, colors, is_best=trial is not None and trial is best)
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x))
+        axes.set_xticks(range(len(columns)), [short(value) for value in columns])
+        axes.set_yticks(range(len(rows)), [short(value) for value in rows] if y else [""])
+        axes.set_ylabel(label(y) if y else "")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        if panel:
+            axes.set_title(f"{label(panel)}: {short(depth)}")
+    for axes in panels[len(depths) :]:
+        axes.set_axis_off()
+    if best:
+        shape: Any = {"pad": 0.02, "aspect": 25, "shrink": 1 / n_rows, "anchor": (0, 1)}
+        bar = drawing.colorbar(colors, ax=panels, label=PERPLEXITY, **shape)
+        bar.outline.set_visible(False)
+        if isinstance(norm, LogNorm):
+            plain_ticks(bar.ax.yaxis, high / low)
+    scale = " Colors are logarithmic." if isinstance(norm, LogNorm) else ""
+    caption = f"{PERPLEXITY} of the trials. Lower is better; the best trial has a frame.{scale}"
+    return figures.finish(drawing, "grid_values", caption)
 
 
+@figures.style()
 def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure | None:
     """Draw the learning rate over the steps, for the longest run of each schedule; return None if no run has a curve.
 
@@ -89,32 +90,31 @@ def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure 
         by_schedule[describe(run.params, keys) or "all trials"] = run
     if not runs:
         return None
-    with figures.style():
-        drawing, (axes,) = figures.panels(size=(4.8, 3.4))
-        rates = sorted({rate for run in runs if not math.isnan(rate := nominal_rate(run))})
-        for rate in rates:
-            name = "nominal" if rate == rates[0] else ""
-            axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1, label=name)
-        for number, (text, run) in enumerate(by_schedule.items()):
-            steps, values = np.array(run.curve("train/lr").steps), np.array(run.curve("train/lr").values)
-            kept = thinned(values)
-            look = figures.series(number) | {"markevery": max(1, len(kept) // 8)}
-            axes.plot(steps[kept], values[kept], label=text, **look)
-        axes.set_yscale("log", nonpositive="mask")
-        axes.set(xlabel="Step", ylabel="Learning rate", xlim=(0, None))
-        axes.margins(y=0.12)
-        n_columns = 2 if max(map(len, axes.get_legend_handles_labels()[1])) < 28 else 1
-        drawing.legend(loc="outside lower center", ncols=n_columns)
-        caption = "Learning rate at the logged steps. Dotted: the nominal learning rate, which the grid lists."
-        return figures.finish(drawing, "grid_learning_rate", caption)
+    drawing, (axes,) = figures.panels(size=(4.8, 3.4))
+    rates = sorted({rate for run in runs if (rate := nominal_rate(run)) > 0})
+    for rate in rates:
+        name = "nominal" if rate == rates[0] else ""
+        axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1, label=name)
+    for number, (text, run) in enumerate(by_schedule.items()):
+        steps, values = np.array(run.curve("train/lr").steps), np.array(run.curve("train/lr").values)
+        kept = thinned(values)
+        look = figures.series(number) | {"markevery": max(1, len(kept) // 8)}
+        axes.plot(steps[kept], values[kept], label=text, **look)
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set(xlabel="Step", ylabel="Learning rate", xlim=(0, None))
+    axes.margins(y=0.12)
+    n_columns = 2 if max(map(len, axes.get_legend_handles_labels()[1])) < 28 else 1
+    drawing.legend(loc="outside lower center", ncols=n_columns)
+    caption = "Learning rate at the logged steps. Dotted: the nominal learning rate, which the grid lists."
+    return figures.finish(drawing, "grid_learning_rate", caption)
 
 
 def nominal_rate(run: RecordedRun) -> float:
-    """Return the configured learning rate of a run; nan if its optimizer has none."""
+    """Return the configured learning rate of a run; 0 if its optimizer has none."""
     try:
-        return float(run.params.get("optimizer.lr", "nan"))
+        return float(run.params.get("optimizer.lr", "0"))
     except ValueError:
-        return math.nan
+        return 0.0
 
 
 def _cell(axes: "Axes", column: int, row: int, trial: GridTrial | None, colors: Any, *, is_best: bool) -> None:

@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.recorded_run import RecordedRun
+from analysis.recorded_run import STATES, RecordedRun
 from analysis.runs import differing
 
 PREFERRED = ("optimizer.lr", "model.dropout", "model.n_layer")  # axes of a figure: x, y and panels
 LABELS = {"optimizer.lr": "Learning rate", "model.dropout": "Dropout", "model.n_layer": "Layers"}
-STATES = ("finished", "pruned", "diverged", "failed", "killed", "running")  # best first
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,7 @@ class GridTrial:
     @property
     def state(self) -> str:
         """The worst state of its runs."""
-        states = [run.state for run in self.runs]
-        return max(states, key=lambda state: STATES.index(state) if state in STATES else len(STATES))
+        return max((run.state for run in self.runs), key=STATES.index)
 
     def mean(self, key: str = "val/perplexity") -> float:
         """Return the mean over the seeds; nan unless all of them finished with a finite value."""

@@ -62,28 +62,28 @@ def _value(search: Search, i: int) -> "Callable[[FrozenTrial], float]":
     return lambda trial: trial.values[i] if trial.number in complete else math.nan
 
 
+@figures.style()
 def figure(search: Search, importances: list[Importance]) -> figures.Figure:
     """Draw the importance of the settings, with a panel for each metric."""
     height = 1.1 + 0.32 * max(map(len, importances))
-    with figures.style():
-        drawing, panels = figures.panels(len(importances), size=(figures.PANEL[0], height))
-        for axes, metric, importance in zip(panels, search.metrics, importances, strict=True):
-            means = [mean(shares) for shares in importance.values()]
-            axes.barh(range(len(means)), means, height=0.6, color=figures.SERIES[0])
-            for i, shares in enumerate(importance.values()):
-                axes.plot([min(shares), max(shares)], [i, i], color=figures.INK, linewidth=1, marker="|", markersize=6)
-                axes.annotate(f"{means[i]:.2f}", (max(shares), i), (5, 0), textcoords="offset points", va="center")
-            axes.set_yticks(range(len(means)), list(importance))
-            axes.invert_yaxis()
-            axes.set(xlim=(0, 1.15 * max(map(max, importance.values()))), xlabel="Share of explained variance")
-            axes.set_title(f"Importance for {metric.label.split(' (')[0].lower()}", fontsize=9)
-            axes.grid(visible=False, axis="y")
-            axes.tick_params(axis="y", length=0)
-        caption = (
-            f"fANOVA of {len(search.complete)} complete trials, without pruned ones: mean and range of {N_FORESTS} "
-            "random forests. The range does not include the uncertainty from the choice of trials."
-        )
-        unseen = sorted(name for name in search.space if not any(name in importance for importance in importances))
-        if unseen:
-            caption += f" Without settings that are missing or the same in some trials: {', '.join(unseen)}."
-        return figures.finish(drawing, "search-importance", caption)
+    drawing, panels = figures.panels(len(importances), size=(figures.PANEL[0], height))
+    for axes, metric, importance in zip(panels, search.metrics, importances, strict=True):
+        means = [mean(shares) for shares in importance.values()]
+        axes.barh(range(len(means)), means, height=0.6, color=figures.SERIES[0])
+        for i, shares in enumerate(importance.values()):
+            axes.plot([min(shares), max(shares)], [i, i], color=figures.INK, linewidth=1, marker="|", markersize=6)
+            axes.annotate(f"{means[i]:.2f}", (max(shares), i), (5, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(means)), list(importance))
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.15 * max(map(max, importance.values()))), xlabel="Share of explained variance")
+        axes.set_title(f"Importance for {metric.label.split(' (')[0].lower()}", fontsize=9)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+    caption = (
+        f"fANOVA of {len(search.complete)} complete trials, without pruned ones: mean and range of {N_FORESTS} "
+        "random forests. The range does not include the uncertainty from the choice of trials."
+    )
+    unseen = sorted(name for name in search.space if not any(name in importance for importance in importances))
+    if unseen:
+        caption += f" Without settings that are missing or the same in some trials: {', '.join(unseen)}."
+    return figures.finish(drawing, "search-importance", caption)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.recorded_run import STATES
 from analysis.runs import without_password
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # Attributes of studies and trials. nanosq/sweeps/attributes.py, which writes them, has the same names.
 SETTINGS, RUN_ID, LINK, ERRORS, DIVERGED = "settings", "mlflow_run_id", "mlflow_link", "standard_errors", "diverged"
-STATES = ("complete", "pruned", "diverged", "failed", "running", "waiting")  # best first
 TIMEOUT = 20  # seconds to wait for a database that does not answer or is locked
 LABELS = {
     "val/perplexity": "Validation perplexity",

@@ -26,6 +26,7 @@ class Coordinate:
     ticks: list[tuple[float, str]]  # height, text
 
 
+@figures.style()
 def figure(search: Search) -> figures.Figure:
     """Draw the complete trials of a search, of which there must be one."""
     complete = search.complete
@@ -38,29 +39,28 @@ def figure(search: Search) -> figures.Figure:
     for i, metric in enumerate(search.metrics):
         values = [trial.values[i] for trial in complete]
         coordinates.append(_numeric(metric.label, values, is_log=is_wide(values), is_reversed=not metric.maximize))
-    with figures.style():
-        drawing, (axes,) = figures.panels(size=(max(2 * figures.PANEL[0], 1.4 * len(coordinates)), 3.6))
-        for trial in sorted(complete, key=lambda trial: trial.number in best):  # the best on top
-            cells = [*(trial.params.get(setting) for setting in search.space), *trial.values]
-            heights = [coordinate.height(cell) for coordinate, cell in zip(coordinates, cells, strict=True)]
-            axes.plot(heights, **(figures.series(0) if trial.number in best else OTHERS))
-        for x, coordinate in enumerate(coordinates):
-            _draw(axes, x, coordinate)
-        axes.plot([], [], **figures.series(0), label=name)
-        if len(best) < len(complete):
-            axes.plot([], [], **OTHERS, label="other complete trials")
-        axes.set_title("Settings of the complete trials", pad=12)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
-        names = [c.name.replace(" (", "\n(").replace("Validation ", "Validation\n") for c in coordinates]
-        axes.set(xlim=(-0.2, len(names) - 0.5), xticks=range(len(names)), xticklabels=names, yticks=[])
-        axes.grid(visible=False)
-        axes.tick_params(length=0, pad=6)
-        axes.spines[:].set_visible(False)
-        caption = (
-            "A line is a complete trial. Axes of settings show the searched range. On the last axis, the best value is "
-            "at the top. Good trials agree on a setting if their lines meet on its axis."
-        )
-        return figures.finish(drawing, "search-parallel", caption)
+    drawing, (axes,) = figures.panels(size=(max(2 * figures.PANEL[0], 1.4 * len(coordinates)), 3.6))
+    for trial in sorted(complete, key=lambda trial: trial.number in best):  # the best on top
+        cells = [*(trial.params.get(setting) for setting in search.space), *trial.values]
+        heights = [coordinate.height(cell) for coordinate, cell in zip(coordinates, cells, strict=True)]
+        axes.plot(heights, **(figures.series(0) if trial.number in best else OTHERS))
+    for x, coordinate in enumerate(coordinates):
+        _draw(axes, x, coordinate)
+    axes.plot([], [], **figures.series(0), label=name)
+    if len(best) < len(complete):
+        axes.plot([], [], **OTHERS, label="other complete trials")
+    axes.set_title("Settings of the complete trials", pad=12)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    names = [c.name.replace(" (", "\n(").replace("Validation ", "Validation\n") for c in coordinates]
+    axes.set(xlim=(-0.2, len(names) - 0.5), xticks=range(len(names)), xticklabels=names, yticks=[])
+    axes.grid(visible=False)
+    axes.tick_params(length=0, pad=6)
+    axes.spines[:].set_visible(False)
+    caption = (
+        "A line is a complete trial. Axes of settings show the searched range. On the last axis, the best value is "
+        "at the top. Good trials agree on a setting if their lines meet on its axis."
+    )
+    return figures.finish(drawing, "search-parallel", caption)
 
 
 def _setting(search: Search, name: str) -> Coordinate:

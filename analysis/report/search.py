@@ -68,22 +68,17 @@ def _table(search: Search) -> Table:
     rows: list[Row] = []
     for trial in search.ranked()[:N_BEST]:
         is_best = trial.number in front
+        first, values = Cell(str(trial.number), trial.number, strong=is_best), _values(trial, search, is_best)
         settings = [_setting(trial.params.get(name)) for name in search.space]
-        rows.append(
-            [
-                Cell(str(trial.number), trial.number, strong=is_best),
-                trial.state,
-                *_values(trial, len(search.metrics), is_best),
-            ]
-        )
-        rows[-1] += [*settings, Cell(trial.run_id[:8] or DASH, link=trial.link)]
+        rows.append([first, trial.state, *values, *settings, Cell(trial.run_id[:8] or DASH, link=trial.link)])
     header = ["trial", "state", *(metric.label for metric in search.metrics), *search.space, "MLflow run"]
     caption = f"The best {N_BEST} trials" if len(search.trials) > N_BEST else "All trials, best first"
     return Table("search-trials", header, rows, caption)
 
 
-def _values(trial: StudyTrial, n: int, is_best: bool) -> list[Cell]:
+def _values(trial: StudyTrial, search: Search, is_best: bool) -> list[Cell]:
     """Return the values of a trial. They are dashes unless it is complete: a last value belongs to fewer steps."""
+    n = len(search.metrics)
     if not trial.values:
         return [Cell(DASH)] * n
     cells = []

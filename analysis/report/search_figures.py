@@ -10,6 +10,7 @@ from analysis.report.optuna_study import Search, StudyMetric
 CROSS: Any = {"color": figures.SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
 
 
+@figures.style()
 def history(search: Search) -> figures.Figure:
     """Draw the value of each complete trial, the best value so far, and the last value of pruned trials."""
     from matplotlib.ticker import MaxNLocator
@@ -18,28 +19,28 @@ def history(search: Search) -> figures.Figure:
     values = {trial.number: trial.values[0] for trial in search.complete}
     ended = [trial for trial in search.trials if trial.state == "pruned" and trial.intermediate]
     pruned = {trial.number: trial.intermediate[max(trial.intermediate)] for trial in ended}
-    with figures.style():
-        drawing, (axes,) = figures.panels()
-        if values:
-            best = list(accumulate(values.values(), max if metric.maximize else min))
-            axes.plot(
-                list(values), list(values.values()), **figures.series(0) | {"linestyle": "none"}, label="complete trial"
-            )
-            look = figures.series(2) | {"marker": "none", "where": "post", "label": "best so far"}
-            axes.step([*values, search.trials[-1].number], [*best, best[-1]], **look)  # to the end of the search
-        if pruned:
-            axes.plot(list(pruned), list(pruned.values()), **CROSS, label="pruned, last value")
-        fit_scale(axes, "y", [*values.values(), *pruned.values()])
-        axes.set(title="History of the search", xlabel="Trial", ylabel=label(metric))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
-        caption = (
-            f"The trials of {search.name}. The last value of a pruned trial belongs to fewer steps than the values of "
-            "complete trials. Trials that diverged are not shown."
+    drawing, (axes,) = figures.panels()
+    if values:
+        best = list(accumulate(values.values(), max if metric.maximize else min))
+        axes.plot(
+            list(values), list(values.values()), **figures.series(0) | {"linestyle": "none"}, label="complete trial"
         )
-        return figures.finish(drawing, "search-history", caption)
+        look = figures.series(2) | {"marker": "none", "where": "post", "label": "best so far"}
+        axes.step([*values, search.trials[-1].number], [*best, best[-1]], **look)  # to the end of the search
+    if pruned:
+        axes.plot(list(pruned), list(pruned.values()), **CROSS, label="pruned, last value")
+    fit_scale(axes, "y", [*values.values(), *pruned.values()])
+    axes.set(title="History of the search", xlabel="Trial", ylabel=label(metric))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    caption = (
+        f"The trials of {search.name}. The last value of a pruned trial belongs to fewer steps than the values of "
+        "complete trials. Trials that diverged are not shown."
+    )
+    return figures.finish(drawing, "search-history", caption)
 
 
+@figures.style()
 def intermediate(search: Search) -> figures.Figure:
     """Draw the metric over the steps of each trial."""
     from matplotlib.ticker import MaxNLocator
@@ -52,30 +53,30 @@ def intermediate(search: Search) -> figures.Figure:
         "without a result": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
         f"best, trial {best.number}": figures.series(0) | {"linewidth": 2.2, "zorder": 3},
     }
-    with figures.style():
-        drawing, (axes,) = figures.panels()
-        labeled: set[str] = set()
-        for trial in search.trials:
-            if not trial.intermediate:
-                continue
-            kind = trial.state if trial.state in looks else "without a result"
-            if trial is best and trial.state == "complete":
-                kind = f"best, trial {best.number}"
-            name = kind if kind not in labeled else None
-            labeled.add(kind)
-            steps, values = list(trial.intermediate), list(trial.intermediate.values())
-            axes.plot(steps, values, **looks[kind], label=None if kind == "pruned" else name)
-            if kind == "pruned":
-                axes.plot(steps[-1:], values[-1:], **CROSS, label=name, zorder=3)
-        fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(title="Trials during training", xlabel="Step", ylabel=label(metric))
-        axes.legend()
-        seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
-        caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"
-        return figures.finish(drawing, "search-intermediate", caption)
+    drawing, (axes,) = figures.panels()
+    labeled: set[str] = set()
+    for trial in search.trials:
+        if not trial.intermediate:
+            continue
+        kind = trial.state if trial.state in looks else "without a result"
+        if trial is best and trial.state == "complete":
+            kind = f"best, trial {best.number}"
+        name = kind if kind not in labeled else None
+        labeled.add(kind)
+        steps, values = list(trial.intermediate), list(trial.intermediate.values())
+        axes.plot(steps, values, **looks[kind], label=None if kind == "pruned" else name)
+        if kind == "pruned":
+            axes.plot(steps[-1:], values[-1:], **CROSS, label=name, zorder=3)
+    fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title="Trials during training", xlabel="Step", ylabel=label(metric))
+    axes.legend()
+    seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
+    caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"
+    return figures.finish(drawing, "search-intermediate", caption)
 
 
+@figures.style()
 def pareto(search: Search) -> figures.Figure:
     """Draw the complete trials of a search with several metrics, with a panel for each pair of metrics."""
     front = search.front()
@@ -84,21 +85,20 @@ def pareto(search: Search) -> figures.Figure:
     rest: Any = {"color": figures.FAINT, "linestyle": "none", "marker": "o", "label": "other complete trial"}
     line = "-" if len(pairs) == 1 else "none"
     look = figures.series(0) | {"marker": "s", "linestyle": line, "linewidth": 0.8, "label": "Pareto front"}
-    with figures.style():
-        drawing, panels = figures.panels(len(pairs))
-        for axes, (i, j) in zip(panels, pairs, strict=True):
-            if others:
-                axes.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
-            points = sorted((trial.values[i], trial.values[j]) for trial in front)
-            axes.plot([x for x, _ in points], [y for _, y in points], **look)
-            fit_scale(axes, "x", [trial.values[i] for trial in search.complete])
-            fit_scale(axes, "y", [trial.values[j] for trial in search.complete])
-            axes.set(xlabel=label(search.metrics[i]), ylabel=label(search.metrics[j]))
-            axes.margins(0.1)
-        panels[0].set_title("Pareto front")
-        panels[0].legend()
-        caption = "Complete trials. No trial is better than one on the front in one metric and as good in the others."
-        return figures.finish(drawing, "search-pareto", caption)
+    drawing, panels = figures.panels(len(pairs))
+    for axes, (i, j) in zip(panels, pairs, strict=True):
+        if others:
+            axes.plot([trial.values[i] for trial in others], [trial.values[j] for trial in others], **rest)
+        points = sorted((trial.values[i], trial.values[j]) for trial in front)
+        axes.plot([x for x, _ in points], [y for _, y in points], **look)
+        fit_scale(axes, "x", [trial.values[i] for trial in search.complete])
+        fit_scale(axes, "y", [trial.values[j] for trial in search.complete])
+        axes.set(xlabel=label(search.metrics[i]), ylabel=label(search.metrics[j]))
+        axes.margins(0.1)
+    panels[0].set_title("Pareto front")
+    panels[0].legend()
+    caption = "Complete trials. No trial is better than one on the front in one metric and as good in the others."
+    return figures.finish(drawing, "search-pareto", caption)
 
 
 def label(metric: StudyMetric) -> str:

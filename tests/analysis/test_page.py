@@ -63,9 +63,9 @@ def test_ids_are_unique_where_something_refers_to_them(html: str) -> None:
     assert all(ids.count(name) == 1 for name in referred)
 
 
-def test_colours_of_a_figure_follow_the_page(html: str) -> None:
+def test_colors_of_a_figure_follow_the_page(html: str) -> None:
     svg = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    left = {colour for colour in re.findall(r"#[0-9a-f]{6}\b", svg) if colour not in ("#000000", "#ffffff")}
+    left = {color for color in re.findall(r"#[0-9a-f]{6}\b", svg) if color not in ("#000000", "#ffffff")}
     assert not left & {light for light, _ in figures.THEME.values()}
     for name, _ in figures.THEME.items():
         assert f"--{name}:" in html
@@ -76,7 +76,7 @@ def test_files_beside_the_page(tmp_path: Path) -> None:
     table = Table("t", ["a", "n"], [["x", number(1 / 3)], ["y", number(math.nan)]])
     path = page.write(tmp_path / "out", "t", "l", [Section("s", [table, figure("one")])])
     assert path == tmp_path / "out" / "report.html"
-    assert {each.name for each in path.parent.iterdir()} == {"report.html", "t.csv", "one.svg", "one.png"}
+    assert {file.name for file in path.parent.iterdir()} == {"report.html", "t.csv", "one.svg", "one.png"}
     with (path.parent / "t.csv").open() as file:
         assert list(csv.reader(file)) == [["a", "n"], ["x", str(1 / 3)], ["y", "\N{EN DASH}"]]
     assert (path.parent / "one.svg").read_text().startswith("<?xml")

@@ -36,11 +36,11 @@ def experiment(
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 def test_the_interval_covers_a_known_difference(n_seeds: int, seed_sd: float) -> None:
     rng = np.random.default_rng(7)
-    found = [
+    intervals = [
         paired(*experiment(rng, n_seeds, effect=0.3, seed_sd=seed_sd), n_draws=500, seed=number)
         for number in range(200)
     ]
-    covered = sum(each.low <= 0.3 <= each.high for each in found)
+    covered = sum(interval.low <= 0.3 <= interval.high for interval in intervals)
     assert 186 <= covered < 200
 
 
@@ -48,51 +48,51 @@ def test_effect_and_units() -> None:
     nll_a = np.array([[10.0, 20.0], [12.0, 18.0]])
     nll_b = np.array([[11.0, 22.0], [12.0, 21.0]])
     tokens, n_bytes = np.array([5.0, 15.0]), np.array([20.0, 70.0])
-    found = paired(nll_a, nll_b, tokens)
-    assert found.effect == pytest.approx(6 / (2 * 20))
-    assert (found.n_seeds, found.n_stories) == (2, 2)
+    result = paired(nll_a, nll_b, tokens)
+    assert result.effect == pytest.approx(6 / (2 * 20))
+    assert (result.n_seeds, result.n_stories) == (2, 2)
     assert paired(nll_a, nll_b, n_bytes * np.log(2)).effect == pytest.approx(6 / (2 * 90 * np.log(2)))
-    assert found == paired(nll_a, nll_b, tokens)
-    assert found != paired(nll_a, nll_b, tokens, seed=1)
+    assert result == paired(nll_a, nll_b, tokens)
+    assert result != paired(nll_a, nll_b, tokens, seed=1)
 
 
 def test_without_variance_between_seeds_it_is_the_paired_t_interval() -> None:
     """The interval is then the classical paired interval of the mean over stories."""
     nll_a, nll_b, _ = experiment(np.random.default_rng(0), 200, seed_sd=0.0)
-    found = paired(nll_a, nll_b, np.ones(250))
+    result = paired(nll_a, nll_b, np.ones(250))
     differences = (nll_b - nll_a).mean(axis=0)
     classical = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert found.standard_error == pytest.approx(stats.sem(differences), rel=0.02)
-    assert found.high - found.low == pytest.approx(classical.high - classical.low, rel=0.02)
+    assert result.standard_error == pytest.approx(stats.sem(differences), rel=0.02)
+    assert result.high - result.low == pytest.approx(classical.high - classical.low, rel=0.02)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
 def test_without_variance_between_stories_it_is_the_t_interval_of_seeds(n_seeds: int) -> None:
     """The interval is then Student's interval of the mean over seeds."""
     nll_a, nll_b, tokens = experiment(np.random.default_rng(1), n_seeds, story_sd=0.0, noise_sd=0.0)
-    found = paired(nll_a, nll_b, tokens)
+    result = paired(nll_a, nll_b, tokens)
     differences = (nll_b - nll_a).sum(axis=1) / tokens.sum()
     student = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert found.low == pytest.approx(student.low, abs=0.03 * (student.high - student.low))
-    assert found.high == pytest.approx(student.high, abs=0.03 * (student.high - student.low))
-    assert found.standard_error == pytest.approx(stats.sem(differences), rel=0.03)
+    assert result.low == pytest.approx(student.low, abs=0.03 * (student.high - student.low))
+    assert result.high == pytest.approx(student.high, abs=0.03 * (student.high - student.low))
+    assert result.standard_error == pytest.approx(stats.sem(differences), rel=0.03)
 
 
 def test_both_variances_are_added() -> None:
     nll_a, nll_b, tokens = experiment(np.random.default_rng(2), 5)
-    found = paired(nll_a, nll_b, tokens)
+    result = paired(nll_a, nll_b, tokens)
     seeds = stats.sem((nll_b - nll_a).sum(axis=1) / tokens.sum())
-    residual = (nll_b - nll_a).mean(axis=0) - found.effect * tokens
+    residual = (nll_b - nll_a).mean(axis=0) - result.effect * tokens
     stories = stats.sem(residual) / tokens.mean()  # of a ratio of sums, linearised
-    assert found.standard_error == pytest.approx(np.hypot(seeds, stories), rel=0.02)
+    assert result.standard_error == pytest.approx(np.hypot(seeds, stories), rel=0.02)
     half = np.hypot(stats.t.ppf(0.975, 4) * seeds, stats.t.ppf(0.975, 249) * stories)
-    assert found.high - found.effect == pytest.approx(half, rel=0.02)
+    assert result.high - result.effect == pytest.approx(half, rel=0.02)
 
 
 def test_one_seed_is_the_bootstrap_of_scipy() -> None:
     nll_a, nll_b, tokens = experiment(np.random.default_rng(3), 1)
-    found = paired(nll_a, nll_b, tokens)
-    theirs = stats.bootstrap(
+    result = paired(nll_a, nll_b, tokens)
+    expected = stats.bootstrap(
         ((nll_b - nll_a)[0], tokens),
         lambda difference, weights, axis: difference.sum(axis=axis) / weights.sum(axis=axis),
         paired=True,
@@ -100,10 +100,10 @@ def test_one_seed_is_the_bootstrap_of_scipy() -> None:
         batch=500,
         rng=np.random.default_rng(0),
     )
-    low, high = theirs.confidence_interval
-    assert found.n_seeds == 1
-    assert found.standard_error == pytest.approx(theirs.standard_error, rel=0.03)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05 * (high - low))
+    low, high = expected.confidence_interval
+    assert result.n_seeds == 1
+    assert result.standard_error == pytest.approx(expected.standard_error, rel=0.03)
+    assert (result.low, result.high) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 
 def test_standard_error_equals_a_loop_over_resamples() -> None:
@@ -119,10 +119,10 @@ def test_standard_error_equals_a_loop_over_resamples() -> None:
 def test_a_common_shift_of_both_losses_cancels() -> None:
     nll_a, nll_b, tokens = experiment(np.random.default_rng(5), 4)
     shift = 50 * np.random.default_rng(6).random((4, 250)) * tokens
-    found, shifted = paired(nll_a, nll_b, tokens), paired(nll_a + shift, nll_b + shift, tokens)
-    assert (shifted.low, shifted.high) == pytest.approx((found.low, found.high))
+    result, shifted = paired(nll_a, nll_b, tokens), paired(nll_a + shift, nll_b + shift, tokens)
+    assert (shifted.low, shifted.high) == pytest.approx((result.low, result.high))
     swapped = paired(nll_b, nll_a, tokens)
-    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    assert (swapped.low, swapped.high) == pytest.approx((-result.high, -result.low))
 
 
 def test_memory_does_not_grow_with_the_draws() -> None:

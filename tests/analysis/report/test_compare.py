@@ -55,9 +55,9 @@ def test_what_is_missing_is_a_note() -> None:
 
 def test_easiest_and_hardest_stories() -> None:
     setting = story_setting("squentropy", (5, 4))
-    made = tables(stories.section({"squentropy": setting}))
+    by_name = tables(stories.section({"squentropy": setting}))
     scores = stories.read(setting.runs[0])
-    lowest, highest = (made[f"stories-{which}-squentropy"] for which in ("lowest", "highest"))
+    lowest, highest = (by_name[f"stories-{which}-squentropy"] for which in ("lowest", "highest"))
     assert "squentropy, seed 4" in lowest.caption
     assert [row[0].value for row in lowest.cells()] == np.argsort(scores.nats)[:10].tolist()
     assert [row[0].value for row in highest.cells()] == np.argsort(-scores.nats)[:10].tolist()
@@ -80,8 +80,8 @@ def uri(store: MLflowStore) -> str:
     recorded = [*story_setting("cross_entropy", (1, 2)).runs, *story_setting("squentropy", (1, 2), shift=0.25).runs]
     recorded.append(story_run("failed", 1, DIFFICULTY, status="FAILED"))
     recorded.append(story_run("elsewhere", 1, DIFFICULTY, tags={"text": "other"}))
-    for each in recorded:
-        each.name = f"{each.loss}-{each.seed}"
+    for scored in recorded:
+        scored.name = f"{scored.loss}-{scored.seed}"
     store.write("compare", recorded)
     return store.uri
 
@@ -137,7 +137,7 @@ def test_scores_have_a_range_over_seeds() -> None:
 def test_a_setting_has_all_finished_seeds() -> None:
     seeds = [run(seed=seed) for seed in (1, 2, 3)]
     running = run(seed=9, status="RUNNING")
-    found = compare.setting_of([*seeds, running, run("focal", 1)], seeds[1])
-    assert found == RecordedSetting("squentropy", seeds[0].setting, seeds, {"running": 1})
+    actual = compare.setting_of([*seeds, running, run("focal", 1)], seeds[1])
+    assert actual == RecordedSetting("squentropy", seeds[0].setting, seeds, {"running": 1})
     with pytest.raises(ValueError, match="is running"):
         compare.setting_of([running], running)

@@ -21,33 +21,33 @@ def warming_up(nominal: float, steps: int = 50) -> list[tuple[int, str, float]]:
 
 def table(section: Section) -> list[dict[str, str]]:
     """Return the rows of the table of trials by the names of the columns."""
-    found = tables(section)["grid"]
-    return [dict(zip(found.header, (cell.text for cell in row), strict=True)) for row in found.cells()]
+    grid_table = tables(section)["grid"]
+    return [dict(zip(grid_table.header, (cell.text for cell in row), strict=True)) for row in grid_table.cells()]
 
 
 def test_learning_rate_of_trials_that_finish_their_warmup() -> None:
     points = [(10, "train/lr", 0.1), (20, "train/lr", 0.05)]
-    given = {"train__warmup": 0.25, "train__max_steps": 20}
-    found = [
-        trial(0, 10.0, points=points, optimizer__lr=0.1, **given),
-        trial(1, 11.0, points=[(20, "train/lr", 0.1)], optimizer__lr=0.2, **given),
+    warmup = {"train__warmup": 0.25, "train__max_steps": 20}
+    recorded = [
+        trial(0, 10.0, points=points, optimizer__lr=0.1, **warmup),
+        trial(1, 11.0, points=[(20, "train/lr", 0.1)], optimizer__lr=0.2, **warmup),
     ]
-    said = grid.learning_rate_text(grid_trials.trials(found))
-    assert "was 50 % to 100 % of nominal" in said
-    assert "within their warmup" not in said
-    assert "steps are logged" not in said
-    found[0].params["train.log_every"] = "10"
-    assert "Every 10 steps are logged" in grid.learning_rate_text(grid_trials.trials(found))
+    text = grid.learning_rate_text(grid_trials.trials(recorded))
+    assert "was 50 % to 100 % of nominal" in text
+    assert "within their warmup" not in text
+    assert "steps are logged" not in text
+    recorded[0].params["train.log_every"] = "10"
+    assert "Every 10 steps are logged" in grid.learning_rate_text(grid_trials.trials(recorded))
 
 
 def test_mean_and_standard_error_over_seeds() -> None:
     values = {0: (10.0, 12.0, 17.0), 1: (20.0, 21.0, 22.0), 2: (5.0, 6.0, math.nan)}
-    found = [
+    recorded = [
         trial(number, value, optimizer__lr=number + 1, seed=seed, tags={"diverged": str(math.isnan(value)).lower()})
-        for number, each in values.items()
-        for seed, value in enumerate(each)
+        for number, scores in values.items()
+        for seed, value in enumerate(scores)
     ]
-    section = grid.section(found)
+    section = grid.section(recorded)
     first, second, last = table(section)
     assert (first["Val perplexity"], second["Val perplexity"], last["Val perplexity"]) == ("13", "21", DASH)
     assert float(first["Standard error"]) == pytest.approx(statistics.stdev(values[0]) / math.sqrt(3), rel=1e-2)
@@ -62,21 +62,21 @@ def test_the_newest_grid_with_two_axes_is_shown() -> None:
         combinations = itertools.product(*axes.values())
         return [trial(i, 9.0 + i, sweep=name, **dict(zip(axes, c, strict=True))) for i, c in enumerate(combinations)]
 
-    found = [
+    recorded = [
         *sweep("grid-old", optimizer__lr=(1, 2), model__dropout=(0, 1)),
         *sweep("grid-new", optimizer__lr=(1, 2), model__dropout=(2, 3)),
         *sweep("grid-one", optimizer__lr=(1, 2)),
         *sweep("study", optimizer__lr=(1.1, 2.2), model__dropout=(0.1, 0.2)),
     ]
-    said = texts(grid.section(found[::-1]))
-    assert said.startswith("grid-new: 4 trials")
-    assert "Other sweeps: study (4 runs), grid-one (2 runs), grid-old (4 runs)" in said
-    assert texts(grid.section(found, "grid-old")).startswith("grid-old")
-    assert texts(grid.section(found[8:10])).startswith("grid-one: 2 trials")
+    text = texts(grid.section(recorded[::-1]))
+    assert text.startswith("grid-new: 4 trials")
+    assert "Other sweeps: study (4 runs), grid-one (2 runs), grid-old (4 runs)" in text
+    assert texts(grid.section(recorded, "grid-old")).startswith("grid-old")
+    assert texts(grid.section(recorded[8:10])).startswith("grid-one: 2 trials")
     with pytest.raises(ValueError, match="no grid 'study'; there are grid-one, grid-new, grid-old"):
-        grid.section(found, "study")
+        grid.section(recorded, "study")
     assert "There is no grid that varies a setting. Train one: python run.py -m hydra/sweeper=grid" in texts(
-        grid.section(found[10:])
+        grid.section(recorded[10:])
     )
 
 
@@ -90,14 +90,14 @@ def test_without_a_grid_there_is_a_sentence() -> None:
 
 
 def test_a_grid_without_results_is_drawn() -> None:
-    found = [
+    recorded = [
         trial(i, status="FAILED", optimizer__lr=lr, model__dropout=p)
         for i, (lr, p) in enumerate(itertools.product((1, 2), (0, 1)))
     ]
-    section = grid.section(found)
+    section = grid.section(recorded)
     assert figure_names(section) == ["grid_values"]
     assert "Best validation" not in texts(section)
-    assert figure_names(grid.section(found[:2])) == ["grid_values"]
+    assert figure_names(grid.section(recorded[:2])) == ["grid_values"]
 
 
 def test_command(store: MLflowStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

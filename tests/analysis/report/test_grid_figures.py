@@ -56,10 +56,10 @@ def test_heat_maps_of_the_student_report(drawings: dict[str, Any]) -> None:
 
 def test_learning_rates_of_the_student_report(drawings: dict[str, Any]) -> None:
     """It is at most 2.45 % of nominal, as computed from the code of the report."""
-    found = listing()
-    said = texts(grid.section(found))
-    assert "learning rate of a trial was 2.45 % of nominal" in said
-    assert "27 of 27 trials ended within their warmup, for example after 50 of 2000 steps" in said
+    recorded = listing()
+    text = texts(grid.section(recorded))
+    assert "learning rate of a trial was 2.45 % of nominal" in text
+    assert "27 of 27 trials ended within their warmup, for example after 50 of 2000 steps" in text
     (axes,) = drawings["grid_learning_rate"].axes
     curves = {line.get_label(): line for line in axes.lines if line.get_label().startswith("learning rate")}
     assert list(curves) == ["learning rate 6e-06", "learning rate 0.0006", "learning rate 0.06"]
@@ -71,13 +71,13 @@ def test_learning_rates_of_the_student_report(drawings: dict[str, Any]) -> None:
 
 
 def test_a_run_that_ended_early_has_no_curve_of_its_own(drawings: dict[str, Any]) -> None:
-    found = [
+    recorded = [
         trial(0, 10.0, points=warming_up(0.1), optimizer__lr=0.1, model__dropout=0),
         trial(1, tags={"diverged": "true"}, points=warming_up(0.1, 20), optimizer__lr=0.1, model__dropout=0.1),
         trial(2, 12.0, points=warming_up(0.3), optimizer__lr=0.3, model__dropout=0),
         trial(3, 13.0, optimizer__lr=0.3, model__dropout=0.1),
     ]
-    grid.section(found)
+    grid.section(recorded)
     (axes,) = drawings["grid_learning_rate"].axes
     shown = [line.get_label() for line in axes.lines if line.get_label().startswith("learning")]
     assert shown == ["learning rate 0.1", "learning rate 0.3"]
@@ -94,11 +94,11 @@ def test_cells_without_a_value_show_the_state(drawings: dict[str, Any]) -> None:
         (0.3, 0): {"value": 10.0},
         (0.3, 0.1): {"value": 5e4},
     }
-    found = [
+    recorded = [
         trial(i, optimizer__lr=lr, model__dropout=dropout, **others)
         for i, ((lr, dropout), others) in enumerate(states.items())
     ]
-    section = grid.section(found)
+    section = grid.section(recorded)
     axes, bar = drawings["grid_values"].axes
     assert cells(axes) == {
         **{("0.1", "0"): "diverged", ("0.1", "0.1"): "pruned", ("0.1", "0.2"): "failed"},
@@ -117,12 +117,12 @@ def test_cells_without_a_value_show_the_state(drawings: dict[str, Any]) -> None:
 def test_text_of_a_cell_contrasts_with_it(drawings: dict[str, Any]) -> None:
     from matplotlib.colors import to_rgb
 
-    def luminance(colour) -> float:  # WCAG 2
-        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    def luminance(color) -> float:  # WCAG 2
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
-    found = [trial(i, 10.0 + i, optimizer__lr=i // 6 + 1, model__dropout=i % 6) for i in range(36)]
-    grid.section(found)
+    recorded = [trial(i, 10.0 + i, optimizer__lr=i // 6 + 1, model__dropout=i % 6) for i in range(36)]
+    grid.section(recorded)
     axes = drawings["grid_values"].axes[0]
     fills = {}
     for patch in axes.patches:
@@ -136,13 +136,22 @@ def test_text_of_a_cell_contrasts_with_it(drawings: dict[str, Any]) -> None:
         assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
+def test_the_longest_run_of_a_schedule_is_drawn_if_the_optimizer_has_no_learning_rate(drawings: dict[str, Any]) -> None:
+    points = [(step, "train/lr", 0.1) for step in range(1, 9)]
+    grid.section(
+        [trial(i, 9.0, points=points[:n], model__dropout=i, model__n_layer=i % 2) for i, n in enumerate((2, 8, 4))]
+    )
+    (curve,) = drawings["grid_learning_rate"].axes[0].lines
+    assert list(curve.get_xdata()) == list(range(1, 9))
+
+
 def test_of_four_settings_one_is_fixed(drawings: dict[str, Any]) -> None:
-    each = itertools.product((1, 2), (0.0, 0.1), (1, 2), (64, 128))
-    found = [
+    combinations = itertools.product((1, 2), (0.0, 0.1), (1, 2), (64, 128))
+    recorded = [
         trial(i, 50.0 - i, optimizer__lr=lr, model__dropout=p, model__n_layer=n, model__n_embd=d)
-        for i, (lr, p, n, d) in enumerate(each)
+        for i, (lr, p, n, d) in enumerate(combinations)
     ]
-    section = grid.section(found)
+    section = grid.section(recorded)
     assert "The figure shows only trials with model.n_embd 128, the values of the best trial" in texts(section)
     shown = {text for axes in drawings["grid_values"].axes[:2] for text in cells(axes).values()}
     assert shown == {*(str(50 - i) for i in range(1, 15, 2)), "35\nbest"}
@@ -155,7 +164,7 @@ def test_runs_of_another_sweep_complete_the_grid(drawings: dict[str, Any]) -> No
     def elsewhere(value: float, **others: object) -> RecordedRun:
         return trial(0, value, sweep="grid-b", optimizer__lr=2, model__dropout=1, **others)
 
-    found = [
+    recorded = [
         elsewhere(5.0),
         elsewhere(4.0, tags={"code": "another"}),
         elsewhere(3.0, status="FAILED"),
@@ -163,7 +172,7 @@ def test_runs_of_another_sweep_complete_the_grid(drawings: dict[str, Any]) -> No
         elsewhere(1.0, tags={"text": "another"}),
         *(trial(i, 10.0 + i, optimizer__lr=lr, model__dropout=p) for i, (lr, p) in enumerate([(1, 0), (1, 1), (2, 0)])),
     ]
-    section = grid.section(found)
+    section = grid.section(recorded)
     assert cells(drawings["grid_values"].axes[0])["2", "1"] == "5\nbest"
     assert (table(section)[0]["Trial"], table(section)[0]["State"]) == (DASH, "finished (another sweep)")
     assert len(table(section)) == 4

@@ -7,21 +7,21 @@ CORNER = [(1, 0), (1, 1), (2, 0)]  # of a grid of two by two
 
 
 def test_the_seed_is_no_axis() -> None:
-    found = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
-    each = grid_trials.trials(found)
-    assert [(t.number, t.mean()) for t in each] == [("0, 1", 10.5), ("2, 3", 12.5)]
-    assert grid_trials.axes(each) == ["optimizer.lr"]
+    recorded = [trial(i, 10.0 + i, optimizer__lr=i // 2 + 1, seed=i % 2) for i in range(4)]
+    trials = grid_trials.trials(recorded)
+    assert [(t.number, t.mean()) for t in trials] == [("0, 1", 10.5), ("2, 3", 12.5)]
+    assert grid_trials.axes(trials) == ["optimizer.lr"]
 
 
 def test_the_last_finished_run_of_a_seed_counts() -> None:
     first, second, third = (trial(0, value, optimizer__lr=1, seed=1) for value in (10.0, 11.0, 12.0))
     third.status = "FAILED"
-    (each,) = grid_trials.trials([third, first, second])
-    assert [run.id for run in each.runs] == [second.id]
+    (merged,) = grid_trials.trials([third, first, second])
+    assert [run.id for run in merged.runs] == [second.id]
 
 
 def axes_of(*settings: dict[str, str]) -> list[str]:
-    return grid_trials.axes([grid_trials.GridTrial(each, []) for each in settings])
+    return grid_trials.axes([grid_trials.GridTrial(setting, []) for setting in settings])
 
 
 def test_axes_are_what_varies_independently() -> None:
@@ -42,8 +42,8 @@ def test_axes_are_what_varies_independently() -> None:
 
 
 def test_values_are_in_numeric_order() -> None:
-    def values(*given: str | None) -> list[str | None]:
-        return grid_trials.values([grid_trials.GridTrial({"k": v} if v else {}, []) for v in given], "k")
+    def values(*settings: str | None) -> list[str | None]:
+        return grid_trials.values([grid_trials.GridTrial({"k": v} if v else {}, []) for v in settings], "k")
 
     assert values("16", "8", "12", "8") == ["8", "12", "16"]
     assert values("6e-06", "0.06", "0.0006") == ["6e-06", "0.0006", "0.06"]
@@ -51,8 +51,8 @@ def test_values_are_in_numeric_order() -> None:
 
 
 def test_a_failed_run_of_another_sweep_does_not_complete_the_grid() -> None:
-    given = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
+    grid = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
     failed, finished = (trial(0, 5.0, status=s, optimizer__lr=2, model__dropout=1) for s in ("FAILED", "FINISHED"))
-    assert grid_trials.missing_trials(given, [failed]) == []
-    (found,) = grid_trials.missing_trials(given, [failed, finished])
-    assert found.runs == [finished]
+    assert grid_trials.missing_trials(grid, [failed]) == []
+    (added,) = grid_trials.missing_trials(grid, [failed, finished])
+    assert added.runs == [finished]

@@ -94,23 +94,23 @@ def names(section: Section) -> list[str]:
 
 
 def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
-    (found,) = [each for each in drawing.axes[0].lines if each.get_label() == label]
-    return list(found.get_xdata()), list(found.get_ydata())
+    (curve,) = [curve for curve in drawing.axes[0].lines if curve.get_label() == label]
+    return list(curve.get_xdata()), list(curve.get_ydata())
 
 
 def test_the_study_that_was_started_last_is_shown(url: str) -> None:
-    found = search.load(url)
-    assert found.name == "two"
-    assert found.others == ["single", "upwards"]
+    study = search.load(url)
+    assert study.name == "two"
+    assert study.others == ["single", "upwards"]
     assert "single, upwards" in texts(search.section(url))
 
 
 def test_states_and_ranks(url: str) -> None:
-    found = search.load(url, "single")
-    assert found.counts == {"complete": 4, "pruned": 2, "diverged": 1, "failed": 1}
-    assert [each.number for each in found.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
-    assert found.trials[4].intermediate == {}
-    assert found.metrics == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
+    study = search.load(url, "single")
+    assert study.counts == {"complete": 4, "pruned": 2, "diverged": 1, "failed": 1}
+    assert [trial.number for trial in study.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
+    assert study.trials[4].intermediate == {}
+    assert study.metrics == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
 
 
 def test_steps_saved_by_pruning(url: str) -> None:
@@ -161,20 +161,20 @@ def test_the_table_has_ten_trials(url: str) -> None:
 
 def test_the_front_equals_that_of_optuna(url: str) -> None:
     study = optuna.load_study(study_name="two", storage=url)
-    theirs = {each.number for each in study.best_trials} - {5}  # which diverged
-    assert {each.number for each in search.load(url, "two").front()} == theirs
-    assert 1 < len(theirs) < 23
+    expected = {trial.number for trial in study.best_trials} - {5}  # which diverged
+    assert {trial.number for trial in search.load(url, "two").front()} == expected
+    assert 1 < len(expected) < 23
 
 
 def test_ties_on_the_front(scratch: str) -> None:
     add(scratch, "ties", [trial(values) for values in ([1.0, 1.0], [1.0, 2.0], [1.0, 1.0])], ["minimize"] * 2)
-    assert [each.number for each in search.load(scratch, "ties").front()] == [0, 2]
+    assert [trial.number for trial in search.load(scratch, "ties").front()] == [0, 2]
 
 
 def test_a_metric_that_is_maximized(url: str, drawings: dict[str, Drawing]) -> None:
-    found = search.load(url, "upwards")
-    assert [each.number for each in found.ranked()] == [1, 2, 0]
-    assert [each.number for each in found.front()] == [1]
+    study = search.load(url, "upwards")
+    assert [trial.number for trial in study.ranked()] == [1, 2, 0]
+    assert [trial.number for trial in study.front()] == [1]
     assert "trial 1, with metric 0.5" in texts(search.section(url, "upwards"))
     assert line(drawings["search-history"], "best so far")[1] == [0.2, 0.5, 0.5, 0.5]
     assert "higher is better" in drawings["search-history"].axes[0].get_ylabel()
@@ -193,16 +193,18 @@ def test_intermediate_values_of_pruned_trials_end_early(url: str, drawings: dict
     search_figures.intermediate(search.load(url, "single"))
     drawing = drawings["search-intermediate"]
     assert line(drawing, "best, trial 3") == ([10, 100], [80.0, 4.125])
-    curves = [(list(each.get_xdata()), list(each.get_ydata())) for each in drawing.axes[0].lines]
+    curves = [(list(curve.get_xdata()), list(curve.get_ydata())) for curve in drawing.axes[0].lines]
     assert ([10, 30], [700.0, 400.0]) in curves
     assert ([30], [400.0]) in curves  # its cross
     assert len([xs for xs, _ in curves if xs == [10, 100]]) == 4
 
 
 def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
-    found = search.load(url, "single")
-    parallel_coordinates.figure(found)
-    lines = [list(each.get_ydata()) for each in drawings["search-parallel"].axes[0].lines if len(each.get_ydata()) == 4]
+    study = search.load(url, "single")
+    parallel_coordinates.figure(study)
+    lines = [
+        list(curve.get_ydata()) for curve in drawings["search-parallel"].axes[0].lines if len(curve.get_ydata()) == 4
+    ]
     assert len(lines) == 4
     # learning rate 1e-3 of 1e-4..1e-2, two layers of 1..4, the first of two optimizers, the least perplexity on top
     assert lines[-1] == pytest.approx([0.5, 1 / 3, 0.25, 1.0])
@@ -220,32 +222,32 @@ def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawi
     (table,) = [block for block in search.section(scratch, "conditional").blocks if isinstance(block, Table)]
     assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
     ax = drawings["search-parallel"].axes[0]
-    assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(each.get_ydata()) for each in ax.lines]
-    assert "not set" in [each.get_text() for each in ax.texts]
+    assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(curve.get_ydata()) for curve in ax.lines]
+    assert "not set" in [text.get_text() for text in ax.texts]
 
 
 def quadratic(n: int) -> list[FrozenTrial]:
     """The learning rate matters, depth hardly, the optimizer not at all."""
-    found = []
+    trials = []
     for i in range(n):
         exponent, n_layer = (i * 37 % n) / n, 1 + i % 4
         value = exponent**2 + 0.01 * n_layer
-        found.append(
+        trials.append(
             trial([value], lr=10 ** (-4 + 2 * exponent), n_layer=n_layer, optimizer=["adamw", "sgd"][i // 2 % 2])
         )
-    return found
+    return trials
 
 
 def test_importance(scratch: str) -> None:
     add(scratch, "quadratic", quadratic(40))
-    found = search.load(scratch, "quadratic")
-    (parts,) = importance.estimate(found)
+    study = search.load(scratch, "quadratic")
+    (parts,) = importance.estimate(study)
     assert next(iter(parts)) == "optimizer.lr"
     assert min(parts["optimizer.lr"]) > 0.8
     assert all(len(values) == importance.N_FORESTS for values in parts.values())
     for forest in zip(*parts.values(), strict=True):
         assert sum(forest) == pytest.approx(1.0)
-    assert importance.estimate(found) == [parts]
+    assert importance.estimate(study) == [parts]
 
 
 def test_importance_for_each_metric(url: str) -> None:
@@ -282,7 +284,7 @@ def test_figures_with_one_metric_and_with_two(url: str) -> None:
 
 
 def test_colors_are_those_of_the_page(url: str) -> None:
-    light = {colour for colour, _ in figures.THEME.values()}
+    light = {color for color, _ in figures.THEME.values()}
     for name in ("single", "two"):
         for part in search.section(url, name).blocks:
             if isinstance(part, figures.Figure):
@@ -290,10 +292,10 @@ def test_colors_are_those_of_the_page(url: str) -> None:
 
 
 def test_pareto_axes(url: str, drawings: dict[str, Drawing]) -> None:
-    found = search.load(url, "two")
-    search_figures.pareto(found)
+    study = search.load(url, "two")
+    search_figures.pareto(study)
     xs, ys = line(drawings["search-pareto"], "Pareto front")
-    assert sorted(zip(xs, ys, strict=True)) == sorted(tuple(each.values) for each in found.front())
+    assert sorted(zip(xs, ys, strict=True)) == sorted(tuple(trial.values) for trial in study.front())
     ax = drawings["search-pareto"].axes[0]
     assert ax.get_xlabel() == "Validation accuracy\n(higher is better)"
     assert ax.get_ylabel() == "Training time (s)\n(lower is better)"

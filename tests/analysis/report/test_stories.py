@@ -9,11 +9,11 @@ from tests.analysis.recorded import DIFFICULTY, TOKENS, stories_csv, story_run
 
 
 def test_scores_of_the_stories_of_a_run() -> None:
-    found = stories.read(story_run("squentropy", 1, DIFFICULTY))
-    assert found.tokens.tolist() == TOKENS.tolist()
-    assert found.bytes.tolist() == (TOKENS * 4).tolist()
-    np.testing.assert_allclose(found.nats, DIFFICULTY)
-    assert len(found.texts) == 20
+    scores = stories.read(story_run("squentropy", 1, DIFFICULTY))
+    assert scores.tokens.tolist() == TOKENS.tolist()
+    assert scores.bytes.tolist() == (TOKENS * 4).tolist()
+    np.testing.assert_allclose(scores.nats, DIFFICULTY)
+    assert len(scores.texts) == 20
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def test_a_long_story_is_cut_in_the_table() -> None:
 
 def test_figure_of_differences(drawings: dict[str, Any]) -> None:
     nats_a = np.array([1.0, 1.0, 2.0, 2.0])
-    made = story_figures.differences(("a", "b"), (nats_a, nats_a + np.array([0.3, -0.1, 0.1, 0.0])))
+    figure = story_figures.differences(("a", "b"), (nats_a, nats_a + np.array([0.3, -0.1, 0.1, 0.0])))
     scatter, curve = drawings["stories-b-a"].axes
     np.testing.assert_allclose(scatter.lines[1].get_ydata(), np.exp([1.3, 0.9, 2.1, 2.0]))
     np.testing.assert_allclose(curve.lines[0].get_ydata(), [-0.1, 0, 0.1, 0.3])
     np.testing.assert_allclose(curve.lines[0].get_xdata(), [12.5, 37.5, 62.5, 87.5])
     assert curve.texts[0].get_text() == "a better: 50.0 % of stories\nb better: 25.0 % of stories"
     assert curve.get_ylim()[0] < -0.1
-    assert made.name == "stories-b-a"
+    assert figure.name == "stories-b-a"
 
 
 def test_a_figure_of_many_stories_is_small() -> None:
     nats = np.random.default_rng(0).random(22_000)
-    made = story_figures.differences(("a", "b"), (nats, nats + 0.1))
-    assert len(made.svg) < 300_000
-    assert "800 of the 22,000 stories" in made.caption
+    figure = story_figures.differences(("a", "b"), (nats, nats + 0.1))
+    assert len(figure.svg) < 300_000
+    assert "800 of the 22,000 stories" in figure.caption
 
 
 def test_figure_of_extreme_perplexities(drawings: dict[str, Any]) -> None:

@@ -7,63 +7,67 @@ from tests.analysis.recorded import DIFFICULTY, N_STORIES, story_run, story_sett
 
 
 def test_the_first_is_better() -> None:
-    found = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.25))
-    assert found.difference is not None
-    assert found.difference.effect == pytest.approx(0.25, abs=0.01)
-    assert found.better == "cross_entropy"
-    low, high = (f"{bound:.{decimals(found.difference)}f}" for bound in (found.difference.low, found.difference.high))
-    assert found.text.startswith("cross_entropy is better: the test nll of squentropy is 0.2")
-    assert " nats per token higher than that of cross_entropy " in found.text
-    assert f"(95 % confidence interval {low} to {high}; 3 seeds, 30 stories). That is 0.0" in found.text
-    assert found.text.endswith(" bits per byte, and a perplexity that is 29 % higher.")
+    result = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.25))
+    assert result.difference is not None
+    assert result.difference.effect == pytest.approx(0.25, abs=0.01)
+    assert result.better == "cross_entropy"
+    low, high = (
+        f"{bound:.{decimals(result.difference)}f}" for bound in (result.difference.low, result.difference.high)
+    )
+    assert result.text.startswith("cross_entropy is better: the test nll of squentropy is 0.2")
+    assert " nats per token higher than that of cross_entropy " in result.text
+    assert f"(95 % confidence interval {low} to {high}; 3 seeds, 30 stories). That is 0.0" in result.text
+    assert result.text.endswith(" bits per byte, and a perplexity that is 29 % higher.")
 
 
 def test_the_second_is_better() -> None:
-    found = verdict(story_setting("cross_entropy", shift=0.25), story_setting("squentropy"))
-    assert found.difference is not None
-    assert found.difference.high < 0
-    assert found.better == "squentropy"
-    assert found.text.startswith("squentropy is better: the test nll of squentropy is 0.2")
-    assert found.text.endswith(" and a perplexity that is 22 % lower.")
-    low, high = (f"{-bound:.{decimals(found.difference)}f}" for bound in (found.difference.high, found.difference.low))
-    assert f"95 % confidence interval {low} to {high};" in found.text
+    result = verdict(story_setting("cross_entropy", shift=0.25), story_setting("squentropy"))
+    assert result.difference is not None
+    assert result.difference.high < 0
+    assert result.better == "squentropy"
+    assert result.text.startswith("squentropy is better: the test nll of squentropy is 0.2")
+    assert result.text.endswith(" and a perplexity that is 22 % lower.")
+    low, high = (
+        f"{-bound:.{decimals(result.difference)}f}" for bound in (result.difference.high, result.difference.low)
+    )
+    assert f"95 % confidence interval {low} to {high};" in result.text
 
 
 def test_no_difference() -> None:
-    found = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.0005))
-    assert found.better == ""
-    assert found.has_enough_seeds
-    assert "No difference was found, because the confidence interval includes 0: " in found.text
+    result = verdict(story_setting("cross_entropy"), story_setting("squentropy", shift=0.0005))
+    assert result.better == ""
+    assert result.has_enough_seeds
+    assert "No difference was found, because the confidence interval includes 0: " in result.text
 
 
 def test_bits_per_byte_are_those_of_the_runs() -> None:
     a, b = story_setting("cross_entropy"), story_setting("squentropy", shift=0.25)
-    found = verdict(a, b)
-    assert found.difference is not None
+    result = verdict(a, b)
+    assert result.difference is not None
     of_runs = b.mean("test/bits_per_byte") - a.mean("test/bits_per_byte")
-    assert found.difference.effect * found.bits_per_nat == pytest.approx(of_runs)
-    assert found.difference.effect == pytest.approx(b.mean("test/nll") - a.mean("test/nll"))
+    assert result.difference.effect * result.bits_per_nat == pytest.approx(of_runs)
+    assert result.difference.effect == pytest.approx(b.mean("test/nll") - a.mean("test/nll"))
 
 
 def test_only_common_seeds_are_paired() -> None:
     a = settings([story_run("cross_entropy", seed, DIFFICULTY + seed) for seed in (3, 1, 2)])[0]
     b = settings([story_run("squentropy", seed, DIFFICULTY + seed + 0.5) for seed in (9, 3, 2)])[0]
-    found = verdict(a, b)
-    assert found.seeds == [2, 3]
-    assert found.difference is not None
-    assert (found.difference.effect, found.difference.n_seeds) == (pytest.approx(0.5), 2)
+    result = verdict(a, b)
+    assert result.seeds == [2, 3]
+    assert result.difference is not None
+    assert (result.difference.effect, result.difference.n_seeds) == (pytest.approx(0.5), 2)
 
 
 @pytest.mark.parametrize(("seeds", "common"), [((2, 7), "one seed in common (2)"), ((7, 8), "no seed in common")])
 def test_not_enough_seeds(seeds: tuple[int, ...], common: str) -> None:
-    found = verdict(story_setting("cross_entropy", (1, 2)), story_setting("squentropy", seeds, shift=0.25))
-    assert found.text.startswith(f"Not enough runs: cross_entropy and squentropy have {common}")
-    assert not found.has_enough_seeds
-    assert found.better == ""
-    assert "the test nll of squentropy is 0.2" in found.text
-    assert found.text.endswith("covers the choice of stories only; other seeds may give another result.")
-    assert found.difference is not None
-    assert found.difference.n_seeds == 1
+    result = verdict(story_setting("cross_entropy", (1, 2)), story_setting("squentropy", seeds, shift=0.25))
+    assert result.text.startswith(f"Not enough runs: cross_entropy and squentropy have {common}")
+    assert not result.has_enough_seeds
+    assert result.better == ""
+    assert "the test nll of squentropy is 0.2" in result.text
+    assert result.text.endswith("covers the choice of stories only; other seeds may give another result.")
+    assert result.difference is not None
+    assert result.difference.n_seeds == 1
 
 
 def test_other_differences_are_notes() -> None:
@@ -73,21 +77,21 @@ def test_other_differences_are_notes() -> None:
         metrics={"train/tokens": 2e6},
         **{"optimizer.lr": "0.2", "model.n_layer": "2", "loss.weight": "1.0", "device": "cuda"},
     )
-    found = verdict(a, b)
-    assert found.notes == [
+    result = verdict(a, b)
+    assert result.notes == [
         "The settings also differ in optimizer.lr, so this does not show that the loss is the cause.",
         "They were trained on different numbers of tokens: 1,000,000 and 2,000,000.",
     ]
-    found = verdict(a, story_setting("squentropy", shift=0.25, **{"model.n_layer": "3"}))
-    assert found.text.startswith("The cross_entropy models are better: ")
+    result = verdict(a, story_setting("squentropy", shift=0.25, **{"model.n_layer": "3"}))
+    assert result.text.startswith("The cross_entropy models are better: ")
     assert verdict(a, story_setting("focal", **{"optimizer.lr": "0.1", "model.n_layer": "2"})).notes == []
 
 
 def test_two_settings_of_one_loss() -> None:
     a, b = (story_setting("squentropy", shift=shift, **{"loss.weight": str(shift)}) for shift in (0.1, 0.5))
-    found = verdict(a, b)
-    assert (found.a, found.b, found.better) == ("squentropy A", "squentropy B", "squentropy A")
-    assert found.notes == ["The settings differ in loss.weight."]
+    result = verdict(a, b)
+    assert (result.a, result.b, result.better) == ("squentropy A", "squentropy B", "squentropy A")
+    assert result.notes == ["The settings differ in loss.weight."]
 
 
 def test_one_setting_cannot_be_compared_with_itself() -> None:
@@ -110,9 +114,9 @@ def test_a_run_without_scores_of_stories_is_left_out() -> None:
             story_run("squentropy", 4, DIFFICULTY, artifacts={"stories.csv": None}),
         ]
     )[0]
-    found = verdict(story_setting("cross_entropy", (1, 2, 3, 4)), lacking)
-    assert found.seeds == [1, 2, 3]
-    assert found.notes[-1].startswith("Left out: squentropy ")
+    result = verdict(story_setting("cross_entropy", (1, 2, 3, 4)), lacking)
+    assert result.seeds == [1, 2, 3]
+    assert result.notes[-1].startswith("Left out: squentropy ")
     nothing = verdict(story_setting("cross_entropy"), story_setting("squentropy", artifacts={"stories.csv": None}))
     assert nothing.difference is None
     assert nothing.text.startswith("Not enough runs: no run of squentropy has the scores of its stories")
