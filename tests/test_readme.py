@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md say: the example works, and the named commands and files exist."""
+"""README.md and CONTRIBUTING.md: the example works, and the named commands and files exist."""
 
 import os
 import re

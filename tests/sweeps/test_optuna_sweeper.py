@@ -1,4 +1,4 @@
-"""What a search minimizes or maximizes."""
+"""The metrics that a search minimizes or maximizes."""
 
 from collections.abc import Sequence
 from typing import Any
