@@ -1,11 +1,15 @@
-"""Checkpoints: written completely or not at all, read without executing anything, and resumed from.
+"""Checkpoints: written completely or not at all, and read without executing anything.
 
-A run keeps two files in its checkpoint folder: last.pt, to resume from, and best.pt, the weights of its best step.
+The checkpoint folder of a run holds these files:
+
+last.pt      the state of the last checkpoint, to resume the run from
+best.pt      the weights that are the run's model
+final.pt     the last.pt of a finished run with `train.keep_last`, unless the tracking store keeps it
+previous.pt  the last.pt of an interrupted run of other code or text; a new run has taken its place
 """
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,7 @@ from typing import Any
 import torch
 
 from nanosq.filesystem import PARTIAL, atomic_write, file_lock
-from nanosq.train import Progress, TrainState
+from nanosq.train import TrainState
 
 FORMAT = "nanosq-3"
 RUN_ID = re.compile("[0-9a-f]{32}")  # an id of MLflow
@@ -39,15 +43,6 @@ class Checkpoints:
     def save_best(self, state: TrainState) -> None:
         """Save the weights."""
         save(self.folder / "best.pt", {**self.facts, "model": state.model.state_dict()})
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The recorded run that training continues, if there is one."""
-
-    is_new: bool = True
-    run_id: str = ""  # of the run that is resumed, if it was recorded
-    resumed_from: str | None = None  # id of another run, whose state this run starts with
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -109,77 +104,33 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 folder.rmdir()
 
 
-def clear(folder: Path) -> None:
-    """Delete the checkpoints of an earlier run."""
-    for name in ("last.pt", "best.pt"):
+def clear(folder: Path, *, keep_last: bool = False) -> None:
+    """Delete the checkpoints of an earlier run. With `keep_last`, its last.pt becomes previous.pt."""
+    if keep_last:
+        (folder / "last.pt").replace(folder / "previous.pt")
+    for name in ("last.pt", "best.pt", "final.pt"):
         (folder / name).unlink(missing_ok=True)
 
 
-def find(resume: str, folder: Path) -> Path | None:
-    """Return the checkpoint to resume from, or None for a new run.
+def finish(folder: Path, *, kept: Collection[Path], keep_last: bool) -> None:
+    """Delete the checkpoints of a finished run that are not needed any more.
 
     Args:
-        resume: "auto", the last checkpoint of this run, if it has one; "never"; the path of a checkpoint; or the MLflow
-            id of a run that left a checkpoint beside `folder`.
-        folder: Checkpoint folder of this run.
-
-    Raises:
-        ValueError: No checkpoint of the given id exists.
+        folder: Checkpoint folder of the run.
+        kept: Files that the tracking store has a copy of.
+        keep_last: Whether last.pt, if it is not in `kept`, becomes final.pt, so that the run is not resumed by itself.
     """
     last = folder / "last.pt"
-    if resume == "never" or (resume == "auto" and not last.exists()):
-        return None
-    if resume == "auto":
-        return last
-    if not RUN_ID.fullmatch(resume):
-        return Path(resume)
-    for path in sorted(folder.parent.glob("*/last.pt")):
+    if keep_last and last.exists() and last not in kept:
+        last.replace(folder / "final.pt")
+    for path in (*kept, last, folder / "previous.pt"):
+        path.unlink(missing_ok=True)
+
+
+def find(run_id: str, folder: Path) -> Path | None:
+    """Return the last checkpoint of an interrupted run in a folder of `folder`, or None."""
+    for path in sorted(folder.glob("*/last.pt")):
         with suppress(ValueError):  # a damaged checkpoint of another run
-            if load(path)["run_id"] == resume:
+            if load(path)["run_id"] == run_id:
                 return path
-    raise ValueError(f"run {resume} left no checkpoint in {folder.parent}: init_from={resume} starts from its weights")
-
-
-def resume(state: TrainState, path: Path, *, facts: Mapping[str, Any], max_steps: int, folder: Path) -> Origin:
-    """Restore the state of a checkpoint.
-
-    Args:
-        state: State to restore into.
-        path: The checkpoint.
-        facts: The facts of this run, as in `Checkpoints`.
-        max_steps: Number of steps of this run.
-        folder: Checkpoint folder of this run.
-
-    Raises:
-        ValueError: The checkpoint is of another text, model or optimizer, or of more than `max_steps` steps.
-    """
-    saved = load(path)
-    _check_same(path, saved, facts, ("tokenizer", "splits"))
-    state.restore(saved)
-    if state.progress.step > max_steps:
-        raise ValueError(
-            f"{path} is at step {state.progress.step}, and train.max_steps={max_steps}: raise train.max_steps"
-        )
-    if saved["config_hash"] != facts["config_hash"]:  # for example a longer run: it has a best step of its own
-        state.progress = Progress(step=state.progress.step)
-        return Origin(resumed_from=saved["run_id"])
-    if not (folder / "best.pt").exists():
-        state.progress.best_perplexity = math.inf
-    return Origin(is_new=False, run_id=saved["run_id"])
-
-
-def load_weights(state: TrainState, path: Path, *, facts: Mapping[str, Any]) -> None:
-    """Restore the weights of a checkpoint and nothing else.
-
-    Raises:
-        ValueError: The checkpoint is of another model or vocabulary.
-    """
-    saved = load(path)
-    _check_same(path, saved, facts, ("tokenizer",))
-    state.restore_weights(saved)
-
-
-def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    for key in keys:
-        if saved[key] != facts[key]:
-            raise ValueError(f"{path} was trained on another text (its {key} differ): use the same data settings")
+    return None

@@ -61,6 +61,19 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return total
 
 
+def broadcast(module: nn.Module) -> None:
+    """Give the weights of a module in the first process to all processes."""
+    if world_size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def share_of_step(accumulate: int, batch_size: int) -> tuple[slice, slice]:
     """Return the micro-batches of a step that this process computes, and its rows of each.
 

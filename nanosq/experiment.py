@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import torch
 
-from nanosq import checkpoint, config, distributed, identity, optim
+from nanosq import config, distributed, identity, optim, start
 from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
 from nanosq.hardware import Hardware, round_robin_device
 from nanosq.losses import Loss
 from nanosq.settings import SampleSettings, TrainSettings
+from nanosq.start import Start
 from nanosq.sweeps.trial import TrialRun
 from nanosq.tracking import Store
 
@@ -37,6 +38,8 @@ class Experiment:
     store: Store
     device: str
     config_hash: str
+    code: str  # hash of the code
+    start: Start
     folder: Path  # of checkpoints
 
     def pick_hardware(self, **size: float) -> Hardware:
@@ -53,16 +56,9 @@ class Experiment:
         extra = {"matmul_dtype": hardware.matmul_dtype} if config.takes(optimizer, "matmul_dtype") else {}
         return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
 
-    def initial_weights(self) -> Path:
-        """Return the checkpoint that `init_from` names by its path or by the id of its run."""
-        origin = self.cfg.init_from
-        assert origin is not None
-        return self.store.weights(origin) if checkpoint.RUN_ID.fullmatch(origin) else Path(origin)
-
     def identity_tags(self, text: Corpus) -> dict[str, str]:
         """Return the tags that identify a trial: its settings, the code and the text."""
-        code = identity.code_hash(self.cfg)
-        return {"config_hash": self.config_hash, "code": code, "text": identity.text_hash(text)}
+        return {"config_hash": self.config_hash, "code": self.code, "text": identity.text_hash(text)}
 
 
 def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int | None = None) -> Experiment:
@@ -97,8 +93,9 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         losses_N = loss(torch.zeros(2, SMALL_VOCABULARY), torch.tensor([0, 1]))
         if losses_N.shape != (2,):
             raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
-    config_hash = identity.config_hash(cfg)
-    folder = Path(cfg.checkpoint_dir) / config_hash
+    code = identity.code_hash(cfg)
+    origin = start.find(cfg, store, code)
+    config_hash = identity.config_hash(cfg, parent=origin.parent)
     experiment = Experiment(
         cfg=cfg,
         name=name,
@@ -112,12 +109,10 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         store=store,
         device=cfg.device if job_number is None or cfg.device != "auto" else round_robin_device(job_number),
         config_hash=config_hash,
-        folder=folder,
+        code=code,
+        start=origin,
+        folder=Path(cfg.checkpoint_dir) / config_hash,
     )
-    if (resumed := checkpoint.find(cfg.resume, folder)) is not None:
-        identity.check_resumable(checkpoint.load(resumed)["settings"], identity.relevant_settings(cfg))
-    elif cfg.init_from is not None:
-        checkpoint.load(experiment.initial_weights())
     hardware = experiment.pick_hardware()
     with _named("model"), torch.device("meta"):
         experiment.build_model(SMALL_VOCABULARY)

@@ -1,5 +1,6 @@
 """Atomic writes of files, and locks on files and databases that are released when their process ends."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -32,6 +33,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 digest of a file in hexadecimal digits. A file that has not changed is read once."""
+    status = path.stat()
+    return _digest_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of_state(path: Path, *state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

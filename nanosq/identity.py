@@ -3,8 +3,13 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config
@@ -12,13 +17,14 @@ from nanosq import config
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
 
+PACKAGE = Path(__file__).resolve().parent
 # Settings of where a run computes, what it stores and what it prints. They do not affect its result.
 WITHOUT_EFFECT = (
     *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seeds"),
-    *("train.log_every", "train.checkpoint_every"),
+    *("train.log_every", "train.checkpoint_every", "train.keep_last"),
 )
-# Settings that may change when a run is resumed.
-RESUMABLE = ("train.max_steps", "train.eval_every", "train.patience")
+# Settings that may change when a run is resumed as another run.
+RESUMABLE = ("train.max_steps", "train.eval_every", "train.patience", "train.weights", "train.min_lr_factor")
 
 
 def affects_result(key: str) -> bool:
@@ -32,18 +38,60 @@ def relevant_settings(cfg: Any) -> dict[str, Any]:
     return {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in kept.items()}
 
 
-def config_hash(cfg: Any) -> str:
-    """Return twelve hex digits that change with any setting that affects the result."""
-    return _digest(json.dumps(relevant_settings(cfg), sort_keys=True).encode())
+def config_hash(cfg: Any, *, parent: str = "") -> str:
+    """Return twelve hex digits that change with any setting that affects the result.
+
+    Args:
+        cfg: The configuration.
+        parent: Digest of the checkpoint file that training starts from, if it starts from one.
+    """
+    return _digest_of([relevant_settings(cfg), parent])
 
 
 def code_hash(cfg: Any) -> str:
-    """Return twelve hex digits that change with any file of the package, or with a file that defines a component."""
-    targets = [value for key, value in config.flatten(cfg).items() if key.split(".")[-1] == "_target_"]
-    modules = [inspect.getmodule(config.get_target(target)) for target in targets]
-    files = {Path(module.__file__) for module in modules if module is not None and module.__file__ is not None}
-    files |= {path for path in Path(__file__).parent.rglob("*") if path.suffix in {".py", ".yaml"}}
-    return _digest(b"".join(path.read_bytes() for path in sorted(files)))
+    """Return a hash of the code that a run depends on, the same in every checkout.
+
+    It is twelve hex digits of all files of this package. If the configuration names components of the user, "+" and
+    twelve digits of their modules follow, including the modules of the user from which these import. Installed packages
+    do not count.
+    """
+    named = ((key.rpartition("."), value) for key, value in config.flatten(cfg).items() if affects_result(key))
+    targets = (config.get_target(value) for (_, _, name), value in named if name == "_target_")
+    own = {module.__name__: _module_hash(module) for module in _own_modules(map(inspect.getmodule, targets))}
+    return f"{_package_hash()}+{_digest_of(own)}" if own else _package_hash()
+
+
+# Both are computed once, because the code of a process does not change when its files do.
+@cache
+def _package_hash() -> str:
+    files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml"})
+    return _digest_of({path.relative_to(PACKAGE).as_posix(): _digest(path.read_bytes()) for path in files})
+
+
+@cache
+def _module_hash(module: ModuleType) -> str:
+    return _digest(Path(str(module.__file__)).read_bytes())
+
+
+def _own_modules(modules: Iterable[ModuleType | None]) -> list[ModuleType]:
+    """Return the given modules and those that they import, without this package and installed packages."""
+    installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
+    installed |= {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    own: dict[str, ModuleType] = {}
+    waiting = [*modules]
+    while waiting:
+        module = waiting.pop()
+        file = getattr(module, "__file__", None)
+        if module is None or file is None or module.__name__ in own:
+            continue
+        path = Path(file).resolve()
+        if any(path.is_relative_to(folder) for folder in (PACKAGE, *installed)):
+            continue
+        own[module.__name__] = module
+        for value in [*vars(module).values()]:
+            name = getattr(value, "__module__", None)
+            waiting.append(value if isinstance(value, ModuleType) else sys.modules.get(str(name)))
+    return [*own.values()]
 
 
 def text_identity(corpus: "Corpus") -> dict[str, Any]:
@@ -54,7 +102,7 @@ def text_identity(corpus: "Corpus") -> dict[str, Any]:
 
 def text_hash(corpus: "Corpus") -> str:
     """Return twelve hex digits of `text_identity`."""
-    return _digest(json.dumps(text_identity(corpus), sort_keys=True).encode())
+    return _digest_of(text_identity(corpus))
 
 
 def check_resumable(trained: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -68,10 +116,14 @@ def check_resumable(trained: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         ValueError: A setting differs that may not change. The message names it.
     """
     for key in sorted({*trained, *now} - {*RESUMABLE}):
-        if trained.get(key) != now.get(key):
+        if trained.get(key) != now.get(key) and not key.startswith("schedule."):
             raise ValueError(
                 f"{key} was {trained.get(key)} in the run to resume and is {now.get(key)}: do not change it"
             )
+
+
+def _digest_of(facts: object) -> str:
+    return _digest(json.dumps(facts, sort_keys=True).encode())
 
 
 def _digest(data: bytes) -> str:

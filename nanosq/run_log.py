@@ -44,6 +44,7 @@ class RunLog:
     how_to_resume: str
     logged_step: int = 0
     logged_seconds: float = 0.0
+    saved: tuple[int, int] | None = None  # step and last evaluation of the last checkpoint
 
     def evaluated(self, score: Score, state: TrainState) -> None:
         """Record the score of the validation split, and keep the weights if it is the best one.
@@ -52,7 +53,7 @@ class RunLog:
             Pruned: The study ends the trial.
         """
         progress = state.progress
-        if progress.since_best == 0 and self.checkpoints is not None:
+        if self.is_best(state) and self.checkpoints is not None:
             self.checkpoints.save_best(state)
         metrics = {**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}
         self.run.log(metrics, progress.step)
@@ -91,7 +92,7 @@ class RunLog:
     def checkpoint_if_due(self, state: TrainState) -> None:
         """Save a checkpoint to resume from, if one is due after this step."""
         if self.settings.is_checkpointed(state.progress.step):
-            self._save_last(state)
+            self.save_last(state)
 
     def stop_if_asked(self, state: TrainState) -> None:
         """End the run with a checkpoint if a signal asks for it, all processes at the same step.
@@ -101,11 +102,18 @@ class RunLog:
             SystemExit: The signal was SIGTERM.
         """
         if distributed.all_reduce(torch.tensor(float(self.interruption.is_requested))) > 0:
-            self._save_last(state)
+            self.save_last(state)
             self.console.say(f"interrupted after step {state.progress.step}: {self.how_to_resume}")
             self.interruption.end()
 
-    def _save_last(self, state: TrainState) -> None:
-        if self.checkpoints is not None:
+    def is_best(self, state: TrainState) -> bool:
+        """Return whether the weights of the last evaluation are the run's model, of the evaluations so far."""
+        return self.settings.weights == "last" or state.progress.since_best == 0
+
+    def save_last(self, state: TrainState) -> None:
+        """Save a checkpoint to resume from, unless the one of this step and evaluation exists."""
+        saved = state.progress.step, state.progress.evaluated
+        if self.checkpoints is not None and saved != self.saved:
             self.run.flush()  # the store has every value up to the checkpoint
             self.checkpoints.save_last(state)
+            self.saved = saved

@@ -18,6 +18,8 @@ class TrainSettings:
     log_every: int
     checkpoint_every: int | None
     patience: int | None
+    weights: str
+    keep_last: bool
 
     def check(self) -> None:
         """Raise a ValueError that names the first setting that is out of range."""
@@ -31,6 +33,8 @@ class TrainSettings:
             raise ValueError(f"train.warmup must be a number of steps or a fraction in [0, 1), not {self.warmup}")
         if not 0 <= self.min_lr_factor <= 1:
             raise ValueError(f"train.min_lr_factor must be in [0, 1], not {self.min_lr_factor}")
+        if self.weights not in ("best", "last"):
+            raise ValueError(f"train.weights={self.weights}: choose best or last")
 
     @property
     def warmup_steps(self) -> int:

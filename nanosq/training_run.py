@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from nanosq import artifacts, checkpoint, config, distributed, identity
-from nanosq.checkpoint import Checkpoints, Origin
+from nanosq import artifacts, checkpoint, config, distributed, identity, start
+from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
@@ -21,6 +21,7 @@ from nanosq.losses import fused_form
 from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
+from nanosq.start import Origin
 from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
 from nanosq.tracking import Store
 from nanosq.train import TrainState, train
@@ -49,7 +50,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     if pruner.pruned_before:
         print(f"{trial}: pruned with its first seed")
         return Result("pruned")
-    if experiment.cfg.resume != "auto":
+    if not experiment.start.is_repeatable:
         return None
     tags, find = experiment.identity_tags(text), experiment.store.find
     result = find({**tags, "pruned": "false"}) or find({**tags, "pruned": "true", **trial.tags})
@@ -78,37 +79,42 @@ def build(
         torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
-    origin, facts = _restore(experiment, text, state)
+    facts, folder = _facts(experiment, text), experiment.folder
+    origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
     tracked = (experiment.store if is_first else Store()).start(
         f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
         params=config.flatten(cfg),
         tags=_tags(experiment, text, origin, hardware),
         run_id=origin.run_id,
-        is_new=cfg.resume == "never",
+        is_new=cfg.resume == "never" or bool(origin.notice),
     )
+    distributed.barrier()  # every process has read the checkpoint
     if origin.is_new and is_first:
-        checkpoint.clear(experiment.folder)
+        checkpoint.clear(folder, keep_last=bool(origin.notice))
     facts["run_id"] = tracked.run_id or origin.run_id
     step, label = state.progress.step, str(experiment.trial or "")
+    console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first)
+    if origin.notice:
+        console.say(origin.notice)
     return state, RunLog(
         run=tracked,
-        console=Console(settings.max_steps, first_step=step, label=label, quiet=not is_first),
+        console=console,
         pruner=pruner,
-        checkpoints=Checkpoints(experiment.folder, facts) if is_first else None,
+        checkpoints=Checkpoints(folder, facts) if is_first else None,
         interruption=interruption,
         settings=settings,
         hardware=hardware,
         tokens_per_step=tokens_per_step,
         how_to_resume="run the same command again to resume"
-        if cfg.resume == "auto"
-        else f"resume with resume={experiment.folder / 'last.pt'}",
+        if experiment.start.is_repeatable
+        else f"resume with resume={folder / 'last.pt'}",
         logged_step=step,
         logged_seconds=state.progress.seconds,
     )
 
 
 def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> Result:
-    """Train, score the test split, write samples and record everything."""
+    """Train, restore the weights that are the run's model, score the test split, write samples, record everything."""
     cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
     model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
 
@@ -144,12 +150,17 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         if val is None:
             tracked.tag(**{ended: "true"})
         else:
-            metrics = _record_scores(experiment, text, state, log, val=val, test=score(text.test))
-        is_kept = is_first and best.exists() and tracked.keep(best, "checkpoint")
+            last_val = val
+            if settings.keep_last or not log.is_best(state):
+                log.save_last(state)  # what follows changes the weights
+            if not log.is_best(state):
+                _restore_best(experiment, state, log)
+                val = score(text.val).score
+            metrics = _record_scores(experiment, text, state, log, val=val, last=last_val, test=score(text.test))
+        to_keep = [path for path in ([best, last] if settings.keep_last else [best]) if is_first and path.exists()]
+        kept = [path for path in to_keep if tracked.keep(path, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume
-        last.unlink(missing_ok=True)
-        if is_kept:
-            best.unlink()
+        checkpoint.finish(experiment.folder, kept=kept, keep_last=settings.keep_last)
     result = Result(ended, metrics, tracked.run_id, tracked.link)
     if is_first:
         outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
@@ -174,13 +185,36 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
         log.console.say(f"resumed after step {state.progress.step}")
 
 
+def _restore_best(experiment: Experiment, state: TrainState, log: RunLog) -> None:
+    """Restore the weights of the best evaluation, in all processes."""
+    if log.checkpoints is not None:
+        state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
+    distributed.broadcast(state.model)
+    log.console.say("restored the weights with the lowest validation perplexity")
+
+
 def _record_scores(
-    experiment: Experiment, text: Corpus, state: TrainState, log: RunLog, *, val: Score, test: Evaluation
+    experiment: Experiment, text: Corpus, state: TrainState, log: RunLog, *, val: Score, last: Score, test: Evaluation
 ) -> dict[str, float]:
-    """Record the scores of the trained model, and what the report shows besides. Return the metrics of the result."""
-    n_tokens = float(state.progress.step * log.tokens_per_step)
-    final = {**test.score.metrics("test"), "train/seconds": state.progress.seconds, "train/tokens": n_tokens}
-    log.run.log(final, state.progress.step)
+    """Record the scores of the run's model, and what the report shows besides. Return the metrics of the result.
+
+    Args:
+        experiment: The experiment.
+        text: Its text.
+        state: The state with the weights of the run's model.
+        log: Log of the run.
+        val: Score of the model on the validation split.
+        last: The same with the weights after the last step.
+        test: Score of the model on the test split.
+    """
+    metrics = {
+        **val.metrics("val"),
+        **test.score.metrics("test"),
+        "last/val_perplexity": last.perplexity,
+        "train/seconds": state.progress.seconds,
+        "train/tokens": float(state.progress.step * log.tokens_per_step),
+    }
+    log.run.summarize(metrics, state.progress.step)
     if log.checkpoints is not None:  # the first of several processes
         log.run.text(artifacts.stories_csv(text.test, text.tokenizer, test.document_nll), "stories.csv")
         log.run.text(artifacts.calibration_csv(test.bins), "calibration.csv")
@@ -188,24 +222,18 @@ def _record_scores(
         log.run.text("\n\n---\n\n".join(samples), "samples.txt")
         if experiment.trial is None:
             log.console.report(val=val, test=test.score, samples=samples)
-    return {**val.metrics("val"), **final}
+    return metrics
 
 
-def _restore(experiment: Experiment, text: Corpus, state: TrainState) -> tuple[Origin, dict[str, Any]]:
-    """Restore the checkpoint or the weights that the run starts with. Return where they are from, and the facts."""
-    cfg = experiment.cfg
-    facts = {
-        "architecture": config.arguments(cfg.model),
-        "settings": identity.relevant_settings(cfg),
-        "config_hash": experiment.config_hash,
+def _facts(experiment: Experiment, text: Corpus) -> dict[str, Any]:
+    """Return what every checkpoint of the run holds besides the state."""
+    return {
+        "architecture": config.arguments(experiment.cfg.model),
+        "settings": identity.relevant_settings(experiment.cfg),
+        "parent": experiment.start.parent,
+        **experiment.identity_tags(text),
         **identity.text_identity(text),
     }
-    if (path := checkpoint.find(cfg.resume, experiment.folder)) is not None:
-        max_steps, folder = experiment.settings.max_steps, experiment.folder
-        return checkpoint.resume(state, path, facts=facts, max_steps=max_steps, folder=folder), facts
-    if cfg.init_from is not None:
-        checkpoint.load_weights(state, experiment.initial_weights(), facts=facts)
-    return Origin(), facts
 
 
 def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
@@ -216,6 +244,7 @@ def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardwa
         "pruned": "false",
         "hardware": str(hardware),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
+        **({"parent": experiment.start.parent} if experiment.start.parent else {}),
         **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),
         **(experiment.trial.tags if experiment.trial is not None else {}),
     }

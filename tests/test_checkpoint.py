@@ -4,19 +4,12 @@ import os
 import pickle
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from nanosq import checkpoint, identity
-from nanosq.checkpoint import Checkpoints, Origin
-from nanosq.data import corpus, tokenizers
-from nanosq.train import Progress, TrainState
-from tests.data.test_corpus import source_of_texts
+from nanosq import checkpoint
 from tests.stress import kill_and_resume
 
 
@@ -84,53 +77,25 @@ def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     kill_and_resume.check(kill=2, terminate=1, seed=1, scratch=tmp_path)
 
 
-def test_the_checkpoint_that_resume_means(tmp_path: Path) -> None:
-    folder, run_id = tmp_path / "a1b2", "0123456789abcdef" * 2
-    assert checkpoint.find("auto", folder) is None
-    with pytest.raises(ValueError, match=f"init_from={run_id}"):
-        checkpoint.find(run_id, folder)
-    checkpoint.save(tmp_path / "other/last.pt", {"run_id": run_id})
-    assert checkpoint.find(run_id, folder) == tmp_path / "other/last.pt"
-    assert checkpoint.find("auto", folder) is None
-    checkpoint.save(folder / "last.pt", {"run_id": ""})
-    assert checkpoint.find("auto", folder) == folder / "last.pt"
-    assert checkpoint.find("never", folder) is None
-    assert checkpoint.find("some/last.pt", folder) == Path("some/last.pt")
+def test_the_checkpoint_of_an_interrupted_run_is_found_by_the_id_of_the_run(tmp_path: Path) -> None:
+    run_id = "0123456789abcdef" * 2
+    assert checkpoint.find(run_id, tmp_path) is None
+    for name in ("a", "b", "c"):
+        checkpoint.save(tmp_path / name / "last.pt", {"run_id": run_id if name == "b" else name})
+    (tmp_path / "a/last.pt").write_text("damaged")
+    assert checkpoint.find(run_id, tmp_path) == tmp_path / "b/last.pt"
 
 
-def test_resumes_with_the_same_text_only(tmp_path: Path) -> None:
-    def prepared(story: str) -> corpus.Corpus:
-        texts = {"train": [story], "val": ["Sam ran."], "test": ["Tom sat."]}
-        return corpus.prepare(partial(source_of_texts, texts=texts), tokenizers.byte_level(), cache_dir=tmp_path)
+def test_files_of_a_finished_run(tmp_path: Path) -> None:
+    """A state that the store keeps needs no local file. Without a store it is final.pt, which nothing resumes alone."""
 
-    def state(step: int) -> TrainState:
-        model = nn.Linear(1, 1)
-        optimizer = torch.optim.SGD(model.parameters())
-        return TrainState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), Progress(step=step))
+    def left(kept: list[str], *, keep_last: bool) -> set[str]:
+        for name in ("last.pt", "best.pt", "previous.pt"):
+            (tmp_path / name).touch()
+        checkpoint.finish(tmp_path, kept=[tmp_path / name for name in kept], keep_last=keep_last)
+        return {path.name for path in tmp_path.iterdir()}
 
-    before, after, path = prepared("Once."), prepared("Once upon a time."), tmp_path / "last.pt"
-    assert identity.text_hash(before) != identity.text_hash(after)
-
-    def facts(text: corpus.Corpus, config_hash: str = "a1b2") -> dict[str, Any]:
-        return {"config_hash": config_hash, "run_id": "", **identity.text_identity(text)}
-
-    trained = state(7)
-    trained.progress.best_perplexity = 3.0
-    Checkpoints(tmp_path, facts(before)).save_last(trained)
-    resumed = state(0)
-    settings = {"max_steps": 9, "folder": tmp_path}
-    assert checkpoint.resume(resumed, path, facts=facts(before), **settings) == Origin(is_new=False)
-    assert resumed.progress == Progress(step=7)  # the file of the best weights is missing
-    (tmp_path / "best.pt").touch()
-    checkpoint.resume(resumed, path, facts=facts(before), **settings)
-    assert resumed.progress.best_perplexity == 3.0
-    assert checkpoint.resume(resumed, path, facts=facts(before, "c3d4"), **settings) == Origin(resumed_from="")
-    assert resumed.progress == Progress(step=7)
-    with pytest.raises(ValueError, match=r"raise train\.max_steps"):
-        checkpoint.resume(state(0), path, facts=facts(before), max_steps=6, folder=tmp_path)
-    with pytest.raises(ValueError, match="another text"):
-        checkpoint.resume(state(0), path, facts=facts(after), **settings)
-    new = state(0)
-    checkpoint.load_weights(new, path, facts=facts(after))  # weights fit any text of their vocabulary
-    torch.testing.assert_close(new.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
-    assert new.progress == Progress()
+    assert left(["best.pt"], keep_last=False) == set()
+    assert left([], keep_last=False) == {"best.pt"}
+    assert left(["best.pt", "last.pt"], keep_last=True) == set()
+    assert left([], keep_last=True) == {"best.pt", "final.pt"}

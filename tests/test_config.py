@@ -1,5 +1,8 @@
 """Configuration: every file in conf composes and fits its target; what is wrong is said in one line."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import config, identity
+from tests.commandline import ROOT
 
 CONF = Path(__file__).parents[1] / "conf"
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking")
@@ -97,16 +101,45 @@ def test_hash_knows_what_matters() -> None:
         assert identity.config_hash(composed(override)) != base, override
 
 
-def test_code_hash_changes_with_the_file_of_a_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = tmp_path / "my_loss.py"
-    loss.write_text("def mine(logits, targets):\n    return logits[:, 0]\n")
+def test_code_hash_covers_the_package_and_the_modules_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, helper = tmp_path / "my_loss.py", tmp_path / "my_helper.py"
+    loss.write_text("from my_helper import column\ndef mine(logits, targets):\n    return column(logits)\n")
+    helper.write_text("def column(logits):\n    return logits[:, 0]\n")
     monkeypatch.syspath_prepend(tmp_path)
-    cfg = composed("loss._target_=my_loss.mine")
-    base = identity.code_hash(cfg)
-    assert base != identity.code_hash(composed())
-    assert base == identity.code_hash(composed("loss._target_=my_loss.mine", "seed=7"))
-    loss.write_text("def mine(logits, targets):\n    return logits[:, 1]\n")
-    assert base != identity.code_hash(cfg)
+
+    def code(*overrides: str) -> str:
+        for name in ("my_loss", "my_helper"):
+            sys.modules.pop(name, None)
+        return identity.code_hash(composed(*overrides))
+
+    package, mine = code(), code("loss._target_=my_loss.mine")
+    assert mine.startswith(f"{package}+")
+    assert mine == code("loss._target_=my_loss.mine", "seed=7")
+    # Components of this package and of PyTorch belong to one program.
+    assert {code(override) for override in ("loss=squentropy", "optimizer=adamw", "tracking=none")} == {package}
+    helper.write_text("def column(logits):\n    return logits[:, 1]\n")
+    changed = code("loss._target_=my_loss.mine")
+    assert changed != mine
+    loss.write_text(loss.read_text() + "# a comment\n")
+    assert code("loss._target_=my_loss.mine") not in (mine, changed)
+
+
+def test_code_hash_is_the_same_in_every_checkout(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "nanosq", tmp_path / "nanosq")
+    script = """
+from nanosq import identity
+from omegaconf import OmegaConf
+print(identity.PACKAGE, identity.code_hash(OmegaConf.create()))
+"""
+    lines = [
+        subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (ROOT, tmp_path)
+    ]
+    (here, first), (there, second) = map(str.split, lines)
+    assert here != there
+    assert first == second
 
 
 def test_flatten() -> None:

@@ -122,7 +122,7 @@ def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_pat
         assert [other.info.status for other in runs(tmp_path)] == ["FINISHED"]  # it is the same run
         nothing_left = command(*settings, f"resume={run.info.run_id}", cwd=tmp_path)
         assert nothing_left.returncode == 2
-        assert f"init_from={run.info.run_id} starts from its weights" in nothing_left.stderr
+        assert f"start from its weights with init_from={run.info.run_id}" in nothing_left.stderr
         assert not list((tmp_path / "checkpoints").iterdir())
     if signal == "SIGINT":
         for change, complaint in [

@@ -40,6 +40,8 @@ SETTINGS = TrainSettings(
     log_every=5,
     checkpoint_every=None,
     patience=None,
+    weights="best",
+    keep_last=False,
 )
 
 

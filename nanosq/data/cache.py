@@ -1,7 +1,5 @@
 """The cache directory of corpora: locks, all-or-nothing writes, and manifests with checksums."""
 
-import functools
-import hashlib
 import json
 import logging
 import shutil
@@ -10,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nanosq.filesystem import atomic_write, file_lock
+from nanosq.filesystem import atomic_write, file_digest, file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ def _remove_if_empty(directory: Path) -> None:
 def sign(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest: the facts, and the size and checksum of every file in the folder."""
     contents = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
@@ -126,19 +124,8 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if (size := path.stat().st_size) != facts["bytes"]:
                 return f"{name} has {size:,} bytes, not {facts['bytes']:,}"
-            if _sha256(path) != facts["sha256"]:
+            if file_digest(path) != facts["sha256"]:
                 return f"{name} has another checksum"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
     return None
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    return _sha256_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-@functools.cache  # the trials of a sweep in one process use the same corpus
-def _sha256_of_state(path: Path, *state: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,6 +32,9 @@ class Run:
     def text(self, text: str, file: str) -> None:
         """Store a text as the artifact `file`."""
 
+    def summarize(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the metrics of the result: they become the last values of the run. Its curves stay as they are."""
+
     def flush(self) -> None:
         """Write what is buffered to the store."""
 
@@ -47,8 +50,8 @@ class Store:
         """Return the result of the last finished run that has these tags, or None."""
         return None
 
-    def weights(self, run_id: str) -> Path:
-        """Return a local file with the weights of the best step of a run."""
+    def checkpoint(self, run_id: str, file: str) -> Path:
+        """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         raise ValueError(f"tracking=none has no run {run_id}: give the path of a checkpoint")
 
     def start(

@@ -74,6 +74,16 @@ class MLflowRun(Run):
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
+    def summarize(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the metrics of the result: they become the last values of the run. Its curves stay as they are."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for key, value in metrics.items():
+            if math.isfinite(value) and self._points.get((step, key)) != value:
+                self._buffer.append(Metric(key, value, now, step))
+                self._points.setdefault((step, key), value)
+
     def flush(self) -> None:
         """Write what is buffered. If the store cannot be reached, training continues and the next flush tries again."""
         try:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run, RunInfo
 
-CHECKPOINTS, RESUMED_FROM, DIVERGED, PRUNED = "checkpoints", "resumed_from", "diverged", "pruned"  # tags
+CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
+IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 
 
 class MLflowStore(Store):
@@ -48,17 +49,17 @@ class MLflowStore(Store):
         state = cast(Ended, endings[0] if endings else "finished")
         return Result(state, run.data.metrics, run.info.run_id, _link(run.info))
 
-    def weights(self, run_id: str) -> Path:
-        """Return a local file with the weights of the best step of a run."""
+    def checkpoint(self, run_id: str, file: str) -> Path:
+        """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         uri = self._set_uri()
         import mlflow
 
         try:
             if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
                 raise ValueError("no such file")  # MLflow would create the file
-            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="checkpoint/best.pt"))
+            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"checkpoint/{file}"))
         except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-            raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint") from error
+            raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint {file}") from error
 
     def start(
         self,
@@ -72,7 +73,7 @@ class MLflowStore(Store):
         """Start a run, or resume one.
 
         This process holds the checkpoint folder that the tag "checkpoints" names. A run with the same tag that is still
-        RUNNING therefore belongs to a killed process. Resume it if it was resumed from the same run as this one;
+        RUNNING therefore belongs to a killed process. Resume it if it had the same identity and origin as this one;
         otherwise mark it KILLED.
 
         Raises:
@@ -85,8 +86,8 @@ class MLflowStore(Store):
             if is_new:
                 run_id = ""
             elif not _is_active(client, run_id, experiment_id):
-                origin = tags.get(RESUMED_FROM)
-                run_id = next((run for run, its_tags in abandoned.items() if its_tags.get(RESUMED_FROM) == origin), "")
+                same = [run for run, its in abandoned.items() if all(its.get(key) == tags.get(key) for key in IDENTITY)]
+                run_id = same[0] if same else ""
             for abandoned_id in abandoned.keys() - {run_id}:
                 client.set_terminated(abandoned_id, "KILLED")
             try:
@@ -120,6 +121,7 @@ class MLflowStore(Store):
             raise ValueError(message) from error
 
     def _set_uri(self) -> str:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
         import mlflow
 
@@ -167,9 +169,9 @@ def _filter(status: str, tags: Mapping[str, str]) -> str:
 
 
 def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
-    """Return the last value of every metric of a run at every step."""
+    """Return the first value of every metric of a run at every step: the curves. The result may have added another."""
     history = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    points = sorted((point for points in history for point in points), key=lambda point: point.timestamp)
+    points = sorted((point for points in history for point in points), key=lambda point: -point.timestamp)
     return {(point.step, point.key): point.value for point in points}
 
 
