@@ -1,15 +1,14 @@
 """Identity of a trial: the settings that affect the result, the code and the text."""
 
+import ast
 import hashlib
-import inspect
+import importlib.util
 import json
 import site
-import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config
@@ -52,46 +51,60 @@ def code_hash(cfg: Any) -> str:
     """Return a hash of the code that a run depends on, the same in every checkout.
 
     It is twelve hex digits of all files of this package. If the configuration names components of the user, "+" and
-    twelve digits of their modules follow, including the modules of the user from which these import. Installed packages
-    do not count.
+    twelve digits of their modules follow, including the modules of the user that these import. Installed packages do
+    not count.
     """
-    named = ((key.rpartition("."), value) for key, value in config.flatten(cfg).items() if affects_result(key))
-    targets = (config.get_target(value) for (_, _, name), value in named if name == "_target_")
-    own = {module.__name__: _module_hash(module) for module in _own_modules(map(inspect.getmodule, targets))}
+    named = ((key.rpartition(".")[2], value) for key, value in config.flatten(cfg).items() if affects_result(key))
+    targets = [value for name, value in named if name == "_target_"]
+    modules = {name for target in targets for name in (target.rpartition(".")[0], config.get_target(target).__module__)}
+    own = {name: _file_hash(path) for name, path in _own_files(modules).items()}
     return f"{_package_hash()}+{_digest_of(own)}" if own else _package_hash()
 
 
-# Both are computed once, because the code of a process does not change when its files do.
+# A file is read once, because the code of a process does not change when the file does.
+@cache
+def _file_hash(path: Path) -> str:
+    return _digest(path.read_bytes())
+
+
 @cache
 def _package_hash() -> str:
     files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml"})
-    return _digest_of({path.relative_to(PACKAGE).as_posix(): _digest(path.read_bytes()) for path in files})
+    return _digest_of({path.relative_to(PACKAGE).as_posix(): _file_hash(path) for path in files})
 
 
-@cache
-def _module_hash(module: ModuleType) -> str:
-    return _digest(Path(str(module.__file__)).read_bytes())
-
-
-def _own_modules(modules: Iterable[ModuleType | None]) -> list[ModuleType]:
-    """Return the given modules and those that they import, without this package and installed packages."""
+def _own_files(modules: Iterable[str]) -> dict[str, Path]:
+    """Return the files of modules and of all that they import, by module, without this and installed packages."""
     installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
     installed |= {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    own: dict[str, ModuleType] = {}
+    own: dict[str, Path] = {}
     waiting = [*modules]
     while waiting:
-        module = waiting.pop()
-        file = getattr(module, "__file__", None)
-        if module is None or file is None or module.__name__ in own:
+        name = waiting.pop()
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # a class or a function, or the main program
             continue
-        path = Path(file).resolve()
+        if name in own or spec is None or not spec.has_location or spec.origin is None:
+            continue
+        path = Path(spec.origin).resolve()
         if any(path.is_relative_to(folder) for folder in (PACKAGE, *installed)):
             continue
-        own[module.__name__] = module
-        for value in [*vars(module).values()]:
-            name = getattr(value, "__module__", None)
-            waiting.append(value if isinstance(value, ModuleType) else sys.modules.get(str(name)))
-    return [*own.values()]
+        own[name] = path
+        is_package = spec.submodule_search_locations is not None
+        waiting += [name.rpartition(".")[0] or name, *_imports(path, name if is_package else name.rpartition(".")[0])]
+    return own
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Yield the names of what a module imports: modules, and names in them that may be modules."""
+    tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else ast.Module([], [])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
 def text_identity(corpus: "Corpus") -> dict[str, Any]:

@@ -1,57 +1,80 @@
 """An interrupted run whose code or text has changed is not resumed: it would be one run of two programs."""
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pytest
 
-from tests.commandline import ROOT, SMALL, environment, runs
+from tests.commandline import ROOT, SMALL, command, runs
+from tests.test_run import patched
 
-LONG = [*SMALL, "train.max_steps=4000", "train.checkpoint_every=2", "train.eval_every=4000", "samples.count=0"]
+SETTINGS = [*SMALL, "train.checkpoint_every=2", "samples.count=0", "loss._target_=my_loss.mine"]
+# A loss that sends its own process a signal when a file exists. The file `stop` names both.
 LOSS = """
+import os
+from pathlib import Path
+
+import torch
 from nanosq.losses import cross_entropy
 from my_helper import FACTOR
 
 def mine(logits_NV, targets_N):
+    if Path("stop").exists():
+        signal, file = Path("stop").read_text().split()
+        if [*Path().glob(file)]:
+            os.kill(os.getpid(), int(signal))
     return FACTOR * cross_entropy(logits_NV, targets_N)
 """
 
 
-def process(*arguments: str, cwd: Path, program: Path = ROOT) -> subprocess.Popen[str]:
-    """Start run.py of a checkout in a folder whose modules can be imported."""
-    return subprocess.Popen(
-        [sys.executable, str(program / "run.py"), *arguments],
-        cwd=cwd,
-        env=environment() | {"PYTHONPATH": f"{program}:{cwd}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a loss of the user."""
+    (tmp_path / "my_loss.py").write_text(LOSS)
+    (tmp_path / "my_helper.py").write_text("FACTOR = 1.0\n")
+    return tmp_path
 
 
-def stop_at_first_checkpoint(*arguments: str, cwd: Path, program: Path = ROOT, how: int = signal.SIGTERM) -> None:
-    run = process(*arguments, cwd=cwd, program=program)
-    while not [*cwd.glob("checkpoints/*/last.pt")]:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.05)
-    run.send_signal(how)
-    run.communicate(timeout=300)
-    assert run.returncode != 0
+def stop(folder: Path, *arguments: str, signal: int = 15, when: str = "checkpoints/*/last.pt") -> None:
+    (folder / "stop").write_text(f"{signal} {when}")
+    assert command(*arguments, cwd=folder).returncode != 0
+    (folder / "stop").unlink()
 
 
-def stop_after_line(text: str, *arguments: str, cwd: Path, program: Path = ROOT) -> str:
-    """Run until a line with `text` is printed, stop the run, and return the line."""
-    run = process(*arguments, cwd=cwd, program=program)
-    assert run.stdout is not None
-    found = next((line for line in run.stdout if text in line), "")
-    run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=300)
-    assert found
+def old_and_new(folder: Path) -> list[mlflow.entities.Run]:
+    """Return the two runs of a folder, in the order of their start."""
+    found = sorted(runs(folder), key=lambda run: run.info.start_time)
+    assert [run.info.status for run in found] == ["KILLED", "FINISHED"]
+    old, new = (run.data.tags for run in found)
+    assert old["config_hash"] == new["config_hash"]
+    assert (old["code"], old["text"]) != (new["code"], new["text"])
     return found
+
+
+@pytest.mark.parametrize(("file", "signal"), [("my_loss.py", 15), ("my_helper.py", 9)])
+def test_a_changed_module_of_the_user(file: str, signal: int, folder: Path) -> None:
+    """A module from which the loss imports counts too. A run that was killed at once is marked as KILLED."""
+    stop(folder, *SETTINGS, signal=signal)
+    (last,) = folder.glob("checkpoints/*/last.pt")
+    copy = shutil.copy(last, folder / "copy.pt")
+    assert "resumed after step" in command(*SETTINGS, cwd=folder, check=True).stderr
+    assert [run.info.status for run in runs(folder)] == ["FINISHED"]
+
+    stop(folder, *SETTINGS, "seed=2", signal=signal)
+    (folder / file).write_text((folder / file).read_text() + "# an edit\n")
+    result = command(*SETTINGS, "seed=2", cwd=folder, check=True)
+    assert "it starts again at step 0; the old checkpoint is kept as checkpoints/" in result.stderr
+    assert "resumed" not in result.stderr
+    assert sorted(run.info.status for run in runs(folder)) == ["FINISHED", "FINISHED", "KILLED"]
+    codes = {run.data.tags["code"] for run in runs(folder)}
+    assert len(codes) == 2
+    assert len({code.split("+")[0] for code in codes}) == 1  # one version of the package
+    # On request the new code continues the old state, as another run that names its parent.
+    further = command(*SETTINGS, f"resume={copy}", cwd=folder, check=True)
+    assert "resumed after step" in further.stderr
+    assert [run for run in runs(folder) if "resumed_from" in run.data.tags]
 
 
 def test_a_changed_formula_of_the_package(tmp_path: Path) -> None:
@@ -59,62 +82,58 @@ def test_a_changed_formula_of_the_package(tmp_path: Path) -> None:
     for name in ("nanosq", "conf"):
         shutil.copytree(ROOT / name, program / name)
     shutil.copy(ROOT / "run.py", program)
-    stop_at_first_checkpoint("loss=squentropy", *LONG, cwd=tmp_path, program=program)
+    settings = [*SMALL, "loss=squentropy", "train.checkpoint_every=2"]
+    at_step_2 = "from nanosq import checkpoint as c; save = c.save"
+    at_step_2 += "; c.save = lambda path, content: (save(path, content), path.name == 'last.pt' and os._exit(9))"
+    killed = patched(at_step_2, *settings, cwd=tmp_path, program=program)
+    assert killed.returncode == 9, killed.stderr
     losses = program / "nanosq/losses.py"
     formula, other = "weight / (logits_NV.shape[-1] - 1)", "2 * weight / logits_NV.shape[-1]"
     assert formula in losses.read_text()
     losses.write_text(losses.read_text().replace(formula, other))
-    line = stop_after_line("starts again", "loss=squentropy", *LONG, cwd=tmp_path, program=program)
-    assert line.startswith("the code changed after this run stopped at step ")
-    first, second = sorted(runs(tmp_path), key=lambda run: run.info.start_time)
-    assert [first.info.status, second.info.status] == ["KILLED", "KILLED"]
-    assert first.data.tags["code"] != second.data.tags["code"]
-    assert first.data.tags["config_hash"] == second.data.tags["config_hash"]
-    (folder,) = (tmp_path / "checkpoints").iterdir()
-    assert {path.name for path in folder.iterdir()} >= {"previous.pt", "last.pt"}
+    result = patched("", *settings, cwd=tmp_path, program=program)
+    assert "the code changed after this run stopped at step" in result.stderr
+    old_and_new(tmp_path)
 
 
-@pytest.mark.parametrize(("file", "how"), [("my_loss.py", signal.SIGTERM), ("my_helper.py", signal.SIGKILL)])
-def test_a_changed_module_of_the_user(file: str, how: int, tmp_path: Path) -> None:
-    """A module that the loss imports counts too, and a killed run is marked."""
-    (tmp_path / "my_loss.py").write_text(LOSS)
-    (tmp_path / "my_helper.py").write_text("FACTOR = 1.0\n")
-    settings = [*LONG, "loss._target_=my_loss.mine"]
-    stop_at_first_checkpoint(*settings, cwd=tmp_path, how=how)
-    resumed = stop_after_line("resumed after step", *settings, cwd=tmp_path)
-    assert len(runs(tmp_path)) == 1, resumed
-    (tmp_path / file).write_text((tmp_path / file).read_text() + "# an edit\n")
-    stop_after_line("the code changed after this run stopped", *settings, cwd=tmp_path)
-    old, new = sorted(runs(tmp_path), key=lambda run: run.info.start_time)
-    assert [old.info.status, new.info.status] == ["KILLED", "KILLED"]
-    assert old.data.tags["code"] != new.data.tags["code"]
-    assert old.data.tags["code"].split("+")[0] == new.data.tags["code"].split("+")[0]
+def test_a_run_killed_before_its_first_checkpoint(folder: Path) -> None:
+    settings = [*SETTINGS, "train.checkpoint_every=null"]
+    stop(folder, *settings, signal=9, when="mlflow.db")
+    (folder / "my_helper.py").write_text("FACTOR = 2.0\n")
+    command(*settings, cwd=folder, check=True)
+    old_and_new(folder)
 
 
-def test_a_run_killed_before_its_first_checkpoint_is_not_continued_by_other_code(tmp_path: Path) -> None:
-    (tmp_path / "my_loss.py").write_text(LOSS)
-    (tmp_path / "my_helper.py").write_text("FACTOR = 1.0\n")
-    settings = [*LONG, "loss._target_=my_loss.mine", "train.checkpoint_every=null", "train.max_steps=200"]
-    run = process(*settings, cwd=tmp_path)
-    assert run.stdout is not None
-    next(line for line in run.stdout if "training tokens" in line)
-    run.kill()
-    run.communicate()
-    (tmp_path / "my_helper.py").write_text("FACTOR = 2.0\n")
-    again = process(*settings, cwd=tmp_path)
-    assert (again.communicate()[0], again.returncode)[1] == 0
-    codes = {run.info.status: run.data.tags["code"] for run in runs(tmp_path)}
-    assert {*codes} == {"KILLED", "FINISHED"}
-    assert len({*codes.values()}) == 2
+def test_a_trial_of_a_sweep(folder: Path) -> None:
+    sweep = ["-m", *SETTINGS, "optimizer.lr=1e-3,2e-3"]
+    stop(folder, *sweep)
+    (folder / "my_helper.py").write_text("FACTOR = 2.0\n")
+    result = command(*sweep, cwd=folder, check=True)
+    assert "#0: the code changed after this run stopped at step" in result.stderr
+    assert sorted(run.info.status for run in runs(folder)) == ["FINISHED", "FINISHED", "KILLED"]
 
 
-def test_changed_text(tmp_path: Path) -> None:
-    stories = tmp_path / "stories.txt"
-    stories.write_text("<|endoftext|>".join(f"Once upon a time, {n} birds sang." for n in range(400)))
-    settings = [one for one in LONG if not one.startswith("data.")]
-    settings += ["data=text", f"data.source.train={stories}"]
-    stop_at_first_checkpoint(*settings, cwd=tmp_path)
+def edit(stories: Path) -> None:
     stories.write_text(stories.read_text() + "<|endoftext|>The end of all birds.")
-    (last,) = tmp_path.glob("checkpoints/*/last.pt")
-    stop_after_line("was trained on another text", *settings, f"resume={last}", cwd=tmp_path)
-    stop_after_line("the text changed after this run stopped", *settings, cwd=tmp_path)
+
+
+def replace(stories: Path) -> None:
+    """Change letters, but not the number of bytes and tokens."""
+    stories.write_text(stories.read_text().replace("birds", "trees"))
+
+
+@pytest.mark.parametrize("change", [edit, replace])
+def test_changed_text(change: Callable[[Path], None], folder: Path) -> None:
+    stories = folder / "stories.txt"
+    stories.write_text("<|endoftext|>".join(f"Once upon a time, {n} birds sang." for n in range(400)))
+    text = ["data=text", f"data.source.train={stories}"]
+    settings = [*(one for one in SETTINGS if not one.startswith("data.")), *text]
+    stop(folder, *settings)
+    change(stories)
+    (last,) = folder.glob("checkpoints/*/last.pt")
+    refused = command(*settings, f"resume={last}", cwd=folder)
+    assert refused.returncode == 2
+    assert "was trained on another text" in refused.stderr
+    result = command(*settings, cwd=folder, check=True)
+    assert "the text changed after this run stopped at step" in result.stderr
+    old_and_new(folder)

@@ -104,26 +104,33 @@ def test_hash_knows_what_matters() -> None:
 def test_code_hash_covers_the_package_and_the_modules_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss, helper = tmp_path / "my_loss.py", tmp_path / "my_helper.py"
-    loss.write_text("from my_helper import column\ndef mine(logits, targets):\n    return column(logits)\n")
-    helper.write_text("def column(logits):\n    return logits[:, 0]\n")
+    files = {
+        "my_loss.py": "from my_package.inner import FACTOR\ndef mine(logits, targets):\n    return logits[:, 0]\n",
+        "my_package/__init__.py": "",
+        "my_package/inner.py": "import torch\nfrom .constants import FACTOR\n",
+        "my_package/constants.py": "FACTOR = 1.0\n",
+        "unrelated.py": "",
+    }
+    (tmp_path / "my_package").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
 
     def code(*overrides: str) -> str:
-        for name in ("my_loss", "my_helper"):
-            sys.modules.pop(name, None)
+        identity._file_hash.cache_clear()
         return identity.code_hash(composed(*overrides))
 
-    package, mine = code(), code("loss._target_=my_loss.mine")
-    assert mine.startswith(f"{package}+")
-    assert mine == code("loss._target_=my_loss.mine", "seed=7")
+    mine = "loss._target_=my_loss.mine"
+    package, base = code(), code(mine)
+    assert base.startswith(f"{package}+")
+    assert base == code(mine, "seed=7")
     # Components of this package and of PyTorch belong to one program.
     assert {code(override) for override in ("loss=squentropy", "optimizer=adamw", "tracking=none")} == {package}
-    helper.write_text("def column(logits):\n    return logits[:, 1]\n")
-    changed = code("loss._target_=my_loss.mine")
-    assert changed != mine
-    loss.write_text(loss.read_text() + "# a comment\n")
-    assert code("loss._target_=my_loss.mine") not in (mine, changed)
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}# an edit\n")
+        assert (code(mine) == base) == (name == "unrelated.py"), name
+        (tmp_path / name).write_text(text)
+        assert code(mine) == base
 
 
 def test_code_hash_is_the_same_in_every_checkout(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_same_seed_same_result_and_tracking_none(tmp_path: Path) -> None:
     assert len(list((tmp_path / "checkpoints").glob("*/best.pt"))) == 2
 
 
-def patched(patch: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run run.py after Python code that replaces a part of nanosq."""
+def patched(patch: str, *arguments: str, cwd: Path, program: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run run.py of a checkout after Python code that replaces a part of nanosq."""
     script = f"""
 import os, runpy, signal, sys
 sys.argv = sys.argv[1:]
@@ -59,7 +59,7 @@ sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
     return subprocess.run(
-        [sys.executable, "-c", script, str(ROOT / "run.py"), *arguments],
+        [sys.executable, "-c", script, str(program / "run.py"), *arguments],
         cwd=cwd,
         env=environment(),
         capture_output=True,

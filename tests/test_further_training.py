@@ -1,0 +1,84 @@
+"""Training a finished run further: `train.keep_last` keeps its state, and `resume` starts another run from it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.commandline import SMALL, command, printed_perplexity, runs
+
+SETTINGS = [*SMALL, "samples.count=0", "train.log_every=1", "schedule=constant"]
+
+
+def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
+    """The example: more steps. With a constant rate they equal those of one long run."""
+    command(*SETTINGS, "train.keep_last=true", cwd=tmp_path, check=True)
+    (trunk,) = runs(tmp_path)
+    assert not [*(tmp_path / "checkpoints").iterdir()]
+    longer = [*SETTINGS, "train.max_steps=12", "train.warmup=0"]
+    refused = command(*longer, f"resume={trunk.info.run_id}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "train.warmup was 0.05 in the run to resume and is 0" in refused.stderr
+    longer = [*SETTINGS, "train.max_steps=12"]
+    further = command(*longer, f"resume={trunk.info.run_id}", cwd=tmp_path, check=True)
+    assert "resumed after step 6" in further.stderr
+    branch, _ = runs(tmp_path)
+    assert branch.data.tags["resumed_from"] == trunk.info.run_id
+    whole = command(*longer, "train.warmup=0", "tracking=none", cwd=tmp_path, check=True)
+    assert printed_perplexity(further) == printed_perplexity(whole)
+
+
+def test_one_trunk_and_several_decays(tmp_path: Path) -> None:
+    """A sweep of branches finds its finished trials again, and a run from scratch is not one of them."""
+    command(*SETTINGS, "train.keep_last=true", cwd=tmp_path, check=True)
+    (trunk,) = runs(tmp_path)
+    decays = [*SETTINGS, "schedule=warmup_stable_decay", "train.max_steps=10", f"resume={trunk.info.run_id}"]
+    sweep = ["-m", *decays, "schedule.decay=0.2,0.4"]
+    first = command(*sweep, cwd=tmp_path, check=True)
+    assert first.stderr.count("resumed after step 6") == 2
+    again = command(*sweep, cwd=tmp_path, check=True)
+    assert again.stdout.count("as recorded") == 2
+    branches = [run for run in runs(tmp_path) if run.info.run_id != trunk.info.run_id]
+    assert len(branches) == 2
+    assert {run.data.tags["resumed_from"] for run in branches} == {trunk.info.run_id}
+    scratch = command(*[one for one in sweep if not one.startswith("resume=")], cwd=tmp_path, check=True)
+    assert "as recorded" not in scratch.stdout
+    hashes = {run.data.tags["config_hash"] for run in runs(tmp_path)}
+    assert len(hashes) == 5
+
+
+def test_the_state_of_a_run_that_is_not_recorded(tmp_path: Path) -> None:
+    """Without a store, the state stays in the checkpoint folder. The same command does not resume it by itself."""
+    settings = [*SETTINGS, "tracking=none"]
+    first = command(*settings, "train.keep_last=true", cwd=tmp_path, check=True)
+    (state,) = tmp_path.glob("checkpoints/*/final.pt")
+    again = command(*settings, "train.keep_last=true", cwd=tmp_path, check=True)
+    assert "resumed" not in again.stderr
+    assert again.stdout == first.stdout
+    further = [*settings, "train.max_steps=9", f"resume={state}"]
+    result = command(*further, cwd=tmp_path, check=True)
+    assert "resumed after step 6" in result.stderr
+    assert "train.max_steps=5: raise train.max_steps" in command(*further, "train.max_steps=5", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("change", ["optimizer.lr=1e-3", "loss=squentropy", "seed=5", "train.batch_size=2"])
+def test_settings_that_may_not_change(change: str, tmp_path: Path) -> None:
+    command(*SETTINGS, "tracking=none", "train.keep_last=true", cwd=tmp_path, check=True)
+    (state,) = tmp_path.glob("checkpoints/*/final.pt")
+    refused = command(*SETTINGS, "tracking=none", "train.max_steps=9", f"resume={state}", change, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "do not change it" in refused.stderr
+
+
+def test_init_from_a_file_that_was_replaced_is_another_run(tmp_path: Path) -> None:
+    """A sweep reuses a finished trial only if it started from the same weights."""
+    for seed in (1, 2):
+        command(*SETTINGS, "tracking=none", f"seed={seed}", f"checkpoint_dir=from{seed}", cwd=tmp_path, check=True)
+    first, second = (next((tmp_path / f"from{seed}").glob("*/best.pt")) for seed in (1, 2))
+    weights = tmp_path / "weights.pt"
+    sweep = ["-m", *SETTINGS, f"init_from={weights}", "optimizer.lr=1e-3,2e-3"]
+    weights.write_bytes(first.read_bytes())
+    command(*sweep, cwd=tmp_path, check=True)
+    assert command(*sweep, cwd=tmp_path, check=True).stdout.count("as recorded") == 2
+    weights.write_bytes(second.read_bytes())
+    assert "as recorded" not in command(*sweep, cwd=tmp_path, check=True).stdout
+    assert len({run.data.tags["parent"] for run in runs(tmp_path)}) == 2
