@@ -94,7 +94,7 @@ def _remove_if_empty(directory: Path) -> None:
 def sign(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest: the facts, and the size and checksum of every file in the folder."""
     contents = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": checksum(path)}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
@@ -126,16 +126,17 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if (size := path.stat().st_size) != facts["bytes"]:
                 return f"{name} has {size:,} bytes, not {facts['bytes']:,}"
-            if _sha256(path) != facts["sha256"]:
+            if checksum(path) != facts["sha256"]:
                 return f"{name} has another checksum"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
     return None
 
 
-def _sha256(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file. A file that has not changed is read once."""
     status = path.stat()
-    return _sha256_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _sha256_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @functools.cache  # the trials of a sweep in one process use the same corpus
