@@ -218,7 +218,8 @@ Bindings = Mapping[str, frozenset[Alternative]]  # certainly bound variables and
 
 def _values(node: Variable | Dispatch, variable: str, bindings: Bindings) -> frozenset[Alternative]:
     if variable not in bindings:
-        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that always has a value here")
+        problem = f"{variable!r} is no rule, and no variable that always has a value here"
+        refuse(node.rule, f"{node.token}: {problem}; draw it before, as in {{{variable}:RULE}}")
     return bindings[variable]
 
 

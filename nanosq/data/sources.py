@@ -44,6 +44,7 @@ def text(
 
     Without files for val or test, a fraction of the documents of train is cut off by a hash of their text. So the same
     document is always in the same split, whatever the other files and their names and order, and so are its duplicates.
+    Where a file is cut into passages, an edit also moves the passages after it.
 
     Args:
         split: "train", "val" or "test".
