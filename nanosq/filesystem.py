@@ -38,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def file_digest(path: Path) -> str:
     """Return the SHA-256 digest of a file in hexadecimal digits. A file that has not changed is read once."""
     status = path.stat()
-    return _digest_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _digest_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @functools.cache

@@ -108,9 +108,12 @@ def _imports(path: Path, package: str) -> Iterator[str]:
 
 
 def text_identity(corpus: "Corpus") -> dict[str, Any]:
-    """Return what tells one text from another: its vocabulary, and the number of tokens and bytes of each split."""
+    """Return what tells one text from another: its vocabulary, and the size and digest of each split.
+
+    The names, places and order of the files have no part in it.
+    """
     splits = (corpus.train, corpus.val, corpus.test)
-    return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes] for s in splits]}
+    return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes, s.digest] for s in splits]}
 
 
 def text_hash(corpus: "Corpus") -> str:

@@ -15,7 +15,7 @@ from nanosq.data.tokenizers import Tokenizer
 
 # Part of the key of the cache, which otherwise only knows the code of a source's own file. Raise it with every change
 # of what is in the files of a corpus, or of what nanosq/data/readers.py reads out of a text.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Split:
     document_bytes: np.ndarray  # (n_documents,) int64: UTF-8 bytes of the text of each document
     n_bytes: int  # their sum; separators are not counted
     log_probability: float  # nats, summed over the documents; nan if the source does not know it
+    digest: str = ""  # of the texts of the documents, whatever the tokenizer
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def _load(folder: Path) -> Corpus:
             document_bytes=np.fromfile(folder / f"{name}.bytes", np.int64),
             n_bytes=splits[name]["bytes"],
             log_probability=math.nan if log_probability is None else log_probability,
+            digest=splits[name]["digest"],
         )
 
     return Corpus(train=load_split("train"), val=load_split("val"), test=load_split("test"), tokenizer=tokenizer)

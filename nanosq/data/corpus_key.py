@@ -27,6 +27,42 @@ def facts(source: Source, tokenizer: Tokenizer, version: int) -> dict[str, Any]:
         ValueError: The arguments do not fit the function, or are no plain values.
     """
     function = source_function(source)
+    literals = _literal_arguments(function)
+    facts_of_arguments = {
+        name: value if name in literals else _fact(name, value) for name, value in _arguments(source).items()
+    }
+    return {
+        "format": version,
+        "source": f"{function.__module__}.{function.__qualname__}",
+        "code": hashlib.sha256(_code(function).encode()).hexdigest(),
+        "arguments": facts_of_arguments,
+        "tokenizer": tokenizer.state(),
+    }
+
+
+def names(source: Source) -> dict[str, list[str]]:
+    """Return the paths and globs, made absolute, by which each argument of a source names its files."""
+    literals = _literal_arguments(source_function(source))
+    found = {name: _names(value) for name, value in _arguments(source).items() if name not in literals}
+    return {name: patterns for name, patterns in found.items() if patterns}
+
+
+def files(fact: Any) -> dict[str, list[int]]:
+    """Return the files of an argument, with the size and times of each, from its value in `facts`."""
+    merged: dict[str, list[int]] = {}
+    for part in fact if isinstance(fact, list) else [fact]:
+        merged |= part if isinstance(part, dict) else {}
+    return merged
+
+
+def source_function(source: Source) -> Callable[..., Any]:
+    """Return the function of a source, which may be a partial."""
+    return source.func if isinstance(source, functools.partial) else source
+
+
+def _arguments(source: Source) -> dict[str, Any]:
+    """Return all arguments of a source but the split, also its defaults."""
+    function = source_function(source)
     split = object()  # stands for any split
     positional, keywords = (source.args, source.keywords) if isinstance(source, functools.partial) else ((), {})
     try:
@@ -34,20 +70,7 @@ def facts(source: Source, tokenizer: Tokenizer, version: int) -> dict[str, Any]:
     except TypeError as error:
         raise ValueError(f"data.source: {function.__qualname__}: {error}") from error
     bound.apply_defaults()
-    arguments = {name: value for name, value in bound.arguments.items() if value is not split}
-    literals = _literal_arguments(function)
-    return {
-        "format": version,
-        "source": f"{function.__module__}.{function.__qualname__}",
-        "code": hashlib.sha256(_code(function).encode()).hexdigest(),
-        "arguments": {name: value if name in literals else _fact(name, value) for name, value in arguments.items()},
-        "tokenizer": tokenizer.state(),
-    }
-
-
-def source_function(source: Source) -> Callable[..., Any]:
-    """Return the function of a source, which may be a partial."""
-    return source.func if isinstance(source, functools.partial) else source
+    return {name: value for name, value in bound.arguments.items() if value is not split}
 
 
 def _literal_arguments(function: Callable[..., Any]) -> set[str]:
@@ -69,16 +92,30 @@ def _code(function: Callable[..., Any]) -> str:
 
 
 def _fact(name: str, value: Any) -> Any:
-    """Return a plain value that changes when the argument changes, or a file that it names."""
+    """Return a plain value that changes when the argument changes, or a file that it names.
+
+    The time of the last change of status (ctime) reveals an edit that keeps the size and restores the time of
+    modification, as `cp -p` and `rsync -t` do.
+    """
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | os.PathLike):
-        # The name of a file has a letter or digit in it. The separator *** would match every file as a glob.
-        text = os.fspath(value)
-        files = readers.matching_files(text) if any(map(str.isalnum, text)) else []
-        return [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files] or text
+        statuses = {str(path.resolve()): path.stat() for path in _matching_files(value)}
+        return {path: [s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in statuses.items()} or os.fspath(value)
     if isinstance(value, Mapping):
         return {str(key): _fact(name, child) for key, child in value.items()}
     if isinstance(value, Sequence):
         return [_fact(name, child) for child in value]
-    raise ValueError(f"data.source.{name} is a {type(value).__name__}; the cache needs plain values and lists")
+    raise ValueError(f"data.source.{name} is a {type(value).__name__}; give a text, a number, or a list or map of them")
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, str | os.PathLike):
+        return [str(Path(value).expanduser().absolute())] if _matching_files(value) else []
+    return [name for child in value for name in _names(child)] if isinstance(value, Sequence) else []
+
+
+def _matching_files(name: str | os.PathLike[str]) -> list[Path]:
+    # The name of a file has a letter or digit in it. The separator *** would match every file as a glob.
+    text = os.fspath(name)
+    return readers.matching_files(text) if any(map(str.isalnum, text)) else []

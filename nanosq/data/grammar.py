@@ -98,7 +98,7 @@ class Choice:
 
     def check(self, bindings: Bindings) -> Bindings:
         if self.checking:
-            refuse(self.rule, "refers to itself")
+            refuse(self.rule, "it refers to itself, directly or through other rules; remove the cycle")
         self.checking = True
         ends = []
         for alternative in self.distribution.alternatives:
@@ -135,7 +135,7 @@ class Variable:
     def check(self, bindings: Bindings) -> Bindings:
         for value in _values(self, self.variable, bindings):
             if self.form not in value.forms:
-                refuse(self.rule, f"{self.token}: {value.forms['text']!r} has no such attribute")
+                refuse(self.rule, f"{self.token}: the value {value.forms['text']!r} lacks this attribute; add it")
         return bindings
 
 
@@ -168,9 +168,9 @@ class Draw(Variable):
             _values(self, other, bindings)
         values = self.choice.distribution.alternatives
         if not all(isinstance(node, FixedText) for value in values for node in value.nodes):
-            refuse(self.rule, f"{self.token}: only a rule of plain texts can be drawn from")
+            refuse(self.rule, f"{self.token}: a rule to draw from must not have braces or brackets")
         if len({value.forms["text"] for value in values}) <= len(self.others):
-            refuse(self.rule, f"{self.token}: nothing may be left to draw")
+            refuse(self.rule, f"{self.token}: no value may be left to draw; add to {self.choice.rule!r}")
         return {**bindings, self.variable: frozenset(values)}
 
     def _distribution(self, values: Sequence[Alternative]) -> Distribution:
@@ -206,7 +206,7 @@ class Dispatch:
         ends = []
         for value in _values(self, self.variable, bindings):
             if value.forms["text"] not in self.choices:
-                refuse(self.rule, f"{self.token}: no rule is named after the value {value.forms['text']!r}")
+                refuse(self.rule, f"{self.token}: a rule is missing for the value {value.forms['text']!r}; add it")
             ends.append(self.choices[value.forms["text"]].check(bindings))
         return _common(ends)
 
@@ -218,7 +218,8 @@ Bindings = Mapping[str, frozenset[Alternative]]  # certainly bound variables and
 
 def _values(node: Variable | Dispatch, variable: str, bindings: Bindings) -> frozenset[Alternative]:
     if variable not in bindings:
-        refuse(node.rule, f"{node.token}: {variable!r} is no rule, and no variable that is certainly bound here")
+        problem = f"{variable!r} is no rule, and no variable that always has a value here"
+        refuse(node.rule, f"{node.token}: {problem}; draw it before, as in {{{variable}:RULE}}")
     return bindings[variable]
 
 

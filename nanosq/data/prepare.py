@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nanosq.data import cache, corpus_key
 from nanosq.data.ahead import map_ahead
+from nanosq.data.changes import changed_texts
 from nanosq.data.sources import SPLITS, Document, Source
 from nanosq.data.tokenizers import Tokenizer
 
@@ -52,13 +53,17 @@ def write_corpus(folder: Path, source: Source, tokenizer: Tokenizer, facts: dict
     fitted = tokenizer.fit_vocabulary(_count_ids(_ids_file(folder, "train"), tokenizer))
     splits = {split: _finish_split(folder, split, rows[split], tokenizer, fitted) for split in SPLITS}
     (folder / TOKENIZER_FILE).write_text(json.dumps(fitted.state()), encoding="utf-8")
-    cache.sign(folder, {**facts, "vocab_size": fitted.vocab_size, "splits": splits})
+    names = corpus_key.names(source)
+    record = {**facts, "names": names, "vocab_size": fitted.vocab_size, "splits": splits}
+    cache.sign(folder, record)
     tokens = ", ".join(f"{split} {splits[split]['tokens']:,}" for split in SPLITS)
     megabytes = sum(split["bytes"] for split in splits.values()) / 1e6
     seconds = time.perf_counter() - begin
     logger.info(
         f"{name}: tokens {tokens}; vocabulary {fitted.vocab_size:,}; {megabytes:.1f} MB of text in {seconds:.1f} s"
     )
+    for message in changed_texts(folder.parent, record):
+        logger.warning(message)
 
 
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
@@ -90,12 +95,12 @@ def _encode_split(
     all_rows = np.concatenate(rows)
     elsewhere = "val or test" if split == "train" else "test"
     if not len(all_rows):
-        all_out = f"all {n_left_out:,} of its documents occur in {elsewhere} too"
-        reason = all_out if n_left_out else "the source yields none"
-        raise ValueError(f"{name}: no document for the {split} split; {reason}")
+        all_out = f"all {n_left_out:,} that data.source gives are in {elsewhere} too; give other texts"
+        reason = all_out if n_left_out else "data.source gives none; change its settings"
+        raise ValueError(f"{name}: no document is left for {split}: {reason}")
     if n_left_out:
         total = n_left_out + len(all_rows)
-        logger.info(f"{name}: {n_left_out:,} of {total:,} documents left out of {split}: also in {elsewhere}")
+        logger.info(f"{name}: left {n_left_out:,} of {total:,} documents out of {split}: they are in {elsewhere} too")
     return all_rows
 
 
@@ -177,4 +182,5 @@ def _finish_split(
         "tokens": n,
         "bytes": int(rows["n_bytes"].sum()),
         "log_probability": None if math.isnan(log_probability) else log_probability,  # JSON has no nan
+        "digest": hashlib.sha256(rows["fingerprint"].tobytes()).hexdigest(),
     }

@@ -49,7 +49,7 @@ def read(path: Path, separator: str, column: str) -> Iterator[str]:
 
     Args:
         path: The file.
-        separator: The text between the documents of plain text. If it is empty, the text is cut into passages.
+        separator: The text between the documents of plain text. A file without it is cut into passages.
         column: The column or key that holds the text of a row.
 
     Raises:
@@ -67,25 +67,23 @@ def read(path: Path, separator: str, column: str) -> Iterator[str]:
         raise ValueError(f"{path} holds no document, only white space or separators")
 
 
-def contains(path: Path, text: str) -> bool:
-    """Return whether a plain text file contains `text`. The answer is False for files of rows."""
-    if has_rows(path):
-        return False
-    with _errors_name(path):
-        tail = ""
-        for chunk in _chunks(path):
-            if text in tail + chunk:
-                return True
-            tail = (tail + chunk)[-len(text) :]
-    return False
-
-
 def _read_plain(path: Path, separator: str) -> Iterator[str]:
+    # Each file decides for itself: otherwise a new file would change the documents of those that were there.
+    is_separated = _contains(path, separator)
     rest = ""
     for chunk in _chunks(path):
-        *documents, rest = (rest + chunk).split(separator) if separator else _passages(rest + chunk)
+        *documents, rest = (rest + chunk).split(separator) if is_separated else _passages(rest + chunk)
         yield from documents
     yield rest
+
+
+def _contains(path: Path, text: str) -> bool:
+    tail = ""
+    for chunk in _chunks(path):
+        if text in tail + chunk:
+            return True
+        tail = (tail + chunk)[-len(text) :]
+    return False
 
 
 def _chunks(path: Path) -> Iterator[str]:

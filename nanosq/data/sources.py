@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nanosq.data import hub, readers
+from nanosq.filesystem import file_digest
 
 SPLITS = ("train", "val", "test")
 
@@ -37,13 +38,14 @@ def text(
 ) -> Iterator[Document]:
     r"""Yield documents from your own files.
 
-    Plain text (UTF-8) is cut at every separator. If no plain text file contains the separator, all are cut
-    into passages of at most `readers.PASSAGE` characters, preferably at a blank line, else at a line end, else at a
-    space. In `.jsonl`, `.parquet` and `.arrow` files each row is a document. Plain text and `.jsonl` may be compressed:
-    .gz, .bz2, .xz, .zst. Surrounding white space is removed, \r\n and \r become \n, and empty documents are skipped.
+    Plain text (UTF-8) is cut at every separator. A file that does not contain the separator is cut into passages of at
+    most `readers.PASSAGE` characters, preferably at a blank line, else at a line end, else at a space. In `.jsonl`,
+    `.parquet` and `.arrow` files each row is a document. Plain text and `.jsonl` may be compressed: .gz, .bz2, .xz,
+    .zst. Surrounding white space is removed, \r\n and \r become \n, and empty documents are skipped.
 
     Without files for val or test, a fraction of the documents of train is cut off by a hash of their text. So the same
-    document is always in the same split, whatever the order of the files, and so are its duplicates.
+    document is always in the same split, whatever the other files and their names and order, and so are its duplicates.
+    Where a file is cut into passages, an edit also moves the passages after it.
 
     Args:
         split: "train", "val" or "test".
@@ -64,11 +66,12 @@ def text(
     separator = separator.replace("\\n", "\n")
     if not separator:
         raise ValueError(r"data.source.separator is empty: give what stands between documents, e.g. \n\n")
-    if not any(readers.contains(path, separator) for files in paths.values() for path in files):
-        separator = ""
 
     origin = split if split in paths else "train"
-    documents = _not_empty(_read(paths[origin], separator, column))
+    files = paths[origin]
+    if len(files) > 1:  # in an order that their names do not change, because training depends on the order
+        files = sorted(files, key=file_digest)
+    documents = _not_empty(_read(files, separator, column))
     if origin == "train":
         fractions = {"test": test_fraction, "val": val_fraction}
         documents = _cut(documents, split, {name: share for name, share in fractions.items() if name not in paths})
@@ -159,20 +162,21 @@ def _cut(documents: Iterable[Document], split: str, fractions: Mapping[str, floa
 
 
 def _find(key: str, names: str | Iterable[str]) -> list[Path]:
-    """Return the files of the setting data.source.KEY, in its order and without repetitions."""
+    """Return the files of the setting data.source.KEY, in its order. Links to the same file count once."""
     key = f"data.source.{key}"
-    paths: dict[Path, None] = {}
+    paths: dict[Path, Path] = {}  # by the file that a link leads to
     for name in [names] if isinstance(names, str) else names:
         if Path(name).expanduser().is_dir():
             raise ValueError(f"{key}: {name or '.'} is a directory; name files in it, e.g. {Path(name) / '*.txt'}")
         if not (matches := readers.matching_files(name)):
             raise ValueError(f"{key}: there is no file {name}")
-        paths |= dict.fromkeys(matches)
+        for path in matches:
+            paths.setdefault(path.resolve(), path)
     if not paths:
-        raise ValueError(f"{key} names no file")
-    for path in paths:
+        raise ValueError(f"{key} is an empty list; give it at least one file")
+    for path in paths.values():
         readers.check_file(path)
-    return list(paths)
+    return list(paths.values())
 
 
 def _published(folder: Path, word: str) -> list[str]:

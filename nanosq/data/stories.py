@@ -55,6 +55,9 @@ def stories(
     sizes = {"train": n_train, "val": n_val, "test": n_test}
     if split not in sizes:
         raise ValueError(f"split must be one of {', '.join(sizes)}, not {split!r}")
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"data.source.n_{name} must be at least 1, not {size}")
     compiled = Grammar.load(grammar)
     rng = random.Random(f"{seed}/{split}")
     for _ in range(sizes[split]):
@@ -69,7 +72,7 @@ class Grammar:
         self._slots: dict[str, int] = {}  # index of a variable's value in an environment
         self._choices = {rule: Choice(rule) for rule in rules}
         if START not in rules:
-            refuse(START, "is missing")
+            refuse(START, "it is missing; every text begins with this rule")
         for rule, entries in rules.items():
             self._choices[rule].distribution = Distribution(self._alternatives(rule, entries))
         self._choices[START].check({})
@@ -77,13 +80,16 @@ class Grammar:
     @classmethod
     def load(cls, path: str | Path) -> Grammar:
         """Return the grammar of a YAML file. Raise ValueError in one line if the file is no grammar."""
+        path = Path(path).expanduser()
         try:
-            rules = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            rules = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not (isinstance(rules, dict) and all(isinstance(rule, str) for rule in rules)):
-                raise ValueError("a grammar maps the names of rules to lists of alternatives")
+                raise ValueError("a grammar must map the names of rules to lists of alternatives")
             return cls(rules)
         except yaml.YAMLError as error:
             raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        except OSError as error:
+            raise ValueError(f"data.source.grammar: cannot read {path}: {error.strerror}") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -117,28 +123,28 @@ class Grammar:
 
     def _alternatives(self, rule: str, entries: object) -> Iterator[Alternative]:
         if not isinstance(entries, list) or not entries:
-            refuse(rule, "is not a list of alternatives")
+            refuse(rule, "it must be a list of alternatives")
         for entry in entries:
             fields = dict(entry) if isinstance(entry, dict) else {"text": entry}
             weight = fields.pop("weight", 1)
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-                refuse(rule, f"weight {weight!r} is not a positive number")
+                refuse(rule, f"weight {weight!r} must be a positive number")
             if not all(isinstance(name, str) and isinstance(value, str) for name, value in fields.items()):
-                refuse(rule, f"alternative {entry!r} has a value that is not text (quote it)")
+                refuse(rule, f"alternative {entry!r} has a name or value that is not text; put it in quotes")
             if "text" not in fields:
-                refuse(rule, f"alternative {entry!r} has no text")
+                refuse(rule, f"alternative {entry!r} needs a key 'text'")
             fields["text"] = _layout(fields["text"])
             yield Alternative(weight, self._template(rule, fields["text"]), _with_capitals(fields))
 
     def _template(self, rule: str, text: str) -> list[Node]:
         tokens = _TOKEN.findall(text)
         if "".join(tokens) != text:
-            refuse(rule, f"a brace without its partner in {text!r}")
+            refuse(rule, f"a brace is not opened or not closed in {text!r}")
         # The alternatives of every open bracket. The template itself is the outermost, with one alternative.
         open_choices: list[list[list[Node]]] = [[[]]]
         for token in tokens:
             if token in "|]" and len(open_choices) == 1:
-                refuse(rule, f"{token!r} outside of brackets in {text!r}")
+                refuse(rule, f"{token!r} is outside of brackets in {text!r}")
             if token == "[":
                 open_choices.append([[]])
             elif token == "|":
@@ -152,13 +158,13 @@ class Grammar:
             else:
                 open_choices[-1][-1].append(FixedText(token))
         if len(open_choices) > 1:
-            refuse(rule, f"a bracket without its partner in {text!r}")
+            refuse(rule, f"a bracket is not closed in {text!r}")
         return open_choices[0][0]
 
     def _reference(self, rule: str, token: str) -> Node:
         match = _REFERENCE.fullmatch(token)
         if match is None:
-            refuse(rule, f"cannot read {token}")
+            refuse(rule, f"{token} is none of {{rule}}, {{x:rule}}, {{x:rule-y}}, {{x}}, {{x.attribute}}, {{rule/x}}")
         name, form, variable, drawn, excluded = match.groups()
         if variable:
             prefix = f"{name}/"
@@ -171,11 +177,11 @@ class Grammar:
         variable = name[0].lower() + name[1:]
         plain = "Text" if name[0].isupper() else "text"
         if variable in self._choices:
-            refuse(rule, f"{token} uses the name of a rule as a variable")
+            refuse(rule, f"{token}: {variable!r} is the name of a rule; give the variable another name")
         if not drawn:
             return Variable(rule, token, variable, self._slot(variable), form or plain)
         if drawn not in self._choices:
-            refuse(rule, f"{token} draws from unknown rule {drawn!r}")
+            refuse(rule, f"{token} draws from a rule {drawn!r}, which does not exist; add it")
         others = {other: self._slot(other) for other in excluded.split("-")[1:]}
         return Draw(rule, token, variable, self._slot(variable), plain, self._choices[drawn], others)
 

@@ -101,8 +101,8 @@ def test_splits_share_no_document(tmp_path, caplog):
     assert documents(prepared.test, BYTES) == ["d", "e"]
     assert documents(prepared.val, BYTES) == ["c", "c"]
     assert documents(prepared.train, BYTES) == ["a", "b", "b"]
-    assert "1 of 3 documents left out of val: also in test" in caplog.text
-    assert "2 of 5 documents left out of train: also in val or test" in caplog.text
+    assert "left 1 of 3 documents out of val: they are in test too" in caplog.text
+    assert "left 2 of 5 documents out of train: they are in val or test too" in caplog.text
     assert "tokens train 7, val 5, test 5; vocabulary 257" in caplog.text
     caplog.clear()
     corpus.prepare(partial(source_of_texts, texts=texts), BYTES, cache_dir=tmp_path)
@@ -147,10 +147,10 @@ def test_a_prepared_corpus_is_one_directory(tmp_path):
 
 def test_a_split_without_documents_is_an_error(tmp_path):
     for texts, message in [
-        (TEXTS | {"val": []}, "source_of_texts: no document for the val split; the source yields none"),
+        (TEXTS | {"val": []}, "source_of_texts: no document is left for val: data.source gives none"),
         (
             TEXTS | {"train": ["nine", "eight"]},
-            "no document for the train split; all 2 of its documents occur in val or test",
+            "no document is left for train: all 2 that data.source gives are in val or test too",
         ),
     ]:
         with pytest.raises(ValueError, match=message):
