@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from nanosq import artifacts, checkpoint, config, distributed, identity, start
+from nanosq import checkpoint, config, distributed, final_score, identity, start
 from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus, Split
-from nanosq.evaluate import Evaluation, Score, evaluate_split
+from nanosq.evaluate import Evaluation, evaluate_split
 from nanosq.experiment import Experiment
-from nanosq.generate import generate
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form
 from nanosq.result import Ended, Result
@@ -114,7 +113,7 @@ def build(
 
 
 def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> Result:
-    """Train, restore the weights that are the run's model, score the test split, write samples, record everything."""
+    """Train, score the model, and record how the run ended."""
     cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
     model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
 
@@ -124,7 +123,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         return evaluate_split(model, loss, split, batch_size=n, hardware=hardware, before_batch=stop)
 
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
-    last, best = experiment.folder / "last.pt", experiment.folder / "best.pt"
+    folder = experiment.folder
     metrics: dict[str, float] = {}
     with log.run as tracked, log.console:
         _announce(experiment, text, state, log)
@@ -150,21 +149,17 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         if val is None:
             tracked.tag(**{ended: "true"})
         else:
-            last_val = val
-            if settings.keep_last or not log.is_best(state):
-                log.save_last(state)  # what follows changes the weights
-            if not log.is_best(state):
-                _restore_best(experiment, state, log)
-                val = score(text.val).score
-            metrics = _record_scores(experiment, text, state, log, val=val, last=last_val, test=score(text.test))
-        to_keep = [path for path in ([best, last] if settings.keep_last else [best]) if is_first and path.exists()]
-        kept = [path for path in to_keep if tracked.keep(path, "checkpoint")]
+            metrics = final_score.score_and_record(experiment, text, state, log, score, last=val)
+        files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
+        kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume
-        checkpoint.finish(experiment.folder, kept=kept, keep_last=settings.keep_last)
+        checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
     result = Result(ended, metrics, tracked.run_id, tracked.link)
     if is_first:
         outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
         print(f"{trial}: {outcome}" if trial is not None else outcome)
+        if settings.keep_last:
+            print(f"to train further: resume={tracked.run_id or folder / 'final.pt'}")
         if tracked.table and trial is None:
             print(f"\nmlflow ui, then {tracked.table}")
     return result
@@ -183,46 +178,6 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
         log.console.say(f"{experiment.name}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}")
     if state.progress.step > 0:
         log.console.say(f"resumed after step {state.progress.step}")
-
-
-def _restore_best(experiment: Experiment, state: TrainState, log: RunLog) -> None:
-    """Restore the weights of the best evaluation, in all processes."""
-    if log.checkpoints is not None:
-        state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
-    distributed.broadcast(state.model)
-    log.console.say("restored the weights with the lowest validation perplexity")
-
-
-def _record_scores(
-    experiment: Experiment, text: Corpus, state: TrainState, log: RunLog, *, val: Score, last: Score, test: Evaluation
-) -> dict[str, float]:
-    """Record the scores of the run's model, and what the report shows besides. Return the metrics of the result.
-
-    Args:
-        experiment: The experiment.
-        text: Its text.
-        state: The state with the weights of the run's model.
-        log: Log of the run.
-        val: Score of the model on the validation split.
-        last: The same with the weights after the last step.
-        test: Score of the model on the test split.
-    """
-    metrics = {
-        **val.metrics("val"),
-        **test.score.metrics("test"),
-        "last/val_perplexity": last.perplexity,
-        "train/seconds": state.progress.seconds,
-        "train/tokens": float(state.progress.step * log.tokens_per_step),
-    }
-    log.run.summarize(metrics, state.progress.step)
-    if log.checkpoints is not None:  # the first of several processes
-        log.run.text(artifacts.stories_csv(text.test, text.tokenizer, test.document_nll), "stories.csv")
-        log.run.text(artifacts.calibration_csv(test.bins), "calibration.csv")
-        samples = generate(state.model, text.tokenizer, **vars(experiment.samples), seed=experiment.cfg.seed)
-        log.run.text("\n\n---\n\n".join(samples), "samples.txt")
-        if experiment.trial is None:
-            log.console.report(val=val, test=test.score, samples=samples)
-    return metrics
 
 
 def _facts(experiment: Experiment, text: Corpus) -> dict[str, Any]:

@@ -84,9 +84,15 @@ def test_an_interruption_while_the_best_weights_are_scored_changes_nothing(tmp_p
     """The checkpoint of such a run holds the state after the last step, not the best weights."""
     whole = command(*OVERFIT, "tracking=none", "checkpoint_dir=whole", cwd=tmp_path, check=True)
     patch = """
-from nanosq import training_run
-record = training_run._record_scores
-training_run._record_scores = lambda *a, **k: (os.kill(os.getpid(), signal.SIGTERM), a[3].stop_if_asked(a[2]))
+from nanosq import final_score
+score_and_record = final_score.score_and_record
+def stopped(experiment, text, state, log, score, **last):
+    def stop(split):
+        if split is text.test:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(split)
+    return score_and_record(experiment, text, state, log, stop, **last)
+final_score.score_and_record = stopped
 """
     stopped = patched(patch, *OVERFIT, "tracking=none", cwd=tmp_path)
     assert stopped.returncode == 143, stopped.stderr
