@@ -31,12 +31,33 @@ LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
+# What a sweep may choose by, and in which direction. The test split is kept for the comparison of what was chosen.
+METRICS = {
+    "val/perplexity": "minimize",
+    "val/nll": "minimize",
+    "val/bits_per_byte": "minimize",
+    "val/accuracy": "maximize",
+    "val/ece": "minimize",
+    "val/loss": "minimize",
+    "train/seconds": "minimize",
+}
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric that a sweep minimizes or maximizes, by its MLflow key."""
+    """A metric that a sweep minimizes or maximizes, by its MLflow key in METRICS."""
 
     key: str = "val/perplexity"
-    maximize: bool = False
+
+    @property
+    def direction(self) -> str:
+        """The direction of better values: "minimize" or "maximize"."""
+        return METRICS[self.key]
+
+    @property
+    def maximize(self) -> bool:
+        """True if a higher value is better."""
+        return self.direction == "maximize"
 
     @property
     def worst(self) -> float:
