@@ -8,7 +8,6 @@ import shlex
 import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.result import Result
 from nanosq.sweeps import summary
+from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.summary import STATES, TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
@@ -29,40 +29,6 @@ logger = logging.getLogger(__name__)
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
-
-
-# What a sweep may choose by, and in which direction. The test split is kept for the comparison of what was chosen.
-METRICS = {
-    "val/perplexity": "minimize",
-    "val/nll": "minimize",
-    "val/bits_per_byte": "minimize",
-    "val/accuracy": "maximize",
-    "val/ece": "minimize",
-    "val/loss": "minimize",
-    "train/seconds": "minimize",
-}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric that a sweep minimizes or maximizes, by its MLflow key in METRICS."""
-
-    key: str = "val/perplexity"
-
-    @property
-    def direction(self) -> str:
-        """The direction of better values: "minimize" or "maximize"."""
-        return METRICS[self.key]
-
-    @property
-    def maximize(self) -> bool:
-        """True if a higher value is better."""
-        return self.direction == "maximize"
-
-    @property
-    def worst(self) -> float:
-        """The value of a trial that has none."""
-        return -math.inf if self.maximize else math.inf
 
 
 class SeedResults:

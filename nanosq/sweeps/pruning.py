@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
 from nanosq.errors import InputError
-from nanosq.sweeps.launching import Metric
+from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.search_space import SearchSpace
 from nanosq.sweeps.trial import FULL_TRAINING
 

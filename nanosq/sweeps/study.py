@@ -190,8 +190,11 @@ def build_sampler(
         points = {key: grid_points(axis) for key, axis in space.axes.items()}
         grid = sampler(points)
         return lambda n: grid, min(n_trials, math.prod(map(len, points.values())))
-    trial_study = optuna.create_study(directions=cast(Any, directions), sampler=build())
-    trial_study.ask(space.axes)  # the checks of the sampler itself run before anything is written
+    in_memory = optuna.create_study(directions=cast(Any, directions), sampler=build())
+    try:
+        in_memory.ask(space.axes)  # the checks of the sampler itself run before anything is written
+    except ValueError as error:
+        raise ValueError(f"hydra.sweeper.sampler: {error}") from error
     if node.get("seed") is not None and not isinstance(sampler, optuna.samplers.QMCSampler):
         # With the same seed it would draw the same values after every start. QMC's sequence continues by itself.
         return lambda n: build(seed=node.seed + n), n_trials
