@@ -1,4 +1,4 @@
-"""What the pruner of a search compares, checked and described before the first trial."""
+"""Check and describe what the pruner of a search compares, before the first trial."""
 
 from collections.abc import Sequence
 

@@ -71,7 +71,7 @@ class SharedStudy:
 
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
         """Refuse a study that exists with other settings, or that an older version or another program has begun."""
-        attributes, another = self.study.user_attrs, "name another study, hydra.sweeper.study_name=..."
+        attributes, another = self.study.user_attrs, "name another study, hydra.sweeper.study_name=NAME"
 
         def refuse(what: str, before: object, now: object) -> None:
             raise InputError(
@@ -95,7 +95,7 @@ class SharedStudy:
                 f"study {self.name} was started with the direction {','.join(before)}, but its metrics have the "
                 f"direction {','.join(directions)}: {another}"
             )
-        if STEP not in attributes and any(trial.intermediate_values for trial in self.trials):
+        if attributes.get(STEP) != PER_MILLE and any(trial.intermediate_values for trial in self.trials):
             raise InputError(
                 f"study {self.name} was started by another version, which compared trials at the same step and not at "
                 f"the same fraction of training: {another}"

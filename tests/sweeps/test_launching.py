@@ -71,5 +71,5 @@ def test_a_trial_is_as_bad_as_its_worst_seed() -> None:
     results = SeedResults([finished(2.0), diverged])
     assert results.state == "diverged"
     assert results.mean(Metric()) == math.inf
-    assert results.mean(Metric("val/accuracy", maximize=True)) == -math.inf
+    assert results.mean(Metric("val/accuracy")) == -math.inf
     assert math.isnan(results.standard_error(Metric()))

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
@@ -21,7 +21,7 @@ from tests.commandline import ROOT, environment
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "model.n_layer": CategoricalDistribution([1, 2])}
 PRUNERS = sorted((ROOT / "conf/hydra/sweeper/pruner").glob("*.yaml"))
-SAMPLERS = ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "grid", "gp", "qmc"]
+SAMPLERS = sorted((ROOT / "conf/hydra/sweeper/sampler").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -40,9 +40,10 @@ def open_study(url: str, **changed: Any) -> SharedStudy:
     return SharedStudy("a study", url, **arguments | changed)
 
 
-def sampler_node(name: str, **changes: Any) -> Any:
-    """The configuration hydra/sweeper/sampler=NAME of hydra-optuna-sweeper."""
-    return OmegaConf.merge(ConfigStore.instance().load(f"hydra/sweeper/sampler/{name}.yaml").node, changes)
+def build(name: str, space: SearchSpace, n_trials: int, directions: Sequence[str] = ("minimize",), **changes: Any):
+    """Build the sampler hydra/sweeper/sampler=NAME."""
+    (path,) = (path for path in SAMPLERS if path.stem == name)
+    return build_sampler(OmegaConf.merge(OmegaConf.load(path), changes), space, n_trials, directions=directions)
 
 
 def test_trials_up_to_a_total(url: str) -> None:
@@ -112,7 +113,7 @@ def test_a_trial_that_ends_while_another_process_looks_stays_ended(url: str, mon
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"directions": ["maximize"]}, "hydra.sweeper.direction=minimize, not maximize"),
+        ({"directions": ["maximize"]}, "the direction minimize, but its metrics have the direction maximize"),
         ({"space": {**SPACE, "model.n_layer": CategoricalDistribution([1, 2, 3])}}, "model.n_layer=Categorical"),
         ({"settings": {"train.max_steps": 200, "loss.weight": 0.1}}, "loss.weight=1.0, not 0.1"),
         ({"settings": {"train.max_steps": 200}}, "loss.weight=1.0, not several values"),
@@ -136,13 +137,13 @@ def test_the_interval_of_a_study_may_change(url: str) -> None:
     open_study(url, space={**SPACE, "optimizer.lr": FloatDistribution(1e-5, 1.0, log=True)})
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [path.stem for path in SAMPLERS])
 def test_every_sampler_searches_to_the_total(name: str, url: str) -> None:
     params = {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))", "model.dropout": "interval(0, 0.2)"}
     if name == "grid":
         params = {"optimizer.lr": "choice(1e-4, 1e-3)", "model.n_layer": "range(1, 3)"}
     space = SearchSpace.parse(params, {}, [], lambda fixed: {})
-    sampler, total = build_sampler(sampler_node(name, seed=1), space, 5)
+    sampler, total = build(name, space, 5, seed=1)
     assert total == (4 if name == "grid" else 5)
     study = open_study(url, sampler=sampler, space=space.axes)
     while taken := study.take(1, total=total):
@@ -154,17 +155,17 @@ def test_every_sampler_searches_to_the_total(name: str, url: str) -> None:
 def test_a_grid_sampler_refuses_intervals_and_conditional_axes() -> None:
     space = SearchSpace.parse({"optimizer.lr": "interval(0, 1)"}, {}, [], lambda fixed: {})
     with pytest.raises(ValueError, match="takes choices and ranges"):
-        build_sampler(sampler_node("grid"), space, 5)
+        build("grid", space, 5)
     spaces = {"loss/focal": {"loss.gamma": "1,2"}}
     conditional = SearchSpace.parse({"loss": "focal,squentropy"}, spaces, [], lambda fixed: {})
     with pytest.raises(ValueError, match="cannot search components"):
-        build_sampler(sampler_node("grid"), conditional, 5)
+        build("grid", conditional, 5)
 
 
 def test_a_resumed_search_with_a_seed_draws_new_trials(url: str) -> None:
     space = SearchSpace.parse({"optimizer.lr": "interval(0, 1)"}, {}, [], lambda fixed: {})
     for total in (2, 4):
-        sampler, _ = build_sampler(sampler_node("tpe", seed=1), space, total)
+        sampler, _ = build("tpe", space, total, seed=1)
         study = open_study(url, sampler=sampler, space=space.axes)
         while taken := study.take(1, total=total):
             study.tell(taken[0], TrialState.COMPLETE, [1.0])
