@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
 from omegaconf import MISSING, DictConfig
 
 from nanosq import config, errors, identity
@@ -34,11 +34,18 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     _target_: str = "nanosq.sweeps.optuna_sweeper.OptunaSweeper"
     defaults: list[Any] = field(default_factory=list)  # conf/hydra/sweeper/optuna.yaml chooses the sampler
     n_jobs: int | None = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
-    sampler: Any = MISSING  # conf/hydra/sweeper/sampler has the files: those of hydra-optuna-sweeper are for Optuna 4
     pruner: Any = MISSING
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
+
+
+@dataclass
+class TPESamplerSettings(TPESamplerConfig):
+    """The schema of hydra/sweeper/sampler=tpe. hydra-optuna-sweeper has the defaults of Optuna 4."""
+
+    multivariate: bool | None = None  # type: ignore[assignment]  # null: true for one metric, false for several
+    constant_liar: bool = True
 
 
 class OptunaSweeper(TrialLauncher):
@@ -67,7 +74,8 @@ class OptunaSweeper(TrialLauncher):
         with _user_input():
             space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
             pruner = config.build("hydra.sweeper.pruner", settings.pruner)
-            sampler, total = build_sampler(settings.sampler, space, settings.n_trials, directions=directions)
+            node = cast(DictConfig, settings.sampler)
+            sampler, total = build_sampler(node, space, settings.n_trials, directions=directions)
         extend = self._custom_search_space()
         typed = [override.lstrip("+~") for override in self.config.hydra.overrides.hydra]
         compared = pruning.describe(
@@ -222,7 +230,7 @@ def _user_input() -> Iterator[None]:
     """Turn the exceptions for a bad space, sampler or function into errors of one line."""
     try:
         yield
-    except (ValueError, AssertionError, ImportError, NotImplementedError) as error:
+    except (AssertionError, ImportError, NotImplementedError, TypeError, ValueError) as error:
         raise errors.InputError(errors.one_line(error)) from error
 
 

@@ -181,7 +181,8 @@ def build_sampler(
     """
 
     def build(**changes: Any) -> Any:
-        return instantiate(OmegaConf.merge(node, changes), _execution_whitelist_=("optuna.samplers.*",))
+        trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+        return instantiate(OmegaConf.merge(node, changes), _execution_whitelist_=trusted)
 
     sampler = build()
     if not isinstance(sampler, optuna.samplers.BaseSampler):  # a grid still lacks its points

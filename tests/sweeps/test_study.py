@@ -9,11 +9,12 @@ from typing import Any
 
 import optuna
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from nanosq import config
+from nanosq import config, sweeps
 from nanosq.errors import InputError
 from nanosq.sweeps.search_space import SearchSpace
 from nanosq.sweeps.study import SharedStudy, build_sampler
@@ -21,7 +22,7 @@ from tests.commandline import ROOT, environment
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "model.n_layer": CategoricalDistribution([1, 2])}
 PRUNERS = sorted((ROOT / "conf/hydra/sweeper/pruner").glob("*.yaml"))
-SAMPLERS = sorted((ROOT / "conf/hydra/sweeper/sampler").glob("*.yaml"))
+SAMPLERS = ["tpe", "random", "cmaes", "nsgaii", "nsgaiii", "grid", "gp", "qmc"]
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ def open_study(url: str, **changed: Any) -> SharedStudy:
 
 def build(name: str, space: SearchSpace, n_trials: int, directions: Sequence[str] = ("minimize",), **changes: Any):
     """Build the sampler hydra/sweeper/sampler=NAME."""
-    (path,) = (path for path in SAMPLERS if path.stem == name)
-    return build_sampler(OmegaConf.merge(OmegaConf.load(path), changes), space, n_trials, directions=directions)
+    sweeps.register()
+    node: Any = OmegaConf.merge(ConfigStore.instance().load(f"hydra/sweeper/sampler/{name}.yaml").node, changes)
+    return build_sampler(node, space, n_trials, directions=directions)
 
 
 def test_trials_up_to_a_total(url: str) -> None:
@@ -137,7 +139,7 @@ def test_the_interval_of_a_study_may_change(url: str) -> None:
     open_study(url, space={**SPACE, "optimizer.lr": FloatDistribution(1e-5, 1.0, log=True)})
 
 
-@pytest.mark.parametrize("name", [path.stem for path in SAMPLERS])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_searches_to_the_total(name: str, url: str) -> None:
     params = {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))", "model.dropout": "interval(0, 0.2)"}
     if name == "grid":
