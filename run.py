@@ -25,6 +25,8 @@ from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
 logger = logging.getLogger(__name__)
 
+SWEEP = ("hydra.sweeper.", "hydra.launcher.")  # settings that a single run does not read
+
 config.register()
 sweeps.register()
 
@@ -68,11 +70,11 @@ def log_failure(trial: TrialRun | None) -> Iterator[None]:
 
 def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
     """Raise a ValueError for settings of a sweep in a single run, and for unknown settings."""
-    sweeper = context.runtime.choices["hydra/sweeper"]
-    if context.mode == RunMode.RUN and sweeper != "basic":
-        raise ValueError(
-            f"hydra/sweeper={sweeper} is for sweeps and needs -m: python run.py -m hydra/sweeper={sweeper}"
-        )
+    if context.mode == RunMode.RUN:
+        chosen = [f"{key}={context.runtime.choices[key]}" for key in ("hydra/sweeper", "hydra/launcher")]
+        typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
+        for text in [*(choice for choice in chosen if not choice.endswith("=basic")), *typed]:
+            raise ValueError(f"{text} is for sweeps and needs -m: python run.py -m {text}")
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")

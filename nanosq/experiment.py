@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,6 +56,13 @@ class Experiment:
         extra = {"matmul_dtype": hardware.matmul_dtype} if config.takes(optimizer, "matmul_dtype") else {}
         return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
 
+    def ignores_min_lr_factor(self) -> bool:
+        """Return whether train.min_lr_factor is set although the schedule does not read it."""
+        if self.settings.min_lr_factor == 0:
+            return False
+        last, without = self.settings.max_steps - 1, _build_schedule(self.cfg, replace(self.settings, min_lr_factor=0))
+        return bool(self.schedule(last) == without(last))
+
     def identity_tags(self, text: Corpus) -> dict[str, str]:
         """Return the tags that identify a trial: its settings, the code and the text."""
         return {"config_hash": self.config_hash, "code": self.code, "text": identity.text_hash(text)}
@@ -85,8 +92,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         raise ValueError(f"data.window={cfg.data.window}: choose {' or '.join(batches.WINDOW_STARTS)}")
     distributed.share_of_step(settings.accumulate, settings.batch_size)
     with _named("schedule"):
-        steps = {"max_steps": settings.max_steps, "warmup": settings.warmup_steps}
-        schedule = config.build("schedule", cfg.schedule, **steps, min_lr_factor=settings.min_lr_factor)
+        schedule = _build_schedule(cfg, settings)
         schedule(0)
     with _named("loss"):
         loss = config.build("loss", cfg.loss)
@@ -119,6 +125,12 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
     with _named("optimizer"):
         experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
     return experiment
+
+
+def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], float]:
+    steps = {"max_steps": settings.max_steps, "warmup": settings.warmup_steps}
+    built = config.build("schedule", cast(Any, cfg.schedule), **steps, min_lr_factor=settings.min_lr_factor)
+    return cast(Callable[[int], float], built)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class RunLog:
         metrics = {**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}
         self.run.log(metrics, progress.step)
         self.console.evaluated(score, progress.step)
-        self.pruner.evaluated(metrics, progress.step)
+        self.pruner.evaluated(metrics, progress.step, is_last=progress.has_ended(self.settings))
 
     def stepped(self, state: TrainState, means: Tensor, grad_norm: Tensor) -> None:
         """Record a training step, if it is one that is logged.
@@ -87,7 +87,7 @@ class RunLog:
         }
         self.run.log(metrics, progress.step)
         self.console.stepped(metrics, progress.step)
-        self.pruner.evaluated(metrics, progress.step)
+        self.pruner.evaluated(metrics, progress.step, is_last=progress.has_ended(self.settings))
 
     def checkpoint_if_due(self, state: TrainState) -> None:
         """Save a checkpoint to resume from, if one is due after this step."""

@@ -142,7 +142,9 @@ def search(pruner: str, *, seed: int) -> tuple[int, float]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
         result = optuna.load_study(study_name=pruner, storage=f"sqlite:///{folder}/optuna.db")
-        steps = sum(trial.last_step or 0 for trial in result.trials)  # every trial reports at its evaluations
+        # Every trial reports at its evaluations. A step of the study is a thousandth of training.
+        max_steps = result.user_attrs["settings"]["train.max_steps"]
+        steps = max_steps * sum(trial.last_step or 0 for trial in result.trials) // 1000
         states = Counter(trial.state.name for trial in result.trials)
         print(f"{pruner:10} {steps:6,} steps, best perplexity {result.best_value:.3f}  {dict(states)}", flush=True)
         return steps, result.best_value

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Attributes of studies and trials. nanosq/sweeps/attributes.py, which writes them, has the same names.
 SETTINGS, RUN_ID, LINK, ERRORS, DIVERGED = "settings", "mlflow_run_id", "mlflow_link", "standard_errors", "diverged"
+STEP, PER_MILLE = "step", "thousandths of training"
 TIMEOUT = 20  # seconds to wait for a database that does not answer or is locked
 LABELS = {
     "val/perplexity": "Validation perplexity",
@@ -27,6 +28,7 @@ LABELS = {
     "val/loss": "Validation loss (in the loss's own unit)",
     "train/seconds": "Training time (s)",
 }
+HIGHER_IS_BETTER = ("val/accuracy",)  # of LABELS; nanosq/sweeps/metrics.py has the same
 
 
 class NoStudy(Exception):  # noqa: N818  (nothing is wrong: there was no search yet)
@@ -53,7 +55,7 @@ class StudyTrial:
     state: str  # one of STATES
     values: list[float]  # of the metrics; empty unless the trial is complete
     errors: list[float]  # standard errors of the values over the seeds; empty for one seed
-    intermediate: dict[int, float]  # value of the metric by step, for the first seed
+    intermediate: dict[float, float]  # value of the metric by the fraction of training, for the first seed
     params: dict[str, Any]
     max_steps: float  # nan if unknown
     run_id: str
@@ -70,6 +72,7 @@ class Search:
     space: "dict[str, BaseDistribution]"  # of all settings that a trial has
     seeds: int
     others: list[str]  # studies in the same storage
+    misdirected: list[StudyMetric]  # metrics that the study has searched in the wrong direction
     study: "optuna.Study"
 
     @property
@@ -102,9 +105,11 @@ class Search:
 
     def steps(self) -> tuple[float, float]:
         """Return the steps that pruning saved, and the steps of these trials without pruning; nan if unknown."""
-        ended = [trial for trial in self.trials if trial.state in ("complete", "pruned")]
-        saved = sum(t.max_steps - max(t.intermediate, default=math.nan) for t in ended if t.state == "pruned")
-        return saved, sum(trial.max_steps for trial in ended)
+        pruned = [trial for trial in self.trials if trial.state == "pruned"]
+        saved = sum(trial.max_steps * (1 - max(trial.intermediate, default=math.nan)) for trial in pruned)
+        # Early stopping may have ended complete trials.
+        taken = sum(trial.max_steps * max(trial.intermediate, default=1.0) for trial in self.complete)
+        return saved, taken + sum(trial.max_steps for trial in pruned)
 
     def _costs(self, trial: StudyTrial) -> list[float]:
         return [metric.cost(value) for metric, value in zip(self.metrics, trial.values, strict=False)]
@@ -168,13 +173,18 @@ def _search(study: "optuna.Study", others: list[str]) -> Search:
     if len(names) != n:
         names = [f"Metric {i + 1}" if n > 1 else "Metric" for i in range(n)]
     trials = study.get_trials(deepcopy=False)
+    searched = [direction.name == "MAXIMIZE" for direction in study.directions]
+    metrics = [
+        StudyMetric(LABELS.get(name, name), name in HIGHER_IS_BETTER if name in LABELS else maximized)
+        for name, maximized in zip(names, searched, strict=True)
+    ]
+    max_steps = settings.get("train.max_steps", math.nan)
+    last_step = 1000 if study.user_attrs.get(STEP) == PER_MILLE else None
     return Search(
         name=study.study_name,
-        metrics=[
-            StudyMetric(LABELS.get(name, name), direction.name == "MAXIMIZE")
-            for name, direction in zip(names, study.directions, strict=True)
-        ],
-        trials=[_trial(trial, settings.get("train.max_steps", math.nan)) for trial in trials],
+        metrics=metrics,
+        misdirected=[m for m, maximized in zip(metrics, searched, strict=True) if m.maximize != maximized],
+        trials=[_trial(trial, max_steps, last_step) for trial in trials],
         space={name: axis for trial in trials for name, axis in trial.distributions.items()},
         seeds=int(settings.get("seeds", 1)),
         others=others,
@@ -182,7 +192,17 @@ def _search(study: "optuna.Study", others: list[str]) -> Search:
     )
 
 
-def _trial(trial: "FrozenTrial", max_steps: float) -> StudyTrial:
+def _trial(trial: "FrozenTrial", max_steps: float, last_step: int | None) -> StudyTrial:
+    """Convert a trial of Optuna.
+
+    Args:
+        trial: The trial.
+        max_steps: Number of training steps of trials that do not draw it.
+        last_step: The step in the study that is the end of training; None for studies of other versions, whose steps
+            are training steps.
+    """
+    max_steps = float(trial.params.get("train.max_steps", max_steps))
+    end = last_step or (max_steps if math.isfinite(max_steps) else max(trial.intermediate_values, default=1))
     state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
     values = trial.values or []
     if state == "complete" and (DIVERGED in trial.user_attrs or not all(map(math.isfinite, values))):
@@ -192,9 +212,9 @@ def _trial(trial: "FrozenTrial", max_steps: float) -> StudyTrial:
         state=state,
         values=values if state == "complete" else [],
         errors=trial.user_attrs.get(ERRORS, []),
-        intermediate={step: v for step, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)},
+        intermediate={step / end: v for step, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)},
         params=trial.params,
-        max_steps=float(trial.params.get("train.max_steps", max_steps)),
+        max_steps=max_steps,
         run_id=trial.user_attrs.get(RUN_ID, ""),
         link=trial.user_attrs.get(LINK, ""),
     )

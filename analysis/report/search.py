@@ -49,6 +49,9 @@ def _texts(search: Search) -> list[Block]:
     blocks: list[Block] = [Text(text)]
     if search.complete:
         blocks = [Text(_verdict(search), "verdict"), *blocks, Text(LUCK, "note")]
+    for metric in search.misdirected:
+        worse = f"{'lower' if metric.maximize else 'higher'} {metric.label[0].lower()}{metric.label[1:]}"
+        blocks.append(Text(f"This search drew its trials for a {worse}, which is worse. Start another one.", "note"))
     if search.others:
         blocks.append(Text(f"Other studies in the same storage: {', '.join(search.others)}.", "note"))
     return blocks
@@ -77,7 +80,7 @@ def _table(search: Search) -> Table:
 
 
 def _values(trial: StudyTrial, search: Search, is_best: bool) -> list[Cell]:
-    """Return the values of a trial. They are dashes unless it is complete: a last value belongs to fewer steps."""
+    """Return the values of a trial. They are dashes unless it is complete: a last value belongs to less training."""
     n = len(search.metrics)
     if not trial.values:
         return [Cell(DASH)] * n
@@ -96,11 +99,11 @@ def _setting(value: object) -> Cell:
 
 def _figures(search: Search) -> list[Block]:
     blocks: list[Block] = []
-    has_steps = any(trial.intermediate for trial in search.trials)
+    has_intermediate = any(trial.intermediate for trial in search.trials)
     if len(search.metrics) == 1:
         if search.complete or any(trial.state == "pruned" and trial.intermediate for trial in search.trials):
             blocks.append(search_figures.history(search))
-        if has_steps:
+        if has_intermediate:
             blocks.append(search_figures.intermediate(search))
     if not search.complete:
         return [*blocks, Text(f"No trial is complete. Run the command of the search again to resume it: {COMMAND}")]

@@ -34,15 +34,15 @@ def history(search: Search) -> figures.Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     caption = (
-        f"The trials of {search.name}. The last value of a pruned trial belongs to fewer steps than the values of "
-        "complete trials. Trials that diverged are not shown."
+        f"The trials of {search.name}. The last value of a pruned trial belongs to a part of training, the values of "
+        "complete trials to all of it. Trials that diverged are not shown."
     )
     return figures.finish(drawing, "search-history", caption)
 
 
 @figures.style()
 def intermediate(search: Search) -> figures.Figure:
-    """Draw the metric over the steps of each trial."""
+    """Draw the metric over the training of each trial."""
     from matplotlib.ticker import MaxNLocator
 
     (metric,) = search.metrics
@@ -63,13 +63,13 @@ def intermediate(search: Search) -> figures.Figure:
             kind = f"best, trial {best.number}"
         name = kind if kind not in labeled else None
         labeled.add(kind)
-        steps, values = list(trial.intermediate), list(trial.intermediate.values())
-        axes.plot(steps, values, **looks[kind], label=None if kind == "pruned" else name)
+        percents, values = [100 * fraction for fraction in trial.intermediate], list(trial.intermediate.values())
+        axes.plot(percents, values, **looks[kind], label=None if kind == "pruned" else name)
         if kind == "pruned":
-            axes.plot(steps[-1:], values[-1:], **CROSS, label=name, zorder=3)
+            axes.plot(percents[-1:], values[-1:], **CROSS, label=name, zorder=3)
     fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Trials during training", xlabel="Step", ylabel=label(metric))
+    axes.set(title="Trials during training", xlabel="Part of training (%)", ylabel=label(metric))
     axes.legend()
     seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
     caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"

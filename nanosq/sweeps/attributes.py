@@ -3,7 +3,10 @@
 analysis/report/optuna_study.py reads these attributes. It repeats their names, because it does not import this package.
 """
 
-SETTINGS = "settings"  # of a study: the settings that all of its trials share
+# Of a study.
+SETTINGS = "settings"  # the settings that all of its trials share
+STEP = "step"  # what the steps of its intermediate values are
+PER_MILLE = "thousandths of training"  # value of STEP; studies of older versions have training steps, and no STEP
 
 # Of a trial. The run ids of further seeds are stored as mlflow_run_id_1, mlflow_run_id_2, ...
 RUN_ID = "mlflow_run_id"

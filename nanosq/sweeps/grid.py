@@ -11,7 +11,8 @@ from hydra.core.override_parser.types import Override
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import summary
-from nanosq.sweeps.launching import Metric, SeedResults, TrialLauncher
+from nanosq.sweeps.launching import SeedResults, TrialLauncher
+from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.summary import TrialSummary
 
 

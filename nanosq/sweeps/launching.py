@@ -8,7 +8,6 @@ import shlex
 import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.result import Result
 from nanosq.sweeps import summary
+from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.summary import STATES, TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
@@ -29,19 +29,6 @@ logger = logging.getLogger(__name__)
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric that a sweep minimizes or maximizes, by its MLflow key."""
-
-    key: str = "val/perplexity"
-    maximize: bool = False
-
-    @property
-    def worst(self) -> float:
-        """The value of a trial that has none."""
-        return -math.inf if self.maximize else math.inf
 
 
 class SeedResults:

@@ -2,19 +2,19 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.utils import get_method
-from hydra_plugins.hydra_optuna_sweeper.config import Direction, OptunaSweeperConf
+from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
 from omegaconf import MISSING, DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
-from nanosq.sweeps.launching import Metric, SeedResults, TrialLauncher
+from nanosq.sweeps.launching import SeedResults, TrialLauncher
+from nanosq.sweeps.metrics import Metric, parse_metrics
 from nanosq.sweeps.summary import TrialSummary
 
 # Optuna and modules that need it are imported inside the methods: Hydra loads this class before every run.
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a search may minimize or maximize. The test split is kept for the comparison of what was chosen.
-METRICS = (
-    *("val/perplexity", "val/nll", "val/bits_per_byte", "val/accuracy", "val/ece", "val/loss"),
-    "train/seconds",
-)
-
 
 @dataclass
 class OptunaSweeperSettings(OptunaSweeperConf):
@@ -41,8 +35,17 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     defaults: list[Any] = field(default_factory=list)  # conf/hydra/sweeper/optuna.yaml chooses the sampler
     n_jobs: int | None = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
     pruner: Any = MISSING
+    direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
+
+
+@dataclass
+class TPESamplerSettings(TPESamplerConfig):
+    """The schema of hydra/sweeper/sampler=tpe. hydra-optuna-sweeper has the defaults of Optuna 4."""
+
+    multivariate: bool | None = None  # type: ignore[assignment]  # null: true for one metric, false for several
+    constant_liar: bool = True
 
 
 class OptunaSweeper(TrialLauncher):
@@ -55,19 +58,33 @@ class OptunaSweeper(TrialLauncher):
             number = settings[name]
             if number is not None and number < 1:
                 raise errors.InputError(f"hydra.sweeper.{name} must be at least 1, not {number}")
+        if not 0 <= self.settings.max_failure_rate <= 1:
+            rate = self.settings.max_failure_rate
+            raise errors.InputError(f"hydra.sweeper.max_failure_rate is a fraction of the trials, 0 to 1, not {rate}")
         self.metrics = parse_metrics(self.settings.objectives, self.settings.direction)
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search. Hydra calls this method with the overrides of the command line."""
-        from nanosq.sweeps import storage
+        from nanosq.sweeps import pruning, storage
         from nanosq.sweeps.search_space import SearchSpace
         from nanosq.sweeps.study import SharedStudy, build_sampler
 
-        settings = self.settings
+        settings, directions = self.settings, [metric.direction for metric in self.metrics]
+        self._check_effect()
         with _user_input():
             space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
             pruner = config.build("hydra.sweeper.pruner", settings.pruner)
-            sampler, total = build_sampler(cast(DictConfig, settings.sampler), space, settings.n_trials)
+            node = cast(DictConfig, settings.sampler)
+            sampler, total = build_sampler(node, space, settings.n_trials, directions=directions)
+        extend = self._custom_search_space()
+        typed = [override.lstrip("+~") for override in self.config.hydra.overrides.hydra]
+        compared = pruning.describe(
+            pruner,
+            self.metrics,
+            space,
+            arguments=config.arguments(settings.pruner),
+            is_chosen=any(key.startswith(("hydra/sweeper/pruner", "hydra.sweeper.pruner")) for key in typed),
+        )
         base = self.compose(space.fixed)
         self.compose(space.example())  # a study would keep the misspelled name of an axis forever
         seeds = self.seeds(base)
@@ -83,7 +100,7 @@ class OptunaSweeper(TrialLauncher):
         study = SharedStudy(
             name,
             url,
-            directions=["maximize" if metric.maximize else "minimize" for metric in self.metrics],
+            directions=directions,
             sampler=sampler,
             pruner=pruner,
             space=space.axes,
@@ -91,22 +108,48 @@ class OptunaSweeper(TrialLauncher):
         )
         place = storage.without_password(url)
         logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
+        if compared:
+            logger.info(compared)
         total += study.n_failed  # failed trials do not count
-        failures = self._search(study, space, total=total, seeds=seeds)
+        failures = self._search(study, space, extend, total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
         best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
         self.summarize(name, trials, self.metrics, best, failures)
+
+    def _check_effect(self) -> None:
+        """Refuse settings of the sweeper that would have no effect."""
+        n_jobs = self.settings.n_jobs
+        if n_jobs is not None and n_jobs > 1 and self.config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            raise errors.InputError(
+                f"hydra.sweeper.n_jobs={n_jobs} needs a launcher that runs trials in parallel: hydra/launcher=joblib"
+            )
+        for component in self.settings.spaces:
+            group, _, choice = component.partition("/")
+            options = self.hydra_context.config_loader.get_group_options(group)
+            if choice not in options:
+                raise errors.InputError(
+                    f"hydra.sweeper.spaces: there is no {component}; {group} has {', '.join(options) or 'no choices'}"
+                )
+
+    def _custom_search_space(self) -> Callable[..., Any] | None:
+        path = self.settings.custom_search_space
+        try:
+            return None if path is None else config.get_target(path)
+        except Exception as error:  # whatever the import raises
+            raise errors.InputError(f"hydra.sweeper.custom_search_space: cannot import {path!r}") from error
 
     def _choices(self, overrides: Iterable[str]) -> DictConfig:
         """Return the component of each group that the overrides select."""
         return cast(DictConfig, self.compose(overrides).hydra.runtime.choices)
 
     def _search(
-        self, study: "SharedStudy", space: "SearchSpace", *, total: int, seeds: int
+        self, study: "SharedStudy", space: "SearchSpace", extend: Callable[..., Any] | None, *, total: int, seeds: int
     ) -> dict[int, list[Exception]]:
-        """Run trials until the study has `total`. Return the exceptions of failed trials by their number."""
+        """Run trials until the study has `total`, extended by a `custom_search_space` if there is one.
+
+        Return the exceptions of failed trials by their number.
+        """
         failures: dict[int, list[Exception]] = {}
-        extend = get_method(self.settings.custom_search_space) if self.settings.custom_search_space else None
         try:
             while taken := study.take(self._n_jobs(), total=total):
                 if extend is not None:
@@ -182,31 +225,12 @@ class OptunaSweeper(TrialLauncher):
         )
 
 
-def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
-    """Return the metrics of a search from their MLflow keys and one direction, or one for each of them."""
-    given = [direction] if isinstance(direction, str | Direction) else list(direction)
-    directions = [item.name if isinstance(item, Direction) else item for item in given]
-    if len(directions) == 1:
-        directions *= len(keys)
-    for name in directions:
-        if name not in Direction.__members__:
-            raise errors.InputError(f"hydra.sweeper.direction: {name} is neither minimize nor maximize")
-    if not keys:
-        raise errors.InputError("hydra.sweeper.objectives is empty: name at least one metric")
-    if len(directions) != len(keys):
-        raise errors.InputError(f"hydra.sweeper.direction: {len(directions)} directions for {len(keys)} objectives")
-    for key in keys:
-        if key not in METRICS:
-            raise errors.InputError(f"hydra.sweeper.objectives: {key} is not one of {', '.join(METRICS)}")
-    return [Metric(key, maximize=name == "maximize") for key, name in zip(keys, directions, strict=True)]
-
-
 @contextmanager
 def _user_input() -> Iterator[None]:
-    """Turn the exceptions of Optuna for a bad space or sampler into errors of one line."""
+    """Turn the exceptions for a bad space, sampler or function into errors of one line."""
     try:
         yield
-    except (ValueError, AssertionError, NotImplementedError) as error:
+    except (AssertionError, ImportError, NotImplementedError, TypeError, ValueError) as error:
         raise errors.InputError(errors.one_line(error)) from error
 
 

@@ -106,11 +106,15 @@ class SearchSpace:
         dependent = self._dependent_axes(params)
         return self.overrides(params | {key: distributions.first_value(axis) for key, axis in dependent.items()})
 
+    @property
+    def varied(self) -> set[str]:
+        """The keys that some trials override with other values than others."""
+        parts = self.conditional.values()
+        return {*self.always.axes, *(axis for part in parts for axis in (*part.axes, *part.fixed))}
+
     def varies(self, key: str) -> bool:
         """Return whether a setting, given by its dotted key, may differ between trials."""
-        parts = self.conditional.values()
-        axes = {*self.always.axes, *(axis for part in parts for axis in (*part.axes, *part.fixed))}
-        return any(key == axis or key.startswith(f"{axis}.") for axis in axes)
+        return any(key == axis or key.startswith(f"{axis}.") for axis in self.varied)
 
     def _drawn_parts(self, params: Mapping[str, Any]) -> list[ParsedOverrides]:
         return [part for (group, choice), part in self.conditional.items() if params.get(group) == choice]

@@ -19,6 +19,8 @@ SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 # The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
+# Trials are compared at the fractions of training at which both were evaluated, and may have others.
+warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
 
 
 def without_password(url: str) -> str:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import SETTINGS
+from nanosq.sweeps.attributes import PER_MILLE, SETTINGS, STEP
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
@@ -65,21 +65,19 @@ class SharedStudy:
                 pruner=pruner,
                 load_if_exists=True,
             )
-            if SETTINGS in self.study.user_attrs:
-                self._check(directions, settings)
-            else:
-                self.study.set_user_attr(SETTINGS, dict(settings))
+            self._check(directions, settings)
+            self.study.set_user_attr(SETTINGS, dict(settings))
+            self.study.set_user_attr(STEP, PER_MILLE)
 
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
+        """Refuse a study that exists with other settings, or that an older version or another program has begun."""
+        attributes, another = self.study.user_attrs, "name another study, hydra.sweeper.study_name=NAME"
+
         def refuse(what: str, before: object, now: object) -> None:
             raise InputError(
-                f"study {self.name} was started with {what}={before}, not {now}: use the old value, "
-                "or name another study, hydra.sweeper.study_name=..."
+                f"study {self.name} was started with {what}={before}, not {now}: use the old value, or {another}"
             )
 
-        before = [direction.name.lower() for direction in self.study.directions]
-        if before != list(directions):
-            refuse("hydra.sweeper.direction", ",".join(before), ",".join(directions))
         for trial in self.trials:
             for name in trial.distributions.keys() & self._space.keys():
                 old, new = trial.distributions[name], self._space[name]
@@ -87,10 +85,21 @@ class SharedStudy:
                     check_distribution_compatibility(old, new)
                 except ValueError:
                     refuse(name, old, new)
-        old_settings = self.study.user_attrs.get(SETTINGS, {})
+        old_settings = attributes.get(SETTINGS, settings)
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
                 refuse(name, old_settings.get(name, "several values"), settings.get(name, "several values"))
+        before = [direction.name.lower() for direction in self.study.directions]
+        if before != list(directions):
+            raise InputError(
+                f"study {self.name} was started with the direction {','.join(before)}, but its metrics have the "
+                f"direction {','.join(directions)}: {another}"
+            )
+        if attributes.get(STEP) != PER_MILLE and any(trial.intermediate_values for trial in self.trials):
+            raise InputError(
+                f"study {self.name} was started by another version, which compared trials at the same step and not at "
+                f"the same fraction of training: {another}"
+            )
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -152,16 +161,23 @@ class SharedStudy:
 
 
 def build_sampler(
-    node: DictConfig, space: SearchSpace, n_trials: int
+    node: DictConfig, space: SearchSpace, n_trials: int, *, directions: Sequence[str]
 ) -> tuple[Callable[[int], optuna.samplers.BaseSampler], int]:
     """Build an Optuna sampler from its configuration.
+
+    Args:
+        node: Configuration of the sampler.
+        space: The search space.
+        n_trials: Number of trials.
+        directions: "minimize" or "maximize" for each metric.
 
     Returns:
         A function that returns the sampler for a study with a given number of trials, and the total number of trials:
         `n_trials`, or the number of points of a grid if it is smaller.
 
     Raises:
-        ValueError: The sampler is a grid, and the space has intervals or conditional axes.
+        ValueError: The sampler is a grid, and the space has intervals or conditional axes; or the sampler cannot
+            search this space or several metrics.
     """
 
     def build(**changes: Any) -> Any:
@@ -175,6 +191,11 @@ def build_sampler(
         points = {key: grid_points(axis) for key, axis in space.axes.items()}
         grid = sampler(points)
         return lambda n: grid, min(n_trials, math.prod(map(len, points.values())))
+    in_memory = optuna.create_study(directions=cast(Any, directions), sampler=build())
+    try:
+        in_memory.ask(space.axes)  # the checks of the sampler itself run before anything is written
+    except ValueError as error:
+        raise ValueError(f"hydra.sweeper.sampler: {error}") from error
     if node.get("seed") is not None and not isinstance(sampler, optuna.samplers.QMCSampler):
         # With the same seed it would draw the same values after every start. QMC's sequence continues by itself.
         return lambda n: build(seed=node.seed + n), n_trials

@@ -20,6 +20,7 @@ from nanosq.sweeps.attributes import LINK, PRUNED, RUN_ID
 if TYPE_CHECKING:
     import optuna
 
+FULL_TRAINING = 1000  # the last step in a study, where a step is a thousandth of training
 VARIABLE = "NANOSQ_TRIAL"  # a key of hydra.job.env_set, the one part of Hydra's configuration that takes any key
 
 
@@ -65,6 +66,9 @@ def current(hydra: HydraConf) -> TrialRun | None:
 
 class PrunerReport:
     """Reports the evaluations of a run to the Optuna study of its trial, whose pruner may end the trial.
+
+    Trials may train for different numbers of steps, and are compared at the same fraction of training: a step of the
+    study is a thousandth of training. Of several evaluations within a thousandth, the study keeps the first.
 
     Only the first seed of a trial is compared with other trials. If it is pruned, so are the other seeds. Without a
     study, as in a grid, the methods do nothing.
@@ -124,8 +128,13 @@ class PrunerReport:
         if not self._repeat:
             self._trial.set_user_attr(LINK, link)
 
-    def evaluated(self, metrics: Mapping[str, float], step: int) -> None:
+    def evaluated(self, metrics: Mapping[str, float], step: int, *, is_last: bool) -> None:
         """Report an evaluation. Only the metric by which the sweep compares trials counts.
+
+        Args:
+            metrics: The metrics by their key.
+            step: Number of training steps taken.
+            is_last: Whether training has ended: pruning would then save nothing, and lose the result.
 
         Raises:
             Pruned: The pruner ends the trial, or has ended it in another run.
@@ -133,9 +142,11 @@ class PrunerReport:
         if self._trial is None or self._metric not in metrics:
             return
         first_seed = self._repeat == 0
-        if first_seed and step not in self._reported:
-            self._trial.report(metrics[self._metric], step)
-        if step == self._max_steps:  # training has finished: pruning would save nothing
+        fraction = FULL_TRAINING * step // self._max_steps
+        if first_seed and fraction not in self._reported:
+            self._trial.report(metrics[self._metric], fraction)
+            self._reported.add(fraction)
+        if is_last:
             return
         if PRUNED in self._stored_trial().user_attrs or (first_seed and self._trial.should_prune()):
             self._trial.set_user_attr(PRUNED, True)

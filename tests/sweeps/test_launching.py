@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from nanosq.result import Result
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.launching import Metric, SeedResults
+from nanosq.sweeps.launching import SeedResults
+from nanosq.sweeps.metrics import Metric
 
 MISSING_LOSS = "loss=missing"
 
@@ -70,5 +71,5 @@ def test_a_trial_is_as_bad_as_its_worst_seed() -> None:
     results = SeedResults([finished(2.0), diverged])
     assert results.state == "diverged"
     assert results.mean(Metric()) == math.inf
-    assert results.mean(Metric("val/accuracy", maximize=True)) == -math.inf
+    assert results.mean(Metric("val/accuracy")) == -math.inf
     assert math.isnan(results.standard_error(Metric()))

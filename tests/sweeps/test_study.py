@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from nanosq import config
+from nanosq import config, sweeps
 from nanosq.errors import InputError
 from nanosq.sweeps.search_space import SearchSpace
 from nanosq.sweeps.study import SharedStudy, build_sampler
@@ -40,9 +41,11 @@ def open_study(url: str, **changed: Any) -> SharedStudy:
     return SharedStudy("a study", url, **arguments | changed)
 
 
-def sampler_node(name: str, **changes: Any) -> Any:
-    """The configuration hydra/sweeper/sampler=NAME of hydra-optuna-sweeper."""
-    return OmegaConf.merge(ConfigStore.instance().load(f"hydra/sweeper/sampler/{name}.yaml").node, changes)
+def build(name: str, space: SearchSpace, n_trials: int, directions: Sequence[str] = ("minimize",), **changes: Any):
+    """Build the sampler hydra/sweeper/sampler=NAME."""
+    sweeps.register()
+    node: Any = OmegaConf.merge(ConfigStore.instance().load(f"hydra/sweeper/sampler/{name}.yaml").node, changes)
+    return build_sampler(node, space, n_trials, directions=directions)
 
 
 def test_trials_up_to_a_total(url: str) -> None:
@@ -112,7 +115,7 @@ def test_a_trial_that_ends_while_another_process_looks_stays_ended(url: str, mon
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"directions": ["maximize"]}, "hydra.sweeper.direction=minimize, not maximize"),
+        ({"directions": ["maximize"]}, "the direction minimize, but its metrics have the direction maximize"),
         ({"space": {**SPACE, "model.n_layer": CategoricalDistribution([1, 2, 3])}}, "model.n_layer=Categorical"),
         ({"settings": {"train.max_steps": 200, "loss.weight": 0.1}}, "loss.weight=1.0, not 0.1"),
         ({"settings": {"train.max_steps": 200}}, "loss.weight=1.0, not several values"),
@@ -142,7 +145,7 @@ def test_every_sampler_searches_to_the_total(name: str, url: str) -> None:
     if name == "grid":
         params = {"optimizer.lr": "choice(1e-4, 1e-3)", "model.n_layer": "range(1, 3)"}
     space = SearchSpace.parse(params, {}, [], lambda fixed: {})
-    sampler, total = build_sampler(sampler_node(name, seed=1), space, 5)
+    sampler, total = build(name, space, 5, seed=1)
     assert total == (4 if name == "grid" else 5)
     study = open_study(url, sampler=sampler, space=space.axes)
     while taken := study.take(1, total=total):
@@ -154,17 +157,17 @@ def test_every_sampler_searches_to_the_total(name: str, url: str) -> None:
 def test_a_grid_sampler_refuses_intervals_and_conditional_axes() -> None:
     space = SearchSpace.parse({"optimizer.lr": "interval(0, 1)"}, {}, [], lambda fixed: {})
     with pytest.raises(ValueError, match="takes choices and ranges"):
-        build_sampler(sampler_node("grid"), space, 5)
+        build("grid", space, 5)
     spaces = {"loss/focal": {"loss.gamma": "1,2"}}
     conditional = SearchSpace.parse({"loss": "focal,squentropy"}, spaces, [], lambda fixed: {})
     with pytest.raises(ValueError, match="cannot search components"):
-        build_sampler(sampler_node("grid"), conditional, 5)
+        build("grid", conditional, 5)
 
 
 def test_a_resumed_search_with_a_seed_draws_new_trials(url: str) -> None:
     space = SearchSpace.parse({"optimizer.lr": "interval(0, 1)"}, {}, [], lambda fixed: {})
     for total in (2, 4):
-        sampler, _ = build_sampler(sampler_node("tpe", seed=1), space, total)
+        sampler, _ = build("tpe", space, total, seed=1)
         study = open_study(url, sampler=sampler, space=space.axes)
         while taken := study.take(1, total=total):
             study.tell(taken[0], TrialState.COMPLETE, [1.0])

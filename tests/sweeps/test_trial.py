@@ -52,8 +52,8 @@ def study(sweeper: DictConfig) -> optuna.Study:
     return study
 
 
-def report(sweeper: Any, *, repeat: int = 0) -> PrunerReport:
-    return PrunerReport(TrialRun("a study", trial=0, repeat=repeat), sweeper, max_steps=9)
+def report(sweeper: Any, *, repeat: int = 0, max_steps: int = 10) -> PrunerReport:
+    return PrunerReport(TrialRun("a study", trial=0, repeat=repeat), sweeper, max_steps=max_steps)
 
 
 def test_the_study_knows_the_runs_and_evaluations_of_a_trial(study: optuna.Study, sweeper: DictConfig) -> None:
@@ -62,13 +62,13 @@ def test_the_study_knows_the_runs_and_evaluations_of_a_trial(study: optuna.Study
         assert not run.pruned_before
         run.start(run_id, f"http://{run_id}")
         for step, value in ((3, 4.0), (6, 2.0)):
-            run.evaluated({"val/perplexity": value + repeat, "val/nll": 9.0}, step)
-        run.evaluated({"train/loss": 9.0}, 7)
+            run.evaluated({"val/perplexity": value + repeat, "val/nll": 9.0}, step, is_last=False)
+        run.evaluated({"train/loss": 9.0}, 7, is_last=False)
     resumed = report(sweeper)
-    resumed.evaluated({"val/perplexity": 4.5}, 3)  # the evaluation before the interruption stays
+    resumed.evaluated({"val/perplexity": 4.5}, 3, is_last=False)  # the evaluation before the interruption stays
     (trial,) = study.trials
     assert trial.user_attrs == {"mlflow_run_id": "a", "mlflow_link": "http://a", "mlflow_run_id_1": "b"}
-    assert trial.intermediate_values == {3: 4.0, 6: 2.0}  # of the first seed
+    assert trial.intermediate_values == {300: 4.0, 600: 2.0}  # of the first seed
     assert trial.state is TrialState.RUNNING
 
 
@@ -76,23 +76,32 @@ def test_if_the_first_seed_is_pruned_so_are_the_others(study: optuna.Study, swee
     first, second = report(sweeper), report(sweeper, repeat=1)
     first.start("a", "http://a")
     second.start("b", "http://b")
-    second.evaluated({"val/perplexity": 6.0}, 3)  # only the first seed is compared
+    second.evaluated({"val/perplexity": 6.0}, 3, is_last=False)  # only the first seed is compared
     with pytest.raises(Pruned):
-        first.evaluated({"val/perplexity": 6.0}, 3)
+        first.evaluated({"val/perplexity": 6.0}, 3, is_last=False)
     with pytest.raises(Pruned):
-        second.evaluated({"val/perplexity": 1.0}, 6)
+        second.evaluated({"val/perplexity": 1.0}, 6, is_last=False)
     assert report(sweeper, repeat=2).pruned_before  # it has not started
     assert not report(sweeper, repeat=1).pruned_before  # it is recorded as pruned
 
 
-def test_the_last_evaluation_does_not_prune(study: optuna.Study, sweeper: DictConfig) -> None:
-    report(sweeper).evaluated({"val/perplexity": 6.0}, 9)
-    assert study.trials[0].intermediate_values == {9: 6.0}
+@pytest.mark.parametrize("step", [10, 4])  # 4: early stopping
+def test_the_last_evaluation_does_not_prune(step: int, study: optuna.Study, sweeper: DictConfig) -> None:
+    report(sweeper).evaluated({"val/perplexity": 6.0}, step, is_last=True)
+    assert study.trials[0].intermediate_values == {100 * step: 6.0}
+
+
+def test_a_step_of_the_study_is_a_thousandth_of_training(study: optuna.Study, sweeper: DictConfig) -> None:
+    run = report(sweeper, max_steps=20_000)
+    for step in (1240, 1250, 1259, 1260, 19_999, 20_000):  # the third is in the same thousandth as the second
+        run.evaluated({"val/perplexity": 1 / step}, step, is_last=step == 20_000)
+    expected = {62: 1240, 63: 1260, 999: 19_999, 1000: 20_000}
+    assert study.trials[0].intermediate_values == {part: 1 / step for part, step in expected.items()}
 
 
 def test_several_metrics_are_not_pruned(study: optuna.Study, sweeper: DictConfig) -> None:
     sweeper.objectives = ["val/perplexity", "val/accuracy"]
-    report(sweeper).evaluated({"val/perplexity": 6.0, "val/accuracy": 0.0}, 3)
+    report(sweeper).evaluated({"val/perplexity": 6.0, "val/accuracy": 0.0}, 3, is_last=False)
     assert study.trials[0].intermediate_values == {}
 
 
@@ -101,4 +110,4 @@ def test_without_a_study_reports_do_nothing(sweeper: DictConfig) -> None:
     for run in (report(grid), PrunerReport(None, sweeper, max_steps=9)):
         assert not run.pruned_before
         run.start("a", "http://a")
-        run.evaluated({"val/perplexity": 6.0}, 3)
+        run.evaluated({"val/perplexity": 6.0}, 3, is_last=False)

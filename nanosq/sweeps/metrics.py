@@ -1,0 +1,76 @@
+"""The metrics that a sweep minimizes or maximizes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra_plugins.hydra_optuna_sweeper.config import Direction
+
+from nanosq.errors import InputError
+
+# What a sweep may choose by, and in which direction. The test split is kept for the comparison of what was chosen.
+METRICS = {
+    "val/perplexity": "minimize",
+    "val/nll": "minimize",
+    "val/bits_per_byte": "minimize",
+    "val/accuracy": "maximize",
+    "val/ece": "minimize",
+    "val/loss": "minimize",
+    "train/seconds": "minimize",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a sweep minimizes or maximizes, by its MLflow key in METRICS."""
+
+    key: str = "val/perplexity"
+
+    @property
+    def direction(self) -> str:
+        """The direction of better values: "minimize" or "maximize"."""
+        return METRICS[self.key]
+
+    @property
+    def maximize(self) -> bool:
+        """True if a higher value is better."""
+        return self.direction == "maximize"
+
+    @property
+    def worst(self) -> float:
+        """The value of a trial that has none."""
+        return -math.inf if self.maximize else math.inf
+
+
+def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
+    """Return the metrics of a search from their MLflow keys.
+
+    Args:
+        keys: The keys, which also decide the directions.
+        direction: None, or what the user believes: one direction for all metrics, or one for each of them.
+
+    Raises:
+        InputError: A key is unknown or given twice, or a metric has another direction.
+    """
+    if not keys:
+        raise InputError("hydra.sweeper.objectives is empty: name at least one metric")
+    for key in keys:
+        if key not in METRICS:
+            raise InputError(f"hydra.sweeper.objectives: {key} is not one of {', '.join(METRICS)}")
+        if keys.count(key) > 1:
+            raise InputError(f"hydra.sweeper.objectives names {key} twice: name each metric once")
+    metrics = [Metric(key) for key in keys]
+    if direction is None:
+        return metrics
+    given = [direction] * len(keys) if isinstance(direction, str | Direction) else list(direction)
+    if len(given) != len(keys):
+        raise InputError(f"hydra.sweeper.direction: {len(given)} directions for {len(keys)} objectives")
+    for metric, item in zip(metrics, given, strict=True):
+        name = item.name if isinstance(item, Direction) else item
+        if name != metric.direction:
+            raise InputError(
+                f"hydra.sweeper.direction={name}: a search can only {metric.direction} {metric.key}; leave "
+                "hydra.sweeper.direction out, each metric has its own"
+            )
+    return metrics

@@ -1,0 +1,61 @@
+"""Check and describe what the pruner of a search compares, before the first trial."""
+
+from collections.abc import Sequence
+
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
+
+from nanosq.errors import InputError
+from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.search_space import SearchSpace
+from nanosq.sweeps.trial import FULL_TRAINING
+
+# Arguments of Optuna's pruners that count steps. A step of a study is a thousandth of training.
+STEPS = ("n_warmup_steps", "interval_steps", "min_resource", "max_resource")
+# These compare a trial at its first evaluation after a fraction, whatever the fraction of that evaluation is.
+WITH_RUNGS = (HyperbandPruner, SuccessiveHalvingPruner)
+
+
+def describe(
+    pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, *, arguments: dict[str, object], is_chosen: bool
+) -> str:
+    """Return one line that says what the pruner compares; it is empty for NopPruner.
+
+    Args:
+        pruner: The pruner.
+        metrics: The metrics of the search.
+        space: The search space.
+        arguments: The arguments of the pruner.
+        is_chosen: Whether the user has chosen the pruner. Otherwise it is the default.
+
+    Raises:
+        InputError: The pruner cannot compare the trials of this search.
+    """
+    if isinstance(pruner, NopPruner):
+        return ""
+    if len(metrics) > 1:
+        if is_chosen:
+            raise InputError(
+                f"hydra.sweeper.pruner: Optuna prunes by one metric, and hydra.sweeper.objectives has {len(metrics)}: "
+                "choose hydra/sweeper/pruner=none"
+            )
+        return f"trials are not pruned: hydra.sweeper.objectives has {len(metrics)} metrics"
+    for key in STEPS:
+        value = arguments.get(key)
+        if isinstance(value, int) and value > FULL_TRAINING:
+            raise InputError(
+                f"hydra.sweeper.pruner.{key}={value} counts thousandths of training: it is at most {FULL_TRAINING}"
+            )
+    moving = _axes(space, "train.max_steps", "train.eval_every", "experiment")
+    if isinstance(pruner, WITH_RUNGS) and moving:
+        raise InputError(
+            f"hydra.sweeper.pruner: {type(pruner).__name__} needs evaluations at the same fractions of training, and "
+            f"{moving} moves them: choose hydra/sweeper/pruner=median or none"
+        )
+    line = f"pruning compares {metrics[0].key} at the same fraction of training"
+    phases = _axes(space, "schedule", "train.warmup", "train.min_lr_factor", "experiment")
+    return f"{line}; the phase of the learning rate there depends on {phases}" if phases else line
+
+
+def _axes(space: SearchSpace, *keys: str) -> str:
+    """Return the axes of a space that are one of these settings or a part of it, as a text."""
+    return ", ".join(axis for axis in sorted(space.varied) if any(f"{axis}.".startswith(f"{key}.") for key in keys))
