@@ -94,4 +94,5 @@ def job_number(context: HydraConf) -> int | None:
 if __name__ == "__main__":
     # SIGTERM before training ends the program like Ctrl-C: files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.argv[1:] = sweeps.defer(sys.argv[1:])
     sys.exit(errors.exit_status(main))

@@ -5,6 +5,9 @@ from hydra.core.plugins import Plugins
 
 from nanosq.sweeps.grid import GridSweeper
 from nanosq.sweeps.optuna_sweeper import OptunaSweeper, OptunaSweeperSettings
+from nanosq.sweeps.overrides import defer
+
+__all__ = ["GridSweeper", "OptunaSweeper", "OptunaSweeperSettings", "defer", "register"]
 
 
 def register() -> None:

@@ -12,9 +12,10 @@ from hydra_plugins.hydra_optuna_sweeper.config import Direction, OptunaSweeperCo
 from omegaconf import MISSING, DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
-from nanosq.sweeps.launching import Metric, SeedResults, TrialLauncher
+from nanosq.sweeps import overrides, summary
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID
+from nanosq.sweeps.launching import Metric, TrialLauncher
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 
 # Optuna and modules that need it are imported inside the methods: Hydra loads this class before every run.
@@ -31,6 +32,9 @@ METRICS = (
     *("val/perplexity", "val/nll", "val/bits_per_byte", "val/accuracy", "val/ece", "val/loss"),
     "train/seconds",
 )
+
+
+MAX_INFEASIBLE = 20  # trials in a row
 
 
 @dataclass
@@ -50,6 +54,7 @@ class OptunaSweeper(TrialLauncher):
 
     def __init__(self, **settings: Any) -> None:
         """Create the sweeper from its configuration, the fields of OptunaSweeperSettings, and check them."""
+        super().__init__()
         self.settings = OptunaSweeperSettings(**settings)
         for name in ("n_trials", "n_jobs"):
             number = settings[name]
@@ -68,11 +73,14 @@ class OptunaSweeper(TrialLauncher):
             space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
             pruner = config.build("hydra.sweeper.pruner", settings.pruner)
             sampler, total = build_sampler(cast(DictConfig, settings.sampler), space, settings.n_trials)
-        base = self.compose(space.fixed)
-        self.compose(space.example())  # a study would keep the misspelled name of an axis forever
-        seeds = self.seeds(base)
+        # A study would keep the misspelled name of an axis forever.
+        base, *others = (self.check(name, example) for name, example in space.examples().items())
+        if space.varies("seeds") or any(cfg.seeds != base.seeds for cfg in others):
+            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
+        seeds = space.always.seeds
+        n_seeds = len(overrides.seeds_of(base, seeds))
         url = cast(str, settings.storage)
-        name = settings.study_name or _study_name(base, space)
+        name = settings.study_name or _study_name(self._choices(space.always.components), space)
         if base.resume == "never":
             name = storage.unused_name(name, url)
         shared = {
@@ -87,25 +95,27 @@ class OptunaSweeper(TrialLauncher):
             sampler=sampler,
             pruner=pruner,
             space=space.axes,
-            settings={**shared, "seeds": seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
+            settings=shared
+            | ({"seed": [*seeds]} if seeds else {})
+            | {"seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
         place = storage.without_password(url)
         logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
-        total += study.n_failed  # failed trials do not count
         failures = self._search(study, space, total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
-        best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
-        self.summarize(name, trials, self.metrics, best, failures)
+        by_number = {trial.number: space.overrides(trial.params) for trial in study.trials}
+        self.summarize(name, trials, self.metrics, by_number, [trial.number for trial in self._best(study)], failures)
 
     def _choices(self, overrides: Iterable[str]) -> DictConfig:
         """Return the component of each group that the overrides select."""
         return cast(DictConfig, self.compose(overrides).hydra.runtime.choices)
 
     def _search(
-        self, study: "SharedStudy", space: "SearchSpace", *, total: int, seeds: int
+        self, study: "SharedStudy", space: "SearchSpace", *, total: int, seeds: Sequence[int]
     ) -> dict[int, list[Exception]]:
-        """Run trials until the study has `total`. Return the exceptions of failed trials by their number."""
+        """Run trials until `total` of the study count. Return the exceptions of failed trials by their number."""
         failures: dict[int, list[Exception]] = {}
+        n_infeasible = 0  # in a row
         extend = get_method(self.settings.custom_search_space) if self.settings.custom_search_space else None
         try:
             while taken := study.take(self._n_jobs(), total=total):
@@ -117,10 +127,18 @@ class OptunaSweeper(TrialLauncher):
                 failed = 0
                 for trial, results in zip(taken, self.launch(study.name, trials, axes=axes, seeds=seeds), strict=True):
                     self._tell(study, trial, results)
-                    if results.failures:
+                    n_infeasible = n_infeasible + 1 if results.is_infeasible else 0
+                    if n_infeasible == MAX_INFEASIBLE:
+                        reason = (
+                            f"{n_infeasible} trials in a row were infeasible, the last because: {results.failures[0]}"
+                        )
+                        failures[trial.number] = [errors.InputError(reason)]
+                    elif results.failures and not results.is_infeasible:
                         failures[trial.number] = results.failures
                         failed += 1
                 self._log_progress(study, total)
+                if n_infeasible >= MAX_INFEASIBLE:
+                    break
                 if failed > self.settings.max_failure_rate * len(taken):
                     logger.error("hydra.sweeper.max_failure_rate=%g ends the search", self.settings.max_failure_rate)
                     break
@@ -131,6 +149,12 @@ class OptunaSweeper(TrialLauncher):
     def _tell(self, study: "SharedStudy", trial: "optuna.Trial", results: SeedResults) -> None:
         from optuna.trial import TrialState
 
+        if results.is_infeasible:
+            trial.set_user_attr(INFEASIBLE, True)
+        if RUN_ID not in study.trials[trial.number].user_attrs:  # an earlier trial with the same setting has the runs
+            runs = {f"{RUN_ID}_{repeat}" if repeat else RUN_ID: run for repeat, run in enumerate(results.runs)}
+            for key, value in (runs | {LINK: results.link}).items():
+                trial.set_user_attr(key, value)
         if results.state == "failed":
             study.tell(trial, TrialState.FAIL)
         elif results.state == "pruned":
@@ -146,7 +170,12 @@ class OptunaSweeper(TrialLauncher):
         trials = study.trials
         done = sum(trial.state.is_finished() for trial in trials)
         best = [f"#{trial.number} {trial.values[0]:.5g}" for trial in self._best(study)]
-        logger.info("%d of %d trials, best: %s", done, max(total, len(trials)), ", ".join(best) or "none yet")
+        logger.info(
+            "%d of %d trials, best: %s",
+            done,
+            max(total + study.n_uncounted, len(trials)),
+            ", ".join(best) or "none yet",
+        )
 
     def _n_jobs(self) -> int:
         """Return the number of trials to launch together."""
@@ -210,8 +239,7 @@ def _user_input() -> Iterator[None]:
         raise errors.InputError(errors.one_line(error)) from error
 
 
-def _study_name(base: DictConfig, space: "SearchSpace") -> str:
+def _study_name(choices: DictConfig, space: "SearchSpace") -> str:
     """Return the default name of a study: the loss, model or experiment, and data that all its trials train."""
-    choices = base.hydra.runtime.choices
     model = "experiment" if choices.get("experiment") else "model"
     return "-".join(choices[group] for group in ("loss", model, "data") if group not in space.axes) or "search"

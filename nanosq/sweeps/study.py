@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import SETTINGS
+from nanosq.sweeps.attributes import INFEASIBLE, SETTINGS
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
@@ -69,6 +69,7 @@ class SharedStudy:
                 self._check(directions, settings)
             else:
                 self.study.set_user_attr(SETTINGS, dict(settings))
+            self._failed_before = {trial.number for trial in self.trials if trial.state is TrialState.FAIL}
 
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
         def refuse(what: str, before: object, now: object) -> None:
@@ -98,18 +99,28 @@ class SharedStudy:
         return self.study.get_trials(deepcopy=False)
 
     @property
-    def n_failed(self) -> int:
-        """The number of failed trials."""
-        return sum(trial.state is TrialState.FAIL for trial in self.trials)
+    def n_uncounted(self) -> int:
+        """The number of failed trials that others replace: those of earlier starts, and those with infeasible settings.
+
+        A grid has no other points.
+        """
+        if self._is_grid:
+            return 0
+        infeasible = {trial.number for trial in self.trials if INFEASIBLE in trial.user_attrs}
+        return len(infeasible | self._failed_before)
+
+    @property
+    def _is_grid(self) -> bool:
+        return isinstance(self.study.sampler, optuna.samplers.GridSampler)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
-        """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until there are `total`."""
+        """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
         taken: list[Trial] = []
         with database_lock(self._url):
             self._requeue_interrupted()
             while len(taken) < n_trials:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
-                if not waiting and len(self.trials) >= total:
+                if not waiting and len(self.trials) >= total + self.n_uncounted:
                     break
                 self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
@@ -131,9 +142,8 @@ class SharedStudy:
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Record the outcome of a taken trial and release it."""
         # A GridSampler that has no point left calls Study.stop, which raises outside of Study.optimize.
-        grid = isinstance(self.study.sampler, optuna.samplers.GridSampler)
         try:
-            with suppress(RuntimeError) if grid else nullcontext():
+            with suppress(RuntimeError) if self._is_grid else nullcontext():
                 # After a lost connection to the database another process may have finished the trial.
                 self.study.tell(trial, values, state, skip_if_finished=True)
         finally:

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from nanosq.result import Result
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.launching import Metric, SeedResults
+from nanosq.sweeps.launching import Metric
+from nanosq.sweeps.seed_results import SeedResults
 
 MISSING_LOSS = "loss=missing"
 
