@@ -34,9 +34,6 @@ METRICS = (
 )
 
 
-MAX_INFEASIBLE = 20  # trials in a row
-
-
 @dataclass
 class OptunaSweeperSettings(OptunaSweeperConf):
     """The schema of hydra/sweeper=optuna: that of hydra-optuna-sweeper, and what this sweeper adds."""
@@ -88,6 +85,8 @@ class OptunaSweeper(TrialLauncher):
             for key, value in config.flatten(config.without_hydra(base)).items()
             if identity.affects_result(key) and not space.varies(key)
         }
+        if seeds:
+            shared["seed"] = [*seeds]
         study = SharedStudy(
             name,
             url,
@@ -95,9 +94,7 @@ class OptunaSweeper(TrialLauncher):
             sampler=sampler,
             pruner=pruner,
             space=space.axes,
-            settings=shared
-            | ({"seed": [*seeds]} if seeds else {})
-            | {"seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
+            settings={**shared, "seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
         place = storage.without_password(url)
         logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
@@ -114,8 +111,9 @@ class OptunaSweeper(TrialLauncher):
         self, study: "SharedStudy", space: "SearchSpace", *, total: int, seeds: Sequence[int]
     ) -> dict[int, list[Exception]]:
         """Run trials until `total` of the study count. Return the exceptions of failed trials by their number."""
+        from nanosq.sweeps.study import MAX_INFEASIBLE
+
         failures: dict[int, list[Exception]] = {}
-        n_infeasible = 0  # in a row
         extend = get_method(self.settings.custom_search_space) if self.settings.custom_search_space else None
         try:
             while taken := study.take(self._n_jobs(), total=total):
@@ -124,22 +122,19 @@ class OptunaSweeper(TrialLauncher):
                         extend(self.config, trial)
                 trials = {trial.number: space.draw(trial) for trial in taken}
                 axes = {key for trial in taken for key in trial.params}
-                failed = 0
-                for trial, results in zip(taken, self.launch(study.name, trials, axes=axes, seeds=seeds), strict=True):
-                    self._tell(study, trial, results)
-                    n_infeasible = n_infeasible + 1 if results.is_infeasible else 0
-                    if n_infeasible == MAX_INFEASIBLE:
-                        reason = (
-                            f"{n_infeasible} trials in a row were infeasible, the last because: {results.failures[0]}"
-                        )
-                        failures[trial.number] = [errors.InputError(reason)]
-                    elif results.failures and not results.is_infeasible:
-                        failures[trial.number] = results.failures
-                        failed += 1
+                results = self.launch(study.name, trials, axes=axes, seeds=seeds)
+                for trial, result in zip(taken, results, strict=True):
+                    self._tell(study, trial, result)
                 self._log_progress(study, total)
-                if n_infeasible >= MAX_INFEASIBLE:
+                if results[-1].is_infeasible and study.is_infeasible:
+                    reason = errors.one_line(results[-1].failures[0])
+                    message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
+                    failures[taken[-1].number] = [errors.InputError(message)]
                     break
-                if failed > self.settings.max_failure_rate * len(taken):
+                pairs = zip(trials, results, strict=True)
+                failed = {n: result.failures for n, result in pairs if result.failures and not result.is_infeasible}
+                failures |= failed
+                if len(failed) > self.settings.max_failure_rate * len(taken):
                     logger.error("hydra.sweeper.max_failure_rate=%g ends the search", self.settings.max_failure_rate)
                     break
         finally:
@@ -151,7 +146,7 @@ class OptunaSweeper(TrialLauncher):
 
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
-        if RUN_ID not in study.trials[trial.number].user_attrs:  # an earlier trial with the same setting has the runs
+        if results.runs and RUN_ID not in study.trials[trial.number].user_attrs:  # an earlier trial had the same setting
             runs = {f"{RUN_ID}_{repeat}" if repeat else RUN_ID: run for repeat, run in enumerate(results.runs)}
             for key, value in (runs | {LINK: results.link}).items():
                 trial.set_user_attr(key, value)
@@ -167,15 +162,9 @@ class OptunaSweeper(TrialLauncher):
             study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])
 
     def _log_progress(self, study: "SharedStudy", total: int) -> None:
-        trials = study.trials
-        done = sum(trial.state.is_finished() for trial in trials)
+        done = sum(trial.state.is_finished() for trial in study.trials) - study.n_uncounted
         best = [f"#{trial.number} {trial.values[0]:.5g}" for trial in self._best(study)]
-        logger.info(
-            "%d of %d trials, best: %s",
-            done,
-            max(total + study.n_uncounted, len(trials)),
-            ", ".join(best) or "none yet",
-        )
+        logger.info("%d of %d trials, best: %s", done, max(total, done), ", ".join(best) or "none yet")
 
     def _n_jobs(self) -> int:
         """Return the number of trials to launch together."""

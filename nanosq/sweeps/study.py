@@ -22,6 +22,8 @@ from nanosq.sweeps.attributes import INFEASIBLE, SETTINGS
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
+MAX_INFEASIBLE = 20  # trials in a row
+
 
 class SharedStudy:
     """An Optuna study (`study`) and the locks on the trials that this process has taken."""
@@ -108,6 +110,12 @@ class SharedStudy:
             return 0
         infeasible = {trial.number for trial in self.trials if INFEASIBLE in trial.user_attrs}
         return len(infeasible | self._failed_before)
+
+    @property
+    def is_infeasible(self) -> bool:
+        """True if many trials in a row had infeasible settings, so that the space may have no feasible one."""
+        last = self.trials[-MAX_INFEASIBLE:]
+        return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
 
     @property
     def _is_grid(self) -> bool:
