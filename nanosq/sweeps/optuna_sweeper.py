@@ -146,7 +146,9 @@ class OptunaSweeper(TrialLauncher):
 
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
-        if results.runs and RUN_ID not in study.trials[trial.number].user_attrs:  # an earlier trial had the same setting
+        if (
+            results.runs and RUN_ID not in study.trials[trial.number].user_attrs
+        ):  # an earlier trial had the same setting
             runs = {f"{RUN_ID}_{repeat}" if repeat else RUN_ID: run for repeat, run in enumerate(results.runs)}
             for key, value in (runs | {LINK: results.link}).items():
                 trial.set_user_attr(key, value)

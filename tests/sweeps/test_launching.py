@@ -37,7 +37,9 @@ def finished(perplexity: float) -> JobReturn:
     return returned
 
 
-def launch(trials: dict[int, list[str]], *, n_seeds: int = 1, seeds: Sequence[int] = ()) -> tuple[list[SeedResults], LossyLauncher]:
+def launch(
+    trials: dict[int, list[str]], *, n_seeds: int = 1, seeds: Sequence[int] = ()
+) -> tuple[list[SeedResults], LossyLauncher]:
     sweeper, launcher = GridSweeper(params={}), LossyLauncher()
 
     def load_sweep_config(_: Any, overrides: list[str]) -> DictConfig:

@@ -84,6 +84,22 @@ def test_a_list_is_drawn_as_a_list() -> None:
     assert space.examples()[""][-1] == "+optimizer.betas=[0.9,0.95]"
 
 
+def test_listed_seeds_are_no_axis() -> None:
+    space = parse("++seed=choice(1,2,1)", "model.n_layer=1")
+    assert space.always.seeds == (1, 2)
+    assert set(space.axes) == {"optimizer.lr"}
+    assert not space.varies("seed")
+    assert parse("seed=choice(1,2)", "seed=7").always.fixed["seed"] == "seed=7"  # the last override counts
+
+
 def test_a_bad_axis_is_refused() -> None:
     with pytest.raises(ValueError, match="low"):
         parse("optimizer.lr=interval(2,1)")
+    with pytest.raises(ValueError, match="the seed of loss/focal cannot differ"):
+        SearchSpace.parse({}, {"loss/focal": {"seed": "1,2"}}, [], lambda fixed: {})
+
+
+def test_a_setting_of_a_component_may_be_the_same_in_all_trials() -> None:
+    space = parse("optimizer=muon,adamw", "optimizer.weight_decay=0.2")
+    assert not space.varies("optimizer.weight_decay")
+    assert space.varies("optimizer.momentum")
