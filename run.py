@@ -94,5 +94,6 @@ def job_number(context: HydraConf) -> int | None:
 if __name__ == "__main__":
     # SIGTERM before training ends the program like Ctrl-C: files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Settings of components in a sweep are left to its trials, because the trials may choose other components.
     sys.argv[1:] = sweeps.defer(sys.argv[1:])
     sys.exit(errors.exit_status(main))

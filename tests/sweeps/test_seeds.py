@@ -63,6 +63,11 @@ def test_a_search_trains_every_trial_with_the_listed_seeds(folder: Path) -> None
     assert "was started with seed=[4, 1], not [4, 2]" in again.stderr
 
 
+def test_trials_on_unlike_text_have_a_note(folder: Path) -> None:
+    result = command("-m", "data.source.seed=0,1", *TINY, cwd=folder, check=True)
+    assert "note: trials that differ in data.source.seed may be scored on unlike text" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
