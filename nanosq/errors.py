@@ -33,7 +33,7 @@ def exit_status(task: Callable[[], Any]) -> int:
         return report(error)
     except ValueError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("hydra."):
+        if not str(frame.f_globals.get("__name__")).startswith("hydra."):
             raise
         return report(error)  # options exclude each other, such as -m and --cfg
     except SystemExit as error:

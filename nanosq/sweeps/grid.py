@@ -44,7 +44,7 @@ class GridSweeper(TrialLauncher):
         composed = []
         for number, trial in trials.items():  # mistakes show before the first trial runs
             setting = summary.one_line(summary.settings(trial), axes)
-            composed.append(self.check(f"trial {number}{setting and f', {setting}'}", trial))
+            composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))

@@ -33,7 +33,7 @@ class SeedResults:
     @property
     def is_infeasible(self) -> bool:
         """True if the trial has failed because its setting was refused before training."""
-        return any(self.failures) and all(isinstance(error, InputError) for error in self.failures)
+        return bool(self.failures) and all(isinstance(error, InputError) for error in self.failures)
 
     @property
     def state(self) -> str:

@@ -57,6 +57,7 @@ class SharedStudy:
         self._url = url
         self._space = dict(space)
         self._sampler = sampler
+        self._is_grid = isinstance(sampler(0), optuna.samplers.GridSampler)
         self._locks: dict[int, ExitStack] = {}  # by the number of the trial
         database = storage.connect(url)
         with database_lock(url):
@@ -116,10 +117,6 @@ class SharedStudy:
         """True if many trials in a row had infeasible settings, so that the space may have no feasible one."""
         last = self.trials[-MAX_INFEASIBLE:]
         return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
-
-    @property
-    def _is_grid(self) -> bool:
-        return isinstance(self.study.sampler, optuna.samplers.GridSampler)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
         """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
