@@ -47,7 +47,7 @@ def test_a_key_that_every_trial_has_is_accepted(settings: list[str], folder: Pat
 def test_a_key_that_a_trial_lacks_is_refused_by_the_name_of_the_trial(
     settings: list[str], message: str, tmp_path: Path
 ) -> None:
-    result = command("-m", *settings, cwd=tmp_path)
+    result = command("-m", *TINY, *settings, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert result.stderr.startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import yaml
 from tests.commandline import command
 from tests.sweeps.test_sweeps import FEW, table
 
-TINY = ["tracking=none", "model.n_layer=1", "train.max_steps=2", *FEW]
+TINY = ["tracking=none", "samples.count=0", "model.n_layer=1", "train.max_steps=2", *FEW]
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.dropout=0.0", "train.warmup=0"]
 
 
@@ -29,12 +29,12 @@ def printed_values(stdout: str, label: str) -> dict[str, float]:
 
 def test_listed_seeds_make_no_axis(folder: Path) -> None:
     """Settings are ranked by their mean, and the preset of the best one has no seed."""
-    result = command("-m", "optimizer.lr=1e-3,4e-2", "seed=5,2,9", *TINY, cwd=folder, check=True)
+    result = command("-m", "optimizer.lr=1e-3,4e-2", "seed=5,2", *TINY, cwd=folder, check=True)
     rows = table(result.stdout)
     assert [list(row) for row in rows] == [["trial", "state", "val/perplexity", "+-", "optimizer.lr"]] * 2
     for row in rows:
         values = printed_values(result.stdout, f"#{row['trial']}")
-        assert list(values) == [f"#{row['trial']}{label}" for label in ("", " seed 2", " seed 9")]
+        assert list(values) == [f"#{row['trial']}{label}" for label in ("", " seed 2")]
         assert float(row["val/perplexity"]) == pytest.approx(statistics.fmean(values.values()), rel=1e-4)
     (written,) = (folder / "sweeps").glob("*/trials.csv")
     assert [row["trial"] for row in csv.DictReader(written.open())] == [row["trial"] for row in rows]
@@ -81,7 +81,7 @@ def test_trials_on_unlike_text_have_a_note(folder: Path) -> None:
     ],
 )
 def test_a_seed_that_is_no_list_is_refused(settings: list[str], message: str, tmp_path: Path) -> None:
-    result = command("-m", *settings, cwd=tmp_path)
+    result = command("-m", *TINY, *settings, cwd=tmp_path)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
     assert not list(tmp_path.iterdir())
