@@ -98,4 +98,6 @@ if __name__ == "__main__":
     sys.path.append(str(Path.cwd()))  # for a loss or another component in a module of the user
     # SIGTERM before training ends the program like Ctrl-C: files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Settings of components in a sweep are left to its trials, because the trials may choose other components.
+    sys.argv[1:] = sweeps.defer(sys.argv[1:])
     sys.exit(errors.exit_status(main))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,15 @@ def exit_status(task: Callable[[], Any]) -> int:
         task()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         return report(error)
+    except ValueError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not str(frame.f_globals.get("__name__")).startswith("hydra."):
+            raise
+        return report(error)  # options exclude each other, such as -m and --cfg
+    except SystemExit as error:
+        if error.code != 1:
+            raise
+        return 2  # Hydra has printed that --package names no section
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

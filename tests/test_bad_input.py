@@ -50,3 +50,29 @@ def test_bad_input_is_one_line_and_leaves_nothing(case: str, tmp_path: Path) -> 
     if case not in {"corpus shorter than a block", "a checkpoint folder that cannot be made"}:
         assert not [path for path in left if path.suffix != ".lock"], left
         assert result.stderr.count("\n") == 1, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-m", "--cfg", "hydra"], "Only one of"),
+        (["--cfg", "job", "--info"], "Only one of"),
+        (["-m", "--info", "defaults"], "Only one of"),
+        (["-m", "--resolve"], "--resolve flag"),
+        (["--cfg", "job", "--package", "nothing"], "package 'nothing' not found"),
+    ],
+)
+def test_options_that_exclude_each_other_are_an_error_of_one_line(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    result = command(*options, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options", [["--cfg", "all", "--package", "hydra.job"], ["--cfg", "hydra", "--resolve"], ["--info", "defaults"]]
+)
+def test_options_that_show_the_configuration(options: list[str], tmp_path: Path) -> None:
+    assert command(*options, cwd=tmp_path, check=True).stdout

@@ -187,7 +187,7 @@ training_run.prepare = delete_and_prepare
 
 
 def test_ctrl_c_ends_a_sweep_that_reuses_recorded_trials(tmp_path: Path) -> None:
-    sweep = ["-m", *SMALL, "seed=1,2"]
+    sweep = ["-m", *SMALL, "model.dropout=0.0,0.1"]
     command(*sweep, cwd=tmp_path, check=True)
     patch = """
 from nanosq.tracking.mlflow_store import MLflowStore

@@ -106,8 +106,8 @@ def overhead(folder: str) -> None:
         *["model.n_layer=1", "model.n_embd=16", "model.n_head=1", "model.block_size=64", "train.max_steps=1"],
     ]
     sweeps = {
-        "grid": ["seed=range(20)"],
-        "grid, already finished": ["seed=range(20)"],
+        "grid": ["train.warmup=range(20)"],
+        "grid, already finished": ["train.warmup=range(20)"],
         "optuna": ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=20"],
     }
     for name, overrides in sweeps.items():

@@ -72,7 +72,20 @@ def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
         blocks += [schedules, Text(learning_rate_text(grid), "note")]
     else:
         blocks.append(Text("No run has a curve of train/lr.", "note"))
-    return [*blocks, _table(name, grid, best)]
+    blocks.append(_table(name, grid, best))
+    if note := _unlike_text(grid):
+        blocks.append(Text(note, "note"))
+    return blocks
+
+
+def _unlike_text(grid: Sequence[GridTrial]) -> str:
+    """Return a sentence on trials that are scored on unlike text or tokens; empty if there are none."""
+    keys = runs.differing([trial.settings for trial in grid])
+    if any(key.startswith("data.source.") for key in keys):
+        return "The trials may be scored on unlike text, because their data differ: no metric compares them."
+    if any(key.startswith("data.tokenizer.") for key in keys):
+        return "The trials have unlike tokens: compare their bits per byte, not their perplexity or nll."
+    return ""
 
 
 def learning_rate_text(grid: Sequence[GridTrial]) -> str:

@@ -19,7 +19,7 @@ class GridTrial:
 
     settings: dict[str, str]
     runs: list[RecordedRun]
-    number: str = ""  # several numbers if the seed is an axis of the grid; empty if another sweep trained the trial
+    number: str = ""  # several numbers if trials have the same setting; empty if another sweep trained the trial
 
     @property
     def state(self) -> str:

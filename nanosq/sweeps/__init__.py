@@ -6,7 +6,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.optuna_sweeper import OptunaSweeper, OptunaSweeperSettings, TPESamplerSettings
+from nanosq.sweeps.optuna_settings import OptunaSweeperSettings, TPESamplerSettings
+from nanosq.sweeps.optuna_sweeper import OptunaSweeper
+from nanosq.sweeps.overrides import defer
+
+__all__ = ["GridSweeper", "OptunaSweeper", "OptunaSweeperSettings", "TPESamplerSettings", "defer", "register"]
 
 
 def register() -> None:

@@ -13,4 +13,5 @@ RUN_ID = "mlflow_run_id"
 LINK = "mlflow_link"  # to the run of the first seed
 ERRORS = "standard_errors"  # of the metrics over the seeds
 DIVERGED = "diverged"
+INFEASIBLE = "infeasible"  # its setting was refused before training
 PRUNED = "pruned"  # set by the first run of the trial that the pruner ends

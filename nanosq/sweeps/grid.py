@@ -10,9 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import summary
-from nanosq.sweeps.launching import SeedResults, TrialLauncher
+from nanosq.sweeps import overrides, summary
+from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 
 
@@ -29,43 +30,49 @@ class GridSweeper(TrialLauncher):
             params: The values of each axis, as on the command line.
             zip: Axes to be paired: their first values go together, their second values, and so on.
         """
+        super().__init__()
         self.params = params
         self.zip = zip
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep. Hydra calls this method with the overrides of the command line."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
-        trials = dict(enumerate(combinations(overrides, paired=self.zip)))
-        composed = [self.compose(trial) for trial in trials.values()]  # mistakes show before the first trial runs
-        if len({cfg.seeds for cfg in composed}) > 1:
-            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
-        seeds = self.seeds(composed[0])
-        hashes = [identity.config_hash(config.without_hydra(cfg)) for cfg in composed]
-        name = f"grid-{hashlib.sha256(json.dumps([seeds, hashes]).encode()).hexdigest()[:8]}"
+        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        axes_and_settings, seeds = overrides.take_seeds(parsed)
+        trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
 
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
+        composed = []
+        for number, trial in trials.items():  # mistakes show before the first trial runs
+            setting = summary.one_line(summary.settings(trial), axes)
+            composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
+        if len({cfg.seeds for cfg in composed}) > 1:
+            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
+        n_seeds = len(overrides.seeds_of(composed[0], seeds))
+        hashes = [identity.config_hash(config.without_hydra(cfg)) for cfg in composed]
+        name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
+
         results = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
         metric = Metric()
         ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)
-        best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
+        best = [trial.number for trial in ranked[:1] if trial.state == "finished"]
         failures = {number: result.failures for number, result in results.items() if result.failures}
-        self.summarize(name, ranked, [metric], best, failures)
+        self.summarize(name, ranked, [metric], trials, best, failures)
 
 
-def combinations(overrides: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:
+def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:
     """Return the overrides of each trial of a grid.
 
     Args:
-        overrides: One axis each. A later override of the same key takes the place of an earlier one.
+        parsed: One axis each. A later override of the same key takes the place of an earlier one.
         paired: Keys of axes that are combined value by value.
 
     Raises:
         InputError: A paired axis does not exist or has another length, or an axis is an interval.
     """
     axes: dict[str, list[str]] = {}
-    for override in overrides:
-        axes[override.get_key_element().lstrip("+~")] = _values(override)
+    for override in parsed:
+        axes[overrides.key_of(override)] = _values(override)
     unknown = [key for key in paired if key not in axes]
     if unknown:
         raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is not an axis; the axes are {', '.join(axes)}")
@@ -84,21 +91,20 @@ def combinations(overrides: Iterable[Override], *, paired: Sequence[str] = ()) -
 
 def _values(override: Override) -> list[str]:
     """Return one override for each value that an override lists."""
-    if override.is_delete() or not override.is_sweep_override():
-        assert override.input_line is not None
-        return [override.input_line]
+    if override.is_delete() or not overrides.is_axis(override):
+        return [overrides.text(override)]
     if not override.is_discrete_sweep():
         raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def _summary(number: int, overrides: Sequence[str], results: SeedResults, metric: Metric) -> TrialSummary:
+def _summary(number: int, trial: Sequence[str], results: SeedResults, metric: Metric) -> TrialSummary:
     return TrialSummary(
         number,
         results.state,
         values=[results.mean(metric)],
         errors=[results.standard_error(metric)],
-        settings=summary.settings(overrides),
-        runs=[result.run_id for result in results.results if result.run_id],
-        link=next((result.link for result in results.results if result.link), ""),
+        settings=summary.settings(trial),
+        runs=results.runs,
+        link=results.link,
     )

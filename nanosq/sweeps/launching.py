@@ -1,27 +1,26 @@
 """Launching of trials with several seeds, and the summary at the end: the common part of both sweepers."""
 
-import io
 import logging
-import math
 import re
 import shlex
-import statistics
-from collections.abc import Container, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity
-from nanosq.result import Result
-from nanosq.sweeps import summary
+from nanosq.sweeps import overrides, summary
 from nanosq.sweeps.metrics import Metric
-from nanosq.sweeps.summary import STATES, TrialSummary
+from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
 logger = logging.getLogger(__name__)
@@ -31,45 +30,17 @@ LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
-class SeedResults:
-    """The results and failures of the runs of one trial, one run for each seed."""
-
-    def __init__(self, returns: Iterable[JobReturn]) -> None:
-        self.results: list[Result] = []
-        self.failures: list[Exception] = []
-        for job_return in returns:
-            try:
-                with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of every failed job
-                    self.results.append(job_return.return_value)
-            except Exception as error:  # whatever the job has raised
-                self.failures.append(error)
-
-    @property
-    def state(self) -> str:
-        """The worst state of the runs."""
-        return "failed" if self.failures else max((result.state for result in self.results), key=STATES.index)
-
-    def mean(self, metric: Metric) -> float:
-        """Return the mean over the seeds, or the worst value if a run has not finished."""
-        return statistics.fmean(self._values(metric)) if self.state == "finished" else metric.worst
-
-    def standard_error(self, metric: Metric) -> float:
-        """Return the standard error of the mean, or nan if there is one seed or a run has not finished."""
-        if self.state != "finished" or len(self.results) < 2:
-            return math.nan
-        return statistics.stdev(self._values(metric)) / math.sqrt(len(self.results))
-
-    def _values(self, metric: Metric) -> list[float]:
-        values = (result.metrics.get(metric.key, math.nan) for result in self.results)
-        return [metric.worst if math.isnan(value) else value for value in values]
-
-
 class TrialLauncher(Sweeper):
     """A sweeper without its search: it composes, launches and summarizes trials."""
 
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+
+    def __init__(self) -> None:
+        # A setting may occur twice in a sweep. Each run is launched once, and found here by its identity.
+        self._trials: dict[str, int] = {}
+        self._returns: dict[str, JobReturn] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Receive Hydra's objects. Hydra calls this method before `sweep`."""
@@ -83,35 +54,58 @@ class TrialLauncher(Sweeper):
         """Return the configuration of a job, including the `hydra` node."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
-    def seeds(self, cfg: DictConfig) -> int:
-        """Return the number of seeds of every trial."""
-        if cfg.seeds < 1:
-            raise errors.InputError(f"seeds must be at least 1, not {cfg.seeds}")
-        return int(cfg.seeds)
+    def check(self, name: str, trial: Iterable[str]) -> DictConfig:
+        """Return the configuration of a trial. An InputError for one that cannot be composed begins with its name."""
+        try:
+            return self.compose(trial)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = errors.one_line(error)
+            raise errors.InputError(f"{name}: {reason}" if name else reason) from None
 
     def launch(
-        self, sweep: str, trials: Mapping[int, Sequence[str]], *, axes: Container[str], seeds: int
+        self, sweep: str, trials: Mapping[int, Sequence[str]], *, axes: Container[str], seeds: Sequence[int]
     ) -> list[SeedResults]:
-        """Run `seeds` runs of each trial, at the same time if the launcher can.
+        """Run each trial with all of its seeds, at the same time if the launcher can. A setting is trained once.
 
         Args:
             sweep: Name of the sweep.
             trials: The overrides of each trial by its number.
             axes: Keys of the settings to show on the console.
-            seeds: Number of runs of each trial.
+            seeds: The seeds of every trial; none if the configuration of the trial counts them.
         """
-        jobs = []
-        for number, overrides in trials.items():
-            setting = summary.one_line(summary.settings(overrides), axes)
-            first_seed = self.compose(overrides).seed if seeds > 1 else 0
-            for repeat in range(seeds):
-                seed = [f"seed={first_seed + repeat}"] if repeat else []
-                jobs.append([*overrides, *seed, TrialRun(sweep, number, repeat, setting).override()])
-        choice = self.config.hydra.runtime.choices["hydra/launcher"]
-        if choice != "basic":
-            logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
-        returns = self._run_jobs(jobs, first=min(trials) * seeds)
-        return [SeedResults(returns[start : start + seeds]) for start in range(0, len(jobs), seeds)]
+        jobs: dict[str, list[str]] = {}
+        runs: dict[int, list[str]] = {}
+        for number, trial in trials.items():
+            setting = summary.one_line(summary.settings(trial), axes)
+            try:
+                by_identity = self._runs(trial, seeds)
+            except (HydraException, OmegaConfBaseException) as error:
+                runs[number] = [f"trial {number}"]
+                self._returns[f"trial {number}"] = _failed(errors.InputError(errors.one_line(error)))
+                logger.error("#%d: failed: %s", number, errors.one_line(error))
+                continue
+            runs[number] = [*by_identity]
+            if by_identity.keys() <= self._trials.keys():
+                print(f"#{number}: same setting as #{self._trials[runs[number][0]]}")
+            for repeat, (run, seed) in enumerate(by_identity.items()):
+                if self._trials.setdefault(run, number) == number:
+                    jobs[run] = [*trial, f"seed={seed}", TrialRun(sweep, number, repeat, setting, seed).override()]
+        if jobs:
+            choice = self.config.hydra.runtime.choices["hydra/launcher"]
+            if choice != "basic":
+                logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
+            first = min(trials) * max(map(len, runs.values()))
+            self._returns |= zip(jobs, self._run_jobs([*jobs.values()], first=first), strict=True)
+        return [SeedResults(self._returns[run] for run in runs[number]) for number in trials]
+
+    def _runs(self, trial: Sequence[str], seeds: Sequence[int]) -> dict[str, int]:
+        """Return the seeds of a trial by the identity of the run with this seed."""
+        cfg = config.without_hydra(self.compose(trial))
+        by_identity = {}
+        for seed in overrides.seeds_of(cfg, seeds):
+            cfg.seed = seed
+            by_identity[identity.config_hash(cfg)] = seed
+        return by_identity
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
         """Launch jobs; `first` is the number of the first one.
@@ -125,16 +119,15 @@ class TrialLauncher(Sweeper):
             if len(jobs) > 1:
                 logger.error("the launcher failed: %s; launching its jobs one by one", errors.one_line(error))
                 return [result for at, job in enumerate(jobs) for result in self._run_jobs([job], first=first + at)]
-            lost = JobReturn(status=JobStatus.FAILED)
-            lost.return_value = error
-            return [lost]
+            return [_failed(error)]
 
     def summarize(
         self,
         sweep: str,
         trials: Sequence[TrialSummary],
         metrics: Sequence[Metric],
-        best: Mapping[int, Sequence[str]],
+        settings: Mapping[int, Sequence[str]],
+        best: Collection[int],
         failures: Mapping[int, Sequence[Exception]],
     ) -> None:
         """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
@@ -143,7 +136,8 @@ class TrialLauncher(Sweeper):
             sweep: Name of the sweep.
             trials: All trials, ranked.
             metrics: What the sweep minimizes or maximizes.
-            best: The overrides of the trials to write as experiments, by their number.
+            settings: The overrides of all trials by their number.
+            best: Numbers of the trials to write as experiments.
             failures: The exceptions of failed trials by their number.
         """
         folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
@@ -151,9 +145,12 @@ class TrialLauncher(Sweeper):
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
-        for number, overrides in best.items():
+        finished = [settings[trial.number] for trial in trials if trial.state == "finished"]
+        if note := summary.unlike_text(self._data(finished)):
+            print(f"{note}\n")
+        for number in best:
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", overrides)
+            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", settings[number])
             (folder / "experiment" / f"{name}.yaml").write_text(text)
             print(f"best: python run.py --config-dir {shlex.quote(str(folder))} experiment={name}")
         print(f"all trials: {folder / 'trials.csv'}")
@@ -163,9 +160,17 @@ class TrialLauncher(Sweeper):
         for exceptions in failures.values():
             raise exceptions[0]
 
-    def _preset(self, title: str, overrides: Sequence[str]) -> str:
-        """Return the text of an experiment that trains a setting at full length."""
-        full = self.compose(line for line in overrides if line.split("=")[0].lstrip("+") not in LENGTH)
+    def _data(self, trials: Iterable[Sequence[str]]) -> list[dict[str, Any]]:
+        """Return the flat data sections of trials, each one once."""
+        by_choice: dict[tuple[str, ...], Sequence[str]] = {}
+        for trial in trials:
+            may_choose = (line for line in trial if re.match(r"[+~]*(data|experiment)\b", line))
+            by_choice.setdefault(tuple(may_choose), trial)
+        return [config.flatten(self.compose(trial).data) for trial in by_choice.values()]
+
+    def _preset(self, title: str, trial: Sequence[str]) -> str:
+        """Return the text of an experiment that trains a setting at full length, with any seed."""
+        full = self.compose(line for line in trial if line.split("=")[0].lstrip("+") not in LENGTH)
         choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
         default = self.hydra_context.config_loader.load_configuration(
             config_name=self.config.hydra.job.config_name,
@@ -175,5 +180,14 @@ class TrialLauncher(Sweeper):
         before, after = config.flatten(config.without_hydra(default)), config.flatten(config.without_hydra(full))
         changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
         return summary.preset(
-            title, choices, {key: value for key, value in changed.items() if identity.affects_result(key)}
+            title,
+            choices,
+            {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"},
         )
+
+
+def _failed(error: Exception) -> JobReturn:
+    """Return what a job that raises an exception returns."""
+    lost = JobReturn(status=JobStatus.FAILED)
+    lost.return_value = error
+    return lost

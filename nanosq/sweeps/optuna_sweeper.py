@@ -2,19 +2,19 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
-from nanosq.sweeps.launching import SeedResults, TrialLauncher
-from nanosq.sweeps.metrics import Metric, parse_metrics
+from nanosq.sweeps import overrides, summary
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID
+from nanosq.sweeps.launching import TrialLauncher
+from nanosq.sweeps.metrics import parse_metrics
+from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 
 # Optuna and modules that need it are imported inside the methods: Hydra loads this class before every run.
@@ -27,32 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class OptunaSweeperSettings(OptunaSweeperConf):
-    """The schema of hydra/sweeper=optuna: that of hydra-optuna-sweeper, and what this sweeper adds."""
-
-    _target_: str = "nanosq.sweeps.optuna_sweeper.OptunaSweeper"
-    defaults: list[Any] = field(default_factory=list)  # conf/hydra/sweeper/optuna.yaml chooses the sampler
-    n_jobs: int | None = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
-    pruner: Any = MISSING
-    direction: Any = None  # null: that of each metric
-    objectives: list[str] = field(default_factory=lambda: [Metric().key])
-    spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
-
-
-@dataclass
-class TPESamplerSettings(TPESamplerConfig):
-    """The schema of hydra/sweeper/sampler=tpe. hydra-optuna-sweeper has the defaults of Optuna 4."""
-
-    multivariate: bool | None = None  # type: ignore[assignment]  # null: true for one metric, false for several
-    constant_liar: bool = True
-
-
 class OptunaSweeper(TrialLauncher):
     """Runs trials of an Optuna study until it has `n_trials`, including those of earlier starts."""
 
     def __init__(self, **settings: Any) -> None:
         """Create the sweeper from its configuration, the fields of OptunaSweeperSettings, and check them."""
+        super().__init__()
         self.settings = OptunaSweeperSettings(**settings)
         for name in ("n_trials", "n_jobs"):
             number = settings[name]
@@ -85,11 +65,14 @@ class OptunaSweeper(TrialLauncher):
             arguments=config.arguments(settings.pruner),
             is_chosen=any(key.startswith(("hydra/sweeper/pruner", "hydra.sweeper.pruner")) for key in typed),
         )
-        base = self.compose(space.fixed)
-        self.compose(space.example())  # a study would keep the misspelled name of an axis forever
-        seeds = self.seeds(base)
+        # A study would keep the misspelled name of an axis forever.
+        base, *others = (self.check(name, example) for name, example in space.examples().items())
+        if space.varies("seeds") or any(cfg.seeds != base.seeds for cfg in others):
+            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
+        seeds = space.always.seeds
+        n_seeds = len(overrides.seeds_of(base, seeds))
         url = cast(str, settings.storage)
-        name = settings.study_name or _study_name(base, space)
+        name = settings.study_name or _study_name(self._choices(space.always.components), space)
         if base.resume == "never":
             name = storage.unused_name(name, url)
         shared = {
@@ -97,6 +80,8 @@ class OptunaSweeper(TrialLauncher):
             for key, value in config.flatten(config.without_hydra(base)).items()
             if identity.affects_result(key) and not space.varies(key)
         }
+        if seeds:
+            shared["seed"] = [*seeds]
         study = SharedStudy(
             name,
             url,
@@ -104,17 +89,16 @@ class OptunaSweeper(TrialLauncher):
             sampler=sampler,
             pruner=pruner,
             space=space.axes,
-            settings={**shared, "seeds": seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
+            settings={**shared, "seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
         place = storage.without_password(url)
         logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
         if compared:
             logger.info(compared)
-        total += study.n_failed  # failed trials do not count
         failures = self._search(study, space, extend, total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
-        best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
-        self.summarize(name, trials, self.metrics, best, failures)
+        by_number = {trial.number: space.overrides(trial.params) for trial in study.trials}
+        self.summarize(name, trials, self.metrics, by_number, [trial.number for trial in self._best(study)], failures)
 
     def _check_effect(self) -> None:
         """Refuse settings of the sweeper that would have no effect."""
@@ -143,12 +127,20 @@ class OptunaSweeper(TrialLauncher):
         return cast(DictConfig, self.compose(overrides).hydra.runtime.choices)
 
     def _search(
-        self, study: "SharedStudy", space: "SearchSpace", extend: Callable[..., Any] | None, *, total: int, seeds: int
+        self,
+        study: "SharedStudy",
+        space: "SearchSpace",
+        extend: Callable[..., Any] | None,
+        *,
+        total: int,
+        seeds: Sequence[int],
     ) -> dict[int, list[Exception]]:
-        """Run trials until the study has `total`, extended by a `custom_search_space` if there is one.
+        """Run trials until `total` of the study count, extended by a `custom_search_space` if there is one.
 
         Return the exceptions of failed trials by their number.
         """
+        from nanosq.sweeps.study import MAX_INFEASIBLE
+
         failures: dict[int, list[Exception]] = {}
         try:
             while taken := study.take(self._n_jobs(), total=total):
@@ -157,14 +149,19 @@ class OptunaSweeper(TrialLauncher):
                         extend(self.config, trial)
                 trials = {trial.number: space.draw(trial) for trial in taken}
                 axes = {key for trial in taken for key in trial.params}
-                failed = 0
-                for trial, results in zip(taken, self.launch(study.name, trials, axes=axes, seeds=seeds), strict=True):
-                    self._tell(study, trial, results)
-                    if results.failures:
-                        failures[trial.number] = results.failures
-                        failed += 1
+                results = self.launch(study.name, trials, axes=axes, seeds=seeds)
+                for trial, result in zip(taken, results, strict=True):
+                    self._tell(study, trial, result)
                 self._log_progress(study, total)
-                if failed > self.settings.max_failure_rate * len(taken):
+                if results[-1].is_infeasible and study.is_infeasible:
+                    reason = errors.one_line(results[-1].failures[0])
+                    message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
+                    failures[taken[-1].number] = [errors.InputError(message)]
+                    break
+                pairs = zip(trials, results, strict=True)
+                failed = {n: result.failures for n, result in pairs if result.failures and not result.is_infeasible}
+                failures |= failed
+                if len(failed) > self.settings.max_failure_rate * len(taken):
                     logger.error("hydra.sweeper.max_failure_rate=%g ends the search", self.settings.max_failure_rate)
                     break
         finally:
@@ -174,6 +171,14 @@ class OptunaSweeper(TrialLauncher):
     def _tell(self, study: "SharedStudy", trial: "optuna.Trial", results: SeedResults) -> None:
         from optuna.trial import TrialState
 
+        if results.is_infeasible:
+            trial.set_user_attr(INFEASIBLE, True)
+        if (
+            results.runs and RUN_ID not in study.trials[trial.number].user_attrs
+        ):  # an earlier trial had the same setting
+            runs = {f"{RUN_ID}_{repeat}" if repeat else RUN_ID: run for repeat, run in enumerate(results.runs)}
+            for key, value in (runs | {LINK: results.link}).items():
+                trial.set_user_attr(key, value)
         if results.state == "failed":
             study.tell(trial, TrialState.FAIL)
         elif results.state == "pruned":
@@ -186,10 +191,9 @@ class OptunaSweeper(TrialLauncher):
             study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])
 
     def _log_progress(self, study: "SharedStudy", total: int) -> None:
-        trials = study.trials
-        done = sum(trial.state.is_finished() for trial in trials)
+        done = sum(trial.state.is_finished() for trial in study.trials) - study.n_uncounted
         best = [f"#{trial.number} {trial.values[0]:.5g}" for trial in self._best(study)]
-        logger.info("%d of %d trials, best: %s", done, max(total, len(trials)), ", ".join(best) or "none yet")
+        logger.info("%d of %d trials, best: %s", done, max(total, done), ", ".join(best) or "none yet")
 
     def _n_jobs(self) -> int:
         """Return the number of trials to launch together."""
@@ -234,8 +238,7 @@ def _user_input() -> Iterator[None]:
         raise errors.InputError(errors.one_line(error)) from error
 
 
-def _study_name(base: DictConfig, space: "SearchSpace") -> str:
+def _study_name(choices: DictConfig, space: "SearchSpace") -> str:
     """Return the default name of a study: the loss, model or experiment, and data that all its trials train."""
-    choices = base.hydra.runtime.choices
     model = "experiment" if choices.get("experiment") else "model"
     return "-".join(choices[group] for group in ("loss", model, "data") if group not in space.axes) or "search"

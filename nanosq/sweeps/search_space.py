@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import Trial
 
-from nanosq.sweeps import distributions
+from nanosq.sweeps import distributions, overrides
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,34 @@ class ParsedOverrides:
     axes: Mapping[str, BaseDistribution]
     fixed: Mapping[str, str]
     prefixes: Mapping[str, str]  # of the axes
+    seeds: Sequence[int] = ()  # that an override of `seed` lists: every trial is trained with all of them
 
     @classmethod
     def parse(cls, *layers: Mapping[str, str], arguments: Sequence[str] = ()) -> "ParsedOverrides":
         """Parse mappings of keys to values, then command-line arguments. The last override of a key replaces others."""
         lines = [f"{key}={value}" for layer in layers for key, value in layer.items()]
-        overrides: dict[str, Override] = {}
-        for override in OverridesParser.create().parse_overrides([*lines, *arguments]):
-            overrides[override.get_key_element().lstrip("+~")] = override
-        axes = {key: override for key, override in overrides.items() if override.is_sweep_override()}
+        by_key: dict[str, Override] = {}
+        parsed, seeds = overrides.take_seeds(OverridesParser.create().parse_overrides([*lines, *arguments]))
+        for override in parsed:
+            by_key[overrides.key_of(override)] = override
+        axes = {key: override for key, override in by_key.items() if overrides.is_axis(override)}
         return cls(
             {key: distributions.from_override(override) for key, override in axes.items()},
-            {key: str(override.input_line) for key, override in overrides.items() if key not in axes},
+            {key: overrides.text(override) for key, override in by_key.items() if key not in axes},
             {key: override.get_key_element().removesuffix(key) for key, override in axes.items()},
+            seeds,
         )
+
+    @property
+    def components(self) -> list[str]:
+        """The fixed overrides that choose components: a setting inside a component has a dot in its key."""
+        return [line for key, line in self.fixed.items() if "." not in key]
+
+    @property
+    def choices(self) -> dict[str, CategoricalDistribution]:
+        """The axes that choose between components."""
+        axes = self.axes.items()
+        return {key: axis for key, axis in axes if isinstance(axis, CategoricalDistribution) and "." not in key}
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,16 @@ class SearchSpace:
         """
         typed = ParsedOverrides.parse(arguments=arguments)
         base = ParsedOverrides.parse(params, arguments=arguments)
-        choices = choices_of([*base.fixed.values()])
-        drawn = {key: axis.choices for key, axis in base.axes.items() if isinstance(axis, CategoricalDistribution)}
+        choices = choices_of(base.components)
+        drawn = {key: axis.choices for key, axis in base.choices.items()}
         additions: list[Mapping[str, str]] = []
         conditional: dict[tuple[str, str], ParsedOverrides] = {}
         for component, space in spaces.items():
             group, _, choice = component.partition("/")
+            if "seed" in space:
+                raise ValueError(
+                    f"hydra.sweeper.spaces: the seed of {component} cannot differ from that of other trials"
+                )
             if choice in drawn.get(group, ()):
                 conditional[group, choice] = ParsedOverrides.parse(
                     {key: value for key, value in space.items() if key not in {*typed.axes, *typed.fixed}}
@@ -79,11 +97,6 @@ class SearchSpace:
         """The axes that every trial draws from, independently of what else it draws."""
         conditional = {key for part in self.conditional.values() for key in (*part.axes, *part.fixed)}
         return {key: axis for key, axis in self.always.axes.items() if key not in conditional}
-
-    @property
-    def fixed(self) -> list[str]:
-        """The overrides that all trials share."""
-        return [*self.always.fixed.values()]
 
     def draw(self, trial: Trial) -> list[str]:
         """Return the overrides of a trial that has drawn `axes`. Draw the axes that depend on the result."""
@@ -100,11 +113,19 @@ class SearchSpace:
         drawn = (f"{prefixes.get(key, '')}{key}={distributions.override_text(value)}" for key, value in params.items())
         return [*lines.values(), *drawn]
 
-    def example(self) -> list[str]:
-        """Return the overrides of a trial with the first value of every axis."""
-        params = {key: distributions.first_value(axis) for key, axis in self.axes.items()}
-        dependent = self._dependent_axes(params)
-        return self.overrides(params | {key: distributions.first_value(axis) for key, axis in dependent.items()})
+    def examples(self) -> dict[str, list[str]]:
+        """Return the overrides of example trials, by the components that they choose.
+
+        Every choice of a component occurs. Other axes have their first value.
+        """
+        first = {key: distributions.first_value(axis) for key, axis in self.axes.items()}
+        components = {key: axis for key, axis in self.always.choices.items() if key in first}
+        others = ({**first, key: choice} for key, axis in components.items() for choice in axis.choices[1:])
+        examples = {}
+        for params in (first, *others):
+            dependent = {key: distributions.first_value(axis) for key, axis in self._dependent_axes(params).items()}
+            examples[" ".join(f"{key}={params[key]}" for key in components)] = self.overrides(params | dependent)
+        return examples
 
     @property
     def varied(self) -> set[str]:
@@ -114,7 +135,8 @@ class SearchSpace:
 
     def varies(self, key: str) -> bool:
         """Return whether a setting, given by its dotted key, may differ between trials."""
-        return any(key == axis or key.startswith(f"{axis}.") for axis in self.varied)
+        in_axis = key not in self.always.fixed and any(key.startswith(f"{axis}.") for axis in self.varied)
+        return key in self.varied or in_axis
 
     def _drawn_parts(self, params: Mapping[str, Any]) -> list[ParsedOverrides]:
         return [part for (group, choice), part in self.conditional.items() if params.get(group) == choice]

@@ -18,9 +18,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.attributes import INFEASIBLE, PER_MILLE, SETTINGS, STEP
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
+
+MAX_INFEASIBLE = 20  # trials in a row
 
 
 class SharedStudy:
@@ -55,6 +57,7 @@ class SharedStudy:
         self._url = url
         self._space = dict(space)
         self._sampler = sampler
+        self._is_grid = isinstance(sampler(0), optuna.samplers.GridSampler)
         self._locks: dict[int, ExitStack] = {}  # by the number of the trial
         database = storage.connect(url)
         with database_lock(url):
@@ -68,6 +71,7 @@ class SharedStudy:
             self._check(directions, settings)
             self.study.set_user_attr(SETTINGS, dict(settings))
             self.study.set_user_attr(STEP, PER_MILLE)
+            self._failed_before = {trial.number for trial in self.trials if trial.state is TrialState.FAIL}
 
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
         """Refuse a study that exists with other settings, or that an older version or another program has begun."""
@@ -107,18 +111,30 @@ class SharedStudy:
         return self.study.get_trials(deepcopy=False)
 
     @property
-    def n_failed(self) -> int:
-        """The number of failed trials."""
-        return sum(trial.state is TrialState.FAIL for trial in self.trials)
+    def n_uncounted(self) -> int:
+        """The number of failed trials that others replace: those of earlier starts, and those with infeasible settings.
+
+        A grid has no other points.
+        """
+        if self._is_grid:
+            return 0
+        infeasible = {trial.number for trial in self.trials if INFEASIBLE in trial.user_attrs}
+        return len(infeasible | self._failed_before)
+
+    @property
+    def is_infeasible(self) -> bool:
+        """True if many trials in a row had infeasible settings, so that the space may have no feasible one."""
+        last = self.trials[-MAX_INFEASIBLE:]
+        return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
-        """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until there are `total`."""
+        """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
         taken: list[Trial] = []
         with database_lock(self._url):
             self._requeue_interrupted()
             while len(taken) < n_trials:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
-                if not waiting and len(self.trials) >= total:
+                if not waiting and len(self.trials) >= total + self.n_uncounted:
                     break
                 self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
@@ -140,9 +156,8 @@ class SharedStudy:
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Record the outcome of a taken trial and release it."""
         # A GridSampler that has no point left calls Study.stop, which raises outside of Study.optimize.
-        grid = isinstance(self.study.sampler, optuna.samplers.GridSampler)
         try:
-            with suppress(RuntimeError) if grid else nullcontext():
+            with suppress(RuntimeError) if self._is_grid else nullcontext():
                 # After a lost connection to the database another process may have finished the trial.
                 self.study.tell(trial, values, state, skip_if_finished=True)
         finally:

@@ -34,15 +34,16 @@ class TrialRun:
 
     sweep: str  # name of the sweep: of the Optuna study, or of the grid's folder
     trial: int
-    repeat: int = 0  # number of the seed: the run has seed `seed + repeat`
+    repeat: int = 0  # index of the seed among the seeds of the trial
     setting: str = ""  # what distinguishes the trial from others, as a text for the console
+    seed: int = 0
 
     def override(self) -> str:
         """Return the override that passes this object to a job. Its value has no character of Hydra's grammar."""
         return f"++hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
 
     def __str__(self) -> str:
-        return f"#{self.trial} seed +{self.repeat}" if self.repeat else f"#{self.trial}"
+        return f"#{self.trial} seed {self.seed}" if self.repeat else f"#{self.trial}"
 
     @property
     def tags(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ import mlflow
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "run": ["loss=squentropy"],
-    "seeds": ["-m", "loss=cross_entropy,squentropy", "seed=1,2,3", "train.max_steps=200", "train.eval_every=50"],
+    "seeds": ["-m", "loss=cross_entropy,squentropy", "seeds=3", "train.max_steps=200", "train.eval_every=50"],
     "grid": ["-m", "hydra/sweeper=grid"],
     "search": [
         *["-m", "hydra/sweeper=optuna", "loss=squentropy", "hydra.sweeper.n_trials=12"],

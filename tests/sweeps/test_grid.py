@@ -18,11 +18,11 @@ def combinations(*arguments: str, paired: Sequence[str] = ()) -> list[list[str]]
 
 
 def test_the_last_axis_changes_fastest() -> None:
-    assert combinations("seed=5,6") == [
-        [f"optimizer.lr={lr}", f"model.n_layer={n_layer}", f"seed={seed}"]
+    assert combinations("model.n_head=5,6") == [
+        [f"optimizer.lr={lr}", f"model.n_layer={n_layer}", f"model.n_head={n_head}"]
         for lr in ("0.001", "0.002")
         for n_layer in ("1", "2")
-        for seed in ("5", "6")
+        for n_head in ("5", "6")
     ]
 
 
@@ -54,18 +54,18 @@ def test_a_deleted_key_is_deleted_in_every_trial() -> None:
 
 
 def test_paired_axes_are_combined_value_by_value() -> None:
-    assert combinations("seed=5,6", paired=["optimizer.lr", "seed"]) == [
-        ["optimizer.lr=0.001", "seed=5", "model.n_layer=1"],
-        ["optimizer.lr=0.001", "seed=5", "model.n_layer=2"],
-        ["optimizer.lr=0.002", "seed=6", "model.n_layer=1"],
-        ["optimizer.lr=0.002", "seed=6", "model.n_layer=2"],
+    assert combinations("model.n_head=5,6", paired=["optimizer.lr", "model.n_head"]) == [
+        ["optimizer.lr=0.001", "model.n_head=5", "model.n_layer=1"],
+        ["optimizer.lr=0.001", "model.n_head=5", "model.n_layer=2"],
+        ["optimizer.lr=0.002", "model.n_head=6", "model.n_layer=1"],
+        ["optimizer.lr=0.002", "model.n_head=6", "model.n_layer=2"],
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "paired", "message"),
     [
-        (["seed=5,6,7"], ["optimizer.lr", "seed"], "not optimizer.lr 2, seed 3"),
+        (["model.n_head=5,6,7"], ["optimizer.lr", "model.n_head"], "not optimizer.lr 2, model.n_head 3"),
         ([], ["sed"], "sed is not an axis; the axes are optimizer.lr, model.n_layer"),
         (["train.warmup=interval(0, 1)"], [], "a grid takes lists of values"),
     ],

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nanosq.result import Result
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.launching import SeedResults
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.seed_results import SeedResults
 
 MISSING_LOSS = "loss=missing"
 
@@ -37,9 +37,15 @@ def finished(perplexity: float) -> JobReturn:
     return returned
 
 
-def launch(trials: dict[int, list[str]], *, seeds: int) -> tuple[list[SeedResults], LossyLauncher]:
+def launch(
+    trials: dict[int, list[str]], *, n_seeds: int = 1, seeds: Sequence[int] = ()
+) -> tuple[list[SeedResults], LossyLauncher]:
     sweeper, launcher = GridSweeper(params={}), LossyLauncher()
-    fakes: Any = SimpleNamespace(load_sweep_config=lambda master, overrides: OmegaConf.create({"seed": 5}))
+
+    def load_sweep_config(_: Any, overrides: list[str]) -> DictConfig:
+        return OmegaConf.from_dotlist([f"seeds={n_seeds}", "seed=5", *overrides])
+
+    fakes: Any = SimpleNamespace(load_sweep_config=load_sweep_config)
     sweeper.hydra_context = SimpleNamespace(config_loader=fakes)  # type: ignore[assignment]
     sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "basic"}}}})
     sweeper.launcher = launcher  # type: ignore[assignment]
@@ -47,8 +53,8 @@ def launch(trials: dict[int, list[str]], *, seeds: int) -> tuple[list[SeedResult
 
 
 def test_jobs_of_a_launcher_that_fails_are_launched_one_by_one() -> None:
-    results, launcher = launch({3: ["loss=focal"], 4: [MISSING_LOSS], 5: ["loss=brier"]}, seeds=1)
-    jobs = [["loss=focal"], [MISSING_LOSS], ["loss=brier"]]
+    results, launcher = launch({3: ["loss=focal"], 4: [MISSING_LOSS], 5: ["loss=brier"]})
+    jobs = [["loss=focal", "seed=5"], [MISSING_LOSS, "seed=5"], ["loss=brier", "seed=5"]]
     assert launcher.launched == [(jobs, 3), ([jobs[0]], 3), ([jobs[1]], 4), ([jobs[2]], 5)]
     assert [result.state for result in results] == ["finished", "failed", "finished"]
     (failure,) = results[1].failures
@@ -56,13 +62,26 @@ def test_jobs_of_a_launcher_that_fails_are_launched_one_by_one() -> None:
 
 
 def test_every_seed_of_a_trial_is_a_job_with_its_own_seed() -> None:
-    results, launcher = launch({2: ["loss=focal"], 3: ["loss=brier"]}, seeds=3)
-    seeds = [[], ["seed=6"], ["seed=7"]]
-    jobs = [[loss, *seed] for loss in ("loss=focal", "loss=brier") for seed in seeds]
+    results, launcher = launch({2: ["loss=focal"], 3: ["loss=brier"]}, n_seeds=3)
+    jobs = [[loss, f"seed={seed}"] for loss in ("loss=focal", "loss=brier") for seed in (5, 6, 7)]
     assert launcher.launched == [(jobs, 6)]
     metric = Metric()
     assert [result.mean(metric) for result in results] == [1.0, 4.0]
     assert results[0].standard_error(metric) == pytest.approx(1 / math.sqrt(3))
+
+
+def test_seeds_may_be_listed() -> None:
+    _, launcher = launch({0: ["loss=focal"]}, seeds=(9, 2))
+    assert launcher.launched == [([["loss=focal", "seed=9"], ["loss=focal", "seed=2"]], 0)]
+
+
+def test_a_setting_that_occurs_twice_is_launched_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings are the same if they differ only in what does not affect the result."""
+    trials = {0: ["lr=1"], 1: ["lr=2"], 2: ["lr=1.0"], 3: ["lr=2", "device=cuda"], 4: ["lr=3"]}
+    results, launcher = launch(trials, n_seeds=2)
+    assert [[job[0] for job in jobs] for jobs, _ in launcher.launched] == [["lr=1"] * 2 + ["lr=2"] * 2 + ["lr=3"] * 2]
+    assert [result.mean(Metric()) for result in results] == [0.5, 2.5, 0.5, 2.5, 4.5]
+    assert capsys.readouterr().out.splitlines() == ["#2: same setting as #0", "#3: same setting as #1"]
 
 
 def test_a_trial_is_as_bad_as_its_worst_seed() -> None:

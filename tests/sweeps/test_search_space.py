@@ -29,8 +29,8 @@ def test_the_command_line_replaces_the_file() -> None:
         "train.max_steps": CategoricalDistribution([5, 9]),
         "loss.weight": FloatDistribution(0, 1),
     }
-    assert space.fixed == ["optimizer.lr=1e-2", "~data.tokenizer.pad_to"]
-    assert space.overrides({"loss.weight": None}) == [*space.fixed, "loss.weight=null"]
+    fixed = ["optimizer.lr=1e-2", "~data.tokenizer.pad_to"]
+    assert space.overrides({"loss.weight": None}) == [*fixed, "loss.weight=null"]
     assert space.varies("loss.weight")
     assert not space.varies("loss.weights")
 
@@ -60,7 +60,11 @@ def test_a_drawn_component_replaces_axes_of_all_trials() -> None:
     }
     space = SearchSpace.parse(params, spaces, ["++train.warmup=choice(1,2)"], lambda fixed: {})
     assert set(space.axes) == {"optimizer", "train.warmup"}
-    assert space.example() == ["optimizer=muon", "++train.warmup=1", "optimizer.lr=1.0"]
+    assert space.examples() == {
+        "optimizer=muon": ["optimizer=muon", "++train.warmup=1", "optimizer.lr=1.0"],
+        "optimizer=sgd": ["optimizer=sgd", "++train.warmup=1", "optimizer.lr=5.0", "optimizer.momentum='a,b'"],
+        "optimizer=adafactor": ["optimizer.lr=9", "optimizer=adafactor", "++train.warmup=1"],
+    }
     seen = set()
     for _, overrides in drawn(space, 12):
         settings = dict(override.split("=") for override in overrides)
@@ -77,9 +81,25 @@ def test_a_drawn_component_replaces_axes_of_all_trials() -> None:
 
 def test_a_list_is_drawn_as_a_list() -> None:
     space = parse("+optimizer.betas=choice([0.9,0.95],[0.9,0.99])")
-    assert space.example()[-1] == "+optimizer.betas=[0.9,0.95]"
+    assert space.examples()[""][-1] == "+optimizer.betas=[0.9,0.95]"
+
+
+def test_listed_seeds_are_no_axis() -> None:
+    space = parse("++seed=choice(1,2,1)", "model.n_layer=1")
+    assert space.always.seeds == (1, 2)
+    assert set(space.axes) == {"optimizer.lr"}
+    assert not space.varies("seed")
+    assert parse("seed=choice(1,2)", "seed=7").always.fixed["seed"] == "seed=7"  # the last override counts
 
 
 def test_a_bad_axis_is_refused() -> None:
     with pytest.raises(ValueError, match="low"):
         parse("optimizer.lr=interval(2,1)")
+    with pytest.raises(ValueError, match="the seed of loss/focal cannot differ"):
+        SearchSpace.parse({}, {"loss/focal": {"seed": "1,2"}}, [], lambda fixed: {})
+
+
+def test_a_setting_of_a_component_may_be_the_same_in_all_trials() -> None:
+    space = parse("optimizer=muon,adamw", "optimizer.weight_decay=0.2")
+    assert not space.varies("optimizer.weight_decay")
+    assert space.varies("optimizer.momentum")

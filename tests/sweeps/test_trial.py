@@ -25,10 +25,10 @@ def hydra_node(mode: RunMode, override: str = "") -> DictConfig:
 
 
 def test_a_job_knows_its_trial() -> None:
-    run = TrialRun("grid-1 (é)", trial=3, repeat=1, setting="loss={a: 1}, 'b'=2")
+    run = TrialRun("grid-1 (é)", trial=3, repeat=1, setting="loss={a: 1}, 'b'=2", seed=8)
     assert current(hydra_node(RunMode.MULTIRUN, run.override())) == run
     assert run.tags == {"sweep": "grid-1 (é)", "trial": "3"}
-    assert (str(run), str(TrialRun("a", trial=3))) == ("#3 seed +1", "#3")
+    assert (str(run), str(TrialRun("a", trial=3))) == ("#3 seed 8", "#3")
 
 
 def test_a_job_of_another_sweeper_is_a_trial_and_a_single_run_is_none() -> None:

@@ -57,6 +57,26 @@ def test_mean_and_standard_error_over_seeds() -> None:
     assert "No run has a curve of train/lr" in texts(section)
 
 
+def test_seeds_that_are_listed_are_one_trial() -> None:
+    section = grid.section([trial(0, value, seed=seed) for seed, value in ((1, 10.0), (2, 12.0), (3, 17.0))], "grid-a")
+    (row,) = table(section)
+    assert (row["Trial"], row["Val perplexity"], row["Seeds"]) == ("0", "13", "3")
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        ("data__source__seed", "no metric compares them"),
+        ("data__tokenizer__vocabulary", "compare their bits per byte"),
+        ("data__window", ""),
+    ],
+)
+def test_trials_on_unlike_text_are_not_compared_in_silence(key: str, note: str) -> None:
+    text = texts(grid.section([trial(number, 9.0, **{key: number}) for number in range(2)]))
+    assert note in text
+    assert ("unlike" in text) == bool(note)
+
+
 def test_the_newest_grid_with_two_axes_is_shown() -> None:
     def sweep(name: str, **axes: tuple) -> list[RecordedRun]:
         combinations = itertools.product(*axes.values())

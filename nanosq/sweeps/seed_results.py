@@ -1,0 +1,65 @@
+"""The results of a trial: those of its runs, one run for each seed."""
+
+import io
+import math
+import statistics
+from collections.abc import Iterable
+from contextlib import redirect_stderr
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+
+from nanosq.errors import InputError
+from nanosq.result import Result
+from nanosq.sweeps.summary import STATES
+
+if TYPE_CHECKING:
+    from nanosq.sweeps.metrics import Metric
+
+
+class SeedResults:
+    """The results and failures of the runs of one trial, one run for each seed."""
+
+    def __init__(self, returns: Iterable[JobReturn]) -> None:
+        self.results: list[Result] = []
+        self.failures: list[Exception] = []
+        for job_return in returns:
+            try:
+                with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of every failed job
+                    self.results.append(job_return.return_value)
+            except Exception as error:  # whatever the job has raised
+                self.failures.append(error)
+
+    @property
+    def is_infeasible(self) -> bool:
+        """True if the trial has failed because its setting was refused before training."""
+        return bool(self.failures) and all(isinstance(error, InputError) for error in self.failures)
+
+    @property
+    def state(self) -> str:
+        """The worst state of the runs."""
+        return "failed" if self.failures else max((result.state for result in self.results), key=STATES.index)
+
+    @property
+    def runs(self) -> list[str]:
+        """The ids of the recorded runs."""
+        return [result.run_id for result in self.results if result.run_id]
+
+    @property
+    def link(self) -> str:
+        """The link to the first recorded run; empty without one."""
+        return next((result.link for result in self.results if result.link), "")
+
+    def mean(self, metric: "Metric") -> float:
+        """Return the mean over the seeds, or the worst value if a run has not finished."""
+        return statistics.fmean(self._values(metric)) if self.state == "finished" else metric.worst
+
+    def standard_error(self, metric: "Metric") -> float:
+        """Return the standard error of the mean, or nan if there is one seed or a run has not finished."""
+        if self.state != "finished" or len(self.results) < 2:
+            return math.nan
+        return statistics.stdev(self._values(metric)) / math.sqrt(len(self.results))
+
+    def _values(self, metric: "Metric") -> list[float]:
+        values = (result.metrics.get(metric.key, math.nan) for result in self.results)
+        return [metric.worst if math.isnan(value) else value for value in values]
