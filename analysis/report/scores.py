@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Section, Table, Text, number
+from analysis.report import comparison
 from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the student report, as printed
@@ -31,8 +32,10 @@ UNITS = (
 
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
-    """Return the scores of the best setting of each loss: mean and 95 % confidence interval over its seeds."""
-    return Section("Scores", [_table_1(best), Text(UNITS, "note"), _settings(best), _runs(best)])
+    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
+    unequal = [Text(sentence, "note") for sentence in comparison.unequal_seeds(best)]
+    notes = [Text(UNITS, "note"), *unequal]
+    return Section("Scores", [_table_1(best), *notes, _settings(best), Text(comparison.RULE, "note"), _runs(best)])
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -55,9 +58,8 @@ def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
             means = [mean for other in best.values() if not math.isnan(mean := other.mean(metric))]
             is_best = sign != 0 and len(means) > 1 and sign * setting.mean(metric) == min(sign * mean for mean in means)
             cells.append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
-        others = ", ".join(f"{count} {state}" for state, count in setting.others.items())
-        n_seeds = len(setting.runs)
-        rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (and {others})" if others else ""), n_seeds)])
+        n_seeds, left_out = len(setting.runs), ", ".join(map(str, setting.left_out))
+        rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
     return Table("table_1", ["loss", *SCORES, "seeds"], rows, "Table 1: the test split, and the report's own table")
 
 
@@ -81,7 +83,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
         for loss, setting in best.items()
     ]
     header = ["loss", "parameters", "tokens", "seconds", *keys, "val nll"]
-    return Table("settings", header, rows, "The setting of each loss that is best on the validation split")
+    return Table("settings", header, rows, "The settings of Table 1")
 
 
 def _runs(best: Mapping[str, RecordedSetting]) -> Table:
