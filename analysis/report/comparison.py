@@ -13,9 +13,9 @@ MAX_ROWS = 8  # of one loss; a search of its parameters draws more values
 NO_STORIES = "without scores of the stories"
 GRID = "grid-"  # beginning of the names of sweeps whose values were listed; other sweeps are searches
 RULE = (
-    f"A loss has a row for each value of its own parameters (loss.*), up to {MAX_ROWS}. If there are more, as in a search, "
-    "each value that a grid or a single run lists has a row, and the best setting with other values has one, if it has "
-    "as many seeds. All other parameters are chosen by the lowest mean validation nll. All sections show the same runs."
+    f"A loss has a row for each value of its own parameters (loss.*), up to {MAX_ROWS}. Values that a search draws "
+    "anew in every trial have one row together, that of the best setting, and so have listed values if there are more; it "
+    "is left out if it has fewer seeds. All other parameters are chosen by the lowest mean validation nll."
 )
 
 
@@ -130,24 +130,28 @@ def _rows(candidates: Sequence[RecordedSetting]) -> list[RecordedSetting]:
     by_value: dict[object, list[RecordedSetting]] = {}
     for setting in candidates:
         by_value.setdefault(tuple(sorted(_own(setting).items())), []).append(setting)
-    listed = [*by_value.values()]
-    if len(listed) > MAX_ROWS:
-        listed = [group for group in listed if not all(_is_searched(run) for setting in group for run in setting.runs)]
+    drawn = {value: group for value, group in by_value.items() if all(_is_searched(setting) for setting in group)}
+    others = [key for key in differing([group[0].params for group in drawn.values()]) if not key.startswith("loss.")]
+    is_drawn_anew = len(others) > 0 and all(len(group) == 1 for group in drawn.values())
+    listed = [*by_value]
+    if len(listed) > MAX_ROWS or is_drawn_anew:
+        listed = [value for value in by_value if value not in drawn]
     if len(listed) > MAX_ROWS:
         listed = []
-    shown = [setting for group in listed for setting in group]
-    rest = [s for s in candidates if s not in shown and (not listed or len(s.runs) >= _enough(candidates))]
-    return [_best(group) for group in (*listed, rest) if group]
+    n_seeds = _enough(candidates) if listed else 0
+    rest = [s for value in by_value if value not in listed for s in by_value[value] if len(s.runs) >= n_seeds]
+    return [_best(group) for group in (*(by_value[value] for value in listed), rest) if group]
 
 
-def _is_searched(run: RecordedRun) -> bool:
-    """Return whether a search trained a run. Names of other sweeps begin as those of grids."""
-    return not run.tags.get("sweep", GRID).startswith(GRID)
+def _is_searched(setting: RecordedSetting) -> bool:
+    """Return whether only searches have trained a setting, no grid and no single run."""
+    return not any(run.tags.get("sweep", GRID).startswith(GRID) for run in setting.runs)
 
 
 def _best(candidates: Sequence[RecordedSetting]) -> RecordedSetting:
     """Return the setting with the lowest mean nll on the validation split among those with enough seeds."""
-    repeated = [setting for setting in candidates if len(setting.runs) >= _enough(candidates)]
+    n_seeds = _enough(candidates)
+    repeated = [setting for setting in candidates if len(setting.runs) >= n_seeds]
     return min(repeated, key=lambda setting: ("diverged" in setting.left_out.values(), setting.mean("val/nll")))
 
 

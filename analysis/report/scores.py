@@ -24,10 +24,11 @@ SCORES = {
 }
 OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
 UNITS = (
-    "Mean over the seeds ± half of the 95 % confidence interval (Student's t). Compare losses by nll, perplexity, bits "
-    "per byte, accuracy and ece. Do not compare objectives: every loss has its own unit. The first column is the "
-    "objective of the last training batch; the report gives a mean there. The perplexities of the report do not follow "
-    f"from its losses: exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = {math.exp(1.899):.2f}."
+    "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
+    "Compare losses by nll, perplexity, bits per byte, accuracy and ece. Do not compare objectives: every loss has its "
+    "own unit. The first column is the objective of the last training batch; the report gives a mean there. The "
+    f"perplexities of the report do not follow from its losses: exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = "
+    f"{math.exp(1.899):.2f}."
 )
 
 

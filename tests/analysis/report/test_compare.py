@@ -138,6 +138,6 @@ def test_a_setting_has_all_finished_seeds() -> None:
     seeds = [run(seed=seed) for seed in (1, 2, 3)]
     running = run(seed=9, status="RUNNING")
     actual = compare.setting_of([*seeds, running, run("focal", 1)], seeds[1])
-    assert actual == RecordedSetting("squentropy", seeds[0].setting, seeds, {"running": 1})
+    assert actual == RecordedSetting("squentropy", seeds[0].setting, seeds, {9: "running"})
     with pytest.raises(ValueError, match="is running"):
         compare.setting_of([running], running)

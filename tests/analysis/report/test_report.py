@@ -135,7 +135,7 @@ def test_seeds_that_diverged_are_in_the_verdict(store: MLflowStore) -> None:
     store.write("diverged", [*seeds, complete_run(seed=4, tags={"diverged": "true"}, without=NO_SCORES)])
     verdict = re.search(r'<p class="verdict">(.*?)</p>', page_of(store, "diverged"))
     assert verdict
-    assert "Left out: 1 seed of squentropy (diverged)." in verdict[1]
+    assert "Left out: seed 4 of squentropy (diverged)." in verdict[1]
 
 
 @pytest.mark.parametrize(
