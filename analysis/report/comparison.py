@@ -14,8 +14,8 @@ NO_STORIES = "without scores of the stories"
 GRID = "grid-"  # beginning of the names of sweeps whose values were listed; other sweeps are searches
 RULE = (
     f"A loss has a row for each value of its own parameters (loss.*), up to {MAX_ROWS}. Values that a search draws "
-    "anew in every trial have one row together, that of the best setting, and so have listed values if there are more; it "
-    "is left out if it has fewer seeds. All other parameters are chosen by the lowest mean validation nll."
+    "anew in every trial share one row, that of their best setting; so do listed values if there are more. Such a "
+    "row is left out if it has fewer seeds. All other parameters are chosen by the lowest mean validation nll."
 )
 
 
