@@ -10,6 +10,7 @@ this seed.
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -54,6 +55,9 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
     if len(settings) == 1:
         notes.append(Text(f"A verdict needs two losses, and only {base} has finished runs: {runs.TRAIN}", "note"))
     on_base = [result for result in verdicts if result.a == base]
+    shared = [note for note in on_base[0].notes if all(note in other.notes for other in on_base)] if on_base[1:] else []
+    on_base = [replace(result, notes=[note for note in result.notes if note not in shared]) for result in on_base]
+    notes += [Text(note, "note") for note in shared]
     if tuning := comparison.effort(best.values()):
         notes.append(Text(tuning, "note"))
     blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]

@@ -1,4 +1,4 @@
-"""Which settings are compared, and by which runs: the rows of Table 1, with the same seeds in every section."""
+"""The settings that are compared, and their runs: the rows of Table 1, with the same seeds in every section."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,16 +97,16 @@ def left_out(label: str, setting: RecordedSetting) -> list[str]:
     return [f"Left out: {_seeds(seeds)} of {label} ({reason})." for reason, seeds in by_reason.items()]
 
 
-def unequal_seeds(rows: Mapping[str, RecordedSetting]) -> list[str]:
-    """Return a sentence for each row whose runs do not have the seeds of the reference."""
+def unequal_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, str]:
+    """Return a sentence for each row whose runs do not have the seeds of the reference, by the label of the row."""
     base = reference(rows)
     by_label = {label: _seeds([run.seed for run in setting.runs]) for label, setting in rows.items()}
-    return [
-        f"{label} is shown with {seeds} and {base} with {by_label[base]}, because they have too few scored seeds in "
-        "common: their means differ by the seeds, too."
+    return {
+        label: f"{label} is shown with {seeds} and {base} with {by_label[base]}, because they have too few scored "
+        "seeds in common: their means differ by the seeds, too."
         for label, seeds in by_label.items()
         if seeds != by_label[base]
-    ]
+    }
 
 
 def effort(rows: Iterable[RecordedSetting]) -> str:

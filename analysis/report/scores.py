@@ -34,8 +34,7 @@ UNITS = (
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
-    unequal = [Text(sentence, "note") for sentence in comparison.unequal_seeds(best)]
-    notes = [Text(UNITS, "note"), *unequal]
+    notes = [Text(note, "note") for note in (UNITS, *comparison.unequal_seeds(best).values())]
     return Section("Scores", [_table_1(best), *notes, _settings(best), Text(comparison.RULE, "note"), _runs(best)])
 
 
@@ -49,6 +48,8 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
+    """Return Table 1, with the best value of each column among the rows that have the same seeds in bold."""
+    comparable = best.keys() - comparison.unequal_seeds(best)
     rows: list[Row] = []
     for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
@@ -56,8 +57,8 @@ def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
     for loss, setting in best.items():
         cells = []
         for metric, factor, sign in SCORES.values():
-            means = [mean for other in best.values() if not math.isnan(mean := other.mean(metric))]
-            is_best = sign != 0 and len(means) > 1 and sign * setting.mean(metric) == min(sign * mean for mean in means)
+            means = [sign * mean for other in comparable if not math.isnan(mean := best[other].mean(metric))]
+            is_best = sign != 0 and len(means) > 1 and loss in comparable and sign * setting.mean(metric) == min(means)
             cells.append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
         n_seeds, left_out = len(setting.runs), ", ".join(map(str, setting.left_out))
         rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_section_with_three_losses() -> None:
     assert figure_names(section) == expected
     assert list(tables(section)) == ["pairs"]
     assert "focal is better" in render("", "", [section])
+
+
+def test_what_all_verdicts_share_is_said_once() -> None:
+    both = story_setting("focal", metrics={"train/tokens": 1.0}), story_setting("z_loss", shift=0.4)
+    base = replace(story_setting("cross_entropy", metrics={"train/tokens": 2.0}), left_out={4: "failed"})
+    section = compare.section({"cross_entropy": base, "focal": both[0], "z_loss": both[1]})
+    verdicts, shared = texts(section, "verdict"), "Left out: seed 4 of cross_entropy (failed)."
+    assert shared not in verdicts
+    assert texts(section, "note").count(shared) == 1
+    assert verdicts.count("They were trained on different numbers of tokens: 2 and 1.") == 1
 
 
 def test_without_cross_entropy_the_loss_with_the_lowest_nll_is_the_reference() -> None:

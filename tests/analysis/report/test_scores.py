@@ -39,6 +39,17 @@ def test_table_1(best: dict[str, RecordedSetting]) -> None:
     assert not any(row["test objective, own unit"].strong for row in rows.values())
 
 
+def test_only_rows_with_the_same_seeds_compete() -> None:
+    recorded = [complete_run("cross_entropy", seed) for seed in (1, 2, 3)]
+    recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
+    recorded += [complete_run("brier", 9, tags={"code": "c"})]
+    recorded[-1].metrics["test/nll"] = 1e-3
+    section = scores.section(comparison.choose(recorded))
+    rows = {row[0].text: row for row in tables(section)["table_1"].cells()}
+    assert [name for name, row in rows.items() if row[3].strong] == ["cross_entropy"]
+    assert "brier is shown with seed 9 and cross_entropy with seeds 1, 2, because" in texts(section, "note")
+
+
 def test_tables_of_settings_and_runs(best: dict[str, RecordedSetting]) -> None:
     by_name = tables(scores.section(best))
     assert "optimizer.lr" in by_name["settings"].header
