@@ -52,8 +52,16 @@ def labels(compared: Sequence[RecordedSetting]) -> list[str]:
 
 
 def reference(rows: Mapping[str, RecordedSetting]) -> str:
-    """Return the label of cross-entropy or, without it, of the row with the lowest validation nll."""
-    return min(rows, key=lambda label: (rows[label].loss != BASELINE, rows[label].mean("val/nll")))
+    """Return the label of cross-entropy or, without it, of the row with the lowest validation nll.
+
+    A single run is the reference only if there is nothing else, because its nll may be low by luck.
+    """
+
+    def rank(label: str) -> tuple[bool, bool, float]:
+        setting = rows[label]
+        return setting.loss != BASELINE, len(setting.runs) < 2, setting.mean("val/nll")
+
+    return min(rows, key=rank)
 
 
 def on_common_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, RecordedSetting]:

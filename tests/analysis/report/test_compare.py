@@ -145,6 +145,18 @@ def test_scores_have_a_range_over_seeds() -> None:
     assert rows["seeds"][2].text == "1, 2"
 
 
+def test_a_run_of_an_older_program_stands_for_that_program() -> None:
+    older, newer = (
+        [story_run("squentropy", seed, DIFFICULTY + i, tags={"code": code}) for seed in (1, 2)]
+        for i, code in enumerate(("old", "new"))
+    )
+    both = [compare.setting_of([*older, *newer], scored[0]) for scored in (older, newer)]
+    assert [setting.runs for setting in both] == [older, newer]
+    text = texts(compare.section_on_two(*both), "verdict")
+    assert text.startswith("The squentropy A models are better: ")
+    assert text.endswith("They were trained by different versions of the program.")
+
+
 def test_a_setting_has_all_finished_seeds() -> None:
     seeds = [run(seed=seed) for seed in (1, 2, 3)]
     running = run(seed=9, status="RUNNING")

@@ -79,6 +79,12 @@ def test_without_a_common_seed_all_runs_are_shown() -> None:
     assert single.left_out == {}
 
 
+def test_a_single_run_is_no_reference_for_others() -> None:
+    nll = {"val/nll": 0.0}
+    best = choose([*trained("focal", 1, 2), *trained("poly1", 1, 2), *trained("brier", 9, metrics=nll)])
+    assert comparison.reference(best) == "focal"
+
+
 def test_with_one_common_seed_its_models_are_compared() -> None:
     best = choose([*trained("cross_entropy", 1), *trained("poly1", 1, 2, 3)])
     assert seeds(best) == {"cross_entropy": [1], "poly1": [1]}
