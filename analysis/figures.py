@@ -80,8 +80,8 @@ class Figure:
 
 def series(number: int) -> dict[str, Any]:
     """Return color, dash and marker of a series as keywords of `Axes.plot`."""
-    i = number % len(SERIES)
-    return {"color": SERIES[i], "linestyle": DASHES[i], "marker": MARKERS[i]}
+    turn, i = divmod(number, len(SERIES))
+    return {"color": SERIES[i], "linestyle": DASHES[(i + turn) % len(DASHES)], "marker": MARKERS[i]}
 
 
 @contextmanager

@@ -49,14 +49,19 @@ class RecordedRun:
 
     @property
     def loss(self) -> str:
-        """The name of the loss function."""
-        return self.params.get("loss._target_", "unknown").rsplit(".", 1)[-1]
+        """The name of the loss function: that of nanosq/losses.py, or the full name of a function elsewhere."""
+        return self.params.get("loss._target_", "unknown").removeprefix("nanosq.losses.")
 
     @property
     def seed(self) -> int:
         """The seed, or 0 for a run of another program without a seed."""
         seed = self.params.get("seed", "")
         return int(seed) if seed.isdecimal() else 0
+
+    @property
+    def program(self) -> str:
+        """A hash of the package that trained the run, without that of a user's own modules, which follows a "+"."""
+        return self.tags.get("code", "").partition("+")[0]
 
     @property
     def text_hash(self) -> str:
@@ -76,7 +81,7 @@ class RecordedRun:
     @cached_property
     def key(self) -> tuple[object, ...]:
         """The same for runs that differ only in their seed, which makes them runs of one setting."""
-        return self.text_hash, *sorted(self.setting.items())
+        return self.text_hash, *sorted((key, normal(value)) for key, value in self.setting.items())
 
     def metric(self, key: str) -> float:
         """Return the last value of a metric, or nan."""
@@ -140,6 +145,15 @@ class RecordedRun:
             except (MlflowException, OSError, UnicodeDecodeError):
                 self.texts[path] = None
         return self.texts[path]
+
+
+def normal(value: str) -> str:
+    """Return a parameter in one form for equal numbers: 1 and 1.0, or 1e-3 and 0.001, are the same setting."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return repr(number).removesuffix(".0") if math.isfinite(number) else value
 
 
 def _curve(points: dict[int, float]) -> Curve:

@@ -1,21 +1,20 @@
 """All runs of an MLflow experiment, read once, and their settings."""
 
-import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from analysis.recorded_run import RecordedRun
+from analysis.recorded_run import RecordedRun, normal
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
 TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
 NO_RESULT = f"No run has finished with a validation score. Train two losses with three seeds each: {TRAIN}"
-ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
+RESULTS = ("finished", "diverged", "pruned")  # states of runs that have shown how good a setting is
+OLDER = "older version of the program"
 SQLITE = "sqlite:///"
 
 
@@ -26,7 +25,8 @@ class RecordedSetting:
     loss: str
     params: dict[str, str]
     runs: list[RecordedRun]
-    others: dict[str, int]  # number of seeds without a finished run, by the state of their last run
+    left_out: dict[int, str]  # the other seeds, and why each has no run here
+    n_tried: int = 1  # settings of the loss that have been trained, among which this one was chosen
 
     def mean(self, key: str) -> float:
         """Return the mean of a metric over the runs."""
@@ -121,17 +121,26 @@ def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
 def settings(runs: Iterable[RecordedRun]) -> list[RecordedSetting]:
     """Return the settings that have finished runs, ordered by loss with cross-entropy first.
 
-    Runs of an older version of the program are ignored if the setting has runs of a newer one.
+    Results of an older version of the program are left out if the setting has results of a newer one.
     """
     result = []
     for group in by_setting(sorted(runs, key=lambda run: run.started)):
-        current = [run for run in group if run.tags.get("code") == group[-1].tags.get("code")]
+        current = of_last_program(group)
         finished = {run.seed: run for run in current if run.state == "finished"}
-        others = Counter({run.seed: run.state for run in current if run.seed not in finished}.values())
+        left_out = {run.seed: run.state if run in current else OLDER for run in group if run.seed not in finished}
         if finished:
             by_seed = [finished[seed] for seed in sorted(finished)]
-            result.append(RecordedSetting(group[0].loss, group[0].setting, by_seed, dict(others.most_common())))
+            result.append(RecordedSetting(group[0].loss, group[0].setting, by_seed, dict(sorted(left_out.items()))))
     return sorted(result, key=lambda setting: (setting.loss != BASELINE, setting.loss))
+
+
+def of_last_program(group: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """Return the runs of a setting without the results of older versions of the program. The last run comes last.
+
+    Within a setting, a version includes the user's own modules: the whole tag "code" counts.
+    """
+    codes = [run.tags.get("code") for run in group if run.state in RESULTS]
+    return [run for run in group if run.state not in RESULTS or run.tags.get("code") == codes[-1]]
 
 
 def by_setting(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
@@ -140,24 +149,6 @@ def by_setting(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
     for run in runs:
         groups.setdefault(run.key, []).append(run)
     return list(groups.values())
-
-
-def best(runs: Iterable[RecordedRun]) -> dict[str, RecordedSetting]:
-    """Return the setting of each loss with the lowest mean nll on the validation split.
-
-    Only settings with the most seeds are candidates, where three seeds are as good as more, because the best of many
-    single runs is partly lucky. A setting in which a seed diverged is chosen only if there is no other.
-    """
-    by_loss: dict[str, list[RecordedSetting]] = {}
-    for setting in settings(runs):
-        if not math.isnan(setting.mean("val/nll")):
-            by_loss.setdefault(setting.loss, []).append(setting)
-    chosen = {}
-    for loss, candidates in by_loss.items():
-        n_seeds = min(ENOUGH_SEEDS, max(len(setting.runs) for setting in candidates))
-        repeated = [setting for setting in candidates if len(setting.runs) >= n_seeds]
-        chosen[loss] = min(repeated, key=lambda setting: ("diverged" in setting.others, setting.mean("val/nll")))
-    return chosen
 
 
 def runs_on_common_text(runs: Sequence[RecordedRun], wanted: str | None) -> tuple[list[RecordedRun], str]:
@@ -184,4 +175,4 @@ def runs_on_common_text(runs: Sequence[RecordedRun], wanted: str | None) -> tupl
 def differing(settings: Sequence[dict[str, str]]) -> list[str]:
     """Return the keys in which settings differ."""
     keys = dict.fromkeys(key for setting in settings for key in setting)
-    return [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
+    return [key for key in keys if len({normal(setting.get(key, "None")) for setting in settings}) > 1]

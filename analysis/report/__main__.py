@@ -4,8 +4,8 @@ python -m analysis.report                                    report/report.html,
 python -m analysis.report --tracking-uri http://host:5000    from another tracking server
 python -m analysis.report --storage postgresql://host/optuna --study NAME
 
-The best setting of each loss on the validation split represents this loss. Scores and verdicts are those of the test
-split.
+The best settings of each loss on the validation split represent this loss. Scores and verdicts are those of the test
+split, and of the same seeds of all losses.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, curves, grid, samples, scores, search, stories
+from analysis.report import calibration, compare, comparison, curves, grid, samples, scores, search, stories
 
 MAX_LISTED = 50  # runs without a result
 
@@ -28,9 +28,9 @@ def sections(
     all_runs: Sequence[RecordedRun], selected: Sequence[RecordedRun], options: argparse.Namespace
 ) -> list[page.Section]:
     """Return the sections of the report. All of them but the audit show only the selected runs, which share a text."""
-    best = runs.best(selected)
+    best = comparison.choose(selected)
     if best:
-        comparison = [
+        compared = [
             compare.section(best),
             scores.section(best),
             curves.section(best, against=options.against),
@@ -39,10 +39,10 @@ def sections(
             stories.section(best),
         ]
     else:
-        comparison = [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]
+        compared = [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]
     return [
         *_without_result(selected),
-        *comparison,
+        *compared,
         grid.section(selected, options.sweep),
         search.section(options.storage, options.study),
         audit.section(all_runs, stories=options.stories),

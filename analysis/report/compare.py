@@ -3,12 +3,14 @@
 python -m analysis.report.compare RUN_A RUN_B                two runs of MLflow, by id, beginning of an id, or name
 python -m analysis.report.compare RUN_A RUN_B --out DIR      write figures and tables to DIR instead of comparison/
 
-A run stands for its setting: finished runs that differ from it only in their seed are included.
+A run stands for its setting: finished runs that differ from it only in their seed are included, if both settings have
+this seed.
 """
 
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
-from analysis.report import stories, story_figures
+from analysis.report import comparison, stories, story_figures
 from analysis.report.verdict import Verdict, decimals, signed, verdict
 from analysis.runs import RecordedSetting
 
@@ -39,19 +41,25 @@ METHOD = (
 
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
-    """Return the verdict on each loss against cross-entropy, or against the loss with the lowest validation nll."""
-    base = runs.BASELINE if runs.BASELINE in best else min(best, key=lambda loss: best[loss].mean("val/nll"))
+    """Return the verdict on each setting against cross-entropy, or against that with the lowest validation nll."""
+    base = comparison.reference(best)
     settings = {base: best[base], **best}
     verdicts: list[Verdict] = []
     notes: list[Block] = []
     for a, b in combinations(settings, 2):
         try:
-            verdicts.append(verdict(settings[a], settings[b], n_draws=DRAWS if a == base else FEWER_DRAWS))
+            n_draws = DRAWS if a == base else FEWER_DRAWS
+            verdicts.append(verdict(settings[a], settings[b], labels=(a, b), n_draws=n_draws))
         except ValueError as error:
             notes.append(Text(f"{error}.", "note"))
     if len(settings) == 1:
         notes.append(Text(f"A verdict needs two losses, and only {base} has finished runs: {runs.TRAIN}", "note"))
     on_base = [result for result in verdicts if result.a == base]
+    shared = [note for note in on_base[0].notes if all(note in other.notes for other in on_base)] if on_base[1:] else []
+    on_base = [replace(result, notes=[note for note in result.notes if note not in shared]) for result in on_base]
+    notes += [Text(note, "note") for note in shared]
+    if tuning := comparison.effort(best.values()):
+        notes.append(Text(tuning, "note"))
     blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]
     if verdicts:
         blocks += [_pairs(verdicts), Text(METHOD, "note")]
@@ -60,13 +68,13 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
     """Return the comparison of two settings, with their scores and differences. Raise ValueError as `verdict` does."""
-    result = verdict(a, b)
-    both = {result.a: a, result.b: b}
+    both = comparison.on_common_seeds(dict(zip(comparison.labels([a, b]), (a, b), strict=True)))
+    result = verdict(*both.values(), labels=[*both])
     keys = runs.differing([a.params, b.params])
     differences = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
     blocks: list[Block] = [
         Text(result.text, "verdict"),
-        Table("scores", ["mean (range over seeds)", *both], _scores([a, b])),
+        Table("scores", ["mean (range over seeds)", *both], _scores([*both.values()])),
         Table("settings", ["setting", *both], differences),
     ]
     return Section("Comparison", [*blocks, *_figures(both, [result], list(both)), *stories.section(both).blocks])
@@ -76,7 +84,8 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
     """Return the setting of a run, with all its seeds. Raise ValueError if the run has not finished."""
     if run.state != "finished":
         raise ValueError(f"run {run.label} is {run.state}: only finished runs have test scores")
-    return runs.settings(other for other in all_runs if other.key == run.key)[0]
+    same_program = (other for other in all_runs if other.tags.get("code") == run.tags.get("code"))
+    return runs.settings(other for other in same_program if other.key == run.key)[0]
 
 
 def _pairs(verdicts: Sequence[Verdict]) -> Table:

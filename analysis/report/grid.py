@@ -13,10 +13,10 @@ from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
+from analysis.report.comparison import GRID
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
-PREFIX = "grid-"  # of the names that the grid sweeper gives to sweeps
 SCORES = {
     "Val perplexity": "val/perplexity",
     "Val nll (nats/token)": "val/nll",
@@ -33,7 +33,7 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
     for run in sorted(all_runs, key=lambda run: -run.started):
         if name := run.tags.get("sweep"):
             by_sweep.setdefault(name, []).append(run)
-    grids = {name: trials(sweep_runs) for name, sweep_runs in by_sweep.items() if name.startswith(PREFIX)}
+    grids = {name: trials(sweep_runs) for name, sweep_runs in by_sweep.items() if name.startswith(GRID)}
     if sweep is not None and sweep not in grids:
         known = f"there are {', '.join(grids)}" if grids else f"there are none; train one: {COMMAND}"
         raise ValueError(f"no grid {sweep!r}; {known}")
@@ -46,7 +46,7 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
         blocks = _blocks(chosen, [*grids[chosen], *missing_trials(grids[chosen], all_runs)])
     if others := [f"{name} ({len(by_sweep[name])} runs)" for name in by_sweep if name != chosen]:
         more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
-        how = f"python -m analysis.report.grid NAME shows a sweep whose name begins with {PREFIX}"
+        how = f"python -m analysis.report.grid NAME shows a sweep whose name begins with {GRID}"
         blocks.append(Text(f"Other sweeps: {', '.join(others[:MAX_LISTED])}{more}. {how}.", "note"))
     return Section("Grid", blocks)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PERPLEXITY = "Validation perplexity"
 HATCHES = {"diverged": "xxx", "missing": "", "pruned": "\\\\\\"}  # by state; other states have slanted lines
 N_COLUMNS, WIDTH = 3, 9.0  # of panels: maximum number, maximum width in inches
+SHORT_TICK, CHARACTER = 8, 0.08  # characters of a label that fits under a cell; width of one more in inches
+SLANTED: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # long labels, as of the functions of a user
 LOG_RATIO = 2.5  # colors are logarithmic if the highest value is more than this many times the lowest
 COLORS = "cividis_r"  # the best cell is the lightest, so that a black frame and text stand out
 BOX: Any = {"fc": figures.PAPER, "ec": "none", "pad": 1}
@@ -41,7 +43,10 @@ def heat_maps(
     from matplotlib.colors import LogNorm, Normalize
 
     columns, rows, depths = (values(grid, key) if key else [None] for key in (x, y, panel))
-    size = (max(2.4, 0.62 * len(columns) + 0.8), max(2.4, 0.5 * len(rows) + 1.0))
+    ticks_x, ticks_y = [short(value) for value in columns], [short(value) for value in rows] if y else [""]
+    long_x, long_y = (max(0, max(map(len, ticks)) - SHORT_TICK) * CHARACTER for ticks in (ticks_x, ticks_y))
+    width, height = 0.62 * len(columns) + 0.8 + max(long_x, long_y), 0.5 * len(rows) + 1.0 + long_x / 2
+    size = (max(2.4, width), max(2.4, height))
     n_columns = min(N_COLUMNS, len(depths), max(1, int(WIDTH / size[0])))
     n_rows = math.ceil(len(depths) / n_columns)
     means = [trial.mean() for trial in grid if not math.isnan(trial.mean())] or [1.0]
@@ -56,8 +61,8 @@ def heat_maps(
             trial = find(grid, {**fixed, **{key: value for key, value in wanted.items() if key}})
             _cell(axes, column, row, trial, colors, is_best=trial is not None and trial is best)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x))
-        axes.set_xticks(range(len(columns)), [short(value) for value in columns])
-        axes.set_yticks(range(len(rows)), [short(value) for value in rows] if y else [""])
+        axes.set_xticks(range(len(columns)), ticks_x, **(SLANTED if long_x else {}))
+        axes.set_yticks(range(len(rows)), ticks_y)
         axes.set_ylabel(label(y) if y else "")
         axes.grid(visible=False)
         axes.tick_params(length=0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.recorded_run import STATES, RecordedRun
-from analysis.runs import differing
+from analysis.runs import differing, of_last_program
 
 PREFERRED = ("optimizer.lr", "model.dropout", "model.n_layer")  # axes of a figure: x, y and panels
 LABELS = {"optimizer.lr": "Learning rate", "model.dropout": "Dropout", "model.n_layer": "Layers"}
@@ -58,9 +58,9 @@ def missing_trials(grid: Sequence[GridTrial], all_runs: Iterable[RecordedRun]) -
     """
     keys, grid_runs = axes(grid), [run for trial in grid for run in trial.runs]
     seeds = {run.seed for run in grid_runs}
-    programs = {(run.text_hash, run.tags.get("code")) for run in grid_runs}
+    programs = {(run.text_hash, run.program) for run in grid_runs}
     ended = [run for run in all_runs if run.state in ("finished", "diverged") and run.seed in seeds]
-    candidates = _by_setting(run for run in ended if (run.text_hash, run.tags.get("code")) in programs)
+    candidates = _by_setting(run for run in ended if (run.text_hash, run.program) in programs)
     result = []
     for combination in itertools.product(*(values(grid, key) for key in keys)):
         wanted = dict(zip(keys, combination, strict=True))
@@ -144,7 +144,8 @@ def _by_setting(runs: Iterable[RecordedRun]) -> dict[tuple[tuple[str, str], ...]
 
 
 def _last_of_each_seed(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
-    """Return the last run of each seed. A finished run replaces a later one without a result."""
-    ordered = sorted(runs, key=lambda run: (run.state in ("finished", "diverged"), run.started))
+    """Return the last run of each seed by the last program. A finished run replaces a later one without a result."""
+    current = of_last_program(sorted(runs, key=lambda run: run.started))
+    ordered = sorted(current, key=lambda run: (run.state in ("finished", "diverged"), run.started))
     last = {run.seed: run for run in ordered}
     return [last[seed] for seed in sorted(last)]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Section, Table, Text, number
+from analysis.report import comparison
 from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the student report, as printed
@@ -23,16 +24,18 @@ SCORES = {
 }
 OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
 UNITS = (
-    "Mean over the seeds ± half of the 95 % confidence interval (Student's t). Compare losses by nll, perplexity, bits "
-    "per byte, accuracy and ece. Do not compare objectives: every loss has its own unit. The first column is the "
-    "objective of the last training batch; the report gives a mean there. The perplexities of the report do not follow "
-    f"from its losses: exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = {math.exp(1.899):.2f}."
+    "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
+    "Compare losses by nll, perplexity, bits per byte, accuracy and ece. Do not compare objectives: every loss has its "
+    "own unit. The first column is the objective of the last training batch; the report gives a mean there. The "
+    f"perplexities of the report do not follow from its losses: exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = "
+    f"{math.exp(1.899):.2f}."
 )
 
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
-    """Return the scores of the best setting of each loss: mean and 95 % confidence interval over its seeds."""
-    return Section("Scores", [_table_1(best), Text(UNITS, "note"), _settings(best), _runs(best)])
+    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
+    notes = [Text(note, "note") for note in (UNITS, *comparison.unequal_seeds(best).values())]
+    return Section("Scores", [_table_1(best), *notes, _settings(best), Text(comparison.RULE, "note"), _runs(best)])
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -45,6 +48,8 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
+    """Return Table 1, with the best value of each column among the rows that have the same seeds in bold."""
+    comparable = best.keys() - comparison.unequal_seeds(best)
     rows: list[Row] = []
     for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
@@ -52,12 +57,11 @@ def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
     for loss, setting in best.items():
         cells = []
         for metric, factor, sign in SCORES.values():
-            means = [mean for other in best.values() if not math.isnan(mean := other.mean(metric))]
-            is_best = sign != 0 and len(means) > 1 and sign * setting.mean(metric) == min(sign * mean for mean in means)
+            means = [sign * mean for other in comparable if not math.isnan(mean := best[other].mean(metric))]
+            is_best = sign != 0 and len(means) > 1 and loss in comparable and sign * setting.mean(metric) == min(means)
             cells.append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
-        others = ", ".join(f"{count} {state}" for state, count in setting.others.items())
-        n_seeds = len(setting.runs)
-        rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (and {others})" if others else ""), n_seeds)])
+        n_seeds, left_out = len(setting.runs), ", ".join(map(str, setting.left_out))
+        rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
     return Table("table_1", ["loss", *SCORES, "seeds"], rows, "Table 1: the test split, and the report's own table")
 
 
@@ -81,7 +85,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
         for loss, setting in best.items()
     ]
     header = ["loss", "parameters", "tokens", "seconds", *keys, "val nll"]
-    return Table("settings", header, rows, "The setting of each loss that is best on the validation split")
+    return Table("settings", header, rows, "The settings of Table 1")
 
 
 def _runs(best: Mapping[str, RecordedSetting]) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.page import MINUS, number
-from analysis.report import stories
+from analysis.report import comparison, stories
 from analysis.report.bootstrap import Difference, paired
 from analysis.runs import RecordedSetting, differing
 
@@ -45,13 +45,21 @@ class Verdict:
         return " ".join([self.sentence, *self.notes])
 
 
-def verdict(a: RecordedSetting, b: RecordedSetting, *, n_draws: int = 10_000) -> Verdict:
+def verdict(a: RecordedSetting, b: RecordedSetting, *, labels: Sequence[str] = (), n_draws: int = 10_000) -> Verdict:
     """Compare two settings by their runs with common seeds.
+
+    Args:
+        a: The first setting.
+        b: The second setting.
+        labels: Their labels; by default their losses with what distinguishes them.
+        n_draws: Number of bootstrap samples.
 
     Raises:
         ValueError: The settings are the same, or they were scored on different text.
     """
-    label_a, label_b = _labels(a, b)
+    label_a, label_b = labels or comparison.labels([a, b])
+    if not (differing([a.params, b.params]) or _programs_differ(a, b)):
+        raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
     text_a, text_b = (setting.runs[0].text_hash or "unknown" for setting in (a, b))
     other_text = f"{label_a} and {label_b} were scored on different text: compare runs with the same data"
     if text_a != text_b:
@@ -74,7 +82,9 @@ def verdict(a: RecordedSetting, b: RecordedSetting, *, n_draws: int = 10_000) ->
     difference = paired(nll_a, nll_b, tokens, n_draws=n_draws)
     bits = float(tokens.sum() / (math.log(2) * n_bytes.sum()))
     if len(seeds) > 1:
-        sentence = _sentence(label_a, label_b, difference, bits, is_clean=not _other_keys(a, b))
+        sentence = _sentence(
+            label_a, label_b, difference, bits, is_clean=not (_other_keys(a, b) or _programs_differ(a, b))
+        )
     else:
         sentence = _sentence_on_models(label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds))
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
@@ -91,15 +101,6 @@ def decimals(difference: Difference) -> int:
     if not difference.includes_zero:
         shown.append(min(abs(difference.low), abs(difference.high)) * 2)  # rounds away from 0
     return min(MAX_DECIMALS, max(0, *(math.ceil(-math.log10(value)) for value in shown)))
-
-
-def _labels(a: RecordedSetting, b: RecordedSetting) -> tuple[str, str]:
-    """Return names of two settings: their losses, with A and B if the losses are the same."""
-    if a.loss != b.loss:
-        return a.loss, b.loss
-    if not differing([a.params, b.params]):
-        raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
-    return f"{a.loss} A", f"{b.loss} B"
 
 
 def _sentence(a: str, b: str, difference: Difference, bits: float, *, is_clean: bool) -> str:
@@ -149,10 +150,12 @@ def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str) -
     tokens_a, tokens_b = (setting.mean("train/tokens") for setting in (a, b))
     if abs(tokens_a - tokens_b) > 0:  # not with nan
         notes.append(f"They were trained on different numbers of tokens: {tokens_a:,.0f} and {tokens_b:,.0f}.")
-    for label, setting in ((label_a, a), (label_b, b)):  # seeds that diverged speak against a loss
-        for state, count in setting.others.items():
-            notes.append(f"Left out: {count} {'seed' if count == 1 else 'seeds'} of {label} ({state}).")
-    code_a, code_b = ({run.tags.get("code") for run in setting.runs} for setting in (a, b))
-    if code_a != code_b:
+    for label, setting in ((label_a, a), (label_b, b)):
+        notes += comparison.left_out(label, setting)  # seeds that diverged speak against a loss
+    if _programs_differ(a, b):
         notes.append("They were trained by different versions of the program.")
     return notes
+
+
+def _programs_differ(a: RecordedSetting, b: RecordedSetting) -> bool:
+    return {run.program for run in a.runs} != {run.program for run in b.runs}

@@ -35,6 +35,11 @@ def figure(name: str) -> figures.Figure:
         return figures.finish(drawing, name, "A <caption> & more")
 
 
+def test_series_look_different() -> None:
+    looks = [figures.series(number) for number in range(36)]
+    assert all(looks.count(look) == 1 for look in looks)
+
+
 @pytest.fixture(scope="module")
 def html() -> str:
     table = Table("t", ["a<b", "n"], [["x & y", number(1 / 3)], [Cell("run", "id", "http://host/#/runs/id"), "z"]])

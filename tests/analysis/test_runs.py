@@ -58,7 +58,7 @@ def test_a_setting_has_the_last_run_of_each_seed(recorded: list[RecordedRun]) ->
     assert [run.seed for run in repeated.runs] == [1, 2, 3]
     same = [run for run in recorded if run.params == repeated.runs[0].params]
     assert repeated.runs[0].started == max(run.started for run in same)
-    assert repeated.others == {"failed": 1, "diverged": 1}
+    assert repeated.left_out == {4: "failed", 5: "diverged"}
     assert runs.differing([repeated.params, single.params]) == ["optimizer.lr"]
     assert repeated.mean("val/nll") == pytest.approx(sum(run.metric("val/nll") for run in repeated.runs) / 3)
 
@@ -71,31 +71,38 @@ def test_parameters_without_effect_are_those_that_the_run_lists() -> None:
     assert unlisted.setting == {key: value for key, value in unlisted.params.items() if key != "seed"}
 
 
-def test_the_best_setting_is_one_with_most_seeds() -> None:
-    def scored(seed: int, lr: float, nll: float) -> RecordedRun:
-        return run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
-
-    recorded = [*(scored(seed, 0.01, 1.0) for seed in (1, 2, 3)), scored(1, 0.1, 0.5)]
-    assert len(runs.best(recorded)["squentropy"].runs) == 3
-    assert runs.best(recorded[3:])["squentropy"].params["optimizer.lr"] == "0.1"
-
-
-def test_a_setting_that_diverged_is_best_only_without_another() -> None:
-    recorded = [
-        run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
-        for seed in (1, 2, 3)
-        for lr, nll in ((0.01, 1.0), (0.5, 0.0))
-    ]
-    recorded.append(run(seed=4, optimizer__lr=0.5, tags={"diverged": "true"}))
-    assert runs.best(recorded)["squentropy"].params["optimizer.lr"] == "0.01"
-    alone = runs.best([run for run in recorded if run.params["optimizer.lr"] == "0.5"])
-    assert alone["squentropy"].others == {"diverged": 1}
-
-
 def test_runs_of_an_older_program_are_ignored() -> None:
     recorded = [run(seed=seed, tags={"code": code}) for seed, code in ((1, "old"), (2, "old"), (1, "new"))]
     (setting,) = runs.settings(recorded)
     assert [(run.seed, run.tags["code"]) for run in setting.runs] == [(1, "new")]
+    assert setting.left_out == {2: "older version of the program"}
+    (setting,) = runs.settings([*recorded[:2], run(seed=3, tags={"code": "new"}, status="RUNNING")])
+    assert [run.seed for run in setting.runs] == [1, 2]  # until the newer version has a result
+    assert setting.left_out == {3: "running"}
+
+
+def test_a_module_of_a_user_is_part_of_the_program_within_a_setting() -> None:
+    recorded = [run("my.loss", seed, tags={"code": code}) for seed, code in ((1, "c+old"), (2, "c+new"))]
+    (setting,) = runs.settings(recorded)
+    assert [run.seed for run in setting.runs] == [2]
+    assert setting.left_out == {1: "older version of the program"}
+
+
+def test_equal_numbers_are_the_same_setting() -> None:
+    written = {1: ("1", "0.001"), 2: ("1.0", "1e-3")}
+    recorded = [run(seed=seed, loss__weight=weight, optimizer__lr=lr) for seed, (weight, lr) in written.items()]
+    (setting,) = runs.settings(recorded)
+    assert [run.seed for run in setting.runs] == [1, 2]
+    assert runs.differing([run.params for run in recorded]) == ["seed"]
+
+
+def test_functions_with_the_same_last_name_are_different_losses() -> None:
+    recorded = [run("cross_entropy", 1), run("a.cross_entropy", 1), run("b.cross_entropy", 1)]
+    for own in recorded[1:]:
+        own.params["loss._target_"] = own.params["loss._target_"].removeprefix("nanosq.losses.")
+    assert [setting.loss for setting in runs.settings(recorded)] == [
+        *("cross_entropy", "a.cross_entropy", "b.cross_entropy")
+    ]
 
 
 def test_a_run_is_picked_by_id_or_name() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def test_section_with_three_losses() -> None:
     assert figure_names(section) == expected
     assert list(tables(section)) == ["pairs"]
     assert "focal is better" in render("", "", [section])
+
+
+def test_what_all_verdicts_share_is_said_once() -> None:
+    both = story_setting("focal", metrics={"train/tokens": 1.0}), story_setting("z_loss", shift=0.4)
+    base = replace(story_setting("cross_entropy", metrics={"train/tokens": 2.0}), left_out={4: "failed"})
+    section = compare.section({"cross_entropy": base, "focal": both[0], "z_loss": both[1]})
+    verdicts, shared = texts(section, "verdict"), "Left out: seed 4 of cross_entropy (failed)."
+    assert shared not in verdicts
+    assert texts(section, "note").count(shared) == 1
+    assert verdicts.count("They were trained on different numbers of tokens: 2 and 1.") == 1
 
 
 def test_without_cross_entropy_the_loss_with_the_lowest_nll_is_the_reference() -> None:
@@ -134,10 +145,22 @@ def test_scores_have_a_range_over_seeds() -> None:
     assert rows["seeds"][2].text == "1, 2"
 
 
+def test_a_run_of_an_older_program_stands_for_that_program() -> None:
+    older, newer = (
+        [story_run("squentropy", seed, DIFFICULTY + i, tags={"code": code}) for seed in (1, 2)]
+        for i, code in enumerate(("old", "new"))
+    )
+    both = [compare.setting_of([*older, *newer], scored[0]) for scored in (older, newer)]
+    assert [setting.runs for setting in both] == [older, newer]
+    text = texts(compare.section_on_two(*both), "verdict")
+    assert text.startswith("The squentropy A models are better: ")
+    assert text.endswith("They were trained by different versions of the program.")
+
+
 def test_a_setting_has_all_finished_seeds() -> None:
     seeds = [run(seed=seed) for seed in (1, 2, 3)]
     running = run(seed=9, status="RUNNING")
     actual = compare.setting_of([*seeds, running, run("focal", 1)], seeds[1])
-    assert actual == RecordedSetting("squentropy", seeds[0].setting, seeds, {"running": 1})
+    assert actual == RecordedSetting("squentropy", seeds[0].setting, seeds, {9: "running"})
     with pytest.raises(ValueError, match="is running"):
         compare.setting_of([running], running)

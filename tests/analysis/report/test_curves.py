@@ -29,8 +29,8 @@ def trained(loss: str = "squentropy", seed: int = 1, offset: float = 0.0, **othe
     return run(loss, seed, points=all_points, **{**SHAPE, **others})
 
 
-def setting(*seeds: RecordedRun, others: dict[str, int] | None = None) -> RecordedSetting:
-    return RecordedSetting(seeds[0].loss, seeds[0].setting, list(seeds), others or {})
+def setting(*seeds: RecordedRun, left_out: dict[int, str] | None = None) -> RecordedSetting:
+    return RecordedSetting(seeds[0].loss, seeds[0].setting, list(seeds), left_out or {})
 
 
 def test_an_iteration_of_the_student_report_has_163840_tokens() -> None:
@@ -91,14 +91,14 @@ def test_thinning_keeps_ends_and_spikes(n: int) -> None:
 def test_there_is_a_figure_for_each_loss_and_one_of_all_losses() -> None:
     best = {
         "cross_entropy": setting(trained("cross_entropy", 1), trained("cross_entropy", 2, 0.1)),
-        "squentropy": setting(trained(), others={"diverged": 2}),
+        "squentropy": setting(trained(), left_out={2: "diverged", 3: "diverged"}),
     }
     section = curves.section(best)
     assert figure_names(section) == ["curves_nll", "objective_cross_entropy", "objective_squentropy"]
     captions = {block.name: block.caption for block in section.blocks if isinstance(block, Figure)}
     assert "nats per token: 2 seeds" in captions["objective_cross_entropy"]
     assert "in its own unit: one seed" in captions["objective_squentropy"]
-    assert "squentropy: seeds without a result are left out (2 diverged)" in texts(section, "note")
+    assert "Left out: seeds 2, 3 of squentropy (diverged)." in texts(section, "note")
 
 
 def labeled_lines(panel: Any) -> dict[str, tuple]:

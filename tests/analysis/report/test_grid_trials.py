@@ -56,3 +56,16 @@ def test_a_failed_run_of_another_sweep_does_not_complete_the_grid() -> None:
     assert grid_trials.missing_trials(grid, [failed]) == []
     (added,) = grid_trials.missing_trials(grid, [failed, finished])
     assert added.runs == [finished]
+
+
+def test_seeds_of_an_older_program_are_left_out() -> None:
+    codes = [(1, "c+old"), (2, "c+old"), (1, "c+new")]
+    (merged,) = grid_trials.trials(trial(0, 10.0, seed=seed, tags={"code": code}) for seed, code in codes)
+    assert [(run.seed, run.tags["code"]) for run in merged.runs] == [(1, "c+new")]
+
+
+def test_a_combination_with_a_module_of_a_user_completes_the_grid() -> None:
+    grid = grid_trials.trials(trial(i, 10.0, optimizer__lr=a, model__dropout=b) for i, (a, b) in enumerate(CORNER))
+    own, older = (trial(0, 5.0, optimizer__lr=2, model__dropout=1, tags={"code": code}) for code in ("c+d", "e+d"))
+    assert grid_trials.missing_trials(grid, [older]) == []
+    assert len(grid_trials.missing_trials(grid, [own])) == 1

@@ -65,7 +65,10 @@ def page_of(store: MLflowStore, experiment: str, *arguments: str) -> str:
 
 def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: Path) -> None:
     losses = ("cross_entropy", "squentropy")
-    ids = store.write("nanosq", [complete_run(loss, seed) for loss in losses for seed in (1, 2, 3)])
+    *ids, unpaired = store.write(
+        "nanosq",
+        [*(complete_run(loss, seed) for loss in losses for seed in (1, 2, 3)), complete_run("cross_entropy", 4)],
+    )
     result = subprocess.run(
         [sys.executable, "-m", "analysis.report"],
         cwd=tmp_path,
@@ -96,6 +99,8 @@ def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: P
     verdict = re.search(r'<p class="verdict">(.*?)</p>', html)
     assert verdict
     assert verdict[1].startswith("cross_entropy is better: the test nll of squentropy is ")
+    assert verdict[1].endswith("Left out: seed 4 of cross_entropy (not scored with squentropy).")
+    assert unpaired not in html
     files = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"table_1.csv", "runs.csv", "audit.csv"} <= files
     assert len([name for name in files if name.endswith(".svg")]) == html.count("<figure ")
@@ -135,7 +140,7 @@ def test_seeds_that_diverged_are_in_the_verdict(store: MLflowStore) -> None:
     store.write("diverged", [*seeds, complete_run(seed=4, tags={"diverged": "true"}, without=NO_SCORES)])
     verdict = re.search(r'<p class="verdict">(.*?)</p>', page_of(store, "diverged"))
     assert verdict
-    assert "Left out: 1 seed of squentropy (diverged)." in verdict[1]
+    assert "Left out: seed 4 of squentropy (diverged)." in verdict[1]
 
 
 @pytest.mark.parametrize(

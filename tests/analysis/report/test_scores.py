@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import runs
 from analysis.page import Samples
-from analysis.report import samples, scores
+from analysis.report import comparison, samples, scores
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
 from tests.analysis.recorded import complete_run
@@ -14,10 +13,10 @@ from tests.analysis.recorded import complete_run
 
 @pytest.fixture(scope="module")
 def best() -> dict[str, RecordedSetting]:
-    recorded = [complete_run("cross_entropy", seed, optimizer__lr=0.02) for seed in (1, 2, 3)]
+    recorded = [complete_run("cross_entropy", seed, optimizer__lr=0.02) for seed in (1, 2, 3, 4)]
     recorded += [complete_run("squentropy", seed, without=("test/ece",)) for seed in (2, 3, 4)]
     recorded += [complete_run("squentropy", 5, status="FAILED"), complete_run("brier", 9, without=("samples.txt",))]
-    return runs.best(recorded)
+    return comparison.choose(recorded)
 
 
 def test_table_1(best: dict[str, RecordedSetting]) -> None:
@@ -33,10 +32,22 @@ def test_table_1(best: dict[str, RecordedSetting]) -> None:
     assert "±" not in rows["brier"]["test nll, nats/token"].text  # one seed
     accuracy = 100 * best["cross_entropy"].mean("test/accuracy")
     assert rows["cross_entropy"]["accuracy, %"].value == pytest.approx(accuracy)
-    assert rows["squentropy"]["seeds"].text == "3 (and 1 failed)"
+    assert rows["squentropy"]["seeds"].text == "3 (without 5)"
+    assert rows["cross_entropy"]["seeds"].text == "3 (without 1)"
     assert rows["squentropy"]["ece, %"].value is None  # the metric is missing
     assert [name for name, row in rows.items() if row["test nll, nats/token"].strong] == ["cross_entropy"]
     assert not any(row["test objective, own unit"].strong for row in rows.values())
+
+
+def test_only_rows_with_the_same_seeds_compete() -> None:
+    recorded = [complete_run("cross_entropy", seed) for seed in (1, 2, 3)]
+    recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
+    recorded += [complete_run("brier", 9, tags={"code": "c"})]
+    recorded[-1].metrics["test/nll"] = 1e-3
+    section = scores.section(comparison.choose(recorded))
+    rows = {row[0].text: row for row in tables(section)["table_1"].cells()}
+    assert [name for name, row in rows.items() if row[3].strong] == ["cross_entropy"]
+    assert "brier is shown with seed 9 and cross_entropy with seeds 1, 2, because" in texts(section, "note")
 
 
 def test_tables_of_settings_and_runs(best: dict[str, RecordedSetting]) -> None:

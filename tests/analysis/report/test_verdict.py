@@ -90,13 +90,30 @@ def test_other_differences_are_notes() -> None:
 def test_two_settings_of_one_loss() -> None:
     a, b = (story_setting("squentropy", shift=shift, **{"loss.weight": str(shift)}) for shift in (0.1, 0.5))
     result = verdict(a, b)
-    assert (result.a, result.b, result.better) == ("squentropy A", "squentropy B", "squentropy A")
+    assert (result.a, result.b, result.better) == (
+        "squentropy weight=0.1",
+        "squentropy weight=0.5",
+        "squentropy weight=0.1",
+    )
     assert result.notes == ["The settings differ in loss.weight."]
+    a, b = (story_setting("squentropy", shift=lr, **{"optimizer.lr": str(lr)}) for lr in (0.1, 0.5))
+    assert verdict(a, b).better == "squentropy A"
 
 
 def test_one_setting_cannot_be_compared_with_itself() -> None:
     with pytest.raises(ValueError, match="both runs have the same setting of squentropy"):
         verdict(story_setting("squentropy"), story_setting("squentropy", (7, 8)))
+
+
+def test_programs_are_compared_without_the_modules_of_a_user() -> None:
+    note = "They were trained by different versions of the program."
+    a, own = story_setting("cross_entropy", tags={"code": "c"}), story_setting("my.loss", tags={"code": "c+d"})
+    assert note not in verdict(a, own).notes
+    newer = verdict(a, story_setting("squentropy", shift=0.25, tags={"code": "e"}))
+    assert note in newer.notes
+    assert newer.text.startswith("The cross_entropy models are better: ")
+    same_setting = verdict(a, story_setting("cross_entropy", tags={"code": "e"}))
+    assert (same_setting.a, same_setting.b) == ("cross_entropy A", "cross_entropy B")
 
 
 def test_scores_on_different_text_cannot_be_compared() -> None:

@@ -1,0 +1,169 @@
+"""The figures of the search section."""
+
+import re
+
+import pytest
+from matplotlib.figure import Figure as Drawing
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from analysis import figures
+from analysis.page import DASH, Section, Table
+from analysis.report import importance, parallel_coordinates, search, search_figures
+from tests.analysis.blocks import texts
+from tests.analysis.report.studies import add, trial
+
+
+def names(section: Section) -> list[str]:
+    """Return the names of the files of a section."""
+    return [block.name for block in section.blocks if isinstance(block, Table | figures.Figure)]
+
+
+def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
+    (curve,) = [curve for curve in drawing.axes[0].lines if curve.get_label() == label]
+    return list(curve.get_xdata()), list(curve.get_ydata())
+
+
+def test_a_metric_that_is_maximized(url: str, drawings: dict[str, Drawing]) -> None:
+    study = search.load(url, "upwards")
+    assert [trial.number for trial in study.ranked()] == [1, 2, 0]
+    assert [trial.number for trial in study.front()] == [1]
+    assert "trial 1, with metric 0.5" in texts(search.section(url, "upwards"))
+    assert line(drawings["search-history"], "best so far")[1] == [0.2, 0.5, 0.5, 0.5]
+    assert "higher is better" in drawings["search-history"].axes[0].get_ylabel()
+
+
+def test_history_shows_pruned_trials(url: str, drawings: dict[str, Drawing]) -> None:
+    search_figures.history(search.load(url, "single"))
+    drawing = drawings["search-history"]
+    assert line(drawing, "complete trial") == ([0, 1, 3, 6], [8.0, 16.0, 4.125, 5.0])
+    assert line(drawing, "best so far") == ([0, 1, 3, 6, 7], [8.0, 8.0, 4.125, 4.125, 4.125])
+    assert line(drawing, "pruned, last value") == ([2, 7], [400.0, 600.0])
+    assert drawing.axes[0].get_yscale() == "log"
+
+
+def test_intermediate_values_of_pruned_trials_end_early(url: str, drawings: dict[str, Drawing]) -> None:
+    search_figures.intermediate(search.load(url, "single"))
+    drawing = drawings["search-intermediate"]
+    assert line(drawing, "best, trial 3") == ([10, 100], [80.0, 4.125])
+    curves = [(list(curve.get_xdata()), list(curve.get_ydata())) for curve in drawing.axes[0].lines]
+    assert ([10, 30], [700.0, 400.0]) in curves
+    assert ([30], [400.0]) in curves  # its cross
+    assert len([xs for xs, _ in curves if xs == [10, 100]]) == 4
+
+
+def test_parallel_coordinates(url: str, drawings: dict[str, Drawing]) -> None:
+    study = search.load(url, "single")
+    parallel_coordinates.figure(study)
+    lines = [
+        list(curve.get_ydata()) for curve in drawings["search-parallel"].axes[0].lines if len(curve.get_ydata()) == 4
+    ]
+    assert len(lines) == 4
+    # learning rate 1e-3 of 1e-4..1e-2, two layers of 1..4, the first of two optimizers, the least perplexity on top
+    assert lines[-1] == pytest.approx([0.5, 1 / 3, 0.25, 1.0])
+    assert lines[0] == pytest.approx([1.0, 1 / 3, 0.25, 1 - (8 - 4.125) / (16 - 4.125)])  # no factor of 5: linear
+    assert lines[1] == pytest.approx([0.0, 1 / 3, 0.25, 0.0])
+
+
+def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawing]) -> None:
+    axis = FloatDistribution(0, 1)
+    trials = [
+        create_trial(values=[1.0], params={"a": 0.5}, distributions={"a": axis}),
+        create_trial(values=[2.0], params={"a": 1.0, "b": 0.25}, distributions={"a": axis, "b": axis}),
+    ]
+    add(scratch, "conditional", trials)
+    (table,) = [block for block in search.section(scratch, "conditional").blocks if isinstance(block, Table)]
+    assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
+    ax = drawings["search-parallel"].axes[0]
+    assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(curve.get_ydata()) for curve in ax.lines]
+    assert "not set" in [text.get_text() for text in ax.texts]
+
+
+def quadratic(n: int) -> list[FrozenTrial]:
+    """The learning rate matters, depth hardly, the optimizer not at all."""
+    trials = []
+    for i in range(n):
+        exponent, n_layer = (i * 37 % n) / n, 1 + i % 4
+        value = exponent**2 + 0.01 * n_layer
+        trials.append(
+            trial([value], lr=10 ** (-4 + 2 * exponent), n_layer=n_layer, optimizer=["adamw", "sgd"][i // 2 % 2])
+        )
+    return trials
+
+
+def test_importance(scratch: str) -> None:
+    add(scratch, "quadratic", quadratic(40))
+    study = search.load(scratch, "quadratic")
+    (parts,) = importance.estimate(study)
+    assert next(iter(parts)) == "optimizer.lr"
+    assert min(parts["optimizer.lr"]) > 0.8
+    assert all(len(values) == importance.N_FORESTS for values in parts.values())
+    for forest in zip(*parts.values(), strict=True):
+        assert sum(forest) == pytest.approx(1.0)
+    assert importance.estimate(study) == [parts]
+
+
+def test_importance_for_each_metric(url: str) -> None:
+    assert len(importance.estimate(search.load(url, "two"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "why"),
+    [
+        ("few", quadratic(9), "9 complete trials are too few"),
+        ("constant", [trial([1.0], lr=1e-4 * (i + 1)) for i in range(12)], "the same value"),
+    ],
+)
+def test_importance_that_cannot_be_estimated(scratch: str, name: str, trials: list[FrozenTrial], why: str) -> None:
+    add(scratch, name, trials)
+    section = search.section(scratch, name)
+    assert why in texts(section)
+    assert "search-importance" not in names(section)
+
+
+def test_figures_with_one_metric_and_with_two(url: str) -> None:
+    assert names(search.section(url, "single")) == [
+        "search-trials",
+        "search-history",
+        "search-intermediate",
+        "search-parallel",
+    ]
+    assert names(search.section(url, "two")) == [
+        "search-trials",
+        "search-pareto",
+        "search-parallel",
+        "search-importance",
+    ]
+
+
+def test_colors_are_those_of_the_page(url: str) -> None:
+    light = {color for color, _ in figures.THEME.values()}
+    for name in ("single", "two"):
+        for part in search.section(url, name).blocks:
+            if isinstance(part, figures.Figure):
+                assert {*re.findall(r"#[0-9a-f]{6}\b", part.svg)} <= light, part.name
+
+
+def test_pareto_axes(url: str, drawings: dict[str, Drawing]) -> None:
+    study = search.load(url, "two")
+    search_figures.pareto(study)
+    xs, ys = line(drawings["search-pareto"], "Pareto front")
+    assert sorted(zip(xs, ys, strict=True)) == sorted(tuple(trial.values) for trial in study.front())
+    ax = drawings["search-pareto"].axes[0]
+    assert ax.get_xlabel() == "Validation accuracy\n(higher is better)"
+    assert ax.get_ylabel() == "Training time (s)\n(lower is better)"
+
+
+def test_without_a_complete_trial_there_is_a_sentence(scratch: str) -> None:
+    study = add(scratch, "begun", [trial(intermediate={5: 3.0}, state=TrialState.PRUNED), trial(state=TrialState.FAIL)])
+    study.ask()
+    section = search.section(scratch, "begun")
+    assert "1 pruned, 1 failed, 1 running" in texts(section)
+    assert "No trial is complete" in texts(section)
+    assert names(section) == ["search-trials", "search-history", "search-intermediate"]
+
+
+def test_the_first_trial_is_running(scratch: str, recwarn: pytest.WarningsRecorder) -> None:
+    add(scratch, "running", []).ask().report(3.0, 5)
+    assert names(search.section(scratch, "running")) == ["search-trials", "search-intermediate"]
+    assert not [warning for warning in recwarn if "label" in str(warning.message)]
