@@ -1,0 +1,50 @@
+"""Errors of MLflow stores: which advice fits the cause."""
+
+import re
+
+# Patterns of error messages of MLflow, SQLAlchemy and its drivers, requests and the operating system. The first one
+# that occurs counts: for example, a server may answer "Permission denied" with the status 403. Fields: `uri` is that
+# of the store, `elsewhere` says how to use another one.
+ADVICE = (
+    ("out-of-date database schema", "back it up and run `mlflow db upgrade {uri}`, or use the MLflow that wrote it"),
+    ("filesystem tracking backend", "run `mlflow migrate-filestore`, or {elsewhere} (sqlite:///mlflow.db)"),
+    ("unsupported URI|[Ii]nvalid url|Could not parse", "{elsewhere} (sqlite:///FILE, postgresql://... or http://...)"),
+    (
+        r"\b401\b|UNAUTHENTICATED",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    ),
+    (r"error code 403|PERMISSION_DENIED", "ask the owner of the server for permission, or {elsewhere}"),
+    (r"error code 404|not in a valid JSON format", "is this an MLflow server? Correct its address: {elsewhere}"),
+    ("authentication failed|Access denied|no password supplied", "correct the user and password: {elsewhere}"),
+    ("CERTIFICATE_VERIFY|SSLError", "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"),
+    (r'database "[^"]*" does not exist|Unknown database', "create the database, or {elsewhere}"),
+    ("No module named", "install this driver of the database, or {elsewhere}"),
+    ("database is locked", "another process is writing to it: wait for it, or {elsewhere}"),
+    ("file is not a database|malformed", "restore it from a backup, or {elsewhere}"),
+    ("disk is full|No space left", "free some space, or {elsewhere}"),
+    (
+        "[Rr]ead-?only|Permission denied|Operation not permitted",
+        "make the file and its folder writable, or {elsewhere}",
+    ),
+    (
+        "unable to open database file|No such file|Not a directory",
+        "create its folder and make it writable, or {elsewhere}",
+    ),
+    (
+        r"Max retries|[Cc]onnection|[Tt]ime(d )?out|resolve|host name|not known",
+        "start the server or correct its address, or {elsewhere}",
+    ),
+)
+
+
+def explain(reason: str, uri: str, *, elsewhere: str) -> str:
+    """Return the cause of an error of the store `uri`, in parentheses, and what to do about it.
+
+    Args:
+        reason: First line of the error's message.
+        uri: The tracking URI.
+        elsewhere: How to use another store, for example "set tracking.uri".
+    """
+    advice = next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), "{elsewhere}")
+    sentence = re.split(r"\. (?=[A-Z])", reason)[0].rstrip(".")
+    return f"({sentence}); {advice.format(uri=uri, elsewhere=elsewhere)}"
