@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nanosq.errors import InputError, first_line
+from nanosq.errors import InputError
 from nanosq.filesystem import SQLITE
 from nanosq.tracking.location import artifact_root, database, relocate
 from nanosq.tracking.store_errors import explain
@@ -21,15 +21,14 @@ def explained(uri: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-        advice = explain(first_line(error), uri, elsewhere="set tracking.uri or use tracking=none")
+        advice = explain(error, uri, elsewhere="set tracking.uri or tracking=none")
         raise ValueError(f"MLflow store {uri} cannot be used {advice}") from error
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Return a client of a store, which uses no setting for MLflow's active run, experiment or model."""
+    """Return a client of a store."""
     import mlflow
 
-    mlflow.clear_active_model()  # metrics would belong to the model that MLFLOW_ACTIVE_MODEL_ID names
     relocate(uri)
     return mlflow.MlflowClient(uri, registry_uri=uri)
 

@@ -22,6 +22,11 @@ def default_uri() -> str:
     return uri if os.environ.get("MLFLOW_TRACKING_URI") else unquote(uri)
 
 
+def default_experiment() -> str:
+    """Return the name of the experiment if the user gives none."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nanosq"
+
+
 def database(uri: str) -> Path | None:
     """Return the file of a SQLite store, or None for a server."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None

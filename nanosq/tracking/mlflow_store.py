@@ -13,7 +13,7 @@ from nanosq.filesystem import database_lock, has_locks
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
 from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
-from nanosq.tracking.location import database, default_uri
+from nanosq.tracking.location import database, default_experiment, default_uri
 from nanosq.tracking.mlflow_run import MLflowRun
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class MLflowStore(Store):
     """
 
     def __init__(self, *, experiment: str | None = None, uri: str | None = None) -> None:
-        self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nanosq"
+        self._experiment = experiment or default_experiment()
         self._uri = uri
 
     def find(self, tags: Mapping[str, str]) -> Result | None:
@@ -129,9 +129,10 @@ class MLflowStore(Store):
             yield client, experiment_id
 
     def _prepare(self) -> str:
-        """Set how much MLflow logs, which must be done before it is imported, and return the tracking URI."""
+        """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
         logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
+        os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
         return self._uri or default_uri()
 
 
