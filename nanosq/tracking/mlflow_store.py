@@ -131,6 +131,7 @@ class MLflowStore(Store):
     def _prepare(self) -> str:
         """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
         os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
         return self._uri or default_uri()

@@ -10,14 +10,14 @@ ADVICE = (
     ("filesystem tracking backend", "run `mlflow migrate-filestore`, or {elsewhere}"),
     (
         "unsupported URI|[Ii]nvalid url|Could not parse",
-        "it begins with sqlite:///, postgresql:// or http://: {elsewhere}",
+        "a store begins with sqlite:///, postgresql:// or http://: {elsewhere}",
     ),
     (
-        r"\b401\b|UNAUTHENTICATED",
+        "error code 401|UNAUTHENTICATED",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     ),
-    (r"error code 403|PERMISSION_DENIED", "ask the owner of the server for permission, or {elsewhere}"),
-    (r"error code 404|not in a valid JSON format", "it is not the address of an MLflow server: {elsewhere}"),
+    ("error code 403|PERMISSION_DENIED", "ask the owner of the server for permission, or {elsewhere}"),
+    ("error code 404|not in a valid JSON format", "it is not the address of an MLflow server: {elsewhere}"),
     ("authentication failed|Access denied|no password supplied", "correct the user and password: {elsewhere}"),
     ("CERTIFICATE_VERIFY|SSLError", "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"),
     (r'database "[^"]*" does not exist|Unknown database', "create the database, or {elsewhere}"),
