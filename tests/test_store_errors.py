@@ -19,7 +19,7 @@ from tests.commandline import SMALL, command, runs
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store that has an experiment without runs."""
     folder = tmp_path_factory.mktemp("store")
-    MLflowStore(uri=f"sqlite:///{folder}/mlflow.db").find({})
+    MLflowStore(experiment="nanosq", uri=f"sqlite:///{folder}/mlflow.db").find({})
     return folder
 
 
@@ -73,7 +73,7 @@ def test_a_file_that_is_no_database_and_a_folder_that_cannot_be_created(tmp_path
 def test_a_run_to_start_from_that_does_not_exist_or_has_no_weights(store: Path, tmp_path: Path) -> None:
     uri = damaged(store, tmp_path, "DELETE FROM tags")
     assert f"has no run {'0' * 32}" in error_of(f"init_from={'0' * 32}", cwd=tmp_path)
-    with MLflowStore(uri=uri).start("r", params={}, tags={}) as run:
+    with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as run:
         pass
     assert f"run {run.run_id} has no checkpoint" in error_of(f"init_from={run.run_id}", cwd=tmp_path)
     damaged(store, tmp_path, "UPDATE alembic_version SET version_num = 'bf29a5ff90ea'")
@@ -121,6 +121,6 @@ def test_a_locked_database(store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ValueError, match=r"database is locked.*wait for it, or set tracking\.uri"):
-            MLflowStore(uri=uri).start("r", params={}, tags={})
-    with MLflowStore(uri=uri).start("r", params={}, tags={}) as run:
+            MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={})
+    with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as run:
         assert mlflow.MlflowClient(uri).get_run(run.run_id).info.status == "RUNNING"

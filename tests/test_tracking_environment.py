@@ -79,7 +79,7 @@ def test_system_metrics_that_cannot_be_recorded_are_one_line(tmp_path: Path, val
 def test_an_error_while_a_run_starts_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], status: str, is_resumed: bool
 ) -> None:
-    store, run_id = MLflowStore(uri=f"sqlite:///{tmp_path}/mlflow.db"), ""
+    store, run_id = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db"), ""
     if is_resumed:
         with store.start("r", params={}, tags={}) as before:
             run_id = before.run_id

@@ -79,7 +79,7 @@ def test_an_interrupted_run_is_resumed_in_the_moved_folder(tmp_path: Path) -> No
     """It was killed before its first checkpoint, which would hold its id. A run of other checkpoints stays as it is."""
 
     def start(folder: Path, host: str, *, name: str = "abc") -> str:
-        store = MLflowStore(uri=f"sqlite:///{folder}/mlflow.db")
+        store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{folder}/mlflow.db")
         run = store.start("r", params={"a": 1}, tags={"checkpoints": f"{host}:{folder}/checkpoints/{name}"})
         return run.run_id
 
@@ -94,6 +94,24 @@ def test_an_interrupted_run_is_resumed_in_the_moved_folder(tmp_path: Path) -> No
     assert start(new, socket.gethostname(), name="def") == other
 
 
+def test_a_copy_inside_the_original(tmp_path: Path) -> None:
+    """Both the default experiment and that of the runs have moved: no path is corrected twice."""
+    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with store.start("r", params={}, tags={}) as run:
+        run.text("a", "config.yaml")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", copy)
+    shutil.copytree(tmp_path / "mlruns", copy / "mlruns")
+    client = mlflow.MlflowClient(f"sqlite:///{copy}/mlflow.db")
+    MLflowStore(experiment="nanosq", uri=f"sqlite:///{copy}/mlflow.db").find({})
+    locations = {experiment.artifact_location for experiment in client.search_experiments()}
+    assert locations == {f"{copy}/mlruns/0", f"{copy}/mlruns/1"}
+    for folder in (copy, tmp_path):
+        (uri,) = (run.info.artifact_uri for run in runs(folder))
+        assert uri == f"{folder}/mlruns/1/{run.run_id}/artifacts"
+
+
 @pytest.mark.parametrize("location", ["chosen", "mlruns/1", "s3"])
 def test_a_location_that_the_user_has_chosen_stays(location: str, tmp_path: Path) -> None:
     """`mlruns/1` is that of a store which was used from another folder before artifacts were put beside it."""
@@ -102,7 +120,7 @@ def test_a_location_that_the_user_has_chosen_stays(location: str, tmp_path: Path
     recorded = "s3://bucket/mlruns/1" if location == "s3" else f"{tmp_path}/work/{location}"
     (tmp_path / "work").mkdir()
     mlflow.MlflowClient(uri).create_experiment("nanosq", artifact_location=recorded)
-    run = MLflowStore(uri=uri).start("r", params={}, tags={})
+    run = MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={})
     uri_of_run = mlflow.MlflowClient(uri).get_run(run.run_id).info.artifact_uri
     assert uri_of_run == located(uri, uri_of_run) == f"{recorded}/{run.run_id}/artifacts"
 

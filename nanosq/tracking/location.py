@@ -1,4 +1,4 @@
-"""Where an MLflow store and its artifacts are. MLflow records absolute paths, but a folder may be moved or copied."""
+"""Locations of MLflow stores and artifacts. MLflow records absolute paths, but a folder may be moved or copied."""
 
 import os
 import socket
@@ -67,23 +67,24 @@ def relocate(uri: str) -> None:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
             return  # MLflow has not created its tables yet
         new = str(file.resolve().parent)
-        for (recorded,) in connection.execute("SELECT artifact_location FROM experiments").fetchall():
-            old = recorded.rpartition(f"/{ARTIFACTS}/")[0]
-            if os.path.realpath(old) != new and located(uri, recorded) != recorded:
+        recorded = [location for (location,) in connection.execute("SELECT artifact_location FROM experiments")]
+        moved = [location for location in recorded if located(uri, location) != location]
+        for old in {location.rpartition(f"/{ARTIFACTS}/")[0] for location in moved}:
+            if os.path.realpath(old) != new:
                 _replace_folder(connection, old, new)
 
 
 def _replace_folder(connection: sqlite3.Connection, old: str, new: str) -> None:
     """Replace a folder at the beginning of recorded paths: of artifacts and, after the host, of checkpoints."""
-    values = {"old": f"{old}/", "new": f"{new}/", "length": len(old) + 1, "host": f"{socket.gethostname()}:"}
+    artifacts = {"old": f"{old}/{ARTIFACTS}/", "new": f"{new}/{ARTIFACTS}/"}
     for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
         connection.execute(
-            f"UPDATE {table} SET {column} = :new || substr({column}, :length + 1)"
-            f" WHERE substr({column}, 1, :length) = :old",
-            values,
+            f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1)"
+            f" WHERE substr({column}, 1, length(:old)) = :old",
+            artifacts,
         )
     connection.execute(
-        "UPDATE tags SET value = :host || :new || substr(value, instr(value, ':') + :length + 1)"
-        " WHERE key = 'checkpoints' AND substr(value, instr(value, ':') + 1, :length) = :old",
-        values,
+        "UPDATE tags SET value = :host || :new || substr(value, instr(value, ':') + length(:old) + 1)"
+        " WHERE key = 'checkpoints' AND substr(value, instr(value, ':') + 1, length(:old)) = :old",
+        {"old": f"{old}/", "new": f"{new}/", "host": f"{socket.gethostname()}:"},
     )
