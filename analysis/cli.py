@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.page import Section, Table, Text
+from nanosq.tracking.location import default_experiment
 
 
 def parser(doc: str | None, *, module: str = "analysis.report", out: str = "report") -> argparse.ArgumentParser:
@@ -16,7 +17,7 @@ def parser(doc: str | None, *, module: str = "analysis.report", out: str = "repo
         f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
-    result.add_argument("--experiment", default="nanosq", metavar="NAME", help="default: %(default)s")
+    result.add_argument("--experiment", default=default_experiment(), metavar="NAME", help="default: %(default)s")
     result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
     return result
 

@@ -4,18 +4,18 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from analysis.recorded_run import RecordedRun, normal
+from nanosq.tracking.location import database, default_experiment, default_uri, located
+from nanosq.tracking.store_errors import explain
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
 TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
 NO_RESULT = f"No run has finished with a validation score. Train two losses with three seeds each: {TRAIN}"
 RESULTS = ("finished", "diverged", "pruned")  # states of runs that have shown how good a setting is
 OLDER = "older version of the program"
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class RecordedSetting:
         return sum(run.metric(key) for run in self.runs) / len(self.runs)
 
 
-def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun]:
+def load(uri: str | None = None, experiment: str | None = None) -> list[RecordedRun]:
     """Return all runs of an experiment, the last one first; none if the experiment does not exist.
 
     Args:
         uri: Tracking server or store, by default that of MLflow.
-        experiment: Name of the experiment.
+        experiment: Name of the experiment, by default MLFLOW_EXPERIMENT_NAME or nanosq.
 
     Raises:
         ValueError: The store cannot be read.
@@ -48,8 +48,8 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
-    uri = uri or mlflow.get_tracking_uri()
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    uri, experiment = uri or default_uri(), experiment or default_experiment()
+    if (file := database(uri)) is not None and not file.exists():
         return []  # MLflow would create the database
     try:
         _check_server(uri)
@@ -58,15 +58,14 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun
             return []
         frame = mlflow.search_runs(experiment_names=[experiment])
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        message = f"MLflow store {uri} cannot be read ({reason}); set --tracking-uri"
+        message = f"MLflow store {uri} cannot be read {explain(error, uri, elsewhere='set --tracking-uri')}"
         raise ValueError(without_password(message)) from error
     server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without user and password
     server = server if server.startswith("http") else "http://127.0.0.1:5000"
-    return [_run(row, server) for row in frame.to_dict("records")]
+    return [_run(row, uri, server) for row in frame.to_dict("records")]
 
 
-def _run(row: dict[Any, Any], server: str) -> RecordedRun:
+def _run(row: dict[Any, Any], uri: str, server: str) -> RecordedRun:
     """Return a run from a row of `mlflow.search_runs`, which pads missing values with None and nan."""
     import pandas as pd
 
@@ -81,7 +80,7 @@ def _run(row: dict[Any, Any], server: str) -> RecordedRun:
         status=row["status"],
         started=int(row["start_time"].timestamp() * 1000),
         link=f"{server}/#/experiments/{row['experiment_id']}/runs/{row['run_id']}",
-        artifact_uri=row["artifact_uri"],
+        artifact_uri=located(uri, row["artifact_uri"]),
         params=values("params."),
         metrics=values("metrics."),
         tags=tags,

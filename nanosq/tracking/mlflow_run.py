@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nanosq.errors import first_line
 from nanosq.tracking import Run
@@ -15,6 +15,7 @@ from nanosq.tracking import Run
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ MAX_POINTS = 1000  # in one call of MLflow's REST API
 
 
 class MLflowRun(Run):
-    """The active MLflow run of this process.
+    """A run that this process has started or resumed.
 
     Args:
         client: Client of the store.
@@ -42,11 +43,16 @@ class MLflowRun(Run):
         self._points = dict(points)
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
+        self._monitor: SystemMetricsMonitor | None = None
+
+    def __enter__(self) -> Self:
+        self._monitor = start_monitor(self.run_id, self._client.tracking_uri)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:  # type: ignore[override]
-        import mlflow
-
         try:
+            if self._monitor is not None:
+                self._monitor.finish()
             self._write()
             curves = io.StringIO()
             rows = ((step, metric, value) for (step, metric), value in self._points.items())
@@ -56,7 +62,8 @@ class MLflowRun(Run):
             kind = kind or RuntimeError
             raise
         finally:
-            mlflow.end_run("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
+            status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
+            self._client.set_terminated(self.run_id, status)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of a step.
@@ -95,24 +102,38 @@ class MLflowRun(Run):
 
     def tag(self, **tags: str) -> None:
         """Set tags."""
-        import mlflow
+        from mlflow.entities import RunTag
 
-        mlflow.set_tags(tags)
+        self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
 
     def text(self, text: str, file: str) -> None:
         """Store a text as the artifact `file`."""
-        import mlflow
-
-        mlflow.log_text(text, file)
+        self._client.log_text(self.run_id, text, file)
 
     def keep(self, path: Path, folder: str) -> bool:
         """Copy a file into a folder of the artifacts and return True."""
-        import mlflow
-
-        mlflow.log_artifact(str(path), folder)
+        self._client.log_artifact(self.run_id, str(path), folder)
         return True
 
     def _write(self) -> None:
         for start in range(0, len(self._buffer), MAX_POINTS):
-            self._client.log_batch(self.run_id, metrics=self._buffer[start : start + MAX_POINTS])
+            metrics = self._buffer[start : start + MAX_POINTS]
+            self._client.log_batch(self.run_id, metrics=metrics, synchronous=True)
         self._buffer.clear()
+
+
+def start_monitor(run_id: str, uri: str) -> "SystemMetricsMonitor | None":
+    """Start to record the load of the machine if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for it."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+
+    try:
+        if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+            return None
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+    except Exception as error:  # for example psutil is missing, which MLflow does not install
+        logger.warning("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING has no effect: %s", first_line(error))
+        return None
+    monitor.start()
+    return monitor

@@ -1,5 +1,6 @@
 """Runs in MLflow: one flat run for each training, because MLflow's page hides nested runs."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
-from nanosq.errors import first_line
-from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.errors import InputError, first_line
+from nanosq.filesystem import database_lock, has_locks
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
+from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
+from nanosq.tracking.location import database, default_experiment, default_uri
 from nanosq.tracking.mlflow_run import MLflowRun
 
 if TYPE_CHECKING:
@@ -24,13 +27,16 @@ IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of 
 class MLflowStore(Store):
     """An experiment of an MLflow tracking store.
 
+    MLflow's active run and experiment are not used, so that MLFLOW_RUN_ID and the like have no effect.
+
     Args:
-        experiment: Name of the experiment. It is created if it does not exist.
-        uri: Tracking URI. By default MLFLOW_TRACKING_URI, or the store that `mlflow ui` opens without arguments.
+        experiment: Name of the experiment, by default MLFLOW_EXPERIMENT_NAME or nanosq. It is created if it does not
+            exist.
+        uri: Tracking URI, by default MLFLOW_TRACKING_URI or the store that `mlflow ui` opens without arguments.
     """
 
-    def __init__(self, *, experiment: str, uri: str | None = None) -> None:
-        self._experiment = experiment
+    def __init__(self, *, experiment: str | None = None, uri: str | None = None) -> None:
+        self._experiment = experiment or default_experiment()
         self._uri = uri
 
     def find(self, tags: Mapping[str, str]) -> Result | None:
@@ -47,19 +53,23 @@ class MLflowStore(Store):
         run = runs[0]
         endings = [tag for tag in (PRUNED, DIVERGED) if run.data.tags.get(tag) == "true"]
         state = cast(Ended, endings[0] if endings else "finished")
-        return Result(state, run.data.metrics, run.info.run_id, _link(run.info))
+        return Result(state, run.data.metrics, run.info.run_id, _link(client, run.info))
 
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
-        uri = self._set_uri()
-        import mlflow
+        uri = self._prepare()
+        with explained(uri):
+            store = database(uri)
+            client = None if store is not None and not store.exists() else connect(uri)  # MLflow would create the file
+            if client is None or _find_run(client, run_id) is None:
+                raise InputError(f"MLflow store {uri} has no run {run_id}")
+            import mlflow
 
-        try:
-            if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
-                raise ValueError("no such file")  # MLflow would create the file
-            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=f"checkpoint/{file}"))
-        except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-            raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint {file}") from error
+            path = f"checkpoint/{file}"
+            try:
+                return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=uri))
+            except Exception as error:  # each kind of storage raises errors of its own
+                raise InputError(f"run {run_id} has no {file} in MLflow ({first_line(error)})") from error
 
     def start(
         self,
@@ -79,9 +89,9 @@ class MLflowStore(Store):
         Raises:
             ValueError: The store cannot be used.
         """
-        with self._connected() as (client, experiment_id):
-            import mlflow
+        from mlflow.entities import Param, RunTag
 
+        with self._connected() as (client, experiment_id):
             abandoned = _abandoned(client, experiment_id, tags)
             if is_new:
                 run_id = ""
@@ -90,50 +100,46 @@ class MLflowStore(Store):
                 run_id = same[0] if same else ""
             for abandoned_id in abandoned.keys() - {run_id}:
                 client.set_terminated(abandoned_id, "KILLED")
+            run = client.get_run(run_id) if run_id else _create_run(client, experiment_id, name, tags)
             try:
-                run = mlflow.start_run(run_id=run_id or None, run_name=name, tags=dict(tags))
-                points = _points(client, run) if run_id else {}
-                if not run.data.params:  # MLflow lets no parameter change
-                    mlflow.log_params({key: value for key, value in params.items() if value is not None})
+                if run_id:
+                    client.update_run(run_id, "RUNNING", name)
+                new = {} if run.data.params else params  # MLflow lets no parameter change
+                client.log_batch(
+                    run.info.run_id,
+                    params=[Param(key, str(value)) for key, value in new.items() if value is not None],
+                    tags=[RunTag(key, value) for key, value in tags.items()],
+                    synchronous=True,
+                )
+                points = _points(client, run)
             except BaseException as error:
-                if mlflow.active_run():
-                    mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+                client.set_terminated(run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-        return MLflowRun(client, run.info.run_id, link=_link(run.info), points=points)
+        return MLflowRun(client, run.info.run_id, link=_link(client, run.info), points=points)
 
     @contextmanager
     def _connected(self) -> "Iterator[tuple[MlflowClient, str]]":
         """Yield a client and the id of the experiment. Raise a ValueError where the store has an error."""
-        uri = self._set_uri()
-        import mlflow
-
-        try:
+        uri = self._prepare()
+        with explained(uri):
             # Processes that start together on a new database would all try to create its tables.
             with database_lock(uri) if has_locks(uri) else nullcontext():
-                if uri.startswith(SQLITE):
-                    _create(Path(uri.removeprefix(SQLITE)))
-                client = mlflow.MlflowClient()
-                experiment_id = mlflow.set_experiment(self._experiment).experiment_id
+                create_database(uri)
+                client = connect(uri)
+                experiment_id = find_or_create_experiment(client, self._experiment)
             yield client, experiment_id
-        except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-            reason = first_line(error)
-            message = f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
-            raise ValueError(message) from error
 
-    def _set_uri(self) -> str:
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    def _prepare(self) -> str:
+        """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
-        import mlflow
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
+        os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
+        return self._uri or default_uri()
 
-        if self._uri is not None:
-            mlflow.set_tracking_uri(self._uri)
-        return mlflow.get_tracking_uri()
 
-
-def _link(info: "RunInfo") -> str:
-    import mlflow
-
-    uri = mlflow.get_tracking_uri()
+def _link(client: "MlflowClient", info: "RunInfo") -> str:
+    uri = client.tracking_uri
     server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
@@ -141,17 +147,23 @@ def _link(info: "RunInfo") -> str:
 def _is_active(client: "MlflowClient", run_id: str, experiment_id: str) -> bool:
     """Return whether the experiment has this run and the run is not deleted."""
     from mlflow.entities import LifecycleStage
+
+    run = _find_run(client, run_id) if run_id else None
+    return run is not None and (run.info.experiment_id, run.info.lifecycle_stage) == (
+        experiment_id,
+        LifecycleStage.ACTIVE,
+    )
+
+
+def _find_run(client: "MlflowClient", run_id: str) -> "Run | None":
     from mlflow.exceptions import MlflowException
 
-    if not run_id:
-        return False
     try:
-        info = client.get_run(run_id).info
+        return client.get_run(run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
+            return None
         raise
-    return (info.experiment_id, info.lifecycle_stage) == (experiment_id, LifecycleStage.ACTIVE)
 
 
 def _abandoned(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -175,14 +187,11 @@ def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
     return {(point.step, point.key): point.value for point in points}
 
 
-def _create(database: Path) -> None:
-    """Create a SQLite store completely or not at all: MLflow cannot continue an interrupted creation of its tables."""
-    import mlflow
+def _create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapping[str, str]) -> "Run":
+    """Create a run with its tags and those of MLflow: user, program and git commit."""
+    from mlflow.tracking.context.registry import resolve_tags
+    from mlflow.tracking.context.system_environment_context import SystemEnvironmentContext
 
-    if database.exists():
-        return
-    partial = database.with_name(f"{database.name}.new")
-    for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
-        partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
-    mlflow.MlflowClient(f"{SQLITE}{partial}").search_experiments(max_results=1)
-    partial.rename(database)
+    # Not the tags of MLFLOW_RUN_CONTEXT, which are those of another program. The hint of `ignore` lacks a "type".
+    resolved = resolve_tags(tags, ignore=[SystemEnvironmentContext])  # type: ignore[list-item]
+    return client.create_run(experiment_id, tags=resolved, run_name=name)

@@ -1,0 +1,84 @@
+"""Connections to MLflow stores, which create what is missing and explain errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from nanosq.errors import InputError
+from nanosq.filesystem import SQLITE
+from nanosq.tracking.location import artifact_root, database, relocate
+from nanosq.tracking.store_errors import explain
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn an error of the store `uri` in the block into a ValueError that says what to do about it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
+        advice = explain(error, uri, elsewhere="set tracking.uri or tracking=none")
+        raise ValueError(f"MLflow store {uri} cannot be used {advice}") from error
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a store."""
+    import mlflow
+
+    relocate(uri)
+    return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def create_database(uri: str) -> None:
+    """Create a SQLite store completely or not at all: MLflow cannot continue an interrupted creation of its tables."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file = database(uri)
+    if file is None or file.exists():
+        return
+    partial = file.with_name(f"{file.name}.new")
+    for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+        partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+    SqlAlchemyStore(f"{SQLITE}{partial}", str(artifact_root(file)))
+    partial.rename(file)
+
+
+def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
+    """Return the id of an experiment.
+
+    Raises:
+        ValueError: The experiment is deleted.
+    """
+    from mlflow.entities import LifecycleStage
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return _create_experiment(client.tracking_uri, name)
+        except MlflowException:  # another process may have created it
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise InputError(
+            f"MLflow experiment {name!r} is deleted: restore it with"
+            f" `MLFLOW_TRACKING_URI={client.tracking_uri} {restore}`, or set another tracking.experiment"
+        )
+    return str(experiment.experiment_id)
+
+
+def _create_experiment(uri: str, name: str) -> str:
+    """Create an experiment. The artifacts of a SQLite store lie beside it, whatever the working directory is."""
+    import mlflow
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    file = database(uri)
+    if file is None:
+        return mlflow.MlflowClient(uri).create_experiment(name)
+    return SqlAlchemyStore(uri, str(artifact_root(file))).create_experiment(name)

@@ -1,0 +1,94 @@
+"""Environment variables of MLflow: which have an effect, and which belong to other programs."""
+
+import importlib.util
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from analysis import cli
+from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import SMALL, command, runs
+
+OTHERS = {
+    "MLFLOW_EXPERIMENT_ID": "0",
+    "MLFLOW_ACTIVE_MODEL_ID": "m-0",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "true",
+    "MLFLOW_RUN_CONTEXT": '{"sweep": "another", "mlflow.user": "another"}',
+}
+
+
+def seeds(folder: Path) -> list[str]:
+    return sorted(run.data.params["seed"] for run in runs(folder))
+
+
+def test_no_run_or_experiment_of_another_program_is_used(tmp_path: Path) -> None:
+    command(*SMALL, "seed=1", cwd=tmp_path, check=True)
+    (first,) = runs(tmp_path)
+    variables = {"MLFLOW_RUN_ID": first.info.run_id, **OTHERS}
+    command(*SMALL, "seed=9", cwd=tmp_path, check=True, **variables)
+    command("-m", *SMALL, "seed=2,3", cwd=tmp_path, check=True, **variables)
+    assert seeds(tmp_path) == ["1", "2", "3", "9"]
+    (unchanged,) = (run for run in runs(tmp_path) if run.info.run_id == first.info.run_id)
+    assert unchanged.to_dictionary() == first.to_dictionary()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for run in runs(tmp_path):
+        assert run.info.status == "FINISHED"
+        assert run.info.experiment_id == first.info.experiment_id
+        assert run.data.tags["mlflow.user"] == first.data.tags["mlflow.user"]
+        assert run.data.tags["mlflow.source.name"].endswith("run.py")
+        assert run.data.tags["mlflow.source.git.commit"]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"config.yaml", "curves.csv"}
+
+
+@pytest.mark.slow
+def test_workers_of_a_launcher_use_no_run_of_another_program(tmp_path: Path) -> None:
+    joblib = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command(*joblib, *SMALL, "seed=2,3", cwd=tmp_path, check=True, warm=False, MLFLOW_RUN_ID="0" * 32, **OTHERS)
+    assert seeds(tmp_path) == ["2", "3"]
+
+
+def test_the_name_of_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"MLFLOW_EXPERIMENT_NAME": "mine", "MLFLOW_EXPERIMENT_ID": "0"}
+    command(*SMALL, "seed=1", cwd=tmp_path, check=True, **variables)
+    command(*SMALL, "seed=2", "tracking.experiment=theirs", cwd=tmp_path, check=True, **variables)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiments = {experiment.experiment_id: experiment.name for experiment in client.search_experiments()}
+    assert {experiments[run.info.experiment_id]: run.data.params["seed"] for run in runs(tmp_path)} == {
+        "mine": "1",
+        "theirs": "2",
+    }
+    for name, expected in (("mine", "mine"), ("", "nanosq")):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+        assert cli.parser("").parse_args([]).experiment == expected
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psutil") is not None, reason="psutil is installed")
+@pytest.mark.parametrize("value", ["true", "maybe"])
+def test_system_metrics_that_cannot_be_recorded_are_one_line(tmp_path: Path, value: str) -> None:
+    result = command(*SMALL, cwd=tmp_path, check=True, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=value)
+    (run,) = runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    lines = (result.stdout + result.stderr).splitlines()
+    (line,) = (line for line in lines if "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in line)
+    assert "psutil" in line or "maybe" in line
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_an_error_while_a_run_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], status: str, is_resumed: bool
+) -> None:
+    store, run_id = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db"), ""
+    if is_resumed:
+        with store.start("r", params={}, tags={}) as before:
+            run_id = before.run_id
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("no space")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", fail)
+    with pytest.raises(ValueError if error is RuntimeError else error):
+        store.start("r", params={"a": 1}, tags={"b": "c"}, run_id=run_id)
+    (run,) = runs(tmp_path)
+    assert run.info.status == status
