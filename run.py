@@ -17,13 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import config, errors, sweeps
+from nanosq import config, errors, privacy, sweeps
 from nanosq.result import Result
 from nanosq.signals import Interruption
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
 logger = logging.getLogger(__name__)
 
+privacy.set_defaults()
 config.register()
 sweeps.register()
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from analysis.recorded_run import RecordedRun
+from nanosq.privacy import link, mask, mask_values, set_defaults
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
 TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
@@ -43,6 +43,7 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun
     Raises:
         ValueError: The store cannot be read.
     """
+    set_defaults()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default MLflow waits minutes for a server
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -60,9 +61,8 @@ def load(uri: str | None = None, experiment: str = "nanosq") -> list[RecordedRun
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         message = f"MLflow store {uri} cannot be read ({reason}); set --tracking-uri"
-        raise ValueError(without_password(message)) from error
-    server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without user and password
-    server = server if server.startswith("http") else "http://127.0.0.1:5000"
+        raise ValueError(mask(message)) from error
+    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     return [_run(row, server) for row in frame.to_dict("records")]
 
 
@@ -82,7 +82,7 @@ def _run(row: dict[Any, Any], server: str) -> RecordedRun:
         started=int(row["start_time"].timestamp() * 1000),
         link=f"{server}/#/experiments/{row['experiment_id']}/runs/{row['run_id']}",
         artifact_uri=row["artifact_uri"],
-        params=values("params."),
+        params=mask_values(values("params.")),
         metrics=values("metrics."),
         tags=tags,
     )
@@ -95,11 +95,6 @@ def _check_server(uri: str) -> None:
     import sqlalchemy
 
     sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5}).connect().close()
-
-
-def without_password(text: str) -> str:
-    """Hide the passwords of the URLs in a text."""
-    return re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", text)
 
 
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:

@@ -40,7 +40,9 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]
     )
 
 
-def command(*arguments: str, cwd: Path, check: bool = False, warm: bool = True) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, cwd: Path, check: bool = False, warm: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run `python run.py ...` in a folder, which then holds everything it writes.
 
     Args:
@@ -49,23 +51,23 @@ def command(*arguments: str, cwd: Path, check: bool = False, warm: bool = True) 
         check: Whether to fail if the exit status is not 0.
         warm: Whether to fork the process from one that has imported the libraries already (tests/warm_imports.py). A
             launcher that starts processes of its own needs a new process.
+        variables: Environment variables.
     """
+    env = environment() | variables
     if warm:
-        result = _forked(arguments, cwd)
+        result = _forked(arguments, cwd, env)
     else:
         run = [sys.executable, str(ROOT / "run.py"), *arguments]
-        result = subprocess.run(
-            run, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=600
-        )
+        result = subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=600)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
-def _forked(arguments: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def _forked(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
-        process = WARM.Process(target=_run, args=(arguments, cwd, environment(), *streams))
+        process = WARM.Process(target=_run, args=(arguments, cwd, env, *streams))
         process.start()
         process.join(timeout=300)
         if process.is_alive():

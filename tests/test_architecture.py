@@ -46,7 +46,9 @@ LEAVES = {
     "nanosq/head.py": {"nanosq.losses"},
     "nanosq/settings.py": set(),
     "nanosq/filesystem.py": set(),
+    "nanosq/privacy.py": set(),
 }
+SHARED = "nanosq.privacy"  # the leaf that the report may import
 # Packages and the modules that they must not import.
 FORBIDDEN = {
     "nanosq/": {"analysis", "run"},
@@ -97,7 +99,8 @@ def test_imports_point_one_way(place: str) -> None:
     names = [name for name in FILES if name.startswith(place)]
     assert names
     for name in names:
-        wrong = [module for module in imports(TREES[name]) if any(is_in(module, other) for other in FORBIDDEN[place])]
+        modules = [module for module in imports(TREES[name]) if not is_in(module, SHARED)]
+        wrong = [module for module in modules if any(is_in(module, other) for other in FORBIDDEN[place])]
         assert not wrong, f"{name} imports {wrong}"
 
 

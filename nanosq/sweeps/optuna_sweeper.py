@@ -12,6 +12,7 @@ from hydra_plugins.hydra_optuna_sweeper.config import Direction, OptunaSweeperCo
 from omegaconf import MISSING, DictConfig
 
 from nanosq import config, errors, identity
+from nanosq.privacy import mask
 from nanosq.sweeps import summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
 from nanosq.sweeps.launching import Metric, SeedResults, TrialLauncher
@@ -89,8 +90,7 @@ class OptunaSweeper(TrialLauncher):
             space=space.axes,
             settings={**shared, "seeds": seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
-        place = storage.without_password(url)
-        logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
+        logger.info("study %s in %s: %d of %d trials started before", name, mask(url), len(study.trials), total)
         total += study.n_failed  # failed trials do not count
         failures = self._search(study, space, total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
@@ -176,7 +176,7 @@ class OptunaSweeper(TrialLauncher):
             state,
             values=trial.values if state == "finished" else unknown,
             errors=trial.user_attrs.get(ERRORS, unknown),
-            settings={key: str(value) for key, value in trial.params.items()},
+            settings={key: mask(str(value)) for key, value in trial.params.items()},
             runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
             link=trial.user_attrs.get(LINK, ""),
         )

@@ -8,25 +8,16 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.privacy import mask
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
 # The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
-
-
-def without_password(url: str) -> str:
-    """Return a database URL whose password is replaced by asterisks."""
-    try:
-        return make_url(url).render_as_string()
-    except ArgumentError:
-        return url
 
 
 @cache
@@ -37,7 +28,7 @@ def connect(url: str | None) -> RDBStorage:
         InputError: The database is of another kind than SQLite and PostgreSQL, or it cannot be opened.
     """
     if url is None or not has_locks(url):
-        shown = url and without_password(url)
+        shown = url and mask(url)
         raise InputError(f"hydra.sweeper.storage={shown}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
     try:
@@ -45,7 +36,7 @@ def connect(url: str | None) -> RDBStorage:
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
         reason = first_line(error)
-        raise InputError(f"hydra.sweeper.storage={without_password(url)}: {reason}") from error
+        raise InputError(f"hydra.sweeper.storage={mask(url)}: {reason}") from error
 
 
 def unused_name(name: str, url: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from nanosq.errors import first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.privacy import link, mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
 from nanosq.tracking.mlflow_run import MLflowRun
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run, RunInfo
 
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, RESUMED_FROM, DIVERGED, PRUNED = "checkpoints", "resumed_from", "diverged", "pruned"  # tags
 
 
@@ -56,9 +58,11 @@ class MLflowStore(Store):
         try:
             if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
                 raise ValueError("no such file")  # MLflow would create the file
+            with _quick_to_fail():
+                mlflow.get_run(run_id)
             return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="checkpoint/best.pt"))
         except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-            raise ValueError(f"MLflow store {uri} has no run {run_id} with a checkpoint") from error
+            raise ValueError(f"MLflow store {mask(uri)} has no run {run_id} with a checkpoint") from error
 
     def start(
         self,
@@ -112,14 +116,16 @@ class MLflowStore(Store):
                 if uri.startswith(SQLITE):
                     _create(Path(uri.removeprefix(SQLITE)))
                 client = mlflow.MlflowClient()
-                experiment_id = mlflow.set_experiment(self._experiment).experiment_id
+                with _quick_to_fail():
+                    experiment_id = mlflow.set_experiment(self._experiment).experiment_id
             yield client, experiment_id
         except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
             reason = first_line(error)
-            message = f"MLflow store {uri} cannot be used ({reason}); set tracking.uri or use tracking=none"
+            message = f"MLflow store {mask(uri)} cannot be used ({reason}); set tracking.uri or use tracking=none"
             raise ValueError(message) from error
 
     def _set_uri(self) -> str:
+        set_defaults()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
         import mlflow
 
@@ -128,11 +134,23 @@ class MLflowStore(Store):
         return mlflow.get_tracking_uri()
 
 
+@contextmanager
+def _quick_to_fail() -> Iterator[None]:
+    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
+    added = {name: value for name, value in QUICK.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
 def _link(info: "RunInfo") -> str:
     import mlflow
 
     uri = mlflow.get_tracking_uri()
-    server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
 
