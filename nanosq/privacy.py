@@ -1,4 +1,4 @@
-"""What stays private: credentials in URLs, and how often and where this program is used."""
+"""Privacy: credentials in URLs are masked, and libraries do not report how this program is used."""
 
 import os
 import re
@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 # (the path in http://host:80/a@b) rather than too little. A URL that was taken for a path has one slash.
 PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
-PARAMETER = re.compile(
-    r"([?&;][\w.%-]*(?:passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect)=)[^&\s]+",
-    re.IGNORECASE,
-)
+NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
+PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)
 # A user who sets one of these variables keeps that value.
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -27,7 +25,7 @@ DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Turn off the usage statistics of libraries that read these variables when they are imported."""
+    """Set the variables of DEFAULTS, some of which are read when MLflow or a Hugging Face library is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 
@@ -38,7 +36,7 @@ def mask(text: str) -> str:
 
 
 def mask_values(value: Any) -> Any:
-    """Mask all texts in plain values: dictionaries, lists and their items."""
+    """Mask the texts in a plain value, which may be a dictionary or a list."""
     if isinstance(value, Mapping):
         return {key: mask_values(item) for key, item in value.items()}
     if isinstance(value, list):
