@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import config, errors, sweeps
+from nanosq import config, errors, privacy, sweeps
 from nanosq.result import Result
 from nanosq.signals import Interruption
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP = ("hydra.sweeper.", "hydra.launcher.")  # settings that a single run does not read
 
+privacy.set_defaults()
 config.register()
 sweeps.register()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.page import Section, Table, Text
+from nanosq.privacy import masked_output
 from nanosq.tracking.location import default_experiment
 
 
@@ -24,11 +25,12 @@ def parser(doc: str | None, *, module: str = "analysis.report", out: str = "repo
 
 def run(work: Callable[[], None]) -> int:
     """Run a command and return its exit status. Bad input is status 2 and one line on stderr."""
-    try:
-        work()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with masked_output():
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -1,13 +1,13 @@
 """All runs of an MLflow experiment, read once, and their settings."""
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
 from analysis.recorded_run import RecordedRun, normal
+from nanosq.privacy import link, mask, mask_values, set_defaults
 from nanosq.tracking.location import database, default_experiment, default_uri, located
 from nanosq.tracking.store_errors import explain
 
@@ -43,6 +43,7 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
     Raises:
         ValueError: The store cannot be read.
     """
+    set_defaults()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default MLflow waits minutes for a server
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -59,9 +60,8 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
         frame = mlflow.search_runs(experiment_names=[experiment])
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
         message = f"MLflow store {uri} cannot be read {explain(error, uri, elsewhere='set --tracking-uri')}"
-        raise ValueError(without_password(message)) from error
-    server = f"{urlparse(uri).scheme}://{urlparse(uri).netloc.rpartition('@')[2]}"  # without user and password
-    server = server if server.startswith("http") else "http://127.0.0.1:5000"
+        raise ValueError(mask(message)) from error
+    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     return [_run(row, uri, server) for row in frame.to_dict("records")]
 
 
@@ -81,7 +81,7 @@ def _run(row: dict[Any, Any], uri: str, server: str) -> RecordedRun:
         started=int(row["start_time"].timestamp() * 1000),
         link=f"{server}/#/experiments/{row['experiment_id']}/runs/{row['run_id']}",
         artifact_uri=located(uri, row["artifact_uri"]),
-        params=values("params."),
+        params=mask_values(values("params.")),
         metrics=values("metrics."),
         tags=tags,
     )
@@ -94,11 +94,6 @@ def _check_server(uri: str) -> None:
     import sqlalchemy
 
     sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5}).connect().close()
-
-
-def without_password(text: str) -> str:
-    """Hide the passwords of the URLs in a text."""
-    return re.sub(r"(://[^:/@\s]*):[^/\s]*@", r"\1:***@", text)
 
 
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:

@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from nanosq.privacy import mask_values
 from nanosq.settings import SampleSettings, TrainSettings
 
 
@@ -140,12 +141,12 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 
 def to_yaml(cfg: Any) -> str:
-    """Return the resolved configuration as YAML."""
-    return OmegaConf.to_yaml(cfg, resolve=True)
+    """Return the resolved configuration as YAML. Passwords in URLs are masked."""
+    return OmegaConf.to_yaml(OmegaConf.create(mask_values(_plain(cfg))))
 
 
 def flatten(cfg: Any) -> dict[str, Any]:
-    """Return the resolved configuration by dotted keys: `{"model.n_layer": 4, ...}`."""
+    """Return the resolved configuration by dotted keys: `{"model.n_layer": 4, ...}`. Passwords in URLs are masked."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -155,7 +156,7 @@ def flatten(cfg: Any) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    visit("", _plain(cfg))
+    visit("", mask_values(_plain(cfg)))
     return flat
 
 

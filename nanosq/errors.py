@@ -10,6 +10,8 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from nanosq.privacy import mask, masked_output
+
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
 NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
@@ -21,28 +23,29 @@ class InputError(ValueError):
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input and 130 for Ctrl-C. Any other exception is raised.
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception.
     """
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        task()
-        return 0
+    show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
-    try:
-        task()
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        return report(error)
-    except ValueError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not str(frame.f_globals.get("__name__")).startswith("hydra."):
-            raise
-        return report(error)  # options exclude each other, such as -m and --cfg
-    except SystemExit as error:
-        if error.code != 1:
-            raise
-        return 2  # Hydra has printed that --package names no section
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    with masked_output():
+        try:
+            task()
+        except (InputError, HydraException, OmegaConfBaseException) as error:
+            if show_all:
+                raise
+            return report(error)
+        except ValueError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):
+                raise
+            return report(error)  # options exclude each other, such as -m and --cfg
+        except SystemExit as error:
+            if error.code != 1:
+                raise
+            return 2  # Hydra has printed that --package names no section
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
     return 0
 
 
@@ -69,7 +72,7 @@ def report(error: Exception) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line, without what Hydra adds for its own developers."""
+    """Return the message of an error on one line, without passwords and what Hydra adds for its own developers."""
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"
@@ -80,9 +83,12 @@ def one_line(error: BaseException) -> str:
             sentences[-1] += f"{'' if sentences[-1].endswith(':') else ','} {line.strip()}"
         elif line.strip() and not line.strip().startswith(NOISE):
             sentences.append(line.strip())
-    return "; ".join(sentence.rstrip(".") for sentence in sentences) or type(error).__name__
+    return mask("; ".join(sentence.rstrip(".") for sentence in sentences)) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the message of an error of another library, or the name of its type if it is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of the message of an error of another library, or the name of its type if it is empty.
+
+    Passwords are masked.
+    """
+    return mask((str(error).strip() or type(error).__name__).splitlines()[0])

@@ -101,6 +101,7 @@ def _advisory_lock(url: str, name: str, wait: bool) -> Iterator[None]:
     from sqlalchemy import NullPool, create_engine, text
 
     key = {"key": int.from_bytes(_digest(name)[:8], "big", signed=True)}
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; by default two minutes until a silent host is an error
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")  # no transaction stays open
     with engine.connect() as connection:
         if wait:

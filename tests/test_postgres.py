@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from nanosq.filesystem import database_lock
 from tests.commandline import ROOT, environment, start
 
+PASSWORD = "PLANTED"  # the server asks for none
 ACCOUNT = "postgres"  # Debian's account for the server, which refuses to run as root
 INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
 
@@ -52,7 +53,7 @@ def server() -> Iterator[str]:
         command = [program("pg_ctl"), "-D", data, "-w", "-o", settings, "start"]
         subprocess.run(command, check=True, stdout=log, stderr=log, cwd="/", **account)
     try:
-        yield f"postgresql://nanosq@127.0.0.1:{port}"
+        yield f"postgresql://nanosq:{PASSWORD}@127.0.0.1:{port}"
     finally:
         call(program("pg_ctl"), "-D", data, "-m", "immediate", "stop")
         shutil.rmtree(folder)
@@ -82,6 +83,8 @@ def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
         sweeps.append(start(*settings, cwd=host, MLFLOW_TRACKING_URI=runs_url))
     outputs = [sweep.communicate()[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], "\n".join(outputs)
+    written = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in (*outputs, *written) if PASSWORD in text]
 
     study = optuna.load_study(study_name="cross_entropy-tiny-stories", storage=study_url)
     assert len(study.trials) == 20

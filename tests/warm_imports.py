@@ -3,6 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported: see tests.commandline.ENVIRONMENT
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import hydra.core.hydra_config
 import hydra.core.plugins

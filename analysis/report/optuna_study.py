@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.recorded_run import STATES
-from analysis.runs import without_password
+from nanosq.privacy import link, mask
 
 if TYPE_CHECKING:
     import optuna
@@ -130,7 +130,7 @@ def load(url: str, name: str | None = None) -> Search:
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = without_password(url)
+    shown = mask(url)
     try:
         storage = _open(url)
         summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
@@ -160,7 +160,7 @@ def _open(url: str) -> "optuna.storages.RDBStorage":
     engine = create_engine(url, **arguments)
     try:
         if not inspect(engine).has_table("studies"):
-            raise NoStudy(f"{without_password(url)} has no study of Optuna.")
+            raise NoStudy(f"{mask(url)} has no study of Optuna.")
     finally:
         engine.dispose()
     return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=True)
@@ -216,7 +216,7 @@ def _trial(trial: "FrozenTrial", max_steps: float, last_step: int | None) -> Stu
         params=trial.params,
         max_steps=max_steps,
         run_id=trial.user_attrs.get(RUN_ID, ""),
-        link=trial.user_attrs.get(LINK, ""),
+        link=link(trial.user_attrs.get(LINK, "")),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
+from nanosq.privacy import mask
 from nanosq.sweeps import overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID
 from nanosq.sweeps.launching import TrialLauncher
@@ -91,8 +92,7 @@ class OptunaSweeper(TrialLauncher):
             space=space.axes,
             settings={**shared, "seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
-        place = storage.without_password(url)
-        logger.info("study %s in %s: %d of %d trials started before", name, place, len(study.trials), total)
+        logger.info("study %s in %s: %d of %d trials started before", name, mask(url), len(study.trials), total)
         if compared:
             logger.info(compared)
         failures = self._search(study, space, extend, total=total, seeds=seeds)
@@ -223,7 +223,7 @@ class OptunaSweeper(TrialLauncher):
             state,
             values=trial.values if state == "finished" else unknown,
             errors=trial.user_attrs.get(ERRORS, unknown),
-            settings={key: str(value) for key, value in trial.params.items()},
+            settings={key: mask(str(value)) for key, value in trial.params.items()},
             runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
             link=trial.user_attrs.get(LINK, ""),
         )

@@ -8,11 +8,10 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.privacy import mask
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
@@ -23,14 +22,6 @@ warnings.simplefilter("ignore", ExperimentalWarning)
 warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
 
 
-def without_password(url: str) -> str:
-    """Return a database URL whose password is replaced by asterisks."""
-    try:
-        return make_url(url).render_as_string()
-    except ArgumentError:
-        return url
-
-
 @cache
 def connect(url: str | None) -> RDBStorage:
     """Return the storage at a URL. If the database or its tables do not exist, create them.
@@ -39,7 +30,7 @@ def connect(url: str | None) -> RDBStorage:
         InputError: The database is of another kind than SQLite and PostgreSQL, or it cannot be opened.
     """
     if url is None or not has_locks(url):
-        shown = url and without_password(url)
+        shown = url and mask(url)
         raise InputError(f"hydra.sweeper.storage={shown}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
     arguments = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith(SQLITE) else {}
     try:
@@ -47,7 +38,7 @@ def connect(url: str | None) -> RDBStorage:
             return RDBStorage(url, engine_kwargs=arguments)
     except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
         reason = first_line(error)
-        raise InputError(f"hydra.sweeper.storage={without_password(url)}: {reason}") from error
+        raise InputError(f"hydra.sweeper.storage={mask(url)}: {reason}") from error
 
 
 def unused_name(name: str, url: str) -> str:

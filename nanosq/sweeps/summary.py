@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from nanosq.privacy import mask
+
 # Hydra loads the sweepers before every run: pandas is imported where it is used.
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +75,8 @@ def _frame(trials: Sequence[TrialSummary], metrics: Sequence[str], error: str) -
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
-    """Return the values of overrides by their key."""
-    return dict(override.split("=", 1) for override in overrides if "=" in override)
+    """Return the values of overrides by their key. Passwords in URLs are masked."""
+    return dict(mask(override).split("=", 1) for override in overrides if "=" in override)
 
 
 def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:

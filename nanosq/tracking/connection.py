@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
 from nanosq.filesystem import SQLITE
+from nanosq.privacy import mask
 from nanosq.tracking.location import artifact_root, database, relocate
 from nanosq.tracking.store_errors import explain
 
@@ -22,7 +23,7 @@ def explained(uri: str) -> Iterator[None]:
         raise
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
         advice = explain(error, uri, elsewhere="set tracking.uri or tracking=none")
-        raise ValueError(f"MLflow store {uri} cannot be used {advice}") from error
+        raise ValueError(mask(f"MLflow store {uri} cannot be used {advice}")) from error
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -68,7 +69,7 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise InputError(
             f"MLflow experiment {name!r} is deleted: restore it with"
-            f" `MLFLOW_TRACKING_URI={client.tracking_uri} {restore}`, or set another tracking.experiment"
+            f" `MLFLOW_TRACKING_URI={mask(client.tracking_uri)} {restore}`, or set another tracking.experiment"
         )
     return str(experiment.experiment_id)
 

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import database_lock, has_locks
+from nanosq.privacy import link, mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
 from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run, RunInfo
 
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
 IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 
@@ -61,8 +63,10 @@ class MLflowStore(Store):
         with explained(uri):
             store = database(uri)
             client = None if store is not None and not store.exists() else connect(uri)  # MLflow would create the file
-            if client is None or _find_run(client, run_id) is None:
-                raise InputError(f"MLflow store {uri} has no run {run_id}")
+            with _quick_to_fail():
+                known = client is not None and _find_run(client, run_id) is not None
+            if not known:
+                raise InputError(f"MLflow store {mask(uri)} has no run {run_id}")
             import mlflow
 
             path = f"checkpoint/{file}"
@@ -126,11 +130,13 @@ class MLflowStore(Store):
             with database_lock(uri) if has_locks(uri) else nullcontext():
                 create_database(uri)
                 client = connect(uri)
-                experiment_id = find_or_create_experiment(client, self._experiment)
+                with _quick_to_fail():
+                    experiment_id = find_or_create_experiment(client, self._experiment)
             yield client, experiment_id
 
     def _prepare(self) -> str:
         """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
+        set_defaults()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
@@ -138,9 +144,21 @@ class MLflowStore(Store):
         return self._uri or default_uri()
 
 
+@contextmanager
+def _quick_to_fail() -> Iterator[None]:
+    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
+    added = {name: value for name, value in QUICK.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
 def _link(client: "MlflowClient", info: "RunInfo") -> str:
     uri = client.tracking_uri
-    server = uri if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
 
 

@@ -158,3 +158,9 @@ def test_an_unreachable_store_is_an_error_without_its_password(uri: str, shown: 
         runs.load(uri)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_a_run_has_recorded_is_not_shown(store: MLflowStore) -> None:
+    store.write("leak", [complete_run(tracking__uri="http://me:secret@host")])
+    (leak,) = store.load("leak")
+    assert leak.params["tracking.uri"] == "http://me:***@host"

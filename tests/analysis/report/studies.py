@@ -44,7 +44,11 @@ def add(url: str, name: str, trials: Sequence[FrozenTrial], directions: Sequence
 
 
 def single() -> list[FrozenTrial]:
-    attrs = {"mlflow_link": LINK, "mlflow_run_id": "0123456789", "standard_errors": [0.25]}
+    attrs = {
+        "mlflow_link": LINK.replace("//", "//me:secret@"),
+        "mlflow_run_id": "0123456789",
+        "standard_errors": [0.25],
+    }
     return [
         trial([8.0], intermediate={10: 90.0, 100: 8.0}, lr=1e-2),
         trial([16.0], intermediate={10: 120.0, 100: 16.0}, lr=1e-4),

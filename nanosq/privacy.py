@@ -1,0 +1,79 @@
+"""Privacy: credentials in URLs are masked, and libraries do not report how this program is used."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO, cast
+from urllib.parse import urlsplit
+
+# A password that is not quoted may contain any character, so this ends at the last "@" of a word: it hides too much
+# (the path in http://host:80/a@b) rather than too little. A URL that was taken for a path has one slash.
+PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
+# Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
+NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
+PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)
+# A user who sets one of these variables keeps that value.
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # MLflow prints the tracking URI with its password
+}
+
+
+def set_defaults() -> None:
+    """Set the variables of DEFAULTS, some of which are read when MLflow or a Hugging Face library is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def mask(text: str) -> str:
+    """Replace the passwords and tokens of all URLs in a text by asterisks. User names stay."""
+    return PASSWORD.sub(r"\1:***@", PARAMETER.sub(r"\1***", text))
+
+
+def mask_values(value: Any) -> Any:
+    """Mask the texts in a plain value, which may be a dictionary or a list."""
+    if isinstance(value, Mapping):
+        return {key: mask_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [mask_values(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
+
+
+def link(url: str) -> str:
+    """Return a URL for a link, which people share: without user, password and tokens."""
+    parts = urlsplit(mask(url))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+class MaskedStream:
+    """A text stream that masks what is written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without its passwords and tokens."""
+        return self._stream.write(mask(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def masked_output() -> Iterator[None]:
+    """Mask what a command prints: its own lines, and those of libraries, which show URLs in errors and warnings.
+
+    An exception ends the command with its traceback and exit status 1, as in Python, which would not mask it.
+    """
+    stdout, stderr = (cast(TextIO, MaskedStream(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

@@ -1,0 +1,17 @@
+"""A loss of a user that fails while its model is trained."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from nanosq.losses import cross_entropy
+
+TARGET = f"{__name__}.broken_loss"
+SECRET = "PLANTED"
+
+
+def broken_loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the cross-entropy. In a folder with a file `broken`, fail in training after the first checkpoint."""
+    if len(targets_N) > 2 and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
+        raise RuntimeError(f"cannot connect to https://alice:{SECRET}@host?token={SECRET}")
+    return cross_entropy(logits_NV, targets_N)
