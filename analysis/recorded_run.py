@@ -70,13 +70,17 @@ class RecordedRun:
 
     @cached_property
     def setting(self) -> dict[str, str]:
-        """The parameters that affect the result, without the seed. The run lists the others in a tag."""
+        """The parameters that affect the result, without the seed. The run lists the others in a tag.
+
+        The checkpoint of another run that training started from, if there is one, is a part of the setting.
+        """
         without_effect = self.tags.get("without_effect", "seed").split(",")
-        return {
+        parameters = {
             key: value
             for key, value in self.params.items()
             if not any(key == other or key.startswith(f"{other}.") for other in without_effect)
         }
+        return parameters | ({"parent": self.tags["parent"]} if "parent" in self.tags else {})
 
     @cached_property
     def key(self) -> tuple[object, ...]:
@@ -93,7 +97,9 @@ class RecordedRun:
             import mlflow
 
             history = mlflow.MlflowClient().get_metric_history(self.id, key)
-            self._curves[key] = _curve({point.step: point.value for point in history})
+            # The result may have added a value to the last step, after that of the curve.
+            points = sorted(history, key=lambda point: -point.timestamp)
+            self._curves[key] = _curve({point.step: point.value for point in points})
         return self._curves.get(key, Curve([], []))
 
     @cached_property

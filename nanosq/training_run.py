@@ -201,7 +201,7 @@ def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardwa
         "pruned": "false",
         "hardware": str(hardware),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
-        **({"parent": experiment.start.parent} if experiment.start.parent else {}),
+        **({"parent": experiment.start.parent[:12]} if experiment.start.parent else {}),
         **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),
         **(experiment.trial.tags if experiment.trial is not None else {}),
     }

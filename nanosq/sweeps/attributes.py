@@ -5,6 +5,7 @@ analysis/report/optuna_study.py reads these attributes. It repeats their names, 
 
 # Of a study.
 SETTINGS = "settings"  # the settings that all of its trials share
+CODE = "code"  # the hash of the code that its last start had
 STEP = "step"  # what the steps of its intermediate values are
 PER_MILLE = "thousandths of training"  # value of STEP; studies of older versions have training steps, and no STEP
 

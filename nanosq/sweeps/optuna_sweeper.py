@@ -93,6 +93,8 @@ class OptunaSweeper(TrialLauncher):
             settings={**shared, "seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
         )
         logger.info("study %s in %s: %d of %d trials started before", name, mask(url), len(study.trials), total)
+        if study.note_code(identity.code_hash(base)):
+            logger.warning("the code has changed since the study was started: its trials are of different programs")
         if compared:
             logger.info(compared)
         failures = self._search(study, space, extend, total=total, seeds=seeds)

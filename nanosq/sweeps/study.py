@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.attributes import CODE, INFEASIBLE, PER_MILLE, SETTINGS, STEP
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
@@ -104,6 +104,12 @@ class SharedStudy:
                 f"study {self.name} was started by another version, which compared trials at the same step and not at "
                 f"the same fraction of training: {another}"
             )
+
+    def note_code(self, code: str) -> bool:
+        """Record the hash of the code of this start. Return whether an earlier start had other code."""
+        before = self.study.user_attrs.get(CODE, code)
+        self.study.set_user_attr(CODE, code)
+        return bool(before != code)
 
     @property
     def trials(self) -> list[FrozenTrial]:

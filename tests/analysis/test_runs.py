@@ -96,6 +96,13 @@ def test_equal_numbers_are_the_same_setting() -> None:
     assert runs.differing([run.params for run in recorded]) == ["seed"]
 
 
+def test_runs_that_start_from_another_run_are_a_setting_of_their_own() -> None:
+    new, continued, other = run(seed=1), run(seed=1), run(seed=1)
+    continued.tags["parent"], other.tags["parent"] = "a1b2c3", "d4e5f6"
+    assert [len(group) for group in runs.by_setting([new, continued, other, run(seed=2)])] == [2, 1, 1]
+    assert continued.setting["parent"] == "a1b2c3"
+
+
 def test_functions_with_the_same_last_name_are_different_losses() -> None:
     recorded = [run("cross_entropy", 1), run("a.cross_entropy", 1), run("b.cross_entropy", 1)]
     for own in recorded[1:]:
