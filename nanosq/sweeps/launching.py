@@ -7,7 +7,7 @@ import re
 import shlex
 import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.result import Result
+from nanosq.signals import Workers
 from nanosq.sweeps import summary
 from nanosq.sweeps.summary import STATES, TrialSummary
 from nanosq.sweeps.trial import TrialRun
@@ -83,6 +85,7 @@ class TrialLauncher(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Receive Hydra's objects. Hydra calls this method before `sweep`."""
@@ -91,6 +94,9 @@ class TrialLauncher(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if isinstance(self.launcher, JoblibLauncher) and self.launcher.joblib.get("backend") != "multiprocessing":
+            self.workers = Workers()
+            self.launcher.joblib["initializer"] = self.workers.start
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
@@ -133,7 +139,8 @@ class TrialLauncher(Sweeper):
         are then launched one by one: those that had finished find their run recorded.
         """
         try:
-            return list(self.launcher.launch(jobs, initial_job_idx=first))
+            with self.workers.wait() if self.workers is not None else nullcontext():
+                return list(self.launcher.launch(jobs, initial_job_idx=first))
         except Exception as error:  # an exception of the launcher: a job's own is returned
             if len(jobs) > 1:
                 logger.error("the launcher failed: %s; launching its jobs one by one", errors.one_line(error))
