@@ -54,9 +54,9 @@ class Interruption:
     def end(self) -> NoReturn:
         """End the program as the signal would have without this object.
 
-        That is a KeyboardInterrupt, or SystemExit with status 143. For the signal before a time limit, submitit requeues
-        the job before it exits. Where several processes stop together, those that received no signal end as if by
-        SIGTERM.
+        That is a KeyboardInterrupt, or SystemExit with status 143. For the signal before a time limit, submitit
+        requeues the job before it exits. Where several processes stop together, those that received no signal end as if
+        by SIGTERM.
         """
         number = self._number or signal.SIGTERM
         handler = self._handlers.get(number)

@@ -135,19 +135,27 @@ class TrialLauncher(Sweeper):
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
         """Launch jobs; `first` is the number of the first one.
 
-        A launcher that loses a job, for lack of memory or time, also loses what the other jobs have returned. The jobs
-        are then launched one by one: those that had finished find their run recorded.
+        A launcher that loses a job, for lack of memory or time, or because a cluster has ended it, also loses what the
+        other jobs have returned. The jobs are then launched once more, one by one: those that had finished find their
+        run recorded, and those that had begun resume.
         """
         try:
-            with self.workers.wait() if self.workers is not None else nullcontext():
-                return list(self.launcher.launch(jobs, initial_job_idx=first))
+            return self._launch(jobs, first)
         except Exception as error:  # an exception of the launcher: a job's own is returned
-            if len(jobs) > 1:
-                logger.error("the launcher failed: %s; launching its jobs one by one", errors.one_line(error))
-                return [result for at, job in enumerate(jobs) for result in self._run_jobs([job], first=first + at)]
+            logger.error("the launcher failed: %s; launching its jobs once more, one by one", errors.one_line(error))
+        return [self._run_again(job, number) for number, job in enumerate(jobs, start=first)]
+
+    def _run_again(self, job: Sequence[str], number: int) -> JobReturn:
+        try:
+            return self._launch([job], number)[0]
+        except Exception as error:
             lost = JobReturn(status=JobStatus.FAILED)
             lost.return_value = error
-            return [lost]
+            return lost
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        with self.workers.wait() if self.workers is not None else nullcontext():
+            return list(self.launcher.launch(jobs, initial_job_idx=first))
 
     def summarize(
         self,
