@@ -20,6 +20,10 @@ STOP = SIGNALS[-1]  # what a worker process sends to the process that has launch
 # A program that passes a signal on, such as torchrun, sends it twice where the terminal has sent it to both.
 SECONDS_OF_ONE_REQUEST = 1.0
 
+# submitit requeues a job that receives the signal before a time limit. Slurm may send SIGTERM first when it preempts a
+# job. It also sends SIGTERM when a user cancels the job, which must not be requeued.
+SECONDS_UNTIL_REQUEUED = 5.0
+
 Handlers = dict[int, Any]
 
 
@@ -52,22 +56,24 @@ class Interruption:
         return self._number is not None or (_worker is not None and _worker.is_ending)
 
     def end(self) -> NoReturn:
-        """End the program as the signal would have without this object.
+        """End the program as the signal would have without this object: with KeyboardInterrupt, or SystemExit 143.
 
-        That is a KeyboardInterrupt, or SystemExit with status 143. For the signal before a time limit, submitit
-        requeues the job before it exits. Where several processes stop together, those that received no signal end as if
-        by SIGTERM.
+        For the signal before a time limit, submitit requeues the job before it exits. Where several processes stop
+        together, those that received no signal end as if by SIGTERM.
         """
         number = self._number or signal.SIGTERM
-        handler = self._handlers.get(number)
-        if callable(handler):
-            handler(number, None)
+        if _requeues(requeue := self._handlers.get(STOP)):
+            signal.signal(STOP, requeue)
+            if number == STOP:
+                requeue(number, None)
         _end(number)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if self._number is None:
             self._number, self._time = number, time.monotonic()
             self._on_request()
+        elif number == STOP and _requeues(self._handlers[STOP]):
+            self._number = number
         elif number != STOP and time.monotonic() - self._time > SECONDS_OF_ONE_REQUEST:
             self._number = number
             self.end()
@@ -128,7 +134,7 @@ def end_by_exception() -> Handlers:
     A handler of submitit, which requeues a job before its time limit, stays.
     """
     handlers = _handle(_end)
-    if _worker is None and callable(requeue := handlers.get(STOP)):
+    if _requeues(requeue := handlers.get(STOP)):
         signal.signal(STOP, requeue)
     return handlers
 
@@ -156,7 +162,14 @@ def job() -> Iterator[None]:
 def _end(number: int, _: FrameType | None = None) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
+    if _requeues(signal.getsignal(STOP)):
+        time.sleep(SECONDS_UNTIL_REQUEUED)  # the handler ends the program
     sys.exit(128 + signal.SIGTERM)
+
+
+def _requeues(handler: Any) -> bool:
+    """Return whether a handler belongs to another program: to submitit."""
+    return callable(handler) and handler.__module__ != __name__
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> Handlers:
