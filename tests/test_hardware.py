@@ -101,10 +101,11 @@ LONG = [
 ]
 UNTRACEABLE = """
 import torch
-@torch.library.custom_op("test::nll", mutates_args=())
+@torch.library.custom_op("test::exp", mutates_args=())
+def exp(values: torch.Tensor) -> torch.Tensor:
+    return values.exp()
 def nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-nll.register_autograd(lambda ctx, gradient: (torch.zeros(len(gradient), 8), None))
+    return exp(logits).sum(-1).log() - logits[torch.arange(len(targets)), targets]
 """
 
 
@@ -114,12 +115,10 @@ def test_a_run_with_a_broken_compiler(tmp_path: Path, monkeypatch: pytest.Monkey
     check_not_compiled(result, "auto", "No working C++ compiler", tmp_path)
 
 
-@pytest.mark.parametrize("compile", ["auto", "true"])
-def test_a_run_that_cannot_write_what_it_compiles(
-    compile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_cannot_write_what_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/dev/null/cache")
-    check_not_compiled(command(*LONG, f"compile={compile}", cwd=tmp_path), compile, "Not a directory", tmp_path)
+    result = command(*LONG, "compile=true", cwd=tmp_path, warm=False)
+    check_not_compiled(result, "true", "Not a directory", tmp_path)
 
 
 def test_a_run_whose_loss_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,11 @@
 """Signals that end the program, in processes of their own."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,75 @@ def test_a_job_of_submitit_writes_a_checkpoint_before_it_is_requeued(sent: str, 
 def test_submitit_requeues_a_job_that_receives_both_signals_before_its_checkpoint() -> None:
     both = INTERRUPTED.format("send('SIGTERM'); send('SIGUSR2')")
     assert run(SUBMITIT, both) == (99, "checkpoint\nrequeued\n")
+
+
+# Two jobs on three workers of joblib: one worker is idle.
+PARALLEL = """
+import joblib, os, time
+from pathlib import Path
+from nanosq import signals
+def job(number):
+    try:
+        with signals.job(), signals.Interruption() as interruption:
+            Path(f"{number}.pid").write_text(str(os.getpid()))
+            while not interruption.is_requested:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            Path(f"{number}.pt").write_text("checkpoint")
+            interruption.end()
+    except signals.Interrupted:
+        return "interrupted"
+if __name__ == "__main__":
+    signals.end_by_exception()
+    workers = signals.Workers()
+    jobs = [joblib.delayed(job)(number) for number in range(2)]
+    with workers.wait():
+        joblib.Parallel(n_jobs=3, initializer=workers.start)(jobs)
+    print("the sweep continues")
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "sent", "status"),
+    [
+        ("parent", [signal.SIGTERM], 143),
+        ("parent", [signal.SIGINT], -signal.SIGINT),
+        ("group", [signal.SIGTERM], 143),
+        ("group", [signal.SIGINT, signal.SIGINT], -signal.SIGINT),
+        ("worker", [signal.SIGTERM], 143),
+        ("parent", [signal.SIGKILL], -signal.SIGKILL),
+    ],
+)
+def test_workers_of_joblib_write_their_checkpoints(
+    target: str, sent: list[signal.Signals], status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PARALLEL)
+    process = subprocess.Popen(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=(tmp_path / "output").open("w"),
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for(tmp_path, "*.pid")
+    for number in sent:
+        if target == "group":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid if target == "parent" else int((tmp_path / "0.pid").read_text()), number)
+    assert process.wait(timeout=60) == status
+    assert not (tmp_path / "output").read_text()
+    wait_for(tmp_path, "*.pt")  # workers that have lost their parent need some time to notice it
+    with suppress(ProcessLookupError):  # idle workers of joblib that have lost it end after minutes
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 60
+    while len([path for path in folder.glob(pattern) if path.read_text()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_signal_during_preparation_ends_the_program_at_once(tmp_path: Path) -> None:
