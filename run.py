@@ -6,7 +6,6 @@ python run.py --help                              every setting
 """
 
 import logging
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import config, errors, privacy, sweeps
+from nanosq import config, errors, privacy, signals, sweeps
 from nanosq.result import Result
-from nanosq.signals import Interruption
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ def main(cfg: DictConfig) -> Result:
     """Train the configured model and return its result, which a sweeper converts to the validation perplexity."""
     context = HydraConfig.get()
     trial = current(context)
-    with log_failure(trial), ExitStack() as stack:
+    with signals.job(), log_failure(trial), ExitStack() as stack:
         with errors.bad_input(is_single=trial is None):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
@@ -50,7 +48,7 @@ def main(cfg: DictConfig) -> Result:
             if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
                 return result
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
-            interruption = stack.enter_context(Interruption())
+            interruption = stack.enter_context(signals.Interruption())
             state, log = training_run.build(exp, text, pruner, interruption)
         result = training_run.train_and_score(exp, text, state, log)
         if interruption.is_requested and trial is not None:  # too late to stop this trial: do not start the next one
@@ -96,9 +94,8 @@ def job_number(context: HydraConf) -> int | None:
 
 
 if __name__ == "__main__":
+    signals.end_by_exception()
     sys.path.append(str(Path.cwd()))  # for a loss or another component in a module of the user
-    # SIGTERM before training ends the program like Ctrl-C: files are closed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Settings of components in a sweep are left to its trials, because the trials may choose other components.
     sys.argv[1:] = sweeps.defer(sys.argv[1:])
     sys.exit(errors.exit_status(main))

@@ -44,7 +44,8 @@ class Experiment:
 
     def pick_hardware(self, **size: float) -> Hardware:
         """Resolve device, precision and compilation; `size` is that of the run, as for `Hardware.pick`."""
-        return Hardware.pick(device=self.device, precision=self.cfg.precision, compile=self.cfg.compile, **size)
+        cfg = self.cfg
+        return Hardware.pick(device=self.device, precision=cfg.precision, compile=cfg.compile, loss=self.loss, **size)
 
     def build_model(self, vocab_size: int) -> Any:
         """Return a new model."""

@@ -1,18 +1,22 @@
 """Device, precision and compilation: as the user asks, or chosen for the machine."""
 
 import ctypes
+import logging
 import math
 import os
-import shutil
-import sysconfig
+import textwrap
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Self
 
 import torch
+
+from nanosq.head import head_loss
+from nanosq.losses import Loss, cross_entropy
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,7 +39,14 @@ class Hardware:
 
     @classmethod
     def pick(
-        cls, *, device: str, precision: str, compile: bool | str, n_flops: float = 0.0, n_logits: float = 0.0
+        cls,
+        *,
+        device: str,
+        precision: str,
+        compile: bool | str,
+        loss: Loss = cross_entropy,
+        n_flops: float = 0.0,
+        n_logits: float = 0.0,
     ) -> Self:
         """Resolve "auto": the first GPU, half precision if the hardware is fast with it, compiled if the run is long.
 
@@ -43,11 +54,12 @@ class Hardware:
             device: Name of a device, or "auto".
             precision: One of `PRECISIONS`, or "auto".
             compile: True, False or "auto".
+            loss: The loss, to try whether it can be compiled.
             n_flops: Floating-point operations of the whole run, for `compile=auto`.
             n_logits: Logits of the whole run, for `compile=auto`.
 
         Raises:
-            ValueError: The device is not available, or a value is unknown.
+            ValueError: The device is not available, a value is unknown, or compiling is asked for and does not work.
         """
         torch_device = _device(device)
         if precision == "auto":
@@ -57,9 +69,15 @@ class Hardware:
         if compile == "auto":
             compile = torch_device.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
             is_repaid = torch_device.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS
-            compile_loss = compile or (is_repaid and _has_compiler())
+            compile_loss = compile or is_repaid
+            if compile_loss and (failure := _compile_failure(loss, torch_device)):
+                if os.environ.get("RANK", "0") == "0":
+                    logger.warning("compile=auto: nothing is compiled, because %s", failure)
+                compile = compile_loss = False
         elif isinstance(compile, bool):
             compile_loss = compile
+            if compile and (failure := _compile_failure(loss, torch_device)):
+                raise ValueError(f"compile=true: the loss cannot be compiled, use compile=false: {failure}")
         else:
             raise ValueError(f"compile={compile}: choose auto, true or false")
         return cls(torch_device, precision, compile, compile_loss)
@@ -140,10 +158,20 @@ def _fast_precision(device: torch.device) -> str:
     return "fp32"
 
 
-def _has_compiler() -> bool:
-    """Return whether torch.compile can build code for the CPU: it needs a C++ compiler and the headers of Python."""
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    return shutil.which(os.environ.get("CXX", "g++")) is not None and headers.exists()
+def _compile_failure(loss: Loss, device: torch.device) -> str:
+    """Return why torch.compile fails with a loss, tried on two tokens and eight classes, or an empty text.
+
+    A compiler or Triton may be missing or broken, a folder not writable, and a loss of the user may use what
+    torch.compile cannot trace. All of them show at the first call. For the same loss, later calls take no time.
+    """
+    hidden_ND, weight_VD = torch.ones(2, 4, device=device), torch.ones(8, 4, device=device, requires_grad=True)
+    try:
+        head_loss(loss, hidden_ND, weight_VD, torch.tensor([0, 1], device=device), compile=True)[0].backward()
+    except Exception as error:  # of any kind: the loss itself has been tried without compiling
+        text = str(error) or type(error).__name__
+        of_compiler = (line for line in text.splitlines() if " error: " in line)
+        return textwrap.shorten(next(of_compiler, text.split("\n\n")[0]), 300, placeholder=" ...")
+    return ""
 
 
 @cache

@@ -1,6 +1,6 @@
+import re
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -9,9 +9,11 @@ import torch
 
 from nanosq import hardware
 from nanosq.hardware import Hardware
+from tests.commandline import SMALL, command
 
 
-def test_what_is_asked_for() -> None:
+def test_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
     asked = Hardware.pick(device="cpu", precision="bf16", compile=True)
     assert (asked.device, asked.precision, asked.compile) == (torch.device("cpu"), "bf16", True)
     assert str(asked) == "cpu bf16 compiled"
@@ -35,6 +37,7 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(
 def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older GPUs, which only emulate bfloat16, multiply in fp16; only a long run is compiled."""
     monkeypatch.setattr(hardware, "_device", torch.device)
+    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     short = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e12)
     long = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e18)
@@ -55,23 +58,85 @@ def test_jobs_get_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.round_robin_device(1) == "auto"
 
 
-def test_auto_compiles_the_loss_of_a_long_run_where_there_is_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def compiles_loss(n_logits: float) -> bool:
+def test_auto_compiles_the_loss_of_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
+    for n_logits, is_compiled in ((1e12, True), (1e9, False)):
         picked = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_flops=1e18, n_logits=n_logits)
         assert not picked.compile
-        assert ("loss compiled" in str(picked)) == picked.compile_loss
-        return picked.compile_loss
+        assert picked.compile_loss == ("loss compiled" in str(picked)) == is_compiled
 
-    monkeypatch.setenv("CXX", sys.executable)  # anything that is there
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    assert not compiles_loss(1e12)
-    (tmp_path / "Python.h").touch()
-    assert compiles_loss(1e12)
-    assert not compiles_loss(1e9)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not compiles_loss(1e12)
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ImportError("No module named 'triton'"), "No module named 'triton'"),
+        (
+            RuntimeError("CppCompileError: C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\na.cpp:1:10: fatal "
+                         "error: Python.h: No such file or directory\n    1 | #include <Python.h>"),
+            "a.cpp:1:10: fatal error: Python.h: No such file or directory",
+        ),
+    ],
+)  # fmt: skip
+def test_the_reason_why_nothing_is_compiled(
+    error: Exception, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A GPU needs Triton, and a CPU the headers of Python. The loss is tried on the device of the run."""
+
+    def head_loss(*_: object, compile: bool) -> None:
+        raise error
+
+    monkeypatch.setattr(hardware, "head_loss", head_loss)
+    picked = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_logits=1e12)
+    assert not picked.compile_loss
+    assert caplog.messages == [f"compile=auto: nothing is compiled, because {why}"]
+    with pytest.raises(ValueError, match=f"use compile=false: {re.escape(why)}"):
+        Hardware.pick(device="cpu", precision="fp32", compile=True)
+
+
+# A run that is long enough to be compiled, and ends after a step because it diverges.
+LONG = [
+    *[setting for setting in SMALL if "max_steps" not in setting],
+    *["loss=squentropy", "train.max_steps=10000000", "optimizer.lr=1e38", "train.clip_norm=null", "precision=fp32"],
+    *["tracking=none"],
+]
+UNTRACEABLE = """
+import torch
+@torch.library.custom_op("test::exp", mutates_args=())
+def exp(values: torch.Tensor) -> torch.Tensor:
+    return values.exp()
+def nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return exp(logits).sum(-1).log() - logits[torch.arange(len(targets)), targets]
+"""
+
+
+def test_a_run_with_a_broken_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/bin/false")
+    result = command(*LONG, "compile=auto", cwd=tmp_path, warm=False)  # PyTorch reads the variable when it is imported
+    check_not_compiled(result, "auto", "No working C++ compiler", tmp_path)
+
+
+def test_a_run_that_cannot_write_what_it_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/dev/null/cache")
+    result = command(*LONG, "compile=true", cwd=tmp_path, warm=False)
+    check_not_compiled(result, "true", "Not a directory", tmp_path)
+
+
+def test_a_run_whose_loss_cannot_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "untraceable.py").write_text(UNTRACEABLE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    loss = ["loss=cross_entropy", "loss._target_=untraceable.nll", "compile=true"]
+    check_not_compiled(command(*LONG, *loss, cwd=tmp_path, warm=False), "true", "no fake impl", tmp_path)
+
+
+def check_not_compiled(result: subprocess.CompletedProcess[str], compile: str, why: str, folder: Path) -> None:
+    """Check the one line, and that `auto` trains while `true` writes nothing."""
+    assert "Traceback" not in result.stderr
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith(("compile=", "error: compile=")))
+    assert why in line
+    assert len(line) < 450
+    assert result.returncode == (0 if compile == "auto" else 2), result.stderr
+    assert ("diverged after 1 steps" in result.stderr) == (compile == "auto")
+    assert (folder / "checkpoints").exists() == (folder / "cache").exists() == (compile == "auto")
 
 
 def test_only_fp16_is_scaled() -> None:

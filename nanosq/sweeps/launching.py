@@ -4,6 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity
+from nanosq.signals import Workers
 from nanosq.sweeps import overrides, summary
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
@@ -36,6 +39,7 @@ class TrialLauncher(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
 
     def __init__(self) -> None:
         # A setting may occur twice in a sweep. Each run is launched once, and found here by its identity.
@@ -49,6 +53,9 @@ class TrialLauncher(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if isinstance(self.launcher, JoblibLauncher) and self.launcher.joblib.get("backend") != "multiprocessing":
+            self.workers = Workers()
+            self.launcher.joblib["initializer"] = self.workers.start
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
@@ -110,16 +117,25 @@ class TrialLauncher(Sweeper):
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
         """Launch jobs; `first` is the number of the first one.
 
-        A launcher that loses a job, for lack of memory or time, also loses what the other jobs have returned. The jobs
-        are then launched one by one: those that had finished find their run recorded.
+        A launcher that loses a job, for lack of memory or time, or because a cluster has ended it, also loses what the
+        other jobs have returned. The jobs are then launched once more, one by one: those that had finished find their
+        run recorded, and those that had begun resume.
         """
         try:
-            return list(self.launcher.launch(jobs, initial_job_idx=first))
+            return self._launch(jobs, first)
         except Exception as error:  # an exception of the launcher: a job's own is returned
-            if len(jobs) > 1:
-                logger.error("the launcher failed: %s; launching its jobs one by one", errors.one_line(error))
-                return [result for at, job in enumerate(jobs) for result in self._run_jobs([job], first=first + at)]
-            return [_failed(error)]
+            logger.error("the launcher failed: %s; launching its jobs once more, one by one", errors.one_line(error))
+        return [self._run_again(job, number) for number, job in enumerate(jobs, start=first)]
+
+    def _run_again(self, job: Sequence[str], number: int) -> JobReturn:
+        try:
+            return self._launch([job], number)[0]
+        except Exception as error:
+            return _failed(error)
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        with self.workers.wait() if self.workers is not None else nullcontext():
+            return list(self.launcher.launch(jobs, initial_job_idx=first))
 
     def summarize(
         self,

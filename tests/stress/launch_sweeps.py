@@ -1,10 +1,17 @@
-"""Run the grid of 27 in parallel with each launcher, in an empty folder, and check that no run and no point is lost.
+"""Run sweeps with each launcher in an empty folder, and check that no run and no point is lost.
 
 python -m tests.stress.launch_sweeps            joblib with 4 workers, a local Ray cluster, submitit's local executor
 python -m tests.stress.launch_sweeps joblib     one of them
+
+First the grid of 27 runs undisturbed. Then two trials side by side receive the signals with which users and clusters
+end a program.
 """
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -13,7 +20,7 @@ from pathlib import Path
 
 import mlflow
 
-from tests.commandline import command, runs
+from tests.commandline import ROOT, command, environment, runs
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"],
@@ -25,6 +32,29 @@ SMALL = [
     *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu"],
     *["model.n_embd=16", "model.n_head=1", "model.block_size=64"],
     *[f"train.max_steps={STEPS}", f"train.eval_every={EVAL_EVERY}", "train.log_every=1"],
+]
+
+# Who receives which signals, and the exit status of the sweep. The group is what Ctrl-C in a terminal reaches.
+SIGNALS = {
+    "joblib": [
+        ("parent", ["SIGTERM"], 143),
+        ("parent", ["SIGINT"], 130),
+        ("group", ["SIGTERM"], 143),
+        ("group", ["SIGINT", "SIGINT"], 130),
+        ("worker", ["SIGTERM"], 143),
+        ("parent", ["SIGKILL"], -signal.SIGKILL),
+    ],
+    "submitit_local": [  # a cluster ends jobs, and the sweep launches them again
+        ("worker", ["SIGUSR2"], 0),
+        ("worker", ["SIGTERM", "SIGUSR2"], 0),
+        ("worker", ["SIGTERM"], 0),
+    ],
+}
+WORKERS = {"joblib": "popen_loky", "submitit_local": "submitit.core._submit"}
+LONG_STEPS = 300
+LONG = [
+    *[setting for setting in SMALL if not setting.startswith("train.")],
+    *[f"train.max_steps={LONG_STEPS}", "train.batch_size=2", "train.checkpoint_every=10", "model.n_layer=1"],
 ]
 
 
@@ -46,6 +76,65 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
     assert not list((folder / "checkpoints").iterdir())
 
 
+def interrupt(launcher: str, target: str, signals: Iterable[str], folder: Path, *settings: str) -> tuple[int, int]:
+    """Start a sweep of two trials, and send signals while both train. Return its exit status and process group."""
+    arguments = ["-m", *LAUNCHERS[launcher], *LONG, *(settings or ["loss=squentropy,brier"])]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=folder,
+        env=environment() | {"PYTHONPATH": str(ROOT)},  # submitit does not pass the folder of the program on
+        stdout=(folder / "output").open("a"),
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and len([*folder.glob("checkpoints/*/last.pt")]) < 2:
+        time.sleep(0.05)
+    for name in signals:
+        number = signal.Signals[name]
+        if target == "group":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid if target == "parent" else workers(process.pid, launcher)[0], number)
+    return process.wait(timeout=300), process.pid
+
+
+def workers(group: int, launcher: str) -> list[int]:
+    """Return the worker processes of a process group; those of joblib may be idle."""
+    found = subprocess.run(["pgrep", "-g", str(group), "-f", WORKERS[launcher]], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def check_signals(launcher: str, target: str, signals: list[str], status: int, folder: Path) -> None:
+    """Check that signals end a sweep with a checkpoint of each trial, and that it resumes and loses no point."""
+    actual, group = interrupt(launcher, target, signals, folder)
+    if "SIGKILL" in signals:  # the workers notice it a little later, and those of joblib stay idle for minutes
+        time.sleep(10)
+        os.killpg(group, signal.SIGKILL)
+    output = (folder / "output").read_text()
+    assert actual == status, output
+    logs = "".join(path.read_text() for path in folder.glob("sweeps/.submitit/*/*_log.err"))
+    assert (output + logs).count(": interrupted after step") == (2 if launcher == "joblib" else 1), output + logs
+    if launcher == "joblib":
+        assert "Traceback" not in output
+        assert [run.info.status for run in runs(folder)] == ["KILLED"] * 2
+        assert len([*folder.glob("checkpoints/*/last.pt")]) == 2
+        again, _ = interrupt(launcher, "parent", [], folder)
+        assert again == 0, (folder / "output").read_text()
+        assert (folder / "output").read_text().count(": resumed after step") == 2
+    else:
+        assert logs.count(": resumed after step") == 1, logs
+        assert ("Requeued job" in logs) == ("SIGUSR2" in signals)
+    all_runs = runs(folder)
+    assert Counter(run.info.status for run in all_runs) == {"FINISHED": 2}
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    for run in all_runs:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/nll")]
+        assert steps == sorted({*steps})
+        assert steps[-1] == LONG_STEPS
+    assert not list((folder / "checkpoints").iterdir())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -56,6 +145,10 @@ def main() -> None:
         begin = time.monotonic()
         check(launcher, Path(tempfile.mkdtemp(prefix=f"nanosq-{launcher}-")), trials=27)
         print(f"{launcher}: 27 complete runs in {time.monotonic() - begin:.0f} s", flush=True)
+        for target, signals, status in SIGNALS.get(launcher, []):
+            folder = Path(tempfile.mkdtemp(prefix=f"nanosq-{launcher}-"))
+            check_signals(launcher, target, signals, status, folder)
+            print(f"{launcher}: {' and '.join(signals)} to the {target}: resumed", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,21 @@ MISSING_LOSS = "loss=missing"
 
 
 class LossyLauncher:
-    """A launcher that fails as a whole if one of its jobs does, as one whose worker process is killed."""
+    """A launcher that fails as a whole if one of its jobs does, as one whose worker process is killed.
 
-    def __init__(self) -> None:
+    Args:
+        losses: How often it fails.
+    """
+
+    def __init__(self, losses: float = math.inf) -> None:
+        self.losses = losses
         self.launched: list[tuple[list[list[str]], int]] = []
 
     def launch(self, jobs: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         settings = [[override for override in job if not override.startswith("++hydra")] for job in jobs]
         self.launched.append((settings, initial_job_idx))
-        if any(MISSING_LOSS in job for job in jobs):
+        if any(MISSING_LOSS in job for job in jobs) and self.losses > 0:
+            self.losses -= 1
             raise MemoryError("the worker was killed")
         return [finished(number) for number, _ in enumerate(jobs)]
 
@@ -38,9 +44,9 @@ def finished(perplexity: float) -> JobReturn:
 
 
 def launch(
-    trials: dict[int, list[str]], *, n_seeds: int = 1, seeds: Sequence[int] = ()
+    trials: dict[int, list[str]], *, n_seeds: int = 1, seeds: Sequence[int] = (), losses: float = math.inf
 ) -> tuple[list[SeedResults], LossyLauncher]:
-    sweeper, launcher = GridSweeper(params={}), LossyLauncher()
+    sweeper, launcher = GridSweeper(params={}), LossyLauncher(losses)
 
     def load_sweep_config(_: Any, overrides: list[str]) -> DictConfig:
         return OmegaConf.from_dotlist([f"seeds={n_seeds}", "seed=5", *overrides])
@@ -59,6 +65,14 @@ def test_jobs_of_a_launcher_that_fails_are_launched_one_by_one() -> None:
     assert [result.state for result in results] == ["finished", "failed", "finished"]
     (failure,) = results[1].failures
     assert isinstance(failure, MemoryError)
+
+
+@pytest.mark.parametrize(("losses", "state"), [(1, "finished"), (2, "failed")])
+def test_a_single_job_that_is_lost_is_launched_once_more(losses: int, state: str) -> None:
+    """A cluster has ended it. It resumes from its checkpoint."""
+    results, launcher = launch({3: [MISSING_LOSS]}, losses=losses)
+    assert launcher.launched == [([[MISSING_LOSS, "seed=5"]], 3)] * 2
+    assert [result.state for result in results] == [state]
 
 
 def test_every_seed_of_a_trial_is_a_job_with_its_own_seed() -> None:

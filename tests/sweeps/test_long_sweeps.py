@@ -1,12 +1,15 @@
 """Long sweeps: the whole grid, kills and launchers."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from tests.commandline import runs
 from tests.stress import kill_sweeps, launch_sweeps
-from tests.sweeps.test_sweeps import FEW, sweep
+from tests.sweeps.test_sweeps import FEW, load_study, sweep
 
 
 @pytest.mark.slow
@@ -35,3 +38,29 @@ def test_a_sweep_that_is_killed_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", launch_sweeps.LAUNCHERS)
 def test_trials_side_by_side(launcher: str, tmp_path: Path) -> None:
     launch_sweeps.check(launcher, tmp_path, trials=3, axes=["model.n_layer=1", "model.dropout=0.1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "target", "signals", "status"),
+    [(launcher, *case) for launcher, cases in launch_sweeps.SIGNALS.items() for case in cases],
+)
+def test_signals_end_trials_side_by_side(
+    launcher: str, target: str, signals: list[str], status: int, tmp_path: Path
+) -> None:
+    launch_sweeps.check_signals(launcher, target, signals, status, tmp_path)
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_search_whose_trials_are_then_resumed(tmp_path: Path) -> None:
+    search = ["hydra/sweeper=optuna", "loss=squentropy", "hydra.sweeper.n_trials=2", "hydra/sweeper/pruner=none"]
+    status, _ = launch_sweeps.interrupt("joblib", "parent", ["SIGTERM"], tmp_path, *search)
+    output = (tmp_path / "output").read_text()
+    assert status == 143, output
+    assert output.count(": interrupted after step") == 2
+    study = load_study(tmp_path)
+    assert [trial.state for trial in study.trials] == [TrialState.WAITING] * 2
+    status, _ = launch_sweeps.interrupt("joblib", "parent", [], tmp_path, *search)
+    assert status == 0, (tmp_path / "output").read_text()
+    assert [trial.state for trial in load_study(tmp_path).trials] == [TrialState.COMPLETE] * 2
+    assert Counter(run.info.status for run in runs(tmp_path)) == {"FINISHED": 2}
