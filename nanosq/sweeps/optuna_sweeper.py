@@ -57,6 +57,8 @@ class OptunaSweeper(TrialLauncher):
             pruner = config.build("hydra.sweeper.pruner", settings.pruner)
             node = cast(DictConfig, settings.sampler)
             sampler, total = build_sampler(node, space, settings.n_trials, directions=directions)
+        if "val/loss" in settings.objectives and any(axis.split(".")[0] == "loss" for axis in space.varied):
+            raise errors.InputError("hydra.sweeper.objectives: val/loss has another unit for every loss: use val/nll")
         extend = self._custom_search_space()
         typed = [override.lstrip("+~") for override in self.config.hydra.overrides.hydra]
         compared = pruning.describe(
