@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import hydra
 from hydra.conf import HydraConf
@@ -92,6 +93,7 @@ def job_number(context: HydraConf) -> int | None:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path.cwd()))  # for a loss or another component in a module of the user
     # SIGTERM before training ends the program like Ctrl-C: files are closed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(errors.exit_status(main))
