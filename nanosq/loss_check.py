@@ -78,7 +78,7 @@ def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor
     if not isinstance(losses_N, Tensor):
         raise ValueError(f"{name} returns {type(losses_N).__name__}, not a tensor; {CONTRACT}")
     if losses_N.shape != targets_N.shape:
-        shapes = f"shape {tuple(losses_N.shape)} for {len(targets_N)} tokens"
+        shapes = f"shape {tuple(losses_N.shape)} for targets of shape {tuple(targets_N.shape)}"
         raise ValueError(f"{name} returns {shapes}, not one loss for each token; {CONTRACT}")
     if losses_N.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{name} returns {losses_N.dtype}, not torch.float32 as the logits")
