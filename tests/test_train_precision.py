@@ -47,10 +47,14 @@ def test_bf16_differs_by_rounding_only() -> None:
             assert ours["train/nll"] == pytest.approx(exact["train/nll"], rel=0.02), step
 
 
-@pytest.mark.parametrize("setting", ["loss.weight=1e-3", "train.accumulate=4"])
-def test_fp16_keeps_small_gradients(setting: str, tmp_path: Path) -> None:
-    small = ["loss=brier", setting, "train.max_steps=1", "train.eval_every=1", "train.log_every=1", "samples.count=0"]
+@pytest.mark.parametrize(
+    "settings",
+    [["loss=brier", "loss.weight=1e-3"], ["loss=mse_probabilities", "loss.scale=1", "train.accumulate=3"]],
+    ids=["brier", "mse_probabilities"],
+)
+def test_fp16_keeps_small_gradients(settings: list[str], tmp_path: Path) -> None:
+    one_step = ["train.max_steps=1", "train.eval_every=1", "train.log_every=1", "samples.count=0"]
     for precision in ("fp32", "fp16"):
-        command(*SMALL, *small, f"precision={precision}", cwd=tmp_path, check=True)
+        command(*SMALL, *one_step, *settings, f"precision={precision}", cwd=tmp_path, check=True)
     exact, half = sorted(runs(tmp_path), key=lambda run: run.data.params["precision"], reverse=True)
-    assert half.data.metrics["train/grad_norm"] == pytest.approx(exact.data.metrics["train/grad_norm"], rel=1e-3)
+    assert half.data.metrics["train/grad_norm"] == pytest.approx(exact.data.metrics["train/grad_norm"], rel=5e-3)
