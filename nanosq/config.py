@@ -101,7 +101,7 @@ def get_target(path: str) -> Callable[..., Any]:
     except Exception as error:
         advice = ""
         if isinstance(error, ModuleNotFoundError) and error.name == path.split(".")[0]:
-            advice = f"; put {error.name}.py into the current folder or into a folder of PYTHONPATH"
+            advice = "; a module of your own must be in the current folder or on PYTHONPATH"
         elif isinstance(error, AttributeError) and (close := get_close_matches(str(error.name), dir(error.obj), 1)):
             advice = f"; did you mean {close[0]!r}?"
         raise ImportError(f"cannot import {path!r}: {errors.reason(error)}{advice}") from error

@@ -39,7 +39,7 @@ def check_loss(loss: Loss, name: str) -> None:
     calls = [_differentiate(loss, name, logits_NV, targets_N, token) for token in range(N)]
     losses_N, gradients_NNV = calls[0][0], torch.stack([gradient_NV for _, gradient_NV in calls])
     if not _close(losses_N, calls[1][0]):
-        raise ValueError(f"{name} is random, or keeps a state: two calls give the same tokens other losses")
+        raise ValueError(f"{name} is random or keeps a state: a second call gives other losses; {CONTRACT}")
     alone_N, alone_NNV = torch.empty_like(losses_N), torch.zeros_like(gradients_NNV)
     for token in range(N):
         row = slice(token, token + 1)
@@ -88,5 +88,6 @@ def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor
 
 
 def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Return whether two results are equal up to rounding. Infinite and undefined values must be in the same places."""
     largest = expected.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
     return torch.allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE / 10 * largest, equal_nan=True)

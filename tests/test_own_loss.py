@@ -102,7 +102,7 @@ def test_a_loss_in_place_is_refused_in_every_precision(precision: str, folder: P
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("mymodul.own", "No module named 'mymodul'; put mymodul.py into the current folder or"),
+        ("mymodul.own", "No module named 'mymodul'; a module of your own must be in the current folder or"),
         ("mymodule.onw", "has no attribute 'onw'; did you mean 'own'?"),
         ("broken.own", "SyntaxError: invalid syntax (broken.py, line 1)"),
         ("mymodule.wrong", "NameError: name 'target' is not defined (mymodule.py, line 25)"),
