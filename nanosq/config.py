@@ -4,8 +4,10 @@ A component is a section with a `_target_`. The signature of its target is its s
 against it before it calls the target.
 """
 
+import importlib
 import inspect
 import json
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,9 +17,9 @@ from typing import Any, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from nanosq import errors
 from nanosq.privacy import mask_values
 from nanosq.settings import SampleSettings, TrainSettings
 
@@ -63,8 +65,8 @@ def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
     """
     try:
         target = get_target(node._target_)
-    except Exception as error:
-        raise ValueError(f"{group}._target_: cannot import {node._target_!r}") from error
+    except ImportError as error:
+        raise ValueError(f"{group}._target_: {error}") from error
     name = node._target_.removeprefix("nanosq.")
     configured = arguments(node)
     parameters = inspect.signature(target).parameters
@@ -86,9 +88,27 @@ def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
 
 
 def get_target(path: str) -> Callable[..., Any]:
-    """Import the object that a `_target_` names."""
-    target: Callable[..., Any] = get_object(path)
-    return target
+    """Import the function or class that a `_target_` names.
+
+    Raises:
+        ImportError: This is impossible. The message says why, on one line.
+    """
+    try:
+        try:
+            target = pkgutil.resolve_name(path)
+        except AttributeError:
+            importlib.import_module(path.rpartition(".")[0])  # if this fails, it is the reason
+            raise
+    except Exception as error:
+        advice = ""
+        if isinstance(error, ModuleNotFoundError) and error.name == path.split(".")[0]:
+            advice = "; a module of your own must be in the current folder or on PYTHONPATH"
+        elif isinstance(error, AttributeError) and (close := get_close_matches(str(error.name), dir(error.obj), 1)):
+            advice = f"; did you mean {close[0]!r}?"
+        raise ImportError(f"cannot import {path!r}: {errors.reason(error)}{advice}") from error
+    if not callable(target):
+        raise ImportError(f"{path!r} is of type {type(target).__name__}, not a function or a class")
+    return cast(Callable[..., Any], target)
 
 
 def build(group: str, node: DictConfig, *positional: Any, **runtime: Any) -> Any:

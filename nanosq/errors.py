@@ -2,9 +2,11 @@
 
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -14,6 +16,8 @@ from nanosq.privacy import mask, masked_output
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
 NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
+
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class InputError(ValueError):
@@ -92,3 +96,16 @@ def first_line(error: BaseException) -> str:
     Passwords are masked.
     """
     return mask((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the message of an error in code that the user names, and the line of that code.
+
+    The caller must catch the error in the function that calls that code.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    lines = [
+        f"{Path(f.filename).name}, line {f.lineno}" for f in frames if not f.filename.startswith(("<", *LIBRARIES))
+    ]
+    place = f" ({lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {first_line(error)}{place}"

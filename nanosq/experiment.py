@@ -13,6 +13,7 @@ from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
 from nanosq.hardware import Hardware, round_robin_device
+from nanosq.loss_check import check_loss
 from nanosq.losses import Loss
 from nanosq.settings import SampleSettings, TrainSettings
 from nanosq.start import Start
@@ -97,9 +98,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         schedule(0)
     with _named("loss"):
         loss = config.build("loss", cfg.loss)
-        losses_N = loss(torch.zeros(2, SMALL_VOCABULARY), torch.tensor([0, 1]))
-        if losses_N.shape != (2,):
-            raise ValueError(f"{cfg.loss._target_} returns shape {tuple(losses_N.shape)}, not one loss for each token")
+        check_loss(loss, cfg.loss._target_)
     code = identity.code_hash(cfg)
     origin = start.find(cfg, store, code)
     config_hash = identity.config_hash(cfg, parent=origin.parent)

@@ -12,14 +12,14 @@ only the logits of one chunk of tokens exist. For each chunk, the forward pass
 and then uses the memory of the logits for the next chunk. This is the idea of fused linear cross-entropy, for any loss
 (Liger kernels, arXiv 2410.10989; Cut Cross-Entropy, arXiv 2411.09009).
 
-Two sizes matter. A chunk is large, because every chunk reads and writes the V x D weight and its gradient. The loss
-makes several passes over its logits and needs several tensors of their size, so it gets a tile of the chunk at a time,
-small enough for the cache of a CPU.
+A chunk is large, because every chunk reads and writes the V x D weight and its gradient. The loss makes several passes
+over its logits and needs several tensors of their size, so it gets a tile of the chunk at a time, small enough for the
+cache of a CPU.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,8 @@ COMPILED_TILE_LOGITS = 2**22  # a compiled loss needs no memory for intermediate
 # The gradient of the weight is updated this many elements at a time, to stay in the cache.
 PRODUCT_ELEMENTS = 2**22
 
+_compiled = cache(torch.compile)
+
 
 def head_loss(
     loss: Loss,
@@ -45,6 +47,7 @@ def head_loss(
     *,
     chunk_size: int | None = None,
     compile: bool = False,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean objective and the mean nll (nats) over the tokens whose target is not -1.
 
@@ -57,6 +60,7 @@ def head_loss(
         targets_N: Targets, with one dimension less than the hidden states.
         chunk_size: Tokens in a chunk; by default from the size of the vocabulary.
         compile: Whether to compile the loss. The numbers are the same up to rounding.
+        scale: Factor by which you multiply the objective. Gradients in float16 get it before they are rounded.
 
     Returns:
         The objective, which is differentiable once in `hidden_ND` and `weight_VD`, and the nll, which is not.
@@ -66,8 +70,10 @@ def head_loss(
     """
     _check(hidden_ND, targets_N, chunk_size)
     differentiate = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    scale = scale if _matmul_dtype(hidden_ND) == torch.float16 else None  # the other types have the range of float32
+    run_loss = partial(_run_loss, loss, compile=compile)
     return _HeadLoss.apply(
-        loss, hidden_ND.flatten(0, -2), weight_VD, targets_N.flatten(), chunk_size, compile, differentiate
+        run_loss, hidden_ND.flatten(0, -2), weight_VD, targets_N.flatten(), chunk_size, differentiate, scale
     )
 
 
@@ -96,10 +102,9 @@ def token_scores(
     scored_N = targets_N >= 0
     hidden_ND, targets_N = hidden_ND[scored_N], targets_N[scored_N]
     weight_VD = weight_VD.to(_matmul_dtype(hidden_ND))
-    parts = []
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        for tokens, logits_CV in _chunks(hidden_ND, weight_VD, chunk_size):
-            parts.append(_score(loss, logits_CV, targets_N[tokens], compile))
+        chunks = _chunks(hidden_ND, weight_VD, chunk_size)
+        parts = [_score(loss, logits_CV, targets_N[tokens], compile) for tokens, logits_CV in chunks]
     return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -107,25 +112,28 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        loss: Loss,
+        run_loss: Callable[..., tuple[Tensor, Tensor]],
         hidden_ND: Tensor,
         weight_VD: Tensor,
         targets_N: Tensor,
         chunk_size: int | None,
-        compile: bool,
         differentiate: bool,
+        scale: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         cast_VD = weight_VD.to(_matmul_dtype(hidden_ND))
         scored_N = targets_N >= 0
+        n = scored_N.sum().clamp(min=1)
         all_scored = targets_N.device.type == "cpu" and bool(scored_N.all())  # reading it makes a GPU wait
         targets_N = targets_N.clamp(min=0)
         losses_N, nll_N = hidden_ND.new_empty(2, len(targets_N), dtype=wide_dtype(cast_VD.dtype))
+        factor = None
         if differentiate:
+            factor = torch.ones((), device=n.device) if scale is None else scale / n
             grad_hidden = torch.empty_like(hidden_ND)
             grad_weight = torch.empty_like(weight_VD, dtype=wide_dtype(weight_VD.dtype))
         with torch.autocast(hidden_ND.device.type, enabled=False):
             for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
-                losses_N[tokens], nll_N[tokens] = _run_loss(loss, logits_CV, targets_N[tokens], compile, differentiate)
+                losses_N[tokens], nll_N[tokens] = run_loss(logits_CV, targets_N[tokens], factor)
                 if differentiate:
                     if not all_scored:
                         logits_CV.masked_fill_(~scored_N[tokens, None], 0.0)
@@ -137,10 +145,9 @@ class _HeadLoss(torch.autograd.Function):
                             grad_weight[rows] = product
                         else:
                             grad_weight[rows] += product
-        n = scored_N.sum().clamp(min=1)
         losses_N, nll_N = losses_N.where(scored_N, 0.0), nll_N.where(scored_N, 0.0)
         if differentiate:
-            ctx.gradients = grad_hidden, grad_weight.to(weight_VD.dtype), n
+            ctx.gradients = grad_hidden, grad_weight.to(weight_VD.dtype), n, factor
         ctx.mark_non_differentiable(nll := nll_N.sum() / n)
         return losses_N.sum() / n, nll
 
@@ -150,29 +157,28 @@ class _HeadLoss(torch.autograd.Function):
         # In place, because the gradient of the weight may be the largest tensor of all.
         if ctx.gradients is None:
             raise RuntimeError("head_loss keeps its gradients for one backward pass: call head_loss again for another")
-        (grad_hidden, grad_weight, n), ctx.gradients = ctx.gradients, None
-        scale = grads[0] / n
-        return None, grad_hidden.mul_(scale), grad_weight.mul_(scale), None, None, None, None
+        (grad_hidden, grad_weight, n, factor), ctx.gradients = ctx.gradients, None
+        rest = grads[0] / n / factor
+        return None, grad_hidden.mul_(rest), grad_weight.mul_(rest), None, None, None, None
 
 
 def _run_loss(
-    loss: Loss, logits_CV: Tensor, targets_C: Tensor, compile: bool, differentiate: bool
+    loss: Loss, logits_CV: Tensor, targets_C: Tensor, factor: Tensor | None, *, compile: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the objective and the nll of each token, and write the gradient of the objective over the logits."""
+    """Return the objective and the nll of each token. With `factor`, write the gradient times it over the logits."""
     if (fused := fused_form(loss)) is not None:
         softmax = _compiled(softmax_terms) if compile else softmax_terms
-        tiles = _tiles(logits_CV, compile)
-        nll_C = fused(logits_CV, targets_C, tiles, differentiate=differentiate, softmax=softmax)
+        nll_C = fused(logits_CV, targets_C, _tiles(logits_CV, compile), factor=factor, softmax=softmax)
         return nll_C, nll_C
     function = _compiled(_loss_and_nll) if compile else _loss_and_nll
     losses_C, nll_C = logits_CV.new_empty(2, len(targets_C), dtype=wide_dtype(logits_CV.dtype))
     for tile in _tiles(logits_CV, compile):
-        logits_NV = logits_CV[tile].detach().requires_grad_(differentiate)
-        with torch.set_grad_enabled(differentiate):
+        logits_NV = logits_CV[tile].detach().requires_grad_(factor is not None)
+        with torch.set_grad_enabled(factor is not None):
             losses_N, nll_C[tile] = function(loss, logits_NV, targets_C[tile])
             losses_C[tile] = losses_N.detach()
-            if differentiate:
-                (grad_NV,) = torch.autograd.grad(losses_N.sum(), logits_NV)
+            if factor is not None:
+                (grad_NV,) = torch.autograd.grad(losses_N, logits_NV, factor.to(losses_N.dtype).expand_as(losses_N))
                 logits_CV[tile] = grad_NV
     return losses_C, nll_C
 
@@ -184,7 +190,7 @@ def _score(loss: Loss, logits_CV: Tensor, targets_C: Tensor, compile: bool) -> T
     target_C = at_targets(logits_CV, targets_C)
     top_C, sum_C, ties_C, losses_C = target_C.new_empty(4, len(target_C))
     for tile in _tiles(logits_CV, compile):
-        exp_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], False)
+        exp_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], None)
         # A CPU needs ten times as long for the index of the largest value as for the value, and as long for a sum of
         # booleans.
         ties_C[tile] = exp_NV.ge_(1.0).sum(dim=-1)
@@ -206,11 +212,6 @@ def _loss(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     if losses_N.shape != targets_N.shape:
         raise ValueError(f"the loss returns shape {tuple(losses_N.shape)}, not one value for each token")
     return losses_N
-
-
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function)
 
 
 def _check(hidden_ND: Tensor, targets_N: Tensor, chunk_size: int | None) -> None:

@@ -144,28 +144,28 @@ def fused_cross_entropy(
     targets_C: Tensor,
     tiles: Iterable[slice],
     *,
-    differentiate: bool,
-    softmax: Callable[[Tensor, bool], tuple[Tensor, Tensor, Tensor]],
+    factor: Tensor | None,
+    softmax: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]],
 ) -> Tensor:
-    """Return -log p_y of each token and write its derivative, p_j - [j = y], over the logits.
+    """Return -log p_y of each token and write its derivative times `factor`, (p_j - [j = y]) * factor, over the logits.
 
     Args:
         logits_CV: Logits of a chunk of tokens, of any floating-point type.
         targets_C: Targets.
         tiles: Rows to work on at a time.
-        differentiate: Whether to write the derivative. If not, the logits stay as they are.
+        factor: Factor on the derivative. If it is None, no derivative is written: the logits stay as they are.
         softmax: The function `softmax_terms`, or a compiled version of it.
     """
     target_C = at_targets(logits_CV, targets_C)
     top_C, sum_C = torch.empty_like(target_C), torch.empty_like(target_C)
     for tile in tiles:
-        probabilities_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], differentiate)
-        if differentiate:
-            logits_CV[tile] = probabilities_NV
+        gradient_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], factor)
+        if factor is not None:
+            logits_CV[tile] = gradient_NV
     nll_C = top_C - target_C + sum_C.log()
-    if differentiate:  # from the nll, because the probability of the target was rounded
+    if factor is not None:  # from the nll, because the probability of the target was rounded
         rows_C = torch.arange(len(targets_C), device=targets_C.device)
-        logits_CV[rows_C, targets_C] = torch.expm1(-nll_C).to(logits_CV.dtype)
+        logits_CV[rows_C, targets_C] = (torch.expm1(-nll_C) * factor).to(logits_CV.dtype)
     return nll_C
 
 
@@ -183,16 +183,16 @@ def fused_form(loss: Loss) -> Callable[..., Tensor] | None:
     return fused
 
 
-def softmax_terms(logits_NV: Tensor, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
+def softmax_terms(logits_NV: Tensor, factor: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return exp(f_j - max f), max f and the sum over j of exp(f_j - max f).
 
-    With `normalize`, the first one is divided by the last one: it is p. The results are float32 or wider.
+    With `factor`, the first one is p * factor. The results are float32 or wider.
     """
     exp_NV = logits_NV.to(wide_dtype(logits_NV.dtype), copy=True)
     top_N = exp_NV.amax(dim=-1)
     sum_N = exp_NV.sub_(top_N.unsqueeze(-1)).exp_().sum(dim=-1)
-    if normalize:
-        exp_NV *= sum_N.reciprocal().unsqueeze(-1)
+    if factor is not None:
+        exp_NV *= (sum_N.reciprocal() * factor).unsqueeze(-1)
     return exp_NV, top_N, sum_N
 
 

@@ -97,7 +97,7 @@ class TrainState:
 
 
 class LossModule(nn.Module):
-    """The differentiated part of a step: (tokens_BT, targets_BT) -> mean objective, mean nll."""
+    """The differentiated part of a step: (tokens_BT, targets_BT, scale) -> mean objective, mean nll."""
 
     def __init__(self, model: GPT, loss: Loss, hardware: Hardware) -> None:
         super().__init__()
@@ -106,12 +106,13 @@ class LossModule(nn.Module):
         self.hardware = hardware
         self.hidden = torch.compile(model) if hardware.compile else model
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two scalars; the first is differentiable."""
+    def forward(self, tokens_BT: Tensor, targets_BT: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return two scalars; the first is differentiable, and multiplied by `scale` before its backward pass."""
         with self.hardware.autocast():
             hidden_BTD = self.hidden(tokens_BT)
             compile = self.hardware.compile_loss
-            return head_loss(self.loss, hidden_BTD, self.model.head_weight, targets_BT, compile=compile)
+            weight_VD = self.model.head_weight
+            return head_loss(self.loss, hidden_BTD, weight_VD, targets_BT, compile=compile, scale=scale)
 
 
 def train(
@@ -152,13 +153,14 @@ def train(
 
             begin = time.perf_counter()
             means = torch.zeros(2, device=hardware.device)  # objective, nll
+            scale = scaler.scale(torch.ones((), device=hardware.device) / batches.n_micro_batches)
             for number in range(batches.n_micro_batches):
                 log.stop_if_asked(state)
                 micro_batch = next(micro_batches)
                 micro_batch.seed_everything()
                 with distributed.gradient_sync(objective, enabled=number == batches.n_micro_batches - 1):
-                    micro_objective, micro_nll = objective(micro_batch.tokens_BT, micro_batch.targets_BT)
-                    scaler.scale(micro_objective / batches.n_micro_batches).backward()
+                    micro_objective, micro_nll = objective(micro_batch.tokens_BT, micro_batch.targets_BT, scale)
+                    (micro_objective * scale).backward()
                 means += torch.stack([micro_objective.detach(), micro_nll]) / batches.n_micro_batches
             means = distributed.all_reduce(means) / distributed.world_size()
             scaler.unscale_(optimizer)

@@ -57,6 +57,33 @@ def test_compiled_gives_the_same_numbers(name: str) -> None:
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["brier", "focal", "squentropy", "cross_entropy"])
+def test_float16_gradients_are_scaled_before_they_are_rounded(name: str) -> None:
+    """The gradient of brier is about 1 / C for each token: float16 rounds it to zero."""
+    hidden_ND, weight_VD, targets_N = inputs(64, 32, 50_304)
+    weight_VD = weight_VD.detach().mul(0.1).requires_grad_()
+    exact = torch.autograd.grad(full(loss_of(name), hidden_ND, weight_VD, targets_N)[0], (hidden_ND, weight_VD))
+    scale = torch.tensor(2.0**16)
+    with torch.autocast("cpu", dtype=torch.float16):
+        objective, _ = head_loss(loss_of(name), hidden_ND, weight_VD, targets_N, scale=scale)
+    scaled = torch.autograd.grad(objective * scale, (hidden_ND, weight_VD))
+    assert max(error(ours / scale, true) for ours, true in zip(scaled, exact, strict=True)) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["brier", "squentropy", "cross_entropy"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_scale_changes_no_bit_of_other_types(name: str, dtype: torch.dtype) -> None:
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    hidden_ND, weight_VD, targets_N = inputs(50, 8, 300, dtype=wide)
+    targets_N[3] = -1
+    results = []
+    for scale in (None, torch.tensor(3.0)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            objective, nll = head_loss(loss_of(name), hidden_ND, weight_VD, targets_N, chunk_size=20, scale=scale)
+        results.append((objective, nll, *torch.autograd.grad(objective / 3, (hidden_ND, weight_VD))))
+    assert all(torch.equal(*values) for values in zip(*results, strict=True))
+
+
 class TinyModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ import pytest
 
 from tests.commandline import ENVIRONMENT, ROOT, SMALL
 
+TESTS_OF_LOSSES = ("test_losses", "test_loss_check", "test_loss_gradients", "test_head")
+
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_named_commands_and_files_exist(document: str) -> None:
@@ -56,7 +58,7 @@ def test_loss_of_the_readme_can_be_trained_and_passes_the_tests(tmp_path: Path) 
     name = Path(path).stem
     for line in (
         [*command.split(), *SMALL, "tracking=none"],
-        ["-m", "pytest", "-n0", "tests/test_losses.py", "tests/test_head.py", "-k", name],
+        ["-m", "pytest", "-n0", *(f"tests/{file}.py" for file in TESTS_OF_LOSSES), "-k", name],
     ):
         result = subprocess.run([sys.executable, *line], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr

@@ -1,11 +1,14 @@
 """The training loop in half precision."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from nanosq import losses
 from nanosq.hardware import Hardware
+from tests.commandline import SMALL, command, runs
 from tests.test_train import Training
 
 
@@ -42,3 +45,16 @@ def test_bf16_differs_by_rounding_only() -> None:
     for (step, ours), (_, exact) in zip(fast.logged, plain.logged, strict=True):
         if "train/nll" in ours:
             assert ours["train/nll"] == pytest.approx(exact["train/nll"], rel=0.02), step
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["loss=brier", "loss.weight=1e-3"], ["loss=mse_probabilities", "loss.scale=1", "train.accumulate=3"]],
+    ids=["brier", "mse_probabilities"],
+)
+def test_fp16_keeps_small_gradients(settings: list[str], tmp_path: Path) -> None:
+    one_step = ["train.max_steps=1", "train.eval_every=1", "train.log_every=1", "samples.count=0"]
+    for precision in ("fp32", "fp16"):
+        command(*SMALL, *one_step, *settings, f"precision={precision}", cwd=tmp_path, check=True)
+    exact, half = sorted(runs(tmp_path), key=lambda run: run.data.params["precision"], reverse=True)
+    assert half.data.metrics["train/grad_norm"] == pytest.approx(exact.data.metrics["train/grad_norm"], rel=5e-3)

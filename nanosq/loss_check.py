@@ -1,0 +1,93 @@
+"""A check that a loss keeps its contract: the loss of a token comes from its own row of the logits and nothing else.
+
+The head computes a loss in blocks of tokens. Without this check, a loss in which tokens depend on each other would have
+another value for every size of a block.
+"""
+
+import torch
+from torch import Tensor
+
+from nanosq import errors
+from nanosq.losses import Loss, fused_form, softmax_terms
+
+CONTRACT = "a loss maps (logits_NV, targets_N) to losses_N, each from its own row"
+N, V = 4, 256  # large enough for a loss of the 100 largest logits
+TOLERANCE = 1e-5  # relative; losses compute in float32
+
+
+def check_loss(loss: Loss, name: str) -> None:
+    """Try a loss on random logits, before anything else is done.
+
+    The losses and gradients of several tokens must be those of each token alone. The loss must not change its
+    arguments, which evaluation uses again. It must not be random: its value would depend on the size of a block, and
+    evaluation is deterministic.
+
+    Args:
+        loss: The loss.
+        name: Its name, for messages.
+
+    Raises:
+        ValueError: The loss breaks the contract, or fails. The message says how, on one line.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits_NV = 3.0 * torch.randn(N, V, generator=generator)
+    logits_NV[0] *= 10.0  # as of a model that is certain
+    targets_N = torch.randint(V, (N,), generator=generator)
+
+    with torch.no_grad():
+        _call(loss, name, logits_NV.clone(), targets_N)
+    calls = [_differentiate(loss, name, logits_NV, targets_N, token) for token in range(N)]
+    losses_N, gradients_NNV = calls[0][0], torch.stack([gradient_NV for _, gradient_NV in calls])
+    if not _close(losses_N, calls[1][0]):
+        raise ValueError(f"{name} is random or keeps a state: a second call gives other losses; {CONTRACT}")
+    alone_N, alone_NNV = torch.empty_like(losses_N), torch.zeros_like(gradients_NNV)
+    for token in range(N):
+        row = slice(token, token + 1)
+        alone_N[row], alone_NNV[token, row] = _differentiate(loss, name, logits_NV[row], targets_N[row], 0)
+    for what, together, alone in (("loss", losses_N, alone_N), ("gradient", gradients_NNV, alone_NNV)):
+        if not _close(together, alone):
+            raise ValueError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
+
+    if (fused := fused_form(loss)) is not None:
+        fused_NV = logits_NV.clone()
+        fused_N = fused(fused_NV, targets_N, [slice(N)], factor=torch.ones(()), softmax=softmax_terms)
+        if not (_close(fused_N, losses_N) and _close(fused_NV, gradients_NNV.sum(dim=0))):
+            raise ValueError(f"{name} has an attribute 'fused' that computes another loss: delete the attribute")
+
+
+def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor, token: int) -> tuple[Tensor, Tensor]:
+    """Return the losses, and the gradient of the loss of one token with respect to all logits."""
+    leaf_NV = logits_NV.clone().requires_grad_()
+    losses_N = _call(loss, name, leaf_NV, targets_N)
+    if not losses_N.requires_grad:
+        raise ValueError(f"{name} is not differentiable: its losses have no gradient with respect to the logits")
+    try:
+        (gradient_NV,) = torch.autograd.grad(losses_N[token], leaf_NV)
+    except Exception as error:
+        raise ValueError(f"{name} has no gradient: {errors.reason(error)}") from error
+    return losses_N.detach(), gradient_NV
+
+
+def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the losses, after a check of what a single call can show."""
+    before_NV, before_N = logits_NV.detach().clone(), targets_N.clone()
+    try:
+        losses_N = loss(logits_NV, targets_N)
+    except Exception as error:
+        raise ValueError(f"{name} fails: {errors.reason(error)}") from error
+    if not isinstance(losses_N, Tensor):
+        raise ValueError(f"{name} returns {type(losses_N).__name__}, not a tensor; {CONTRACT}")
+    if losses_N.shape != targets_N.shape:
+        shapes = f"shape {tuple(losses_N.shape)} for targets of shape {tuple(targets_N.shape)}"
+        raise ValueError(f"{name} returns {shapes}, not one loss for each token; {CONTRACT}")
+    if losses_N.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} returns {losses_N.dtype}, not torch.float32 as the logits")
+    if not (torch.equal(logits_NV, before_NV) and torch.equal(targets_N, before_N)):
+        raise ValueError(f"{name} changes its arguments in place: make it compute new tensors")
+    return losses_N
+
+
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Return whether two results are equal up to rounding. Infinite and undefined values must be in the same places."""
+    largest = expected.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
+    return torch.allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE / 10 * largest, equal_nan=True)
