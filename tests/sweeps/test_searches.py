@@ -121,7 +121,7 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
         (["-m", "hydra.sweeper.pruner.n_warmup_steps=2000"], "n_warmup_steps=2000 counts thousandths of training"),
         (["-m", "hydra/sweeper/pruner=hyperband", "train.eval_every=choice(2,3)"], "train.eval_every moves them"),
         (["-m", "hydra/sweeper/pruner=hyperband", "train.max_steps=range(2,9)"], "train.max_steps moves them"),
-        (["-m", "hydra.sweeper.objectives=[val/loss]", "loss=choice(focal,squentropy)"], "use val/nll"),
+        (["-m", "hydra.sweeper.objectives=[val/loss]", "loss=squentropy", "loss.weight=choice(1,2)"], "use val/nll"),
         (["-m", "hydra.sweeper.n_jobs=3"], "needs a launcher that runs trials in parallel: hydra/launcher=joblib"),
         (["-m", "hydra.sweeper.max_failure_rate=-1"], "max_failure_rate is a fraction of the trials, 0 to 1, not -1.0"),
         (["-m", "hydra.sweeper.max_failure_rate=50"], "max_failure_rate is a fraction of the trials"),
