@@ -105,12 +105,15 @@ def job(number):
             interruption.end()
     except signals.Interrupted:
         return "interrupted"
+def start(workers):
+    workers.start()
+    Path(f"{os.getpid()}.started").write_text("started")
 if __name__ == "__main__":
     signals.end_by_exception()
     workers = signals.Workers()
     jobs = [joblib.delayed(job)(number) for number in range(2)]
     with workers.wait():
-        joblib.Parallel(n_jobs=3, initializer=workers.start)(jobs)
+        joblib.Parallel(n_jobs=3, initializer=start, initargs=[workers])(jobs)
     print("the sweep continues")
 """
 
@@ -138,7 +141,8 @@ def test_workers_of_joblib_write_their_checkpoints(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    wait_for(tmp_path, "*.pid")
+    wait_for(tmp_path, "*.started", 3)
+    wait_for(tmp_path, "*.pid", 2)
     for number in sent:
         if target == "group":
             os.killpg(process.pid, number)
@@ -146,14 +150,14 @@ def test_workers_of_joblib_write_their_checkpoints(
             os.kill(process.pid if target == "parent" else int((tmp_path / "0.pid").read_text()), number)
     assert process.wait(timeout=60) == status
     assert not (tmp_path / "output").read_text()
-    wait_for(tmp_path, "*.pt")  # workers that have lost their parent need some time to notice it
+    wait_for(tmp_path, "*.pt", 2)  # workers that have lost their parent need some time to notice it
     with suppress(ProcessLookupError):  # idle workers of joblib that have lost it end after minutes
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(folder: Path, pattern: str) -> None:
+def wait_for(folder: Path, pattern: str, n_files: int) -> None:
     deadline = time.monotonic() + 60
-    while len([path for path in folder.glob(pattern) if path.read_text()]) < 2:
+    while len([path for path in folder.glob(pattern) if path.read_text()]) < n_files:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
