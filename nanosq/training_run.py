@@ -87,9 +87,12 @@ def build(
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
     )
-    distributed.barrier()  # every process has read the checkpoint
-    if origin.is_new and is_first:
-        checkpoint.clear(folder, keep_last=bool(origin.notice))
+    with ExitStack() as stack:
+        stack.push(tracked)  # end the run if this fails
+        distributed.barrier()  # every process has read the checkpoint
+        if origin.is_new and is_first:
+            checkpoint.clear(folder, keep_last=bool(origin.notice))
+        stack.pop_all()
     facts["run_id"] = tracked.run_id or origin.run_id
     step, label = state.progress.step, str(experiment.trial or "")
     console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first)

@@ -29,7 +29,11 @@ def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-@pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1"]])
+# So little text that the best step is not the last one: all processes restore its weights.
+OVERFIT = ["data.source.n_train=10", "optimizer.lr=2e-2", "train.max_steps=20", "train.eval_every=5", "train.warmup=0"]
+
+
+@pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1", *OVERFIT]])
 def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: Path) -> None:
     """They share micro-batches, with dropout, if there are two; otherwise rows. Only the order of sums differs."""
     settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]
@@ -40,6 +44,8 @@ def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: 
     assert two.stdout.count("validation perplexity") == 1
     assert printed_perplexity(two) == pytest.approx(printed_perplexity(one), rel=1e-4)
     together = next(run for run in runs(tmp_path) if run.info.run_id != alone.info.run_id)
+    is_best = alone.data.metrics["last/val_perplexity"] == alone.data.metrics["val/perplexity"]
+    assert is_best == (OVERFIT[0] not in shared)
     assert len(runs(tmp_path)) == 2
     assert together.info.status == "FINISHED"
     times = {"train/seconds", "train/tokens_per_second", "train/mfu"}
