@@ -62,7 +62,8 @@ class Interruption:
         together, those that received no signal end as if by SIGTERM.
         """
         number = self._number or signal.SIGTERM
-        if _requeues(requeue := self._handlers.get(STOP)):
+        requeue: Any = self._handlers.get(STOP)
+        if _requeues(requeue):
             signal.signal(STOP, requeue)
             if number == STOP:
                 requeue(number, None)
