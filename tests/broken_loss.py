@@ -12,6 +12,6 @@ SECRET = "PLANTED"
 
 def broken_loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Return the cross-entropy. In a folder with a file `broken`, fail in training after the first checkpoint."""
-    if len(targets_N) > 2 and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
+    if len(targets_N) > 4 and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
         raise RuntimeError(f"cannot connect to https://alice:{SECRET}@host?token={SECRET}")
     return cross_entropy(logits_NV, targets_N)

@@ -56,7 +56,7 @@ def test_sweep_and_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     monkeypatch.chdir(folder)
     monkeypatch.setattr(report.audit, "section", lambda *_, **__: Section("The report, audited"))
-    assert report.main([]) == 0
+    assert report.main(["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]) == 0
     assert "mymodule.own" in (folder / "report/report.html").read_text()
     assert "mymodule" not in sys.modules  # the report does not run the code of a user
 

@@ -75,7 +75,7 @@ def test_a_run_to_start_from_that_does_not_exist_or_has_no_weights(store: Path, 
     assert f"has no run {'0' * 32}" in error_of(f"init_from={'0' * 32}", cwd=tmp_path)
     with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as run:
         pass
-    assert f"run {run.run_id} has no checkpoint" in error_of(f"init_from={run.run_id}", cwd=tmp_path)
+    assert f"run {run.run_id} has no best.pt in MLflow" in error_of(f"init_from={run.run_id}", cwd=tmp_path)
     damaged(store, tmp_path, "UPDATE alembic_version SET version_num = 'bf29a5ff90ea'")
     assert "mlflow db upgrade" in error_of(f"init_from={run.run_id}", cwd=tmp_path)
 

@@ -187,11 +187,11 @@ def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
     store = MLflowStore(experiment="nanosq", uri=uri)
     with store.start("r", params={}, tags={}) as run:
         run.keep(best, "checkpoint")
-    assert store.weights(run.run_id).read_bytes() == b"weights"
+    assert store.checkpoint(run.run_id, "best.pt").read_bytes() == b"weights"
     with pytest.raises(ValueError, match="has no run"):
-        store.weights("0" * 32)
+        store.checkpoint("0" * 32, "best.pt")
     with pytest.raises(ValueError, match="path"):
-        Store().weights("0" * 32)
+        Store().checkpoint("0" * 32, "last.pt")
 
 
 def test_a_store_whose_creation_was_killed_is_created_again(uri: str, tmp_path: Path) -> None:

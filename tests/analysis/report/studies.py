@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import optuna
+from matplotlib.figure import Figure as Drawing
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -59,3 +60,8 @@ def single() -> list[FrozenTrial]:
         trial([5.0], intermediate={10: 85.0, 100: 5.0}),
         trial(intermediate={10: 600.0}, state=TrialState.PRUNED, attrs={"pruned": True}),
     ]
+
+
+def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
+    (curve,) = [curve for curve in drawing.axes[0].lines if curve.get_label() == label]
+    return list(curve.get_xdata()), list(curve.get_ydata())

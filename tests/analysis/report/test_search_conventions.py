@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from analysis.report import optuna_study, search, search_figures
 from nanosq.sweeps import attributes, metrics
 from tests.analysis.blocks import texts
-from tests.analysis.report.test_search import add, line, trial
+from tests.analysis.report.studies import add, line, trial
 
 
 @pytest.fixture

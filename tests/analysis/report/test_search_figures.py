@@ -11,17 +11,12 @@ from analysis import figures
 from analysis.page import DASH, Section, Table
 from analysis.report import importance, parallel_coordinates, search, search_figures
 from tests.analysis.blocks import texts
-from tests.analysis.report.studies import add, trial
+from tests.analysis.report.studies import add, line, trial
 
 
 def names(section: Section) -> list[str]:
     """Return the names of the files of a section."""
     return [block.name for block in section.blocks if isinstance(block, Table | figures.Figure)]
-
-
-def line(drawing: Drawing, label: str) -> tuple[list[float], list[float]]:
-    (curve,) = [curve for curve in drawing.axes[0].lines if curve.get_label() == label]
-    return list(curve.get_xdata()), list(curve.get_ydata())
 
 
 def test_a_metric_that_is_maximized(url: str, drawings: dict[str, Drawing]) -> None:
