@@ -4,11 +4,10 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlparse
 
 from analysis.recorded_run import RecordedRun, normal
-from nanosq.privacy import link, mask, mask_values, set_defaults
-from nanosq.tracking.location import database, default_experiment, default_uri, located
+from nanosq.privacy import mask, mask_values, set_defaults
+from nanosq.tracking.location import database, default_experiment, default_uri, located, run_link
 from nanosq.tracking.store_errors import explain
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
@@ -61,11 +60,10 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
         message = f"MLflow store {uri} cannot be read {explain(error, uri, elsewhere='set --tracking-uri')}"
         raise ValueError(mask(message)) from error
-    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
-    return [_run(row, uri, server) for row in frame.to_dict("records")]
+    return [_run(row, uri) for row in frame.to_dict("records")]
 
 
-def _run(row: dict[Any, Any], uri: str, server: str) -> RecordedRun:
+def _run(row: dict[Any, Any], uri: str) -> RecordedRun:
     """Return a run from a row of `mlflow.search_runs`, which pads missing values with None and nan."""
     import pandas as pd
 
@@ -79,7 +77,7 @@ def _run(row: dict[Any, Any], uri: str, server: str) -> RecordedRun:
         name=tags.get("mlflow.runName", ""),
         status=row["status"],
         started=int(row["start_time"].timestamp() * 1000),
-        link=f"{server}/#/experiments/{row['experiment_id']}/runs/{row['run_id']}",
+        link=run_link(uri, row["experiment_id"], row["run_id"]),
         artifact_uri=located(uri, row["artifact_uri"]),
         params=mask_values(values("params.")),
         metrics=values("metrics."),

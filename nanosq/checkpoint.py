@@ -104,9 +104,9 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 folder.rmdir()
 
 
-def clear(folder: Path, *, keep_last: bool = False) -> None:
-    """Delete the checkpoints of an earlier run. With `keep_last`, its last.pt becomes previous.pt."""
-    if keep_last:
+def clear(folder: Path, *, keep_previous: bool = False) -> None:
+    """Delete the checkpoints of an earlier run. With `keep_previous`, its last.pt becomes previous.pt."""
+    if keep_previous:
         (folder / "last.pt").replace(folder / "previous.pt")
     for name in ("last.pt", "best.pt", "final.pt"):
         (folder / name).unlink(missing_ok=True)

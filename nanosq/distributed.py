@@ -62,7 +62,7 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Give the weights of a module in the first process to all processes."""
+    """Copy the weights of a module from the first process to all others."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)

@@ -99,9 +99,9 @@ def first_line(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the type and the message of an error in code that the user names, and the line of that code.
+    """Describe an error in the user's code: its type, message and line.
 
-    The caller must catch the error in the function that calls that code.
+    Call this in the function that called the user's code.
     """
     frames = traceback.extract_tb(error.__traceback__)[1:]
     lines = [

@@ -100,8 +100,8 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         loss = config.build("loss", cfg.loss)
         check_loss(loss, cfg.loss._target_)
     code = identity.code_hash(cfg)
-    origin = start.find(cfg, store, code)
-    config_hash = identity.config_hash(cfg, parent=origin.parent)
+    found = start.find(cfg, store, code)
+    config_hash = identity.config_hash(cfg, parent=found.parent)
     experiment = Experiment(
         cfg=cfg,
         name=name,
@@ -116,7 +116,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
         device=cfg.device if job_number is None or cfg.device != "auto" else round_robin_device(job_number),
         config_hash=config_hash,
         code=code,
-        start=origin,
+        start=found,
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
     hardware = experiment.pick_hardware()

@@ -34,13 +34,13 @@ def score_and_record(
         The metrics of the result.
     """
     val = last
-    if experiment.settings.keep_last or not log.is_best(state):
+    if experiment.settings.keep_last or not log.is_model(state):
         log.save_last(state)  # before the weights change
-    if not log.is_best(state):
+    if not log.is_model(state):
         if log.checkpoints is not None:  # the first of several processes
             state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
         distributed.broadcast(state.model)
-        log.console.say("restored the weights with the lowest validation perplexity")
+        log.console.say("the model of this run: the weights with the lowest validation nll, not those of the last step")
         val = score(text.val).score
     test = score(text.test)
     metrics = {

@@ -66,21 +66,19 @@ class Hardware:
             precision = _fast_precision(torch_device)
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision}: choose auto, {', '.join(PRECISIONS)}")
-        if compile == "auto":
-            compile = torch_device.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
-            is_repaid = torch_device.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS
-            compile_loss = compile or is_repaid
-            if compile_loss and (failure := _compile_failure(loss, torch_device)):
-                if os.environ.get("RANK", "0") == "0":
-                    logger.warning("compile=auto: nothing is compiled, because %s", failure)
-                compile = compile_loss = False
-        elif isinstance(compile, bool):
-            compile_loss = compile
-            if compile and (failure := _compile_failure(loss, torch_device)):
-                raise ValueError(f"compile=true: the loss cannot be compiled, use compile=false: {failure}")
-        else:
+        if compile != "auto" and not isinstance(compile, bool):
             raise ValueError(f"compile={compile}: choose auto, true or false")
-        return cls(torch_device, precision, compile, compile_loss)
+        model, loss_too = compile is True, compile is True
+        if compile == "auto":
+            model = torch_device.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
+            loss_too = model or (torch_device.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS)
+        if loss_too and (failure := _compile_failure(loss, torch_device)):
+            if compile is True:
+                raise ValueError(f"compile=true: the loss cannot be compiled, use compile=false: {failure}")
+            if os.environ.get("RANK", "0") == "0":
+                logger.warning("compile=auto: nothing is compiled, because %s", failure)
+            model = loss_too = False
+        return cls(torch_device, precision, model, loss_too)
 
     def __str__(self) -> str:
         compiled = " compiled" if self.compile else " loss compiled" if self.compile_loss else ""

@@ -108,10 +108,7 @@ def _imports(path: Path, package: str) -> Iterator[str]:
 
 
 def text_identity(corpus: "Corpus") -> dict[str, Any]:
-    """Return what tells one text from another: its vocabulary, and the size and digest of each split.
-
-    The names, places and order of the files have no part in it.
-    """
+    """Return the vocabulary, and the size and digest of each split. Names and order of files do not matter."""
     splits = (corpus.train, corpus.val, corpus.test)
     return {"tokenizer": corpus.tokenizer.state(), "splits": [[len(s.tokens), s.n_bytes, s.digest] for s in splits]}
 
@@ -134,7 +131,7 @@ def check_resumable(trained: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key in sorted({*trained, *now} - {*RESUMABLE}):
         if trained.get(key) != now.get(key) and not key.startswith("schedule."):
             raise ValueError(
-                f"{key} was {trained.get(key)} in the run to resume and is {now.get(key)}: do not change it"
+                f"{key} was {trained.get(key)} in the run to resume and is now {now.get(key)}: set it to the old value"
             )
 
 

@@ -35,15 +35,13 @@ def check_loss(loss: Loss, name: str) -> None:
     targets_N = torch.randint(V, (N,), generator=generator)
 
     with torch.no_grad():
-        _call(loss, name, logits_NV.clone(), targets_N)
-    calls = [_differentiate(loss, name, logits_NV, targets_N, token) for token in range(N)]
-    losses_N, gradients_NNV = calls[0][0], torch.stack([gradient_NV for _, gradient_NV in calls])
-    if not _close(losses_N, calls[1][0]):
+        first_N = _call(loss, name, logits_NV.clone(), targets_N)
+    losses_N, gradients_NNV = _differentiate(loss, name, logits_NV, targets_N)
+    if not _close(first_N, losses_N):
         raise ValueError(f"{name} is random or keeps a state: a second call gives other losses; {CONTRACT}")
-    alone_N, alone_NNV = torch.empty_like(losses_N), torch.zeros_like(gradients_NNV)
-    for token in range(N):
-        row = slice(token, token + 1)
-        alone_N[row], alone_NNV[token, row] = _differentiate(loss, name, logits_NV[row], targets_N[row], 0)
+    rows = zip(logits_NV.split(1), targets_N.split(1), strict=True)
+    alone_N, alone_N1V = map(torch.cat, zip(*(_differentiate(loss, name, *row) for row in rows), strict=True))
+    alone_NNV = torch.block_diag(*alone_N1V.squeeze(1)).view(N, N, V)
     for what, together, alone in (("loss", losses_N, alone_N), ("gradient", gradients_NNV, alone_NNV)):
         if not _close(together, alone):
             raise ValueError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
@@ -55,17 +53,17 @@ def check_loss(loss: Loss, name: str) -> None:
             raise ValueError(f"{name} has an attribute 'fused' that computes another loss: delete the attribute")
 
 
-def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor, token: int) -> tuple[Tensor, Tensor]:
-    """Return the losses, and the gradient of the loss of one token with respect to all logits."""
+def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the losses, and the gradient of each of them with respect to all logits."""
     leaf_NV = logits_NV.clone().requires_grad_()
     losses_N = _call(loss, name, leaf_NV, targets_N)
     if not losses_N.requires_grad:
         raise ValueError(f"{name} is not differentiable: its losses have no gradient with respect to the logits")
     try:
-        (gradient_NV,) = torch.autograd.grad(losses_N[token], leaf_NV)
+        gradients = [torch.autograd.grad(loss_1, leaf_NV, retain_graph=True)[0] for loss_1 in losses_N]
     except Exception as error:
         raise ValueError(f"{name} has no gradient: {errors.reason(error)}") from error
-    return losses_N.detach(), gradient_NV
+    return losses_N.detach(), torch.stack(gradients)
 
 
 def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor:

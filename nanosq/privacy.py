@@ -9,8 +9,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 from urllib.parse import urlsplit
 
-# A password that is not quoted may contain any character, so this ends at the last "@" of a word: it hides too much
-# (the path in http://host:80/a@b) rather than too little. A URL that was taken for a path has one slash.
+# A password may contain any character. So this masks up to the last "@" of a word: sometimes too much (the path in
+# http://host:80/a@b), never too little. A URL that was taken for a path has one slash.
 PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
 NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"

@@ -47,13 +47,13 @@ class RunLog:
     saved: tuple[int, int] | None = None  # step and last evaluation of the last checkpoint
 
     def evaluated(self, score: Score, state: TrainState) -> None:
-        """Record the score of the validation split, and keep the weights if it is the best one.
+        """Record the score of the validation split, and keep the weights if they are the run's model so far.
 
         Raises:
             Pruned: The study ends the trial.
         """
         progress = state.progress
-        if self.is_best(state) and self.checkpoints is not None:
+        if self.is_model(state) and self.checkpoints is not None:
             self.checkpoints.save_best(state)
         metrics = {**score.metrics("val"), "best/val_perplexity": progress.best_perplexity}
         self.run.log(metrics, progress.step)
@@ -106,8 +106,8 @@ class RunLog:
             self.console.say(f"interrupted after step {state.progress.step}: {self.how_to_resume}")
             self.interruption.end()
 
-    def is_best(self, state: TrainState) -> bool:
-        """Return whether the weights of the last evaluation are the run's model, of the evaluations so far."""
+    def is_model(self, state: TrainState) -> bool:
+        """Return whether the weights of the last evaluation are the run's model, as far as training has come."""
         return self.settings.weights == "last" or state.progress.since_best == 0
 
     def save_last(self, state: TrainState) -> None:

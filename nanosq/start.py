@@ -96,7 +96,7 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
             return _resume(state, last, saved, facts=facts, max_steps=max_steps, folder=folder)
         notice = (
             f"the {' and the '.join(changed)} changed after this run stopped at step {saved['progress']['step']}: "
-            f"it starts again at step 0; the old checkpoint is kept as {last.with_name('previous.pt')}"
+            f"a new run starts at step 0, and the old checkpoint is kept as {last.with_name('previous.pt')}"
         )
     if start.state is not None:
         saved = checkpoint.load(start.state)
@@ -130,4 +130,4 @@ def _resume(
 def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:
     for key in keys:
         if saved[key] != facts[key]:
-            raise ValueError(f"{path} was trained on another text (its {key} differ): use the same data settings")
+            raise ValueError(f"{path} was trained on another text ({key} is different): use the same data settings")

@@ -91,7 +91,7 @@ def build(
         stack.push(tracked)  # end the run if this fails
         distributed.barrier()  # every process has read the checkpoint
         if origin.is_new and is_first:
-            checkpoint.clear(folder, keep_last=bool(origin.notice))
+            checkpoint.clear(folder, keep_previous=bool(origin.notice))
         stack.pop_all()
     facts["run_id"] = tracked.run_id or origin.run_id
     step, label = state.progress.step, str(experiment.trial or "")
@@ -162,7 +162,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
         print(f"{trial}: {outcome}" if trial is not None else outcome)
         if settings.keep_last:
-            print(f"to train further: resume={tracked.run_id or folder / 'final.pt'}")
+            print(f"to train further: python run.py resume={tracked.run_id or folder / 'final.pt'} train.max_steps=...")
         if tracked.table and trial is None:
             print(f"\nmlflow ui, then {tracked.table}")
     return result

@@ -17,7 +17,7 @@ def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
     longer = [*SETTINGS, "train.max_steps=12", "train.warmup=0"]
     refused = command(*longer, f"resume={trunk.info.run_id}", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "train.warmup was 0.05 in the run to resume and is 0" in refused.stderr
+    assert "train.warmup was 0.05 in the run to resume and is now 0" in refused.stderr
     longer = [*SETTINGS, "train.max_steps=12"]
     further = command(*longer, f"resume={trunk.info.run_id}", cwd=tmp_path, check=True)
     assert "resumed after step 6" in further.stderr
@@ -66,7 +66,7 @@ def test_settings_that_may_not_change(change: str, tmp_path: Path) -> None:
     (state,) = tmp_path.glob("checkpoints/*/final.pt")
     refused = command(*SETTINGS, "tracking=none", "train.max_steps=9", f"resume={state}", change, cwd=tmp_path)
     assert refused.returncode == 2
-    assert "do not change it" in refused.stderr
+    assert "set it to the old value" in refused.stderr
 
 
 def test_init_from_a_file_that_was_replaced_is_another_run(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_the_best_weights_are_scored_stored_and_reported(tmp_path: Path) -> None
     evaluations = client.get_metric_history(run.info.run_id, "val/nll")
     best = min(evaluations, key=lambda point: point.value)
     assert best.step < 60
-    assert "restored the weights with the lowest validation perplexity" in result.stderr
+    assert "the model of this run: the weights with the lowest validation nll" in result.stderr
     assert metrics["val/nll"] == best.value
     assert metrics["val/perplexity"] == metrics["best/val_perplexity"] < metrics["last/val_perplexity"]
     assert printed_perplexity(result) == pytest.approx(metrics["best/val_perplexity"], abs=1e-4)

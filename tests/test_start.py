@@ -63,7 +63,7 @@ def test_an_interrupted_run_of_another_program_or_text_starts_again(
     assert origin.is_new
     assert f"the {what} changed after this run stopped at step 7" in origin.notice
     assert state.progress == Progress()
-    checkpoint.clear(folder, keep_last=True)
+    checkpoint.clear(folder, keep_previous=True)
     assert {path.name for path in folder.iterdir()} == {"previous.pt"}
 
 

@@ -86,7 +86,7 @@ def test_an_interrupted_run_is_resumed_in_the_moved_folder(tmp_path: Path) -> No
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     killed, other = start(old, "host"), start(old, "host", name="def")
-    (old / "mlruns/1").mkdir(parents=True)
+    (old / "mlruns/nanosq").mkdir(parents=True)
     old.rename(new)
     assert start(new, socket.gethostname()) == killed
     states = {run.info.run_id: run.info.status for run in runs(new)}
@@ -106,18 +106,18 @@ def test_a_copy_inside_the_original(tmp_path: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{copy}/mlflow.db")
     MLflowStore(experiment="nanosq", uri=f"sqlite:///{copy}/mlflow.db").find({})
     locations = {experiment.artifact_location for experiment in client.search_experiments()}
-    assert locations == {f"{copy}/mlruns/0", f"{copy}/mlruns/1"}
+    assert locations == {f"{copy}/mlruns/0", f"{copy}/mlruns/nanosq"}
     for folder in (copy, tmp_path):
         (uri,) = (run.info.artifact_uri for run in runs(folder))
-        assert uri == f"{folder}/mlruns/1/{run.run_id}/artifacts"
+        assert uri == f"{folder}/mlruns/nanosq/{run.run_id}/artifacts"
 
 
-@pytest.mark.parametrize("location", ["chosen", "mlruns/1", "s3"])
+@pytest.mark.parametrize("location", ["chosen", "mlruns/nanosq", "s3"])
 def test_a_location_that_the_user_has_chosen_stays(location: str, tmp_path: Path) -> None:
-    """`mlruns/1` is that of a store which was used from another folder before artifacts were put beside it."""
+    """`mlruns/nanosq` is that of a store which was used from another folder before artifacts were put beside it."""
     folder, uri = tmp_path / "store", f"sqlite:///{tmp_path}/store/mlflow.db"
     folder.mkdir()
-    recorded = "s3://bucket/mlruns/1" if location == "s3" else f"{tmp_path}/work/{location}"
+    recorded = "s3://bucket/mlruns/nanosq" if location == "s3" else f"{tmp_path}/work/{location}"
     (tmp_path / "work").mkdir()
     mlflow.MlflowClient(uri).create_experiment("nanosq", artifact_location=recorded)
     run = MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={})
@@ -127,8 +127,8 @@ def test_a_location_that_the_user_has_chosen_stays(location: str, tmp_path: Path
 
 def test_artifacts_of_a_server_are_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mlruns/1").mkdir(parents=True)
+    Path("mlruns/nanosq").mkdir(parents=True)
     for uri in ("http://127.0.0.1:5000", "postgresql://host/mlflow"):
-        assert located(uri, "/old/mlruns/1") == "/old/mlruns/1"
-    assert located("sqlite:///mlflow.db", "/old/mlruns/1") == str(tmp_path / "mlruns/1")
-    assert located("sqlite:///mlflow.db", "mlflow-artifacts:/mlruns/1") == "mlflow-artifacts:/mlruns/1"
+        assert located(uri, "/old/mlruns/nanosq") == "/old/mlruns/nanosq"
+    assert located("sqlite:///mlflow.db", "/old/mlruns/nanosq") == str(tmp_path / "mlruns/nanosq")
+    assert located("sqlite:///mlflow.db", "mlflow-artifacts:/mlruns/nanosq") == "mlflow-artifacts:/mlruns/nanosq"

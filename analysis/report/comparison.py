@@ -11,11 +11,10 @@ from analysis.runs import BASELINE, RESULTS, RecordedSetting, by_setting, differ
 ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
 MAX_ROWS = 8  # of one loss; a search of its parameters draws more values
 NO_STORIES = "without scores of the stories"
-GRID = "grid-"  # beginning of the names of sweeps whose values were listed; other sweeps are searches
 RULE = (
-    f"A loss has a row for each value of its own parameters (loss.*), up to {MAX_ROWS}. Values that a search draws "
-    "anew in every trial share one row, that of their best setting; so do listed values if there are more. Such a "
-    "row is left out if it has fewer seeds. All other parameters are chosen by the lowest mean validation nll."
+    "A loss has a row for each value of its own parameters (loss.*). "
+    f"With more than {MAX_ROWS} values, only those with the most seeds have a row; if these are still more than "
+    f"{MAX_ROWS}, only the best one. Other parameters are chosen by the lowest mean validation nll."
 )
 
 
@@ -125,7 +124,7 @@ def effort(rows: Iterable[RecordedSetting]) -> str:
     counts = ", ".join(f"{n} of {loss}" for loss, n in tried.items())
     text = f"Settings that were tried: {counts}."
     if len({*tried.values()}) > 1:
-        text += " A loss that is given more settings is more often better by luck: give every loss as many."
+        text += " A loss with more settings is more often better by luck: try the same number for every loss."
     return text
 
 
@@ -135,25 +134,13 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def _rows(candidates: Sequence[RecordedSetting]) -> list[RecordedSetting]:
     """Return the settings of one loss that are compared. See RULE."""
-    by_value: dict[object, list[RecordedSetting]] = {}
-    for setting in candidates:
-        by_value.setdefault(tuple(sorted(_own(setting).items())), []).append(setting)
-    drawn = {value: group for value, group in by_value.items() if all(_is_searched(setting) for setting in group)}
-    others = [key for key in differing([group[0].params for group in drawn.values()]) if not key.startswith("loss.")]
-    is_drawn_anew = len(others) > 0 and all(len(group) == 1 for group in drawn.values())
-    listed = [*by_value]
-    if len(listed) > MAX_ROWS or is_drawn_anew:
-        listed = [value for value in by_value if value not in drawn]
-    if len(listed) > MAX_ROWS:
-        listed = []
-    n_seeds = _enough(candidates) if listed else 0
-    rest = [s for value in by_value if value not in listed for s in by_value[value] if len(s.runs) >= n_seeds]
-    return [_best(group) for group in (*(by_value[value] for value in listed), rest) if group]
-
-
-def _is_searched(setting: RecordedSetting) -> bool:
-    """Return whether only searches have trained a setting, no grid and no single run."""
-    return not any(run.tags.get("sweep", GRID).startswith(GRID) for run in setting.runs)
+    for shown in (candidates, [setting for setting in candidates if len(setting.runs) >= _enough(candidates)]):
+        by_value: dict[object, list[RecordedSetting]] = {}
+        for setting in shown:
+            by_value.setdefault(tuple(sorted(_own(setting).items())), []).append(setting)
+        if len(by_value) <= MAX_ROWS:
+            return [_best(group) for group in by_value.values()]
+    return [_best(candidates)]
 
 
 def _best(candidates: Sequence[RecordedSetting]) -> RecordedSetting:

@@ -13,10 +13,10 @@ from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
-from analysis.report.comparison import GRID
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
+GRID = "grid-"  # of the names that the grid sweeper gives to sweeps
 SCORES = {
     "Val perplexity": "val/perplexity",
     "Val nll (nats/token)": "val/nll",
@@ -73,19 +73,9 @@ def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
     else:
         blocks.append(Text("No run has a curve of train/lr.", "note"))
     blocks.append(_table(name, grid, best))
-    if note := _unlike_text(grid):
-        blocks.append(Text(note, "note"))
+    if len({run.text_hash for trial in grid for run in trial.runs}) > 1:
+        blocks.append(Text("The trials differ in their text or tokens: their scores cannot be compared.", "note"))
     return blocks
-
-
-def _unlike_text(grid: Sequence[GridTrial]) -> str:
-    """Return a sentence on trials that are scored on unlike text or tokens; empty if there are none."""
-    keys = runs.differing([trial.settings for trial in grid])
-    if any(key.startswith("data.source.") for key in keys):
-        return "The trials may be scored on unlike text, because their data differ: no metric compares them."
-    if any(key.startswith("data.tokenizer.") for key in keys):
-        return "The trials have unlike tokens: compare their bits per byte, not their perplexity or nll."
-    return ""
 
 
 def learning_rate_text(grid: Sequence[GridTrial]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.recorded_run import STATES, RecordedRun
-from analysis.runs import differing, of_last_program
+from analysis.runs import by_setting, differing, of_last_program
 
 PREFERRED = ("optimizer.lr", "model.dropout", "model.n_layer")  # axes of a figure: x, y and panels
 LABELS = {"optimizer.lr": "Learning rate", "model.dropout": "Dropout", "model.n_layer": "Layers"}
@@ -45,7 +45,7 @@ def trials(runs: Iterable[RecordedRun]) -> list[GridTrial]:
     """Group the runs of a sweep by setting, in the order of the trial numbers."""
     ordered = sorted(runs, key=lambda run: (int(run.tags.get("trial", 0)), run.started))
     result = []
-    for group in _by_setting(ordered).values():
+    for group in by_setting(ordered):
         numbers = dict.fromkeys(run.tags["trial"] for run in group if "trial" in run.tags)
         result.append(GridTrial(group[0].setting, _last_of_each_seed(group), ", ".join(numbers)))
     return result
@@ -60,7 +60,8 @@ def missing_trials(grid: Sequence[GridTrial], all_runs: Iterable[RecordedRun]) -
     seeds = {run.seed for run in grid_runs}
     programs = {(run.text_hash, run.program) for run in grid_runs}
     ended = [run for run in all_runs if run.state in ("finished", "diverged") and run.seed in seeds]
-    candidates = _by_setting(run for run in ended if (run.text_hash, run.program) in programs)
+    groups = by_setting(run for run in ended if (run.text_hash, run.program) in programs)
+    candidates = {tuple(sorted(group[0].setting.items())): group for group in groups}
     result = []
     for combination in itertools.product(*(values(grid, key) for key in keys)):
         wanted = dict(zip(keys, combination, strict=True))
@@ -134,13 +135,6 @@ def short(value: str | None) -> str:
 def describe(settings: Mapping[str, str], keys: Iterable[str]) -> str:
     """Return the values of some settings with their labels, as text."""
     return ", ".join(f"{label(key).lower()} {short(settings.get(key))}" for key in keys)
-
-
-def _by_setting(runs: Iterable[RecordedRun]) -> dict[tuple[tuple[str, str], ...], list[RecordedRun]]:
-    groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = {}
-    for run in runs:
-        groups.setdefault(tuple(sorted(run.setting.items())), []).append(run)
-    return groups
 
 
 def _last_of_each_seed(runs: Iterable[RecordedRun]) -> list[RecordedRun]:

@@ -50,8 +50,10 @@ def _texts(search: Search) -> list[Block]:
     if search.complete:
         blocks = [Text(_verdict(search), "verdict"), *blocks, Text(LUCK, "note")]
     for metric in search.misdirected:
-        worse = f"{'lower' if metric.maximize else 'higher'} {metric.label[0].lower()}{metric.label[1:]}"
-        blocks.append(Text(f"This search drew its trials for a {worse}, which is worse. Start another one.", "note"))
+        did, better = ("minimized", "higher") if metric.maximize else ("maximized", "lower")
+        name = metric.label[0].lower() + metric.label[1:]
+        text = f"This search {did} {name}, although {better} is better: start another."
+        blocks.append(Text(text, "note"))
     if search.others:
         blocks.append(Text(f"Other studies in the same storage: {', '.join(search.others)}.", "note"))
     return blocks

@@ -69,7 +69,7 @@ def intermediate(search: Search) -> figures.Figure:
             axes.plot(percents[-1:], values[-1:], **CROSS, label=name, zorder=3)
     fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Trials during training", xlabel="Part of training (%)", ylabel=label(metric))
+    axes.set(title="Trials during training", xlabel="Fraction of training (%)", ylabel=label(metric))
     axes.legend()
     seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
     caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"

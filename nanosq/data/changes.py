@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nanosq.data import cache, corpus_key
+from nanosq.data import cache
 
 
 def changed_texts(cache_dir: Path, record: Mapping[str, Any]) -> Iterator[str]:
@@ -24,18 +24,11 @@ def changed_texts(cache_dir: Path, record: Mapping[str, Any]) -> Iterator[str]:
         if not same_name:
             continue
         date, last = same_name[-1]
-        before, now = (corpus_key.files(each["arguments"][argument]) for each in (last, record))
-        if before == now or _digests(last) == _digests(record):
+        if last["arguments"][argument] == record["arguments"][argument] or _digests(last) == _digests(record):
             continue
-        counts = {
-            "added": len(now.keys() - before.keys()),
-            "removed": len(before.keys() - now.keys()),
-            "modified": sum(now[path] != before[path] for path in now.keys() & before.keys()),
-        }
-        changes = ", ".join(f"{n} {'file' if n == 1 else 'files'} {change}" for change, n in counts.items() if n)
         yield (
             f"data.source.{argument}={', '.join(map(_short, names))} has changed since it was prepared on "
-            f"{date.isoformat(' ', 'minutes')} ({changes}): scores before and after cannot be compared"
+            f"{date.isoformat(' ', 'minutes')}: scores before and after cannot be compared"
         )
 
 

@@ -47,14 +47,6 @@ def names(source: Source) -> dict[str, list[str]]:
     return {name: patterns for name, patterns in found.items() if patterns}
 
 
-def files(fact: Any) -> dict[str, list[int]]:
-    """Return the files of an argument, with the size and times of each, from its value in `facts`."""
-    merged: dict[str, list[int]] = {}
-    for part in fact if isinstance(fact, list) else [fact]:
-        merged |= part if isinstance(part, dict) else {}
-    return merged
-
-
 def source_function(source: Source) -> Callable[..., Any]:
     """Return the function of a source, which may be a partial."""
     return source.func if isinstance(source, functools.partial) else source

@@ -6,13 +6,18 @@ analysis/report/optuna_study.py reads these attributes. It repeats their names, 
 # Of a study.
 SETTINGS = "settings"  # the settings that all of its trials share
 CODE = "code"  # the hash of the code that its last start had
-STEP = "step"  # what the steps of its intermediate values are
+STEP = "step"  # unit of the steps of its intermediate values
 PER_MILLE = "thousandths of training"  # value of STEP; studies of older versions have training steps, and no STEP
 
-# Of a trial. The run ids of further seeds are stored as mlflow_run_id_1, mlflow_run_id_2, ...
+# Of a trial.
 RUN_ID = "mlflow_run_id"
 LINK = "mlflow_link"  # to the run of the first seed
 ERRORS = "standard_errors"  # of the metrics over the seeds
 DIVERGED = "diverged"
 INFEASIBLE = "infeasible"  # its setting was refused before training
 PRUNED = "pruned"  # set by the first run of the trial that the pruner ends
+
+
+def run_id_key(repeat: int) -> str:
+    """Return the attribute for the run of a seed: mlflow_run_id, mlflow_run_id_1, mlflow_run_id_2, ..."""
+    return f"{RUN_ID}_{repeat}" if repeat else RUN_ID

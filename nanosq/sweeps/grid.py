@@ -55,9 +55,9 @@ class GridSweeper(TrialLauncher):
         results = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
         metric = Metric()
         ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)
-        best = [trial.number for trial in ranked[:1] if trial.state == "finished"]
+        best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
         failures = {number: result.failures for number, result in results.items() if result.failures}
-        self.summarize(name, ranked, [metric], trials, best, failures)
+        self.summarize(name, ranked, [metric], best, failures)
 
 
 def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:

@@ -3,10 +3,9 @@
 import logging
 import re
 import shlex
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -93,7 +92,7 @@ class TrialLauncher(Sweeper):
                 continue
             runs[number] = [*by_identity]
             if by_identity.keys() <= self._trials.keys():
-                print(f"#{number}: same setting as #{self._trials[runs[number][0]]}")
+                print(f"#{number}: not trained, because #{self._trials[runs[number][0]]} has the same setting")
             for repeat, (run, seed) in enumerate(by_identity.items()):
                 if self._trials.setdefault(run, number) == number:
                     jobs[run] = [*trial, f"seed={seed}", TrialRun(sweep, number, repeat, setting, seed).override()]
@@ -142,8 +141,7 @@ class TrialLauncher(Sweeper):
         sweep: str,
         trials: Sequence[TrialSummary],
         metrics: Sequence[Metric],
-        settings: Mapping[int, Sequence[str]],
-        best: Collection[int],
+        best: Mapping[int, Sequence[str]],
         failures: Mapping[int, Sequence[Exception]],
     ) -> None:
         """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
@@ -152,8 +150,7 @@ class TrialLauncher(Sweeper):
             sweep: Name of the sweep.
             trials: All trials, ranked.
             metrics: What the sweep minimizes or maximizes.
-            settings: The overrides of all trials by their number.
-            best: Numbers of the trials to write as experiments.
+            best: The overrides of the trials to write as experiments, by their number.
             failures: The exceptions of failed trials by their number.
         """
         folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
@@ -161,12 +158,11 @@ class TrialLauncher(Sweeper):
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
-        finished = [settings[trial.number] for trial in trials if trial.state == "finished"]
-        if note := summary.unlike_text(self._data(finished)):
-            print(f"{note}\n")
-        for number in best:
+        if any(key.split(".")[0] == "data" for key in summary.axes([trial.settings for trial in trials])):
+            print("note: trials with different data may be scored on different text: do not compare these\n")
+        for number, trial in best.items():
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", settings[number])
+            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", trial)
             (folder / "experiment" / f"{name}.yaml").write_text(text)
             print(f"best: python run.py --config-dir {shlex.quote(str(folder))} experiment={name}")
         print(f"all trials: {folder / 'trials.csv'}")
@@ -175,14 +171,6 @@ class TrialLauncher(Sweeper):
                 logger.error("trial %d failed: %s", number, errors.one_line(error))
         for exceptions in failures.values():
             raise exceptions[0]
-
-    def _data(self, trials: Iterable[Sequence[str]]) -> list[dict[str, Any]]:
-        """Return the flat data sections of trials, each one once."""
-        by_choice: dict[tuple[str, ...], Sequence[str]] = {}
-        for trial in trials:
-            may_choose = (line for line in trial if re.match(r"[+~]*(data|experiment)\b", line))
-            by_choice.setdefault(tuple(may_choose), trial)
-        return [config.flatten(self.compose(trial).data) for trial in by_choice.values()]
 
     def _preset(self, title: str, trial: Sequence[str]) -> str:
         """Return the text of an experiment that trains a setting at full length, with any seed."""

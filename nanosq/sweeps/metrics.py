@@ -61,16 +61,10 @@ def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
         if keys.count(key) > 1:
             raise InputError(f"hydra.sweeper.objectives names {key} twice: name each metric once")
     metrics = [Metric(key) for key in keys]
-    if direction is None:
-        return metrics
-    given = [direction] * len(keys) if isinstance(direction, str | Direction) else list(direction)
-    if len(given) != len(keys):
-        raise InputError(f"hydra.sweeper.direction: {len(given)} directions for {len(keys)} objectives")
-    for metric, item in zip(metrics, given, strict=True):
-        name = item.name if isinstance(item, Direction) else item
-        if name != metric.direction:
-            raise InputError(
-                f"hydra.sweeper.direction={name}: a search can only {metric.direction} {metric.key}; leave "
-                "hydra.sweeper.direction out, each metric has its own"
-            )
+    if direction is not None:
+        given = [direction] * len(keys) if isinstance(direction, str | Direction) else direction
+        names, right = [str(getattr(item, "name", item)) for item in given], [metric.direction for metric in metrics]
+        if names != right:
+            theirs = f"the direction of {', '.join(keys)} is {','.join(right)}"
+            raise InputError(f"hydra.sweeper.direction={','.join(names)}: {theirs}; leave it out")
     return metrics

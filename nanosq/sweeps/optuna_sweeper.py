@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import overrides, summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, run_id_key
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import parse_metrics
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
@@ -57,17 +57,10 @@ class OptunaSweeper(TrialLauncher):
             pruner = config.build("hydra.sweeper.pruner", settings.pruner)
             node = cast(DictConfig, settings.sampler)
             sampler, total = build_sampler(node, space, settings.n_trials, directions=directions)
+            extend = config.get_target(settings.custom_search_space) if settings.custom_search_space else None
         if "val/loss" in settings.objectives and any(axis.split(".")[0] == "loss" for axis in space.varied):
             raise errors.InputError("hydra.sweeper.objectives: val/loss has another unit for every loss: use val/nll")
-        extend = self._custom_search_space()
-        typed = [override.lstrip("+~") for override in self.config.hydra.overrides.hydra]
-        compared = pruning.describe(
-            pruner,
-            self.metrics,
-            space,
-            arguments=config.arguments(settings.pruner),
-            is_chosen=any(key.startswith(("hydra/sweeper/pruner", "hydra.sweeper.pruner")) for key in typed),
-        )
+        compared = pruning.describe(pruner, self.metrics, space, arguments=config.arguments(settings.pruner))
         # A study would keep the misspelled name of an axis forever.
         base, *others = (self.check(name, example) for name, example in space.examples().items())
         if space.varies("seeds") or any(cfg.seeds != base.seeds for cfg in others):
@@ -92,7 +85,7 @@ class OptunaSweeper(TrialLauncher):
             sampler=sampler,
             pruner=pruner,
             space=space.axes,
-            settings={**shared, "seeds": n_seeds, "hydra.sweeper.objectives": [metric.key for metric in self.metrics]},
+            settings=shared | {"seeds": n_seeds, "hydra.sweeper.objectives": [*settings.objectives]},
         )
         logger.info("study %s in %s: %d of %d trials started before", name, mask(url), len(study.trials), total)
         if study.note_code(identity.code_hash(base)):
@@ -101,8 +94,8 @@ class OptunaSweeper(TrialLauncher):
             logger.info(compared)
         failures = self._search(study, space, extend, total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
-        by_number = {trial.number: space.overrides(trial.params) for trial in study.trials}
-        self.summarize(name, trials, self.metrics, by_number, [trial.number for trial in self._best(study)], failures)
+        best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
+        self.summarize(name, trials, self.metrics, best, failures)
 
     def _check_effect(self) -> None:
         """Refuse settings of the sweeper that would have no effect."""
@@ -118,13 +111,6 @@ class OptunaSweeper(TrialLauncher):
                 raise errors.InputError(
                     f"hydra.sweeper.spaces: there is no {component}; {group} has {', '.join(options) or 'no choices'}"
                 )
-
-    def _custom_search_space(self) -> Callable[..., Any] | None:
-        path = self.settings.custom_search_space
-        try:
-            return None if path is None else config.get_target(path)
-        except Exception as error:  # whatever the import raises
-            raise errors.InputError(f"hydra.sweeper.custom_search_space: cannot import {path!r}") from error
 
     def _choices(self, overrides: Iterable[str]) -> DictConfig:
         """Return the component of each group that the overrides select."""
@@ -177,12 +163,10 @@ class OptunaSweeper(TrialLauncher):
 
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
-        if (
-            results.runs and RUN_ID not in study.trials[trial.number].user_attrs
-        ):  # an earlier trial had the same setting
-            runs = {f"{RUN_ID}_{repeat}" if repeat else RUN_ID: run for repeat, run in enumerate(results.runs)}
-            for key, value in (runs | {LINK: results.link}).items():
-                trial.set_user_attr(key, value)
+        if results.runs and RUN_ID not in study.trials[trial.number].user_attrs:  # the setting of an earlier trial
+            trial.set_user_attr(LINK, results.link)
+            for repeat, run in enumerate(results.runs):
+                trial.set_user_attr(run_id_key(repeat), run)
         if results.state == "failed":
             study.tell(trial, TrialState.FAIL)
         elif results.state == "pruned":

@@ -15,9 +15,7 @@ STEPS = ("n_warmup_steps", "interval_steps", "min_resource", "max_resource")
 WITH_RUNGS = (HyperbandPruner, SuccessiveHalvingPruner)
 
 
-def describe(
-    pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, *, arguments: dict[str, object], is_chosen: bool
-) -> str:
+def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, *, arguments: dict[str, object]) -> str:
     """Return one line that says what the pruner compares; it is empty for NopPruner.
 
     Args:
@@ -25,7 +23,6 @@ def describe(
         metrics: The metrics of the search.
         space: The search space.
         arguments: The arguments of the pruner.
-        is_chosen: Whether the user has chosen the pruner. Otherwise it is the default.
 
     Raises:
         InputError: The pruner cannot compare the trials of this search.
@@ -33,12 +30,7 @@ def describe(
     if isinstance(pruner, NopPruner):
         return ""
     if len(metrics) > 1:
-        if is_chosen:
-            raise InputError(
-                f"hydra.sweeper.pruner: Optuna prunes by one metric, and hydra.sweeper.objectives has {len(metrics)}: "
-                "choose hydra/sweeper/pruner=none"
-            )
-        return f"trials are not pruned: hydra.sweeper.objectives has {len(metrics)} metrics"
+        return f"trials are not pruned: Optuna prunes by one metric, and hydra.sweeper.objectives has {len(metrics)}"
     for key in STEPS:
         value = arguments.get(key)
         if isinstance(value, int) and value > FULL_TRAINING:
@@ -48,12 +40,12 @@ def describe(
     moving = _axes(space, "train.max_steps", "train.eval_every", "experiment")
     if isinstance(pruner, WITH_RUNGS) and moving:
         raise InputError(
-            f"hydra.sweeper.pruner: {type(pruner).__name__} needs evaluations at the same fractions of training, and "
-            f"{moving} moves them: choose hydra/sweeper/pruner=median or none"
+            f"hydra.sweeper.pruner: {type(pruner).__name__} needs evaluations at the same fractions of training, but "
+            f"{moving} changes these fractions: choose hydra/sweeper/pruner=median or none"
         )
     line = f"pruning compares {metrics[0].key} at the same fraction of training"
     phases = _axes(space, "schedule", "train.warmup", "train.min_lr_factor", "experiment")
-    return f"{line}; the phase of the learning rate there depends on {phases}" if phases else line
+    return f"{line}; the learning rate there depends on {phases}" if phases else line
 
 
 def _axes(space: SearchSpace, *keys: str) -> str:

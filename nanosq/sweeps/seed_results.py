@@ -5,16 +5,13 @@ import math
 import statistics
 from collections.abc import Iterable
 from contextlib import redirect_stderr
-from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn
 
 from nanosq.errors import InputError
 from nanosq.result import Result
+from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.summary import STATES
-
-if TYPE_CHECKING:
-    from nanosq.sweeps.metrics import Metric
 
 
 class SeedResults:
@@ -50,16 +47,16 @@ class SeedResults:
         """The link to the first recorded run; empty without one."""
         return next((result.link for result in self.results if result.link), "")
 
-    def mean(self, metric: "Metric") -> float:
+    def mean(self, metric: Metric) -> float:
         """Return the mean over the seeds, or the worst value if a run has not finished."""
         return statistics.fmean(self._values(metric)) if self.state == "finished" else metric.worst
 
-    def standard_error(self, metric: "Metric") -> float:
+    def standard_error(self, metric: Metric) -> float:
         """Return the standard error of the mean, or nan if there is one seed or a run has not finished."""
         if self.state != "finished" or len(self.results) < 2:
             return math.nan
         return statistics.stdev(self._values(metric)) / math.sqrt(len(self.results))
 
-    def _values(self, metric: "Metric") -> list[float]:
+    def _values(self, metric: Metric) -> list[float]:
         values = (result.metrics.get(metric.key, math.nan) for result in self.results)
         return [metric.worst if math.isnan(value) else value for value in values]

@@ -85,18 +85,6 @@ def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({trial.get(key) for trial in trials}) > 1]
 
 
-def unlike_text(data: Sequence[Mapping[str, Any]]) -> str:
-    """Return a note if trials, given by their flat data sections, are scored on unlike text or tokens; else nothing."""
-    differing = axes([{key: str(value) for key, value in section.items()} for section in data])
-    sources = [f"data.{key}" for key in differing if key.startswith("source.")]
-    tokenizers = [f"data.{key}" for key in differing if key.startswith("tokenizer.")]
-    if sources:
-        return f"note: trials that differ in {', '.join(sources)} may be scored on unlike text: no metric compares them"
-    if tokenizers:
-        return f"note: trials that differ in {', '.join(tokenizers)} have unlike tokens: compare val/bits_per_byte only"
-    return ""
-
-
 def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
     """Return the settings with these keys as a line for the console."""
     return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)

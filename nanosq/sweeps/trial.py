@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from nanosq import config
-from nanosq.sweeps.attributes import LINK, PRUNED, RUN_ID
+from nanosq.sweeps.attributes import LINK, PRUNED, run_id_key
 
 if TYPE_CHECKING:
     import optuna
@@ -110,22 +110,18 @@ class PrunerReport:
         return self._study.get_trials(deepcopy=False)[self._trial.number]
 
     @property
-    def _run_id(self) -> str:
-        return f"{RUN_ID}_{self._repeat}" if self._repeat else RUN_ID
-
-    @property
     def pruned_before(self) -> bool:
         """True if another run of the trial was pruned before this run started."""
         if self._trial is None:
             return False
         attributes = self._stored_trial().user_attrs
-        return PRUNED in attributes and self._run_id not in attributes
+        return PRUNED in attributes and run_id_key(self._repeat) not in attributes
 
     def start(self, run_id: str, link: str) -> None:
         """Store the id and the link of the run in the study. An empty id, of a run that is not recorded, is ignored."""
         if self._trial is None or not run_id:
             return
-        self._trial.set_user_attr(self._run_id, run_id)
+        self._trial.set_user_attr(run_id_key(self._repeat), run_id)
         if not self._repeat:
             self._trial.set_user_attr(LINK, link)
 

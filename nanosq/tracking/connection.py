@@ -60,7 +60,9 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return _create_experiment(client.tracking_uri, name)
+            file = database(client.tracking_uri)  # the artifacts of a SQLite store lie beside it
+            folder = None if file is None else str(artifact_root(file) / name)
+            return client.create_experiment(name, artifact_location=folder)
         except MlflowException:  # another process may have created it
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -72,14 +74,3 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
             f" `MLFLOW_TRACKING_URI={mask(client.tracking_uri)} {restore}`, or set another tracking.experiment"
         )
     return str(experiment.experiment_id)
-
-
-def _create_experiment(uri: str, name: str) -> str:
-    """Create an experiment. The artifacts of a SQLite store lie beside it, whatever the working directory is."""
-    import mlflow
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    file = database(uri)
-    if file is None:
-        return mlflow.MlflowClient(uri).create_experiment(name)
-    return SqlAlchemyStore(uri, str(artifact_root(file))).create_experiment(name)

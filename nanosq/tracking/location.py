@@ -5,9 +5,10 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from nanosq.filesystem import SQLITE
+from nanosq.privacy import link
 
 ARTIFACTS = "mlruns"  # the folder of artifacts beside a SQLite store
 LOCK_SECONDS = 20.0  # as long as MLflow waits for a database that another process writes to
@@ -25,6 +26,12 @@ def default_uri() -> str:
 def default_experiment() -> str:
     """Return the name of the experiment if the user gives none."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nanosq"
+
+
+def run_link(uri: str, experiment_id: str, run_id: str) -> str:
+    """Return a link to the page of a run: on the server, or on the one that `mlflow ui` starts."""
+    server = link(uri) if urlsplit(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def database(uri: str) -> Path | None:

@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlparse
 
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import database_lock, has_locks
-from nanosq.privacy import link, mask, set_defaults
+from nanosq.privacy import mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import Store
 from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
-from nanosq.tracking.location import database, default_experiment, default_uri
+from nanosq.tracking.location import database, default_experiment, default_uri, run_link
 from nanosq.tracking.mlflow_run import MLflowRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run, RunInfo
+    from mlflow.entities import Run
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
@@ -55,7 +54,9 @@ class MLflowStore(Store):
         run = runs[0]
         endings = [tag for tag in (PRUNED, DIVERGED) if run.data.tags.get(tag) == "true"]
         state = cast(Ended, endings[0] if endings else "finished")
-        return Result(state, run.data.metrics, run.info.run_id, _link(client, run.info))
+        return Result(
+            state, run.data.metrics, run.info.run_id, run_link(client.tracking_uri, experiment_id, run.info.run_id)
+        )
 
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
@@ -100,7 +101,7 @@ class MLflowStore(Store):
             if is_new:
                 run_id = ""
             elif not _is_active(client, run_id, experiment_id):
-                same = [run for run, its in abandoned.items() if all(its.get(key) == tags.get(key) for key in IDENTITY)]
+                same = [run for run, old in abandoned.items() if all(old.get(key) == tags.get(key) for key in IDENTITY)]
                 run_id = same[0] if same else ""
             for abandoned_id in abandoned.keys() - {run_id}:
                 client.set_terminated(abandoned_id, "KILLED")
@@ -119,7 +120,8 @@ class MLflowStore(Store):
             except BaseException as error:
                 client.set_terminated(run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-        return MLflowRun(client, run.info.run_id, link=_link(client, run.info), points=points)
+        link = run_link(client.tracking_uri, experiment_id, run.info.run_id)
+        return MLflowRun(client, run.info.run_id, link=link, points=points)
 
     @contextmanager
     def _connected(self) -> "Iterator[tuple[MlflowClient, str]]":
@@ -156,21 +158,12 @@ def _quick_to_fail() -> Iterator[None]:
             del os.environ[name]
 
 
-def _link(client: "MlflowClient", info: "RunInfo") -> str:
-    uri = client.tracking_uri
-    server = link(uri) if urlparse(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
-    return f"{server}/#/experiments/{info.experiment_id}/runs/{info.run_id}"
-
-
 def _is_active(client: "MlflowClient", run_id: str, experiment_id: str) -> bool:
     """Return whether the experiment has this run and the run is not deleted."""
     from mlflow.entities import LifecycleStage
 
-    run = _find_run(client, run_id) if run_id else None
-    return run is not None and (run.info.experiment_id, run.info.lifecycle_stage) == (
-        experiment_id,
-        LifecycleStage.ACTIVE,
-    )
+    info = run.info if run_id and (run := _find_run(client, run_id)) else None
+    return info is not None and info.experiment_id == experiment_id and info.lifecycle_stage == LifecycleStage.ACTIVE
 
 
 def _find_run(client: "MlflowClient", run_id: str) -> "Run | None":

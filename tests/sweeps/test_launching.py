@@ -95,7 +95,10 @@ def test_a_setting_that_occurs_twice_is_launched_once(capsys: pytest.CaptureFixt
     results, launcher = launch(trials, n_seeds=2)
     assert [[job[0] for job in jobs] for jobs, _ in launcher.launched] == [["lr=1"] * 2 + ["lr=2"] * 2 + ["lr=3"] * 2]
     assert [result.mean(Metric()) for result in results] == [0.5, 2.5, 0.5, 2.5, 4.5]
-    assert capsys.readouterr().out.splitlines() == ["#2: same setting as #0", "#3: same setting as #1"]
+    assert capsys.readouterr().out.splitlines() == [
+        "#2: not trained, because #0 has the same setting",
+        "#3: not trained, because #1 has the same setting",
+    ]
 
 
 def test_a_trial_is_as_bad_as_its_worst_seed() -> None:

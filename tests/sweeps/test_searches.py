@@ -51,7 +51,7 @@ def test_metrics_of_a_front_have_their_own_directions(folder: Path) -> None:
     assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
     assert [trial.number for trial in study.best_trials] == [1]  # it is better in both metrics
     assert result.stdout.count("best: ") == 1
-    assert "trials are not pruned: hydra.sweeper.objectives has 2 metrics" in result.stderr
+    assert "trials are not pruned: Optuna prunes by one metric, and hydra.sweeper.objectives has 2" in result.stderr
 
 
 def test_a_study_that_minimizes_accuracy_is_not_continued(folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_phases_of_the_learning_rate_are_named(folder: Path) -> None:
     axes = ["schedule=choice(cosine)", "train.warmup=choice(0)", "train.batch_size=choice(4)", "train.max_steps=2"]
     result, _ = search(folder, "phases", *axes)
     line = "pruning compares val/perplexity at the same fraction of training; "
-    assert f"{line}the phase of the learning rate there depends on schedule, train.warmup\n" in result.stderr
+    assert f"{line}the learning rate there depends on schedule, train.warmup\n" in result.stderr
 
 
 def test_a_study_with_training_steps_is_not_continued(folder: Path) -> None:
@@ -113,19 +113,23 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["-m", "hydra.sweeper.direction=maximize"], "a search can only minimize val/perplexity"),
-        (["-m", TWO, "hydra.sweeper.direction=[minimize,maximize]"], "can only minimize train/seconds"),
-        (["-m", TWO, "hydra/sweeper/pruner=hyperband"], "prunes by one metric, and hydra.sweeper.objectives has 2"),
-        (["-m", TWO, EARLY], "choose hydra/sweeper/pruner=none"),
+        (["-m", "hydra.sweeper.direction=maximize"], "the direction of val/perplexity is minimize"),
+        (["-m", TWO, "hydra.sweeper.direction=[minimize,maximize]"], "is minimize,minimize"),
         (["-m", TWO, "hydra/sweeper/sampler=cmaes", "model.n_layer=range(1,3)"], "CmaEsSampler cannot be used"),
         (["-m", "hydra.sweeper.pruner.n_warmup_steps=2000"], "n_warmup_steps=2000 counts thousandths of training"),
-        (["-m", "hydra/sweeper/pruner=hyperband", "train.eval_every=choice(2,3)"], "train.eval_every moves them"),
-        (["-m", "hydra/sweeper/pruner=hyperband", "train.max_steps=range(2,9)"], "train.max_steps moves them"),
+        (
+            ["-m", "hydra/sweeper/pruner=hyperband", "train.eval_every=choice(2,3)"],
+            "eval_every changes these",
+        ),
+        (
+            ["-m", "hydra/sweeper/pruner=hyperband", "train.max_steps=range(2,9)"],
+            "max_steps changes these",
+        ),
         (["-m", "hydra.sweeper.objectives=[val/loss]", "loss=squentropy", "loss.weight=choice(1,2)"], "use val/nll"),
         (["-m", "hydra.sweeper.n_jobs=3"], "needs a launcher that runs trials in parallel: hydra/launcher=joblib"),
         (["-m", "hydra.sweeper.max_failure_rate=-1"], "max_failure_rate is a fraction of the trials, 0 to 1, not -1.0"),
         (["-m", "hydra.sweeper.max_failure_rate=50"], "max_failure_rate is a fraction of the trials"),
-        (["-m", "hydra.sweeper.custom_search_space=nowhere.f"], "custom_search_space: cannot import 'nowhere.f'"),
+        (["-m", "hydra.sweeper.custom_search_space=nowhere.f"], "cannot import 'nowhere.f'"),
         (["hydra.sweeper.n_trials=3"], "hydra/sweeper=optuna is for sweeps and needs -m"),
         (["hydra/sweeper=basic", "hydra.sweeper.zip=[]"], "hydra.sweeper.zip=[] is for sweeps and needs -m"),
         (["hydra/sweeper=basic", "hydra/launcher=joblib"], "hydra/launcher=joblib is for sweeps and needs -m"),

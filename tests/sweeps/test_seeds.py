@@ -63,9 +63,9 @@ def test_a_search_trains_every_trial_with_the_listed_seeds(folder: Path) -> None
     assert "was started with seed=[4, 1], not [4, 2]" in again.stderr
 
 
-def test_trials_on_unlike_text_have_a_note(folder: Path) -> None:
+def test_trials_on_different_text_have_a_note(folder: Path) -> None:
     result = command("-m", "data.source.seed=0,1", *TINY, cwd=folder, check=True)
-    assert "note: trials that differ in data.source.seed may be scored on unlike text" in result.stdout
+    assert "note: trials with different data may be scored on different text: do not compare these" in result.stdout
 
 
 @pytest.mark.parametrize(

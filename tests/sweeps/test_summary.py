@@ -69,16 +69,3 @@ def test_a_preset_nests_its_settings_below_its_choices() -> None:
         "seed": 1,
         "optimizer": {"betas": [0.9, 0.95]},
     }
-
-
-def test_trials_on_unlike_text_or_tokens_have_a_note() -> None:
-    def note(*changes: dict[str, object]) -> str:
-        return summary.unlike_text(
-            [{"source.seed": 0, "tokenizer.pad_to": None, "window": "document"} | c for c in changes]
-        )
-
-    assert note({}, {"window": "anywhere"}) == note({}) == ""
-    assert "differ in data.source.seed may be scored on unlike text: no metric" in note({}, {"source.seed": 1})
-    assert "differ in data.tokenizer.pad_to have unlike tokens" in note({}, {"tokenizer.pad_to": 64})
-    other_data = note({}, {"source.path": "a", "tokenizer.pad_to": 64}, {"source.path": "b"})
-    assert "source.path may be scored on unlike text" in other_data

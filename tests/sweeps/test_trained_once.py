@@ -31,14 +31,14 @@ def test_a_grid_trains_equal_settings_once(folder: Path) -> None:
     assert n_trained(result.stdout) == 4
     assert len(values) == 6
     assert len({*values.values()}) == 2
-    assert "#1: same setting as #0" in result.stdout  # another spelling
-    assert "#5: same setting as #2" in result.stdout  # another device
+    assert "#1: not trained, because #0 has the same setting" in result.stdout  # another spelling
+    assert "#5: not trained, because #2 has the same setting" in result.stdout  # another device
 
 
 def test_a_search_trains_equal_settings_once(folder: Path) -> None:
     result = command("-m", *SEARCH, *ONE_POINT, *TINY, "hydra.sweeper.n_trials=3", cwd=folder, check=True)
     assert n_trained(result.stdout) == 1
-    assert "#2: same setting as #0" in result.stdout
+    assert "#2: not trained, because #0 has the same setting" in result.stdout
     assert len({row["val/perplexity"] for row in table(result.stdout)}) == 1
 
 

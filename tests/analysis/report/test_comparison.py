@@ -141,7 +141,7 @@ def test_values_of_the_loss_parameters_are_rows() -> None:
         "squentropy weight=0.1": "0.1",
         "squentropy weight=0.01": "0.1",
     }
-    note = "Settings that were tried: 1 of cross_entropy, 6 of squentropy. A loss that is given more settings is more"
+    note = "Settings that were tried: 1 of cross_entropy, 6 of squentropy. A loss with more settings is more often"
     assert comparison.effort(best.values()).startswith(note)
     equal = choose(recorded[:4])
     assert list(equal) == ["cross_entropy", "squentropy"]  # a single value needs no name
@@ -163,7 +163,7 @@ def test_the_best_of_a_search_stands_for_its_loss() -> None:
     assert best["squentropy"].params["optimizer.lr"] == "12"
     assert "1 of cross_entropy, 31 of squentropy." in comparison.effort(best.values())
     few = choose([run for run in trials if int(run.tags["trial"]) < 5])
-    assert few["squentropy"].params["optimizer.lr"] == "4"
+    assert len(few) == 5  # so few that each value has a row
 
 
 def test_values_that_a_search_chooses_from_a_list_are_rows() -> None:
@@ -181,7 +181,7 @@ def test_values_that_are_listed_besides_a_search_are_rows() -> None:
     listed = [run for w in (7, 8) for run in trained("squentropy", 1, 2, 3, loss__weight=w, tags={"sweep": "grid-1"})]
     assert list(choose([*trials, *listed])) == ["squentropy weight=7", "squentropy weight=8"]
     repeated = searched(0, 0.0, (2, 3))
-    assert list(choose([*trials, *listed, *repeated]))[2:] == ["squentropy weight=0"]
+    assert {*choose([*trials, *listed, *repeated])} == {f"squentropy weight={weight}" for weight in (0, 7, 8)}
     many = [run for w in range(9) for run in trained("squentropy", 1, 2, 3, loss__weight=w)]
     assert list(choose(many)) == ["squentropy"]
 

@@ -63,18 +63,12 @@ def test_seeds_that_are_listed_are_one_trial() -> None:
     assert (row["Trial"], row["Val perplexity"], row["Seeds"]) == ("0", "13", "3")
 
 
-@pytest.mark.parametrize(
-    ("key", "note"),
-    [
-        ("data__source__seed", "no metric compares them"),
-        ("data__tokenizer__vocabulary", "compare their bits per byte"),
-        ("data__window", ""),
-    ],
-)
-def test_trials_on_unlike_text_are_not_compared_in_silence(key: str, note: str) -> None:
-    text = texts(grid.section([trial(number, 9.0, **{key: number}) for number in range(2)]))
-    assert note in text
-    assert ("unlike" in text) == bool(note)
+def test_trials_on_different_text_are_not_compared_in_silence() -> None:
+    note = "The trials differ in their text or tokens: their scores cannot be compared."
+    for tags, is_noted in (({}, False), ({"text": "other"}, True)):
+        trials = [trial(0, 9.0, optimizer__lr=1), trial(1, 8.0, optimizer__lr=2)]
+        trials[1].tags.update(tags)
+        assert (note in texts(grid.section(trials))) == is_noted
 
 
 def test_the_newest_grid_with_two_axes_is_shown() -> None:

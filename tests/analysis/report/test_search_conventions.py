@@ -29,14 +29,14 @@ def test_steps_are_thousandths_of_training(url: str, drawings: dict[str, Drawing
     search_figures.intermediate(search.load(url, "thousandths"))
     drawing = drawings["search-intermediate"]
     assert line(drawing, "best, trial 0") == ([25, 75], [4.0, 2.0])
-    assert drawing.axes[0].get_xlabel() == "Part of training (%)"
+    assert drawing.axes[0].get_xlabel() == "Fraction of training (%)"
 
 
 def test_a_study_that_looked_for_the_lowest_accuracy(url: str) -> None:
     accuracy = {"hydra.sweeper.objectives": ["val/accuracy"]}
     add(url, "lowest", [trial([value]) for value in (0.2, 0.5, 0.3)], **accuracy)
     assert [trial.number for trial in search.load(url, "lowest").ranked()] == [1, 2, 0]
-    assert "drew its trials for a lower validation accuracy, which is worse" in texts(search.section(url, "lowest"))
+    assert "minimized validation accuracy, although higher is better" in texts(search.section(url, "lowest"))
     add(url, "highest", [trial([0.2])], ["maximize"], **accuracy)
     assert "which is worse" not in texts(search.section(url, "highest"))
 
