@@ -36,12 +36,13 @@ def main(cfg: DictConfig) -> Result:
     context = HydraConfig.get()
     trial = current(context)
     with signals.job(), log_failure(trial), ExitStack() as stack:
-        with errors.bad_input(is_single=trial is None):
+        with errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
             from nanosq import experiment, training_run
 
             exp = experiment.check(cfg, name=name_of(context), trial=trial, job_number=job_number(context))
+        with errors.bad_input(is_single=trial is None):
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)

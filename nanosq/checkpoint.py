@@ -129,7 +129,7 @@ def finish(folder: Path, *, kept: Collection[Path], keep_last: bool) -> None:
 
 def find(run_id: str, folder: Path) -> Path | None:
     """Return the last checkpoint of an interrupted run in a folder of `folder`, or None."""
-    for path in sorted(folder.glob("*/last.pt")):
+    for path in sorted((*folder.glob("*/last.pt"), *folder.glob("*/previous.pt"))):
         with suppress(ValueError):  # a damaged checkpoint of another run
             if load(path)["run_id"] == run_id:
                 return path

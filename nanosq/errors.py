@@ -24,6 +24,10 @@ class InputError(ValueError):
     """Bad input: the message tells the user in one line what to change. The exit status is 2."""
 
 
+class InfeasibleError(InputError):
+    """A configuration that cannot be trained, whatever the state of stores, files and networks is."""
+
+
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
@@ -54,18 +58,18 @@ def exit_status(task: Callable[[], Any]) -> int:
 
 
 @contextmanager
-def bad_input(*, is_single: bool) -> Iterator[None]:
+def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterator[None]:
     """Turn a ValueError or OSError of the block, which runs before training starts, into an error of the user.
 
-    A single run exits: Hydra would print the overrides of a task that raises. A trial of a sweep raises an InputError,
-    so that the other trials continue.
+    A single run exits: Hydra would print the overrides of a task that raises. A trial of a sweep raises an error of
+    this kind, so that the other trials continue.
     """
     try:
         yield
     except (ValueError, OSError) as error:
         if is_single:
             sys.exit(report(error))
-        raise InputError(one_line(error)) from error
+        raise kind(one_line(error)) from error
 
 
 def report(error: Exception) -> int:

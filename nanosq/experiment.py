@@ -43,7 +43,7 @@ class Experiment:
     start: Start
     folder: Path  # of checkpoints
 
-    def pick_hardware(self, **size: float) -> Hardware:
+    def pick_hardware(self, **size: Any) -> Hardware:
         """Resolve device, precision and compilation; `size` is that of the run, as for `Hardware.pick`."""
         cfg = self.cfg
         return Hardware.pick(device=self.device, precision=cfg.precision, compile=cfg.compile, loss=self.loss, **size)

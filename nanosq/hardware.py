@@ -13,7 +13,7 @@ from typing import Self
 
 import torch
 
-from nanosq.head import head_loss
+from nanosq.head import COMPILED_TILE_LOGITS, head_loss, token_scores
 from nanosq.losses import Loss, cross_entropy
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class Hardware:
         loss: Loss = cross_entropy,
         n_flops: float = 0.0,
         n_logits: float = 0.0,
+        n_tokens: int = 2,
+        n_classes: int = 8,
     ) -> Self:
         """Resolve "auto": the first GPU, half precision if the hardware is fast with it, compiled if the run is long.
 
@@ -57,6 +59,8 @@ class Hardware:
             loss: The loss, to try whether it can be compiled.
             n_flops: Floating-point operations of the whole run, for `compile=auto`.
             n_logits: Logits of the whole run, for `compile=auto`.
+            n_tokens: Tokens of a batch, to try whether the loss can be compiled.
+            n_classes: Size of the vocabulary, for the same.
 
         Raises:
             ValueError: The device is not available, a value is unknown, or compiling is asked for and does not work.
@@ -72,13 +76,14 @@ class Hardware:
         if compile == "auto":
             model = torch_device.type == "cuda" and n_flops >= FLOPS_THAT_REPAY_COMPILING
             loss_too = model or (torch_device.type == "cpu" and n_logits >= LOGITS_THAT_REPAY_COMPILING_THE_LOSS)
-        if loss_too and (failure := _compile_failure(loss, torch_device)):
+        chosen = cls(torch_device, precision, model, loss_too)
+        if loss_too and (failure := _compile_failure(chosen, loss, n_tokens, n_classes)):
             if compile is True:
                 raise ValueError(f"compile=true: the loss cannot be compiled, use compile=false: {failure}")
             if os.environ.get("RANK", "0") == "0":
                 logger.warning("compile=auto: nothing is compiled, because %s", failure)
-            model = loss_too = False
-        return cls(torch_device, precision, model, loss_too)
+            return cls(torch_device, precision)
+        return chosen
 
     def __str__(self) -> str:
         compiled = " compiled" if self.compile else " loss compiled" if self.compile_loss else ""
@@ -156,15 +161,21 @@ def _fast_precision(device: torch.device) -> str:
     return "fp32"
 
 
-def _compile_failure(loss: Loss, device: torch.device) -> str:
-    """Return why torch.compile fails with a loss, tried on two tokens and eight classes, or an empty text.
+def _compile_failure(hardware: Hardware, loss: Loss, n_tokens: int, n_classes: int) -> str:
+    """Return why torch.compile fails with a loss of this size, or an empty text.
 
-    A compiler or Triton may be missing or broken, a folder not writable, and a loss of the user may use what
-    torch.compile cannot trace. All of them show at the first call. For the same loss, later calls take no time.
+    A compiler or Triton may be missing or broken, a folder not writable, a cached result damaged, and a loss of the
+    user may use what torch.compile cannot trace. All of them show at the first call.
     """
-    hidden_ND, weight_VD = torch.ones(2, 4, device=device), torch.ones(8, 4, device=device, requires_grad=True)
+    n_tokens = max(1, min(n_tokens, COMPILED_TILE_LOGITS // n_classes))
+    hidden_ND = torch.ones(n_tokens, 4, device=hardware.device)
+    weight_VD = torch.ones(n_classes, 4, device=hardware.device, requires_grad=True)
+    targets_N = torch.zeros(n_tokens, dtype=torch.long, device=hardware.device)
+    torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
     try:
-        head_loss(loss, hidden_ND, weight_VD, torch.tensor([0, 1], device=device), compile=True)[0].backward()
+        with hardware.autocast():
+            head_loss(loss, hidden_ND, weight_VD, targets_N, compile=True)[0].backward()
+            token_scores(loss, hidden_ND, weight_VD, targets_N, compile=True)
     except Exception as error:  # of any kind: the loss itself has been tried without compiling
         text = str(error) or type(error).__name__
         of_compiler = (line for line in text.splitlines() if " error: " in line)

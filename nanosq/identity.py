@@ -47,6 +47,11 @@ def config_hash(cfg: Any, *, parent: str = "") -> str:
     return _digest_of([relevant_settings(cfg), parent])
 
 
+def named_state(cfg: Any) -> str:
+    """Return the path or run id that `resume` names, or an empty text for a run that starts by itself."""
+    return "" if cfg.resume in ("auto", "never") else str(cfg.resume)
+
+
 def code_hash(cfg: Any) -> str:
     """Return a hash of the code that a run depends on, the same in every checkout.
 
@@ -83,7 +88,7 @@ def _own_files(modules: Iterable[str]) -> dict[str, Path]:
         name = waiting.pop()
         try:
             spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):  # a class or a function, or the main program
+        except Exception:  # a class, a function or the main program; or a package that nobody has imported yet fails
             continue
         if name in own or spec is None or not spec.has_location or spec.origin is None:
             continue
@@ -98,8 +103,11 @@ def _own_files(modules: Iterable[str]) -> dict[str, Path]:
 
 def _imports(path: Path, package: str) -> Iterator[str]:
     """Yield the names of what a module imports: modules, and names in them that may be modules."""
-    tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else ast.Module([], [])
-    for node in ast.walk(tree):
+    try:
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError):  # it is compiled, or nobody has imported it yet
+        return
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

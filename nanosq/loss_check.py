@@ -44,6 +44,8 @@ def check_loss(loss: Loss, name: str) -> None:
     alone_NNV = torch.block_diag(*alone_N1V.squeeze(1)).view(N, N, V)
     for what, together, alone in (("loss", losses_N, alone_N), ("gradient", gradients_NNV, alone_NNV)):
         if not _close(together, alone):
+            if together.isnan().any():
+                raise ValueError(f"{name} is undefined for large logits: use log_softmax or logsumexp, not exp and log")
             raise ValueError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
 
     if (fused := fused_form(loss)) is not None:

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
 NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
 PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)
+URL = re.compile(r"\w:/\S+")
 # A user who sets one of these variables keeps that value.
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,7 +33,7 @@ def set_defaults() -> None:
 
 def mask(text: str) -> str:
     """Replace the passwords and tokens of all URLs in a text by asterisks. User names stay."""
-    return PASSWORD.sub(r"\1:***@", PARAMETER.sub(r"\1***", text))
+    return PASSWORD.sub(r"\1:***@", URL.sub(lambda url: PARAMETER.sub(r"\1***", url[0]), text))
 
 
 def mask_values(value: Any) -> Any:
@@ -59,6 +60,11 @@ class MaskedStream:
     def write(self, text: str) -> int:
         """Write a text without its passwords and tokens."""
         return self._stream.write(mask(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts without their passwords and tokens."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

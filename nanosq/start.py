@@ -96,7 +96,7 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
             return _resume(state, last, saved, facts=facts, max_steps=max_steps, folder=folder)
         notice = (
             f"the {' and the '.join(changed)} changed after this run stopped at step {saved['progress']['step']}: "
-            f"a new run starts at step 0, and the old checkpoint is kept as {last.with_name('previous.pt')}"
+            f"a new run starts at step 0, and until it ends, {last.with_name('previous.pt')} is the old checkpoint"
         )
     if start.state is not None:
         saved = checkpoint.load(start.state)

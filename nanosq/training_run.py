@@ -51,7 +51,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         return Result("pruned")
     if not experiment.start.is_repeatable:
         return None
-    tags, find = experiment.identity_tags(text), experiment.store.find
+    tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
     result = find({**tags, "pruned": "false"}) or find({**tags, "pruned": "true", **trial.tags})
     if result is not None:
         checkpoint.clear(experiment.folder)
@@ -71,11 +71,14 @@ def build(
     tokens_per_step = settings.accumulate * settings.batch_size * model.block_size
     n_tokens = settings.max_steps * tokens_per_step
     n_logits = 0 if fused_form(experiment.loss) else n_tokens * text.tokenizer.vocab_size  # of what compiling speeds up
-    hardware = experiment.pick_hardware(n_flops=n_tokens * model.flops_per_token, n_logits=n_logits)
+    hardware = experiment.pick_hardware(
+        n_flops=n_tokens * model.flops_per_token,
+        n_logits=n_logits,
+        n_tokens=settings.batch_size * model.block_size,
+        n_classes=text.tokenizer.vocab_size,
+    )
     if hardware.device.type == "cpu":
         keep_freed_memory()
-    if hardware.compile_loss:
-        torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder
@@ -161,7 +164,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     if is_first:
         outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
         print(f"{trial}: {outcome}" if trial is not None else outcome)
-        if settings.keep_last:
+        if settings.keep_last and ended == "finished":
             print(f"to train further: python run.py resume={tracked.run_id or folder / 'final.pt'} train.max_steps=...")
         if tracked.table and trial is None:
             print(f"\nmlflow ui, then {tracked.table}")
@@ -196,6 +199,11 @@ def _facts(experiment: Experiment, text: Corpus) -> dict[str, Any]:
     }
 
 
+def _kept(experiment: Experiment) -> dict[str, str]:
+    """Return the tag of a run that keeps its last state: another run cannot stand for it."""
+    return {"keep_last": "true"} if experiment.settings.keep_last else {}
+
+
 def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
     return {
         **experiment.identity_tags(text),
@@ -203,6 +211,7 @@ def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardwa
         "diverged": "false",
         "pruned": "false",
         "hardware": str(hardware),
+        **_kept(experiment),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
         **({"parent": experiment.start.parent[:12]} if experiment.start.parent else {}),
         **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),

@@ -65,7 +65,7 @@ def test_a_changed_module_of_the_user(file: str, signal: int, folder: Path) -> N
     stop(folder, *SETTINGS, "seed=2", signal=signal)
     (folder / file).write_text((folder / file).read_text() + "# an edit\n")
     result = command(*SETTINGS, "seed=2", cwd=folder, check=True)
-    assert "a new run starts at step 0, and the old checkpoint is kept as checkpoints/" in result.stderr
+    assert "a new run starts at step 0, and until it ends, checkpoints/" in result.stderr
     assert "resumed" not in result.stderr
     assert sorted(run.info.status for run in runs(folder)) == ["FINISHED", "FINISHED", "KILLED"]
     codes = {run.data.tags["code"] for run in runs(folder)}

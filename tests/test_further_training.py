@@ -46,6 +46,41 @@ def test_one_trunk_and_several_decays(tmp_path: Path) -> None:
     assert len(hashes) == 5
 
 
+def test_runs_to_resume_are_an_axis(tmp_path: Path) -> None:
+    """Trials of different trunks have different results, and a search does not mix them."""
+    for lr in (1e-3, 2e-2):
+        command(*SETTINGS, "train.keep_last=true", f"optimizer.lr={lr}", cwd=tmp_path, check=True)
+    trunks = {float(run.data.params["optimizer.lr"]): run.info.run_id for run in runs(tmp_path)}
+    pairs = [f"optimizer.lr={','.join(map(str, trunks))}", f"resume={','.join(trunks.values())}"]
+    longer = ["-m", *SETTINGS, "train.max_steps=9", *pairs, "hydra.sweeper.zip=[optimizer.lr,resume]"]
+    result = command(*longer, cwd=tmp_path, check=True)
+    assert "not trained" not in result.stdout
+    branches = [run for run in runs(tmp_path) if "resumed_from" in run.data.tags]
+    assert {run.data.tags["resumed_from"] for run in branches} == {*trunks.values()}
+    (preset,) = tmp_path.glob("sweeps/*/experiment/*.yaml")
+    assert any(f"resume: {trunk}" in preset.read_text() for trunk in trunks.values())
+    search = [
+        "-m",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.params=null",
+        "hydra.sweeper.n_trials=1",
+        "optimizer.lr=1e-3",
+    ]
+    search += [*SETTINGS, "train.max_steps=9", "train.eval_every=choice(3,4)"]
+    command(*search, f"resume={trunks[1e-3]}", cwd=tmp_path, check=True)
+    refused = command(*search, "optimizer.lr=2e-2", f"resume={trunks[2e-2]}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "was started with" in refused.stderr
+
+
+def test_a_reused_trial_has_the_state_that_is_asked_for(tmp_path: Path) -> None:
+    sweep = ["-m", *SETTINGS, "optimizer.lr=1e-3"]
+    command(*sweep, cwd=tmp_path, check=True)
+    assert "as recorded" not in command(*sweep, "train.keep_last=true", cwd=tmp_path, check=True).stdout
+    assert "as recorded" in command(*sweep, "train.keep_last=true", cwd=tmp_path, check=True).stdout
+    assert "as recorded" in command(*sweep, cwd=tmp_path, check=True).stdout
+
+
 def test_the_state_of_a_run_that_is_not_recorded(tmp_path: Path) -> None:
     """Without a store, the state stays in the checkpoint folder. The same command does not resume it by itself."""
     settings = [*SETTINGS, "tracking=none"]

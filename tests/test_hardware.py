@@ -13,7 +13,7 @@ from tests.commandline import SMALL, command
 
 
 def test_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
+    monkeypatch.setattr(hardware, "_compile_failure", lambda *_: "")
     asked = Hardware.pick(device="cpu", precision="bf16", compile=True)
     assert (asked.device, asked.precision, asked.compile) == (torch.device("cpu"), "bf16", True)
     assert str(asked) == "cpu bf16 compiled"
@@ -37,7 +37,7 @@ def test_auto_is_bf16_where_the_cpu_multiplies_it(
 def test_auto_on_a_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older GPUs, which only emulate bfloat16, multiply in fp16; only a long run is compiled."""
     monkeypatch.setattr(hardware, "_device", torch.device)
-    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
+    monkeypatch.setattr(hardware, "_compile_failure", lambda *_: "")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     short = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e12)
     long = Hardware.pick(device="cuda", precision="auto", compile="auto", n_flops=1e18)
@@ -59,7 +59,7 @@ def test_jobs_get_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_compiles_the_loss_of_a_long_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_compile_failure", lambda loss, device: "")
+    monkeypatch.setattr(hardware, "_compile_failure", lambda *_: "")
     for n_logits, is_compiled in ((1e12, True), (1e9, False)):
         picked = Hardware.pick(device="cpu", precision="fp32", compile="auto", n_flops=1e18, n_logits=n_logits)
         assert not picked.compile

@@ -8,6 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import overrides, summary
@@ -49,7 +50,8 @@ class GridSweeper(TrialLauncher):
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))
-        hashes = [identity.config_hash(config.without_hydra(cfg)) for cfg in composed]
+        _check_seeds([config.without_hydra(cfg) for cfg in composed])
+        hashes = [identity.config_hash(config.without_hydra(c), parent=identity.named_state(c)) for c in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
         results = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
@@ -58,6 +60,17 @@ class GridSweeper(TrialLauncher):
         best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
         failures = {number: result.failures for number, result in results.items() if result.failures}
         self.summarize(name, ranked, [metric], best, failures)
+
+
+def _check_seeds(trials: Sequence[DictConfig]) -> None:
+    """Refuse trials that differ in their seed only, as presets may: the luckiest one would be the best."""
+    seeds: dict[str, int] = {}
+    for number, cfg in enumerate(trials):
+        seed, cfg.seed = cfg.seed, 0
+        setting = identity.config_hash(cfg, parent=identity.named_state(cfg))
+        cfg.seed = seed
+        if seeds.setdefault(setting, seed) != seed:
+            raise errors.InputError(f"trial {number} differs from another one in its seed only: list seeds, seed=1,2,3")
 
 
 def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:

@@ -52,7 +52,11 @@ class TrialLauncher(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        if isinstance(self.launcher, JoblibLauncher) and self.launcher.joblib.get("backend") != "multiprocessing":
+        if isinstance(self.launcher, JoblibLauncher):
+            if self.launcher.joblib.get("backend") == "multiprocessing":
+                raise errors.InputError(
+                    "hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky"
+                )
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
 
@@ -87,7 +91,7 @@ class TrialLauncher(Sweeper):
                 by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
                 runs[number] = [f"trial {number}"]
-                self._returns[f"trial {number}"] = _failed(errors.InputError(errors.one_line(error)))
+                self._returns[f"trial {number}"] = _failed(errors.InfeasibleError(errors.one_line(error)))
                 logger.error("#%d: failed: %s", number, errors.one_line(error))
                 continue
             runs[number] = [*by_identity]
@@ -110,7 +114,7 @@ class TrialLauncher(Sweeper):
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
             cfg.seed = seed
-            by_identity[identity.config_hash(cfg)] = seed
+            by_identity[identity.config_hash(cfg, parent=identity.named_state(cfg))] = seed
         return by_identity
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
@@ -186,7 +190,8 @@ class TrialLauncher(Sweeper):
         return summary.preset(
             title,
             choices,
-            {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"},
+            {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
+            | ({"resume": full.resume} if identity.named_state(full) else {}),
         )
 
 

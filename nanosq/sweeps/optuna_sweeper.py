@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig
@@ -74,10 +75,13 @@ class OptunaSweeper(TrialLauncher):
         shared = {
             key: value
             for key, value in config.flatten(config.without_hydra(base)).items()
-            if identity.affects_result(key) and not space.varies(key)
+            if (identity.affects_result(key) or (key == "resume" and identity.named_state(base)))
+            and not space.varies(key)
         }
         if seeds:
             shared["seed"] = [*seeds]
+        with _user_input():
+            code = identity.code_hash(base)
         study = SharedStudy(
             name,
             url,
@@ -88,11 +92,11 @@ class OptunaSweeper(TrialLauncher):
             settings=shared | {"seeds": n_seeds, "hydra.sweeper.objectives": [*settings.objectives]},
         )
         logger.info("study %s in %s: %d of %d trials started before", name, mask(url), len(study.trials), total)
-        if study.note_code(identity.code_hash(base)):
+        if study.note_code(code):
             logger.warning("the code has changed since the study was started: its trials are of different programs")
         if compared:
             logger.info(compared)
-        failures = self._search(study, space, extend, total=total, seeds=seeds)
+        failures = self._search(study, space, extend and partial(extend, base), total=total, seeds=seeds)
         trials = summary.rank(map(self._summary, study.trials), maximize=self.metrics[0].maximize)
         best = {trial.number: space.overrides(trial.params) for trial in self._best(study)}
         self.summarize(name, trials, self.metrics, best, failures)
@@ -132,11 +136,12 @@ class OptunaSweeper(TrialLauncher):
         from nanosq.sweeps.study import MAX_INFEASIBLE
 
         failures: dict[int, list[Exception]] = {}
+        infeasible: list[list[Exception]] = []
         try:
             while taken := study.take(self._n_jobs(), total=total):
                 if extend is not None:
                     for trial in taken:
-                        extend(self.config, trial)
+                        extend(trial)
                 trials = {trial.number: space.draw(trial) for trial in taken}
                 axes = {key for trial in taken for key in trial.params}
                 results = self.launch(study.name, trials, axes=axes, seeds=seeds)
@@ -151,11 +156,14 @@ class OptunaSweeper(TrialLauncher):
                 pairs = zip(trials, results, strict=True)
                 failed = {n: result.failures for n, result in pairs if result.failures and not result.is_infeasible}
                 failures |= failed
+                infeasible = [result.failures for result in results if result.is_infeasible] or infeasible
                 if len(failed) > self.settings.max_failure_rate * len(taken):
                     logger.error("hydra.sweeper.max_failure_rate=%g ends the search", self.settings.max_failure_rate)
                     break
         finally:
             study.release()
+        if infeasible and not failures and not self._best(study):
+            failures[-1] = infeasible[-1]
         return failures
 
     def _tell(self, study: "SharedStudy", trial: "optuna.Trial", results: SeedResults) -> None:

@@ -13,7 +13,8 @@ from nanosq.errors import InputError
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 HELP = {"-h", "--help", "--hydra-help"}
-SETTING = re.compile(r"((?:~|\+{0,2})(?!hydra\.)\w+(?:\.\w+)+)(?:=.*)?", re.DOTALL)  # its key has a dot: loss.weight=1
+# A setting of a component: loss.weight=1. Settings of other sections exist whatever components a trial has.
+SETTING = re.compile(r"((?:~|\+{0,2})(?:model|loss|optimizer|schedule|data|tracking)(?:\.\w+)+)(?:=.*)?", re.DOTALL)
 DEFERRED = "deferred"
 
 

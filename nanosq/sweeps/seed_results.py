@@ -8,7 +8,7 @@ from contextlib import redirect_stderr
 
 from hydra.core.utils import JobReturn
 
-from nanosq.errors import InputError
+from nanosq.errors import InfeasibleError
 from nanosq.result import Result
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.summary import STATES
@@ -30,7 +30,7 @@ class SeedResults:
     @property
     def is_infeasible(self) -> bool:
         """True if the trial has failed because its setting was refused before training."""
-        return bool(self.failures) and all(isinstance(error, InputError) for error in self.failures)
+        return bool(self.failures) and all(isinstance(error, InfeasibleError) for error in self.failures)
 
     @property
     def state(self) -> str:

@@ -55,7 +55,8 @@ def located(uri: str, recorded: str) -> str:
     if file is None or not found or not folder.startswith("/"):
         return recorded
     beside = artifact_root(file) / rest
-    return str(beside) if beside.exists() or not Path(folder).exists() else recorded
+    is_moved = not Path(folder).exists() and artifact_root(file).exists()
+    return str(beside) if beside.exists() or is_moved else recorded
 
 
 def relocate(uri: str) -> None:

@@ -49,7 +49,7 @@ def launch(
     sweeper, launcher = GridSweeper(params={}), LossyLauncher(losses)
 
     def load_sweep_config(_: Any, overrides: list[str]) -> DictConfig:
-        return OmegaConf.from_dotlist([f"seeds={n_seeds}", "seed=5", *overrides])
+        return OmegaConf.from_dotlist([f"seeds={n_seeds}", "seed=5", "resume=auto", *overrides])
 
     fakes: Any = SimpleNamespace(load_sweep_config=load_sweep_config)
     sweeper.hydra_context = SimpleNamespace(config_loader=fakes)  # type: ignore[assignment]

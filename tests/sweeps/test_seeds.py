@@ -85,3 +85,12 @@ def test_a_seed_that_is_no_list_is_refused(settings: list[str], message: str, tm
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert message in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_presets_that_differ_in_their_seed_only_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    for seed in (1, 2):
+        (tmp_path / f"experiment/e{seed}.yaml").write_text(f"# @package _global_\nseed: {seed}\n")
+    result = command("--config-dir", str(tmp_path), "-m", "experiment=e1,e2", *TINY, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "trial 1 differs from another one in its seed only: list seeds, seed=1,2,3" in result.stderr
