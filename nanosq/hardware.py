@@ -171,8 +171,8 @@ def _compile_failure(hardware: Hardware, loss: Loss, n_tokens: int, n_classes: i
     hidden_ND = torch.ones(n_tokens, 4, device=hardware.device)
     weight_VD = torch.ones(n_classes, 4, device=hardware.device, requires_grad=True)
     targets_N = torch.zeros(n_tokens, dtype=torch.long, device=hardware.device)
-    torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
     try:
+        torch.compiler.reset()  # a function is compiled in eight versions at most, over all trials of a sweep
         with hardware.autocast():
             head_loss(loss, hidden_ND, weight_VD, targets_N, compile=True)[0].backward()
             token_scores(loss, hidden_ND, weight_VD, targets_N, compile=True)
