@@ -77,6 +77,7 @@ def test_a_changed_module_of_the_user(file: str, signal: int, folder: Path) -> N
     assert [run for run in runs(folder) if "resumed_from" in run.data.tags]
 
 
+@pytest.mark.slow
 def test_a_changed_formula_of_the_package(tmp_path: Path) -> None:
     program = tmp_path / "program"
     for name in ("nanosq", "conf"):

@@ -33,7 +33,13 @@ def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 OVERFIT = ["data.source.n_train=10", "optimizer.lr=2e-2", "train.max_steps=20", "train.eval_every=5", "train.warmup=0"]
 
 
-@pytest.mark.parametrize("shared", [["train.accumulate=2", "model.dropout=0.1"], ["train.accumulate=1", *OVERFIT]])
+@pytest.mark.parametrize(
+    "shared",
+    [
+        ["train.accumulate=1", *OVERFIT],
+        pytest.param(["train.accumulate=2", "model.dropout=0.1"], marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: Path) -> None:
     """They share micro-batches, with dropout, if there are two; otherwise rows. Only the order of sums differs."""
     settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]
@@ -71,6 +77,7 @@ def test_two_processes_stop_together_and_one_resumes(tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_unequal_shares_and_sweeps_are_refused(tmp_path: Path) -> None:
     odd = torchrun(*SMALL, "train.batch_size=3", cwd=tmp_path)
     assert odd.returncode != 0

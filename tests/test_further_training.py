@@ -46,6 +46,7 @@ def test_one_trunk_and_several_decays(tmp_path: Path) -> None:
     assert len(hashes) == 5
 
 
+@pytest.mark.slow
 def test_runs_to_resume_are_an_axis(tmp_path: Path) -> None:
     """Trials of different trunks have different results, and a search does not mix them."""
     for lr in (1e-3, 2e-2):
@@ -73,6 +74,7 @@ def test_runs_to_resume_are_an_axis(tmp_path: Path) -> None:
     assert "was started with" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_reused_trial_has_the_state_that_is_asked_for(tmp_path: Path) -> None:
     sweep = ["-m", *SETTINGS, "optimizer.lr=1e-3"]
     command(*sweep, cwd=tmp_path, check=True)
@@ -104,6 +106,7 @@ def test_settings_that_may_not_change(change: str, tmp_path: Path) -> None:
     assert "set it to the old value" in refused.stderr
 
 
+@pytest.mark.slow
 def test_init_from_a_file_that_was_replaced_is_another_run(tmp_path: Path) -> None:
     """A sweep reuses a finished trial only if it started from the same weights."""
     for seed in (1, 2):

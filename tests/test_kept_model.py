@@ -80,6 +80,7 @@ def test_weights_of_the_last_step_on_request(tmp_path: Path) -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "error: train.weights=final: choose best or last\n")
 
 
+@pytest.mark.slow
 def test_an_interruption_while_the_best_weights_are_scored_changes_nothing(tmp_path: Path) -> None:
     """The checkpoint of such a run holds the state after the last step, not the best weights."""
     whole = command(*OVERFIT, "tracking=none", "checkpoint_dir=whole", cwd=tmp_path, check=True)

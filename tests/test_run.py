@@ -107,7 +107,13 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
     assert "raise train.max_steps" in finished.stderr
 
 
-@pytest.mark.parametrize(("signal", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143), ("SIGUSR2", 143)])
+@pytest.mark.parametrize(
+    ("signal", "status"),
+    [
+        *[("SIGINT", 130), ("SIGTERM", 143)],
+        *[pytest.param(name, 143, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGUSR2")],
+    ],
+)
 def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_path: Path) -> None:
     settings = [*SMALL, "train.checkpoint_every=2"]
     interrupted, last = cut_short(f"os.kill(os.getpid(), signal.{signal})", *settings, cwd=tmp_path)

@@ -43,7 +43,11 @@ def test_trials_side_by_side(launcher: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "target", "signals", "status"),
-    [(launcher, *case) for launcher, cases in launch_sweeps.SIGNALS.items() for case in cases],
+    [  # tests.stress.launch_sweeps has more
+        ("joblib", "parent", ["SIGTERM"], 143),
+        ("joblib", "group", ["SIGINT", "SIGINT"], 130),
+        ("submitit_local", "worker", ["SIGTERM", "SIGUSR2"], 0),
+    ],
 )
 def test_signals_end_trials_side_by_side(
     launcher: str, target: str, signals: list[str], status: int, tmp_path: Path

@@ -64,6 +64,7 @@ def test_infeasible_trials_do_not_count(folder: Path) -> None:
     assert n_trained(again.stdout) == 0
 
 
+@pytest.mark.slow
 def test_a_search_without_a_feasible_trial_ends(folder: Path) -> None:
     few = [setting for setting in TINY if "n_head" not in setting]
     search = [*SEARCH, "hydra.sweeper.study_name=infeasible", "hydra.sweeper.n_trials=2"]
@@ -87,6 +88,7 @@ def load(folder: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_does_not_make_a_setting_infeasible(tmp_path: Path) -> None:
     """The search fails, and trains as many trials when the store is back."""
     settings = [setting for setting in TINY if setting != "tracking=none"]

@@ -19,6 +19,9 @@ def cross_entropy(logits_NV, targets_N):
 SETTINGS = [*SMALL, "train.max_steps=2", "samples.count=0"]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with unequal seeds of the losses, two weights of one, and two functions of a user with the same name."""
