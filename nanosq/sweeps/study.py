@@ -82,6 +82,11 @@ class SharedStudy:
                 f"study {self.name} was started with {what}={before}, not {now}: use the old value, or {another}"
             )
 
+        if attributes.get(STEP) != PER_MILLE and any(trial.intermediate_values for trial in self.trials):
+            raise InputError(
+                f"study {self.name} was started by another version, which compared trials at the same step and not at "
+                f"the same fraction of training: {another}"
+            )
         for trial in self.trials:
             for name in trial.distributions.keys() & self._space.keys():
                 old, new = trial.distributions[name], self._space[name]
@@ -98,11 +103,6 @@ class SharedStudy:
             raise InputError(
                 f"study {self.name} was started with the direction {','.join(before)}, but its metrics have the "
                 f"direction {','.join(directions)}: {another}"
-            )
-        if attributes.get(STEP) != PER_MILLE and any(trial.intermediate_values for trial in self.trials):
-            raise InputError(
-                f"study {self.name} was started by another version, which compared trials at the same step and not at "
-                f"the same fraction of training: {another}"
             )
 
     def note_code(self, code: str) -> bool:
