@@ -75,7 +75,7 @@ def result_of(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str
     results["curves.csv"] = sorted(row for row in rows if row[1] not in TIMES)
     results["samples.txt"] = (artifacts / "samples.txt").read_text()
     # The last step of this run is its best step, so best.pt has the last weights.
-    assert run.data.metrics["best/val_perplexity"] == run.data.metrics["val/perplexity"]
+    assert run.data.metrics["best/val_perplexity"] == run.data.metrics["last/val_perplexity"]
     return results | torch.load(artifacts / "checkpoint/best.pt", weights_only=True)["model"]
 
 
