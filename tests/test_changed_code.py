@@ -53,7 +53,9 @@ def old_and_new(folder: Path) -> list[mlflow.entities.Run]:
     return found
 
 
-@pytest.mark.parametrize(("file", "signal"), [("my_loss.py", 15), ("my_helper.py", 9)])
+@pytest.mark.parametrize(
+    ("file", "signal"), [pytest.param("my_loss.py", 15, marks=pytest.mark.slow), ("my_helper.py", 9)]
+)
 def test_a_changed_module_of_the_user(file: str, signal: int, folder: Path) -> None:
     """A module from which the loss imports counts too. A run that was killed at once is marked as KILLED."""
     stop(folder, *SETTINGS, signal=signal)
@@ -123,7 +125,7 @@ def replace(stories: Path) -> None:
     stories.write_text(stories.read_text().replace("birds", "trees"))
 
 
-@pytest.mark.parametrize("change", [edit, replace])
+@pytest.mark.parametrize("change", [pytest.param(edit, marks=pytest.mark.slow), replace])
 def test_changed_text(change: Callable[[Path], None], folder: Path) -> None:
     stories = folder / "stories.txt"
     stories.write_text("<|endoftext|>".join(f"Once upon a time, {n} birds sang." for n in range(400)))

@@ -78,6 +78,7 @@ def check_nothing_is_planted(result: subprocess.CompletedProcess[str], folder: P
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_and_is_resumed_with_another_password(server: str, folder: Path) -> None:
     settings = [*QUICK, f"loss._target_={TARGET}", f"samples.prompt=http://alice:{SECRET}@host"]
     (folder / "broken").touch()

@@ -42,6 +42,7 @@ def test_a_search_trains_equal_settings_once(folder: Path) -> None:
     assert len({row["val/perplexity"] for row in table(result.stdout)}) == 1
 
 
+@pytest.mark.slow
 def test_trials_with_the_setting_of_another_one_have_its_runs(tmp_path: Path) -> None:
     recorded = [setting for setting in TINY if setting != "tracking=none"]
     command("-m", *SEARCH, *ONE_POINT, *recorded, "hydra.sweeper.n_trials=2", "seeds=2", cwd=tmp_path, check=True)
