@@ -1,4 +1,4 @@
-"""Where training starts: what is resumed, and what is not."""
+"""The start of training: checkpoints that are resumed, and those that are not."""
 
 from functools import partial
 from pathlib import Path

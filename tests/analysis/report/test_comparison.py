@@ -1,4 +1,4 @@
-"""Which settings and which runs the report compares."""
+"""The choice of the settings and runs that the report compares."""
 
 import pytest
 
