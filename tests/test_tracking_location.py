@@ -132,3 +132,11 @@ def test_artifacts_of_a_server_are_where_it_says(tmp_path: Path, monkeypatch: py
         assert located(uri, "/old/mlruns/nanosq") == "/old/mlruns/nanosq"
     assert located("sqlite:///mlflow.db", "/old/mlruns/nanosq") == str(tmp_path / "mlruns/nanosq")
     assert located("sqlite:///mlflow.db", "mlflow-artifacts:/mlruns/nanosq") == "mlflow-artifacts:/mlruns/nanosq"
+
+
+def test_artifacts_on_storage_that_is_away_stay_where_they_were(tmp_path: Path) -> None:
+    """A store has moved only if it has a folder of artifacts beside it. Otherwise their storage is not mounted."""
+    uri, recorded = f"sqlite:///{tmp_path}/mlflow.db", "/mnt/away/mlruns/1/abc/artifacts"
+    assert located(uri, recorded) == recorded
+    (tmp_path / "mlruns").mkdir()
+    assert located(uri, recorded) == f"{tmp_path}/mlruns/1/abc/artifacts"
