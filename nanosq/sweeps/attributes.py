@@ -15,6 +15,7 @@ LINK = "mlflow_link"  # to the run of the first seed
 ERRORS = "standard_errors"  # of the metrics over the seeds
 DIVERGED = "diverged"
 INFEASIBLE = "infeasible"  # its setting was refused before training
+SECONDS = "seconds"  # that the trial has added to the sweep
 PRUNED = "pruned"  # set by the first run of the trial that the pruner ends
 
 

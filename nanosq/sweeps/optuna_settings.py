@@ -19,6 +19,7 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     pruner: Any = MISSING
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
+    timeout: Any = None  # seconds, or a text as "1h30m"; null: no limit
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
 
 
