@@ -1,6 +1,5 @@
 """Studies in SQLite that processes share, and Optuna's samplers and pruners, without the command line."""
 
-import itertools
 import multiprocessing
 import os
 import signal
@@ -182,37 +181,36 @@ def test_a_resumed_search_with_a_seed_draws_new_trials(url: str) -> None:
 
 
 def search_conditional_space(url: str, sampler: str, *, kill_at: int | None = None) -> tuple[SharedStudy, int]:
-    """Search a space with a conditional axis. Kill this process before its commit number `kill_at` to the database.
+    """Search a space with a conditional axis. Kill this process before it writes to the database the time `kill_at`.
 
-    Return the study and the number of commits.
+    Return the study, and how often it was written to.
     """
     params = {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))", "model.dropout": "interval(0, 1)"}
     weight = {"loss/squentropy": {"loss.weight": "interval(0, 1)"}}
     space = SearchSpace.parse(params, weight, ["loss=cross_entropy,squentropy"], lambda fixed: {})
     built, total = build(sampler, space, 8, seed=1, **({"n_startup_trials": 3} if sampler == "tpe" else {}))
-    study, commits = open_study(url, sampler=built, space=space.axes), itertools.count(1)
-    last = 0
+    study, n_writes = open_study(url, sampler=built, space=space.axes), 0
 
-    def count(connection: Any) -> None:
-        nonlocal last
-        last = next(commits)
-        if last == kill_at:
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal n_writes
+        n_writes += statement.startswith(("INSERT", "UPDATE"))
+        if n_writes == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sqlalchemy.event.listen(storage.connect(url).engine, "commit", count)
+    sqlalchemy.event.listen(storage.connect(url).engine, "before_cursor_execute", count)
     while taken := study.take(1, total=total):
         space.draw(taken[0])
         study.tell(taken[0], TrialState.COMPLETE, [taken[0].params["model.dropout"]])
-    return study, last
+    return study, n_writes
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_that_is_killed_draws_what_an_undisturbed_one_draws(sampler: str, url: str, tmp_path: Path) -> None:
     """Whatever it has written of a trial."""
-    undisturbed, n_commits = search_conditional_space(url, sampler)
+    undisturbed, n_writes = search_conditional_space(url, sampler)
     params = [trial.params for trial in undisturbed.trials]
     assert len({value for trial in params for value in trial.values() if isinstance(value, float)}) > 16
-    for moment in range(1, n_commits, n_commits // 6):
+    for moment in range(4, n_writes, n_writes // 5):
         killed = f"sqlite:///{tmp_path}/killed_{moment}.db"
         process = multiprocessing.get_context("fork").Process(
             target=search_conditional_space, args=(killed, sampler), kwargs={"kill_at": moment}
