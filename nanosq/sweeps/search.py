@@ -56,8 +56,8 @@ class LiveSearch:
         label: str = "",
     ) -> None:
         from nanosq.sweeps import pruning
+        from nanosq.sweeps.samplers import build_sampler
         from nanosq.sweeps.search_space import SearchSpace
-        from nanosq.sweeps.study import build_sampler
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
         self.url = cast(str, settings.storage)
