@@ -19,7 +19,7 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, comparison, curves, grid, samples, scores, search, stories
+from analysis.report import calibration, compare, curves, grid, samples, scores, search, selection, stories
 
 MAX_LISTED = 50  # runs without a result
 
@@ -28,7 +28,7 @@ def sections(
     all_runs: Sequence[RecordedRun], selected: Sequence[RecordedRun], options: argparse.Namespace
 ) -> list[page.Section]:
     """Return the sections of the report. All of them but the audit show only the selected runs, which share a text."""
-    best = comparison.choose(selected)
+    best = selection.choose(selected)
     if best:
         compared = [
             compare.section(best),

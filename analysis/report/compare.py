@@ -18,7 +18,7 @@ import numpy as np
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
-from analysis.report import comparison, stories, story_figures
+from analysis.report import selection, stories, story_figures
 from analysis.report.verdict import Verdict, decimals, signed, verdict
 from analysis.runs import RecordedSetting
 
@@ -42,7 +42,7 @@ METHOD = (
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the verdict on each setting against cross-entropy, or against that with the lowest validation nll."""
-    base = comparison.reference(best)
+    base = selection.reference(best)
     settings = {base: best[base], **best}
     verdicts: list[Verdict] = []
     notes: list[Block] = []
@@ -58,7 +58,7 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
     shared = [note for note in on_base[0].notes if all(note in other.notes for other in on_base)] if on_base[1:] else []
     on_base = [replace(result, notes=[note for note in result.notes if note not in shared]) for result in on_base]
     notes += [Text(note, "note") for note in shared]
-    if tuning := comparison.effort(best.values()):
+    if tuning := selection.effort(best.values()):
         notes.append(Text(tuning, "note"))
     blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]
     if verdicts:
@@ -68,7 +68,7 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
     """Return the comparison of two settings, with their scores and differences. Raise ValueError as `verdict` does."""
-    both = comparison.on_common_seeds(dict(zip(comparison.labels([a, b]), (a, b), strict=True)))
+    both = selection.on_common_seeds(dict(zip(selection.labels([a, b]), (a, b), strict=True)))
     result = verdict(*both.values(), labels=[*both])
     keys = runs.differing([a.params, b.params])
     differences = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]

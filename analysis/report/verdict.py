@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.page import MINUS, number
-from analysis.report import comparison, stories
+from analysis.report import selection, stories
 from analysis.report.bootstrap import Difference, paired
 from analysis.runs import RecordedSetting, differing
 
@@ -57,7 +57,7 @@ def verdict(a: RecordedSetting, b: RecordedSetting, *, labels: Sequence[str] = (
     Raises:
         ValueError: The settings are the same, or they were scored on different text.
     """
-    label_a, label_b = labels or comparison.labels([a, b])
+    label_a, label_b = labels or selection.labels([a, b])
     if not (differing([a.params, b.params]) or _programs_differ(a, b)):
         raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
     text_a, text_b = (setting.runs[0].text_hash or "unknown" for setting in (a, b))
@@ -151,7 +151,7 @@ def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str) -
     if abs(tokens_a - tokens_b) > 0:  # not with nan
         notes.append(f"They were trained on different numbers of tokens: {tokens_a:,.0f} and {tokens_b:,.0f}.")
     for label, setting in ((label_a, a), (label_b, b)):
-        notes += comparison.left_out(label, setting)  # seeds that diverged speak against a loss
+        notes += selection.left_out(label, setting)  # seeds that diverged speak against a loss
     if _programs_differ(a, b):
         notes.append("They were trained by different versions of the program.")
     return notes

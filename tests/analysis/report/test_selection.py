@@ -3,8 +3,8 @@
 import pytest
 
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, comparison, scores
-from analysis.report.comparison import choose
+from analysis.report import calibration, compare, scores, selection
+from analysis.report.selection import choose
 from analysis.report.verdict import verdict
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
@@ -82,7 +82,7 @@ def test_without_a_common_seed_all_runs_are_shown() -> None:
 def test_a_single_run_is_no_reference_for_others() -> None:
     nll = {"val/nll": 0.0}
     best = choose([*trained("focal", 1, 2), *trained("poly1", 1, 2), *trained("brier", 9, metrics=nll)])
-    assert comparison.reference(best) == "focal"
+    assert selection.reference(best) == "focal"
 
 
 def test_with_one_common_seed_its_models_are_compared() -> None:
@@ -142,10 +142,10 @@ def test_values_of_the_loss_parameters_are_rows() -> None:
         "squentropy weight=0.01": "0.1",
     }
     note = "Settings that were tried: 1 of cross_entropy, 6 of squentropy. A loss with more settings is more often"
-    assert comparison.effort(best.values()).startswith(note)
+    assert selection.effort(best.values()).startswith(note)
     equal = choose(recorded[:4])
     assert list(equal) == ["cross_entropy", "squentropy"]  # a single value needs no name
-    assert comparison.effort(equal.values()) == "Settings that were tried: 1 of cross_entropy, 1 of squentropy."
+    assert selection.effort(equal.values()) == "Settings that were tried: 1 of cross_entropy, 1 of squentropy."
 
 
 def searched(number: int, nll: float, seeds: tuple[int, ...], **options: object) -> list[RecordedRun]:
@@ -161,7 +161,7 @@ def test_the_best_of_a_search_stands_for_its_loss() -> None:
     best = choose([*trained("cross_entropy", 1, 2), *trials, pruned])
     assert list(best) == ["cross_entropy", "squentropy"]
     assert best["squentropy"].params["optimizer.lr"] == "12"
-    assert "1 of cross_entropy, 31 of squentropy." in comparison.effort(best.values())
+    assert "1 of cross_entropy, 31 of squentropy." in selection.effort(best.values())
     few = choose([run for run in trials if int(run.tags["trial"]) < 5])
     assert len(few) == 5  # so few that each value has a row
 
