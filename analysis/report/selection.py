@@ -23,14 +23,14 @@ def choose(all_runs: Sequence[RecordedRun]) -> dict[str, RecordedSetting]:
 
     See RULE. Within a row, only settings with the most seeds are candidates, where three seeds are as good as more,
     because the best of many single runs is partly lucky. A setting in which a seed diverged is chosen only if there is
-    no other.
+    no other. Settings without test scores, as those of the tuning trials of a comparison, are left out.
 
     Args:
         all_runs: Runs on one text, in any state.
     """
     by_loss: dict[str, list[RecordedSetting]] = {}
     for setting in settings(all_runs):
-        if not math.isnan(setting.mean("val/nll")):
+        if not math.isnan(setting.mean("val/nll") + setting.mean("test/nll")):
             by_loss.setdefault(setting.loss, []).append(setting)
     tried = [group[0].loss for group in by_setting(run for run in all_runs if run.state in RESULTS)]
     rows = [replace(row, n_tried=tried.count(row.loss)) for loss in by_loss.values() for row in _rows(loss)]

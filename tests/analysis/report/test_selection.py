@@ -109,7 +109,7 @@ def test_every_section_shows_the_same_runs() -> None:
 
 def test_the_best_setting_is_one_with_most_seeds() -> None:
     def scored(seed: int, lr: float, nll: float) -> RecordedRun:
-        return run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
+        return run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll, "test/nll": nll})
 
     recorded = [*(scored(seed, 0.01, 1.0) for seed in (1, 2, 3)), scored(1, 0.1, 0.5)]
     assert len(choose(recorded)["squentropy"].runs) == 3
@@ -118,7 +118,7 @@ def test_the_best_setting_is_one_with_most_seeds() -> None:
 
 def test_a_setting_that_diverged_is_best_only_without_another() -> None:
     recorded = [
-        run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
+        run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll, "test/nll": nll})
         for seed in (1, 2, 3)
         for lr, nll in ((0.01, 1.0), (0.5, 0.0))
     ]
@@ -193,6 +193,14 @@ def test_programs_of_losses_may_differ_in_the_modules_of_a_user() -> None:
     best = choose([*trained("cross_entropy", 1, 2, tags={"code": "c"}), *own])
     assert list(best) == ["cross_entropy", "mine.cross_entropy"]
     assert "different versions" not in verdict(*best.values()).text
+
+
+def test_settings_without_test_scores_are_left_out() -> None:
+    tuned = run("squentropy", 1, loss__weight=2, score_test=False, metrics={"val/nll": 0.0})
+    best = choose([*trained("squentropy", 1, 2, loss__weight=1), tuned])
+    assert list(best) == ["squentropy"]
+    assert best["squentropy"].params["loss.weight"] == "1"
+    assert best["squentropy"].n_tried == 2
 
 
 def test_settings_of_hydra_are_no_parameters_of_a_loss() -> None:
