@@ -19,7 +19,7 @@ from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.report import selection, stories, story_figures
-from analysis.report.verdict import Verdict, decimals, signed, verdict
+from analysis.report.verdict import Verdict, decimals, programs_differ, signed, verdict
 from analysis.runs import RecordedSetting
 
 SCORES = {  # metric: unit, factor
@@ -67,10 +67,16 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
 
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
-    """Return the comparison of two settings, with their scores and differences. Raise ValueError as `verdict` does."""
+    """Return the comparison of two settings, with their scores and differences.
+
+    Raises:
+        ValueError: The settings are the same, or they were scored on different text.
+    """
+    keys = runs.differing([a.params, b.params])
+    if not (keys or programs_differ(a, b)):
+        raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
     both = selection.on_common_seeds(dict(zip(selection.labels([a, b]), (a, b), strict=True)))
     result = verdict(*both.values(), labels=[*both])
-    keys = runs.differing([a.params, b.params])
     differences = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
     blocks: list[Block] = [
         Text(result.text, "verdict"),
