@@ -62,7 +62,7 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
         notes.append(Text(tuning, "note"))
     blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]
     if verdicts:
-        blocks += [_pairs(verdicts), Text(METHOD, "note")]
+        blocks += [pairs(verdicts), Text(METHOD, "note")]
     return Section("Verdict", [*blocks, *_figures(settings, on_base, list(best))])
 
 
@@ -94,7 +94,8 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
     return runs.settings(other for other in same_program if other.key == run.key)[0]
 
 
-def _pairs(verdicts: Sequence[Verdict]) -> Table:
+def pairs(verdicts: Sequence[Verdict], name: str = "pairs") -> Table:
+    """Return a table of verdicts, with a row for each pair of settings."""
     rows: list[Row] = []
     for result in verdicts:
         cells = [Cell(DASH)] * 5
@@ -111,7 +112,7 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
         better = (result.better or "no difference found") if result.has_enough_seeds else "not enough runs"
         rows.append([result.a, result.b, better, *cells, len(result.seeds)])
     header = ["first", "second", "better", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio"]
-    return Table("pairs", [*header, "stories", "common seeds"], rows, "All pairs")
+    return Table(name, [*header, "stories", "common seeds"], rows, "All pairs")
 
 
 def _scores(both: Sequence[RecordedSetting]) -> list[Row]:

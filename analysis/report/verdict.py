@@ -73,7 +73,8 @@ def verdict(
         raise ValueError(f"{other_text} (text {text_a} and {text_b})")
     (scores_a, missing_a), (scores_b, missing_b) = stories.read_seeds(a), stories.read_seeds(b)
     others = other_keys(a, b, compared)
-    notes = [*_notes(a, b, label_a, label_b, others), *missing_a, *missing_b]
+    notes = [_other_causes(a, b, others, compared)] if others else []
+    notes += [*_notes(a, b, label_a, label_b), *missing_a, *missing_b]
     if not (scores_a and scores_b):
         labels = " or ".join(label for label, scores in ((label_a, scores_a), (label_b, scores_b)) if not scores)
         sentence = f"Not enough runs: no run of {labels} has the scores of its stories. Train with {MORE_SEEDS}."
@@ -151,11 +152,17 @@ def other_keys(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str] =
     return [key for key in keys if not any(key == other or key.startswith(f"{other}.") for other in compared)]
 
 
-def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str, others: Sequence[str]) -> list[str]:
+def _other_causes(a: RecordedSetting, b: RecordedSetting, others: Sequence[str], compared: Sequence[str]) -> str:
+    keys = ", ".join(others)
+    if compared:
+        return f"The settings also differ in {keys}, which may be a part of the cause."
+    if a.loss != b.loss:
+        return f"The settings also differ in {keys}, so this does not show that the loss is the cause."
+    return f"The settings differ in {keys}."
+
+
+def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str) -> list[str]:
     notes = []
-    if keys := ", ".join(others):
-        also = f"The settings also differ in {keys}, so this does not show that the loss is the cause."
-        notes.append(f"The settings differ in {keys}." if a.loss == b.loss else also)
     tokens_a, tokens_b = (setting.mean("train/tokens") for setting in (a, b))
     if abs(tokens_a - tokens_b) > 0:  # not with nan
         notes.append(f"They were trained on different numbers of tokens: {tokens_a:,.0f} and {tokens_b:,.0f}.")
