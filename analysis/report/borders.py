@@ -1,36 +1,33 @@
 """Best values that lie at the border of the searched space, so that a better value may lie beyond it."""
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
 if TYPE_CHECKING:
-    from analysis.report.contenders import Contender
+    from analysis.report.contenders import Comparison
 
+Axis = FloatDistribution | IntDistribution
 BORDER = 0.05  # of the range of a setting, on its scale
 
 
-def sentences(contender: "Contender", common: Sequence[str]) -> list[str]:
-    """Return a sentence on each setting of the best trial whose value lies at a border: which one, and what to do.
-
-    Args:
-        contender: A contender of a comparison.
-        common: The settings that were tuned for every contender. Others are set in `hydra.sweeper.spaces`.
-    """
-    result = []
-    for key, value in contender.chosen.params.items() if contender.chosen else ():
-        axis = contender.tuning.space[key]
-        if isinstance(axis, FloatDistribution | IntDistribution) and (border := side(axis, value)):
-            result.append(
-                f"{contender.label}: the best {key}, {value:.4g}, lies at the {border} border of its space, "
-                f"{axis.low:g} to {axis.high:g}. {_advice(key, axis, border, is_common=key in common)}"
-            )
-    return result
+def sentences(comparison: "Comparison") -> list[str]:
+    """Return a sentence on each border at which a best value of the contenders lies: which one, and what to do."""
+    at_border: dict[tuple[str, str, Axis], list[str]] = {}
+    for contender in comparison.contenders:
+        for key, value in contender.chosen.params.items() if contender.chosen else ():
+            axis = contender.tuning.space[key]
+            if isinstance(axis, Axis) and (border := side(axis, value)):
+                at_border.setdefault((key, border, axis), []).append(f"{value:.4g} of {contender.label}")
+    return [
+        f"The best {key} lies at the {border} border of its space, {axis.low:g} to {axis.high:g}: {', '.join(values)}. "
+        f"{_advice(key, axis, border, is_common=key in comparison.common_axes)}"
+        for (key, border, axis), values in at_border.items()
+    ]
 
 
-def side(axis: FloatDistribution | IntDistribution, value: float) -> str:
+def side(axis: Axis, value: float) -> str:
     """Return "lower" or "upper" if a value lies at this border of an axis, otherwise an empty string."""
     if axis.single():
         return ""
@@ -41,7 +38,7 @@ def side(axis: FloatDistribution | IntDistribution, value: float) -> str:
     return "lower" if position <= BORDER else "upper" if position >= 1 - BORDER else ""
 
 
-def _advice(key: str, axis: FloatDistribution | IntDistribution, border: str, *, is_common: bool) -> str:
+def _advice(key: str, axis: Axis, border: str, *, is_common: bool) -> str:
     is_integer, low, high = isinstance(axis, IntDistribution), axis.low, axis.high
     if border == "lower" and low in (0, int(is_integer)):  # one layer, for example
         return "If it cannot be lower, there is nothing to do."

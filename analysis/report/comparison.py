@@ -44,11 +44,8 @@ def section(comparison: Comparison) -> Section:
     if verdicts:
         blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
     blocks += [tuning_curves(comparison), best_settings(comparison)]
-    at_border = [
-        text for contender in comparison.contenders for text in borders.sentences(contender, comparison.common_axes)
-    ]
     none = "No best value of a numeric setting lies at the border of its space."
-    blocks += [Text(text, "note") for text in at_border or [none]]
+    blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
     how = "The command. It continues the comparison, and with a larger n_trials or seeds, it trains what is missing:"
     return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 
@@ -66,7 +63,7 @@ def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -
             continue
         verdicts.append(result)
         notes += [*result.notes, calibrated.disagreement(result, settings[a], settings[b])]
-        if not other_keys(settings[a], settings[b]):
+        if not runs.differing([settings[a].params, settings[b].params]):
             notes.append(f"{a} and {b} are the same setting.")
     pairs = combinations(settings.values(), 2)
     if verdicts and not any(other_keys(a, b, compared) for a, b in pairs):
@@ -98,9 +95,9 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     path = page.write(folder, title, lead, [compared, *(part.section(settings) for part in details)])
     for block in compared.blocks:
         if isinstance(block, Text) and block.kind == "verdict":
-            print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False))
+            print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False), end="\n\n")
         elif isinstance(block, Table) and block.name == "comparison-contenders":
-            print(f"\n{block.text(WIDTH)}\n")
+            print(block.text(WIDTH), end="\n\n")
     print(path)
 
 

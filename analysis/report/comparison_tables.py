@@ -42,18 +42,22 @@ def _budget(
     test = [setting.mean(key) if setting else math.nan for key in ("test/nll", "test/perplexity")]
     n_confirmed = len(setting.runs) if setting else 0
     return {
-        "tuning trials": f"{contender.n_ended} of {contender.n_trials}",
+        "tuning trials": _of(contender.n_ended, contender.n_trials),
         "pruned": states["pruned"],
         "diverged": states["diverged"],
         "failed": states["failed"],
-        "best trial": str(chosen.number) if chosen else DASH,
+        "best trial": chosen.number if chosen else DASH,
         f"its {metric}": number(chosen.values[0] if chosen and chosen.values else math.nan),
-        "confirmation runs": f"{comparison.n_confirmed(contender)} of {len(comparison.seeds)}",
-        "common seeds": n_confirmed,
+        "confirmation runs": _of(comparison.n_confirmed(contender), len(comparison.seeds)),
+        "seeds in the verdict": n_confirmed,
         "test nll, nats/token": number(test[0]),
         "test perplexity": number(test[1]),
         "training time, s": number(contender.seconds, 3),
     }
+
+
+def _of(n: int, total: int) -> Cell:
+    return Cell(f"{n} of {total}", n)
 
 
 def confirmation(settings: Mapping[str, RecordedSetting]) -> Table:
@@ -68,7 +72,10 @@ def confirmation(settings: Mapping[str, RecordedSetting]) -> Table:
         cells = [_mean(list(by_seed.values())) for by_seed in values.values()]
         rows.append([name, *cells, *(_difference(values[first], values[other]) for other in others)])
     header = ["score", *settings, *(f"{other} minus {first}" for other in others)]
-    caption = "Confirmation: mean over the seeds ± half of the 95 % confidence interval"
+    caption = (
+        "Confirmation: mean over the seeds ± half of the 95 % confidence interval (Student's t). A difference is in "
+        "bold if its interval does not include 0."
+    )
     return Table("comparison-confirmation", header, rows, caption)
 
 

@@ -16,13 +16,12 @@ def description(comparison: Comparison) -> str:
         if (keys := [key for key in contender.tuning.space if key not in common])
     ]
     labels = ", ".join(contender.label for contender in comparison.contenders)
-    seeds = comparison.seeds
-    tuned = ", ".join([f"for every contender {', '.join(common)}", *own] if common else own)
+    tuned = "; ".join([f"for every contender {', '.join(common)}", *own] if common else own) or "nothing"
     return (
-        f"{comparison.name} compares {labels}. Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for "
-        f"each contender, by {metric[0].lower()}{metric[1:]}. Tuned were {tuned or 'no settings'}. Confirmation: the "
-        f"best setting of each contender was trained for {comparison.max_steps:,} steps with each of the seeds "
-        f"{', '.join(map(str, seeds))}. Only these runs were scored on the test split."
+        f"Contenders: {labels}. Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for "
+        f"each contender, by {metric[0].lower()}{metric[1:]}. Tuned: {tuned}. Confirmation: the best "
+        f"setting of each contender was trained for {comparison.max_steps:,} steps with each of the seeds "
+        f"{', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split."
     )
 
 
