@@ -5,7 +5,7 @@ its lock is free was interrupted. It is handed out again, under the same number,
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Literal, cast
 
 import optuna
@@ -127,6 +127,15 @@ class SharedStudy:
         """True if many trials in a row had infeasible settings, so that the space may have no feasible one."""
         last = self.trials[-MAX_INFEASIBLE:]
         return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
+
+    @property
+    def is_running(self) -> bool:
+        """True if a process works on a trial of the study."""
+        return any(trial.state is TrialState.RUNNING for trial in self.trials)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of the database, under which trials are created and taken."""
+        return database_lock(self._url)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
         """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
