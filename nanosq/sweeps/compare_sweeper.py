@@ -8,14 +8,12 @@
 import hashlib
 import json
 import logging
-import shlex
 import statistics
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nanosq import config, errors
-from nanosq.privacy import mask
 from nanosq.sweeps import budget, contenders
 from nanosq.sweeps.attributes import COST, DIVERGED
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
@@ -76,7 +74,7 @@ class CompareSweeper(StudySweeper):
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
-        self._command = self._typed(entry)
+        self._command = entry.command(self.config.hydra.overrides.hydra)
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:
@@ -91,17 +89,6 @@ class CompareSweeper(StudySweeper):
         methods = [config.flatten(node[key]) for key in ("sampler", "pruner")]
         facts = [[contender.identity for contender in self.contenders], methods, [*self.settings.objectives]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-    def _typed(self, entry: Entry) -> str:
-        """Return the command of the comparison as it was typed."""
-        hydra = [line for line in self.config.hydra.overrides.hydra if not line.startswith("hydra.mode=")]
-        lists: dict[str, list[str]] = {}
-        for setting in entry.contenders:
-            for key, value in setting.setting.items():
-                lists.setdefault(key, []).append(value)
-        swept = [f"{key}={','.join(dict.fromkeys(values))}" for key, values in lists.items()]
-        seeds = [f"seed={','.join(map(str, entry.seeds))}"] if entry.seeds else []
-        return mask(f"python run.py -m {shlex.join([*hydra, *swept, *seeds, *entry.fixed, *entry.axes])}")
 
     def _note(self, *, is_chosen: bool = False) -> None:
         """Record in the studies what the report needs to know."""

@@ -68,7 +68,7 @@ class TunedContender:
 
     @property
     def identity(self) -> list[Any]:
-        """What makes the contender the same in another start: its settings, its search space and its code."""
+        """The facts that make the contender the same in another start: its settings, search space and code."""
         space = self.search.space
         parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
         return [
