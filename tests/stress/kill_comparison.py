@@ -47,7 +47,8 @@ class Moment:
         """Start a comparison, and kill it at this moment."""
         process = start(settings, folder, cache)
         assert process.stdout is not None
-        lines, output = moments.randint(1, self.most_lines), []
+        lines = moments.randint(1, self.most_lines)
+        output: list[str] = []
         while sum(re.search(self.pattern, line) is not None for line in output) < lines:
             output.append(process.stdout.readline())
             assert output[-1], f"ended before line {lines} of {self.pattern}: {''.join(output)}"
@@ -110,7 +111,7 @@ def check(scratch: Path, *, n_trials: int, seeds: int, kills: int, moments: rand
     killed.mkdir()
 
     def settings(more: int) -> list[str]:
-        return [*COMPARISON, f"hydra.sweeper.n_trials={n_trials + more}", f"hydra.sweeper.seeds={seeds + more}", *SMALL]
+        return [*COMPARISON, f"hydra.sweeper.n_trials={n_trials + more}", f"hydra.sweeper.seeds={seeds + more}"]
 
     verdict = finish(settings(0), whole, cache)
     for moment in sorted(moments.sample(range(len(MOMENTS)), kills)):
