@@ -23,7 +23,7 @@ from typing import Any
 import optuna
 
 from tests.commandline import runs
-from tests.stress.kill_sweeps import SMALL, start, values
+from tests.stress.kill_sweeps import start, values
 
 COMPARISON = [
     *["hydra/sweeper=compare", "loss=cross_entropy,squentropy", "hydra.sweeper.study_name=losses", "model.n_layer=1"],
@@ -73,7 +73,8 @@ def finish(settings: list[str], folder: Path, cache: Path) -> str:
     process = start(settings, folder, cache)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    (verdict,) = (paragraph for paragraph in output.split("\n\n") if "the test nll of" in paragraph)
+    paragraphs = [" ".join(paragraph.split()) for paragraph in output.split("\n\n")]
+    (verdict,) = (paragraph for paragraph in paragraphs if "the test nll of" in paragraph)
     return verdict
 
 
