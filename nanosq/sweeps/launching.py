@@ -191,13 +191,16 @@ class TrialLauncher(Sweeper):
             best: The overrides of the trials to write as experiments, by their number.
             failures: The exceptions of failed trials by their name.
         """
+        if not trials:
+            return
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
         if any(key.split(".")[0] == "data" for key in summary.axes([trial.settings for trial in trials])):
             print("note: trials with different data may be scored on different text: do not compare these\n")
-        for number, trial in best.items():
+        for number, lines in best.items():
+            trial = [line for line in lines if line.split("=")[0].lstrip("+") not in LENGTH]
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
             print(f"best: {self.write_preset(folder, name, f'trial {number} of {sweep}', trial)}")
         print(f"all trials: {folder / 'trials.csv'}")
@@ -210,14 +213,14 @@ class TrialLauncher(Sweeper):
         return folder
 
     def write_preset(self, folder: Path, name: str, origin: str, trial: Sequence[str]) -> str:
-        """Write the setting of a trial as an experiment, at full length, and return the command that trains it."""
+        """Write the setting of a trial at full length as an experiment, and return the command that trains it."""
         text = self._preset(f"Setting of {origin}, at full length.", trial)
         (folder / "experiment" / f"{name}.yaml").write_text(text)
         return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
 
     def _preset(self, title: str, trial: Sequence[str]) -> str:
-        """Return the text of an experiment that trains a setting at full length, with any seed."""
-        full = self.compose(line for line in trial if line.split("=")[0].lstrip("+") not in LENGTH)
+        """Return the text of an experiment that trains a setting with any seed."""
+        full = self.compose(trial)
         choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
         default = self.hydra_context.config_loader.load_configuration(
             config_name=self.config.hydra.job.config_name,
