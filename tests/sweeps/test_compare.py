@@ -48,7 +48,7 @@ def verdict(result: subprocess.CompletedProcess[str]) -> str:
     (paragraph,) = re.findall(
         r"(?:^|\n)\n((?:\w+ is better|No difference was found)[^\n]*(?:\n[^\n]+)*)", result.stdout
     )
-    return " ".join(paragraph.split())
+    return paragraph
 
 
 def test_contenders_get_the_same_budget_and_the_same_draws(comparison: Comparison) -> None:
