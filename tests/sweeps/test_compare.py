@@ -45,9 +45,8 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 def verdict(result: subprocess.CompletedProcess[str]) -> str:
-    (paragraph,) = re.findall(
-        r"(?:^|\n)\n((?:\w+ is better|No difference was found)[^\n]*(?:\n[^\n]+)*)", result.stdout
-    )
+    paragraphs = (" ".join(text.split()) for text in result.stdout.split("\n\n"))
+    (paragraph,) = (text for text in paragraphs if re.match(r"\w+ is better: |No difference was found", text))
     return paragraph
 
 
