@@ -49,10 +49,15 @@ def main(cfg: DictConfig) -> Result:
             if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
                 return result
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
-            interruption = stack.enter_context(signals.Interruption())
+            interruption = stack.enter_context(signals.Interruption(deadline=trial.deadline if trial else None))
+            if interruption.is_late:
+                return Result("interrupted")
             state, log = training_run.build(exp, text, pruner, interruption)
-        result = training_run.train_and_score(exp, text, state, log)
-        if interruption.is_requested and trial is not None:  # too late to stop this trial: do not start the next one
+        try:
+            result = training_run.train_and_score(exp, text, state, log)
+        except signals.OutOfTime:
+            return Result("interrupted")
+        if interruption.is_signaled and trial is not None:  # too late to stop this trial: do not start the next one
             interruption.end()
         return result
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Ended = Literal["finished", "diverged", "pruned"]
+Ended = Literal["finished", "diverged", "pruned", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,6 @@ class Result:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf
 
     def __str__(self) -> str:
-        if self.state == "pruned":
-            return "pruned"
+        if self.state in ("pruned", "interrupted"):
+            return self.state
         return f"validation perplexity {float(self):.4f}"

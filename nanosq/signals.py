@@ -1,5 +1,6 @@
 """Signals that ask the program to end, delayed until a moment from which the run can be resumed."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -31,15 +32,21 @@ class Interrupted(Exception):  # noqa: N818  (as KeyboardInterrupt)
     """A worker process was asked to end: what its job returns to the process that has launched it."""
 
 
+class OutOfTime(BaseException):
+    """The time of a sweep is over, and a run of it was interrupted."""
+
+
 class Interruption:
     """Record the first signal inside the `with` block. A second one, a second later, ends the program at once.
 
     Args:
         on_request: What to do when the first signal is received.
+        deadline: Unix time from which on the program acts as if it had received a signal.
     """
 
-    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_request: Callable[[], None] = lambda: None, *, deadline: float | None = None) -> None:
         self._on_request = on_request
+        self._deadline = math.inf if deadline is None else deadline
         self._number: int | None = None
         self._time = 0.0
 
@@ -52,15 +59,30 @@ class Interruption:
 
     @property
     def is_requested(self) -> bool:
+        """True after a signal was received, in a worker process without parent, and from the deadline on."""
+        return self.is_signaled or self.is_late
+
+    @property
+    def is_signaled(self) -> bool:
         """True after a signal was received, and in a worker process without parent."""
         return self._number is not None or (_worker is not None and _worker.is_ending)
+
+    @property
+    def is_late(self) -> bool:
+        """True from the deadline on."""
+        return time.time() >= self._deadline
 
     def end(self) -> NoReturn:
         """End the program as the signal would have without this object: with KeyboardInterrupt, or SystemExit 143.
 
         For the signal before a time limit, submitit requeues the job before it exits. Where several processes stop
         together, those that received no signal end as if by SIGTERM.
+
+        Raises:
+            OutOfTime: There was no signal, and the deadline has passed.
         """
+        if self.is_late and not self.is_signaled:
+            raise OutOfTime
         number = self._number or signal.SIGTERM
         requeue: Any = self._handlers.get(STOP)
         if _requeues(requeue):

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import overrides, summary
-from nanosq.sweeps.launching import TrialLauncher
+from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
@@ -54,11 +54,12 @@ class GridSweeper(TrialLauncher):
         hashes = [identity.config_hash(config.without_hydra(c), parent=identity.named_state(c)) for c in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
-        results = dict(zip(trials, self.launch(name, trials, axes=axes, seeds=seeds), strict=True))
+        planned = [PlannedTrial(name, number, trial) for number, trial in trials.items()]
+        results = dict(zip(trials, self.launch(planned, axes=axes, seeds=seeds), strict=True))
         metric = Metric()
         ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)
         best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
-        failures = {number: result.failures for number, result in results.items() if result.failures}
+        failures = {f"trial {number}": result.failures for number, result in results.items() if result.failures}
         self.summarize(name, ranked, [metric], best, failures)
 
 

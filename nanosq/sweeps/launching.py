@@ -1,10 +1,11 @@
-"""Launching of trials with several seeds, and the summary at the end: the common part of both sweepers."""
+"""Launching of trials with several seeds, and the summary at the end: the common part of all sweepers."""
 
 import logging
 import re
 import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -32,6 +33,25 @@ LENGTH = ("train.max_steps", "train.eval_every")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial to launch."""
+
+    sweep: str  # name of the sweep
+    number: int
+    overrides: Sequence[str]
+    label: str = ""  # name of the trial on the console; empty: its number
+    in_study: bool = False  # whether the sweep is an Optuna study, to which the runs report
+
+    @property
+    def name(self) -> str:
+        """The name of the trial in a sentence."""
+        return self.label or f"trial {self.number}"
+
+    def __str__(self) -> str:
+        return self.label or f"#{self.number}"
+
+
 class TrialLauncher(Sweeper):
     """A sweeper without its search: it composes, launches and summarizes trials."""
 
@@ -39,11 +59,13 @@ class TrialLauncher(Sweeper):
     hydra_context: HydraContext
     launcher: Launcher
     workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
+    deadline: float | None = None  # Unix time at which running trials are interrupted
 
     def __init__(self) -> None:
         # A setting may occur twice in a sweep. Each run is launched once, and found here by its identity.
-        self._trials: dict[str, int] = {}
+        self._trials: dict[str, PlannedTrial] = {}
         self._returns: dict[str, JobReturn] = {}
+        self._n_launched = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Receive Hydra's objects. Hydra calls this method before `sweep`."""
@@ -73,40 +95,52 @@ class TrialLauncher(Sweeper):
             raise errors.InputError(f"{name}: {reason}" if name else reason) from None
 
     def launch(
-        self, sweep: str, trials: Mapping[int, Sequence[str]], *, axes: Container[str], seeds: Sequence[int]
+        self, trials: Sequence[PlannedTrial], *, axes: Container[str], seeds: Sequence[int]
     ) -> list[SeedResults]:
         """Run each trial with all of its seeds, at the same time if the launcher can. A setting is trained once.
 
         Args:
-            sweep: Name of the sweep.
-            trials: The overrides of each trial by its number.
+            trials: The trials.
             axes: Keys of the settings to show on the console.
             seeds: The seeds of every trial; none if the configuration of the trial counts them.
         """
         jobs: dict[str, list[str]] = {}
-        runs: dict[int, list[str]] = {}
-        for number, trial in trials.items():
-            setting = summary.one_line(summary.settings(trial), axes)
+        runs: list[list[str]] = []
+        for trial in trials:
+            setting = summary.one_line(summary.settings(trial.overrides), axes)
             try:
-                by_identity = self._runs(trial, seeds)
+                by_identity = self._runs(trial.overrides, seeds)
             except (HydraException, OmegaConfBaseException) as error:
-                runs[number] = [f"trial {number}"]
-                self._returns[f"trial {number}"] = _failed(errors.InfeasibleError(errors.one_line(error)))
-                logger.error("#%d: failed: %s", number, errors.one_line(error))
+                failed = f"{trial.sweep} {trial.number}"
+                runs.append([failed])
+                self._returns[failed] = _failed(errors.InfeasibleError(errors.one_line(error)))
+                logger.error("%s: failed: %s", trial, errors.one_line(error))
                 continue
-            runs[number] = [*by_identity]
+            runs.append([*by_identity])
             if by_identity.keys() <= self._trials.keys():
-                print(f"#{number}: not trained, because #{self._trials[runs[number][0]]} has the same setting")
+                print(f"{trial}: not trained, because {self._trials[runs[-1][0]]} has the same setting")
             for repeat, (run, seed) in enumerate(by_identity.items()):
-                if self._trials.setdefault(run, number) == number:
-                    jobs[run] = [*trial, f"seed={seed}", TrialRun(sweep, number, repeat, setting, seed).override()]
+                if self._trials.setdefault(run, trial) is trial:
+                    jobs[run] = [*trial.overrides, f"seed={seed}", self._job(trial, repeat, setting, seed).override()]
         if jobs:
             choice = self.config.hydra.runtime.choices["hydra/launcher"]
             if choice != "basic":
                 logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
-            first = min(trials) * max(map(len, runs.values()))
-            self._returns |= zip(jobs, self._run_jobs([*jobs.values()], first=first), strict=True)
-        return [SeedResults(self._returns[run] for run in runs[number]) for number in trials]
+            self._returns |= zip(jobs, self._run_jobs([*jobs.values()], first=self._n_launched), strict=True)
+            self._n_launched += len(jobs)
+        return [SeedResults(self._returns[run] for run in by_identity) for by_identity in runs]
+
+    def _job(self, trial: PlannedTrial, repeat: int, setting: str, seed: int) -> TrialRun:
+        return TrialRun(
+            trial.sweep,
+            trial.number,
+            repeat,
+            setting,
+            seed,
+            label=trial.label,
+            in_study=trial.in_study,
+            deadline=self.deadline,
+        )
 
     def _runs(self, trial: Sequence[str], seeds: Sequence[int]) -> dict[str, int]:
         """Return the seeds of a trial by the identity of the run with this seed."""
@@ -118,7 +152,7 @@ class TrialLauncher(Sweeper):
         return by_identity
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
-        """Launch jobs; `first` is the number of the first one.
+        """Launch jobs; `first` is the number of the first one among all jobs of this process.
 
         A launcher that loses a job, for lack of memory or time, or because a cluster has ended it, also loses what the
         other jobs have returned. The jobs are then launched once more, one by one: those that had finished find their
@@ -146,7 +180,7 @@ class TrialLauncher(Sweeper):
         trials: Sequence[TrialSummary],
         metrics: Sequence[Metric],
         best: Mapping[int, Sequence[str]],
-        failures: Mapping[int, Sequence[Exception]],
+        failures: Mapping[str, Sequence[Exception]],
     ) -> None:
         """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
 
@@ -155,10 +189,9 @@ class TrialLauncher(Sweeper):
             trials: All trials, ranked.
             metrics: What the sweep minimizes or maximizes.
             best: The overrides of the trials to write as experiments, by their number.
-            failures: The exceptions of failed trials by their number.
+            failures: The exceptions of failed trials by their name.
         """
-        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
-        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
@@ -166,15 +199,21 @@ class TrialLauncher(Sweeper):
             print("note: trials with different data may be scored on different text: do not compare these\n")
         for number, trial in best.items():
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", trial)
-            (folder / "experiment" / f"{name}.yaml").write_text(text)
-            print(f"best: python run.py --config-dir {shlex.quote(str(folder))} experiment={name}")
+            print(f"best: {self.write_preset(folder, name, f'trial {number} of {sweep}', trial)}")
         print(f"all trials: {folder / 'trials.csv'}")
-        for number, exceptions in failures.items():
-            for error in exceptions:
-                logger.error("trial %d failed: %s", number, errors.one_line(error))
-        for exceptions in failures.values():
-            raise exceptions[0]
+        raise_first(failures)
+
+    def folder(self, sweep: str) -> Path:
+        """Return the folder for the files of a sweep."""
+        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
+        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_preset(self, folder: Path, name: str, origin: str, trial: Sequence[str]) -> str:
+        """Write the setting of a trial as an experiment, at full length, and return the command that trains it."""
+        text = self._preset(f"Setting of {origin}, at full length.", trial)
+        (folder / "experiment" / f"{name}.yaml").write_text(text)
+        return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
 
     def _preset(self, title: str, trial: Sequence[str]) -> str:
         """Return the text of an experiment that trains a setting at full length, with any seed."""
@@ -193,6 +232,15 @@ class TrialLauncher(Sweeper):
             {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
             | ({"resume": full.resume} if identity.named_state(full) else {}),
         )
+
+
+def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
+    """Log the exceptions of failed trials, by the name of the trial. Then raise the first one, if there is one."""
+    for name, exceptions in failures.items():
+        for error in exceptions:
+            logger.error("%s failed: %s", name, errors.one_line(error))
+    for exceptions in failures.values():
+        raise exceptions[0]
 
 
 def _failed(error: Exception) -> JobReturn:

@@ -4,14 +4,11 @@ The database holds the study, and a lock for every trial in work (nanosq/filesys
 its lock is free was interrupted. It is handed out again, under the same number, before a new trial is created.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Literal, cast
 
 import optuna
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -19,8 +16,6 @@ from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
 from nanosq.sweeps.attributes import CODE, INFEASIBLE, PER_MILLE, SETTINGS, STEP
-from nanosq.sweeps.distributions import grid_points
-from nanosq.sweeps.search_space import SearchSpace
 
 MAX_INFEASIBLE = 20  # trials in a row
 
@@ -34,7 +29,7 @@ class SharedStudy:
         url: str,
         *,
         directions: Sequence[str],
-        sampler: Callable[[int], optuna.samplers.BaseSampler],
+        sampler: optuna.samplers.BaseSampler,
         pruner: optuna.pruners.BasePruner,
         space: Mapping[str, BaseDistribution],
         settings: Mapping[str, Any],
@@ -45,7 +40,7 @@ class SharedStudy:
             name: Name of the study.
             url: URL of its database.
             directions: "minimize" or "maximize" for each metric.
-            sampler: Builds the sampler from the number of trials so far, so that every process draws alike.
+            sampler: The sampler.
             pruner: The pruner.
             space: The axes that every trial draws from.
             settings: The settings that all trials share, by name.
@@ -56,8 +51,7 @@ class SharedStudy:
         self.name = name
         self._url = url
         self._space = dict(space)
-        self._sampler = sampler
-        self._is_grid = isinstance(sampler(0), optuna.samplers.GridSampler)
+        self._is_grid = isinstance(sampler, optuna.samplers.GridSampler)
         self._locks: dict[int, ExitStack] = {}  # by the number of the trial
         database = storage.connect(url)
         with database_lock(url):
@@ -65,6 +59,7 @@ class SharedStudy:
                 study_name=name,
                 storage=database,
                 directions=cast("list[Literal['minimize', 'maximize']]", list(directions)),
+                sampler=sampler,
                 pruner=pruner,
                 load_if_exists=True,
             )
@@ -133,6 +128,15 @@ class SharedStudy:
         last = self.trials[-MAX_INFEASIBLE:]
         return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
 
+    @property
+    def is_running(self) -> bool:
+        """True if a process works on a trial of the study."""
+        return any(trial.state is TrialState.RUNNING for trial in self.trials)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of the database, under which trials are created and taken."""
+        return database_lock(self._url)
+
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
         """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
         taken: list[Trial] = []
@@ -142,7 +146,6 @@ class SharedStudy:
                 waiting = any(trial.state is TrialState.WAITING for trial in self.trials)
                 if not waiting and len(self.trials) >= total + self.n_uncounted:
                     break
-                self.study.sampler = self._sampler(len(self.trials))
                 trial = self.study.ask(self._space)
                 self._locks[trial.number] = lock = ExitStack()
                 lock.enter_context(database_lock(self._url, self._lock_name(trial.number)))
@@ -179,45 +182,3 @@ class SharedStudy:
                 for lock in self._locks.values():
                     lock.close()
                 self._locks.clear()
-
-
-def build_sampler(
-    node: DictConfig, space: SearchSpace, n_trials: int, *, directions: Sequence[str]
-) -> tuple[Callable[[int], optuna.samplers.BaseSampler], int]:
-    """Build an Optuna sampler from its configuration.
-
-    Args:
-        node: Configuration of the sampler.
-        space: The search space.
-        n_trials: Number of trials.
-        directions: "minimize" or "maximize" for each metric.
-
-    Returns:
-        A function that returns the sampler for a study with a given number of trials, and the total number of trials:
-        `n_trials`, or the number of points of a grid if it is smaller.
-
-    Raises:
-        ValueError: The sampler is a grid, and the space has intervals or conditional axes; or the sampler cannot
-            search this space or several metrics.
-    """
-
-    def build(**changes: Any) -> Any:
-        trusted = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
-        return instantiate(OmegaConf.merge(node, changes), _execution_whitelist_=trusted)
-
-    sampler = build()
-    if not isinstance(sampler, optuna.samplers.BaseSampler):  # a grid still lacks its points
-        if space.conditional:
-            raise ValueError("hydra/sweeper/sampler=grid cannot search components that have axes of their own")
-        points = {key: grid_points(axis) for key, axis in space.axes.items()}
-        grid = sampler(points)
-        return lambda n: grid, min(n_trials, math.prod(map(len, points.values())))
-    in_memory = optuna.create_study(directions=cast(Any, directions), sampler=build())
-    try:
-        in_memory.ask(space.axes)  # the checks of the sampler itself run before anything is written
-    except ValueError as error:
-        raise ValueError(f"hydra.sweeper.sampler: {error}") from error
-    if node.get("seed") is not None and not isinstance(sampler, optuna.samplers.QMCSampler):
-        # With the same seed it would draw the same values after every start. QMC's sequence continues by itself.
-        return lambda n: build(seed=node.seed + n), n_trials
-    return lambda n: sampler, n_trials

@@ -14,7 +14,15 @@ from nanosq.privacy import mask
 if TYPE_CHECKING:
     import pandas as pd
 
-STATES = ("finished", "pruned", "diverged", "failed", "running")  # of a trial, from best to worst
+STATES = (
+    "finished",
+    "pruned",
+    "diverged",
+    "failed",
+    "interrupted",
+    "waiting",
+    "running",
+)  # of a trial, from best to worst
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,17 @@ class TrialRun:
     repeat: int = 0  # index of the seed among the seeds of the trial
     setting: str = ""  # what distinguishes the trial from others, as a text for the console
     seed: int = 0
+    label: str = ""  # name of the trial on the console; empty: its number
+    in_study: bool = False  # whether the sweep is an Optuna study, to which the run reports
+    deadline: float | None = None  # Unix time at which the run is interrupted
 
     def override(self) -> str:
         """Return the override that passes this object to a job. Its value has no character of Hydra's grammar."""
         return f"++hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
 
     def __str__(self) -> str:
-        return f"#{self.trial} seed {self.seed}" if self.repeat else f"#{self.trial}"
+        name = self.label or f"#{self.trial}"
+        return f"{name} seed {self.seed}" if self.repeat else name
 
     @property
     def tags(self) -> dict[str, str]:
@@ -80,13 +84,14 @@ class PrunerReport:
 
         Args:
             trial: The run; None outside of a sweep.
-            sweeper: The `hydra.sweeper` node of the job's configuration.
+            sweeper: The `hydra.sweeper` node of the job's configuration; that of a sweep with Optuna, if the run is in
+                a study.
             max_steps: The last step of the run.
         """
         self._max_steps = max_steps
         self._metric = ""
         self._trial: optuna.Trial | None = None
-        if trial is None or "objectives" not in sweeper:
+        if trial is None or not trial.in_study:
             return
         from optuna import load_study
         from optuna.samplers import RandomSampler

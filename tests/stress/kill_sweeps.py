@@ -11,6 +11,7 @@ with those of an undisturbed grid. In a search later trials depend on earlier on
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -46,26 +47,41 @@ def start(settings: list[str], folder: Path, cache: Path) -> subprocess.Popen[st
     )
 
 
-def finish(settings: list[str], folder: Path, cache: Path) -> float:
-    """Run a sweep to its end. Return the seconds it took."""
-    begin = time.monotonic()
+def finish(settings: list[str], folder: Path, cache: Path) -> None:
+    """Run a sweep to its end."""
     process = start(settings, folder, cache)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    return time.monotonic() - begin
 
 
-def disturb(settings: list[str], folder: Path, cache: Path, *, moments: list[float]) -> None:
-    """Start a sweep and kill it after each of the `moments`, in seconds. Then start it and let it finish."""
-    for after in moments:
+def disturb(settings: list[str], folder: Path, cache: Path, *, kills: int, trials: int, moments: random.Random) -> None:
+    """Start a sweep of `trials` trials and kill it `kills` times, at random moments. Then start it and let it finish.
+
+    A moment is a number of trials that have begun, and a delay that is shorter than a trial, because a sweep may be
+    twice as fast as the one before.
+    """
+    left = trials
+    for kills_left in range(kills, 0, -1):
         process = start(settings, folder, cache)
-        time.sleep(after)
+        begun = moments.randint(0, max(1, left // kills_left - 1))
+        wait_for_trials(process, begun)
+        time.sleep(moments.uniform(0, 0.5 if begun else 3.0))
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL, output
+        left -= max(0, begun - 1)
         states = Counter(run.info.status for run in runs(folder)) if (folder / "mlflow.db").exists() else {}
-        print(f"killed after {after:5.1f} s: {dict(states)}", flush=True)
+        print(f"killed when {begun} trials had begun: {dict(states)}", flush=True)
     finish(settings, folder, cache)
+
+
+def wait_for_trials(process: subprocess.Popen[str], number: int) -> None:
+    """Wait until a sweep has begun to train this number of trials."""
+    assert process.stdout is not None
+    while number > 0:
+        line = process.stdout.readline()
+        assert line, "the sweep has ended"
+        number -= bool(re.match(r"#\d+: \S+=", line))
 
 
 def values(folder: Path) -> dict[str, float]:
@@ -84,11 +100,10 @@ def check_grid(settings: list[str], scratch: Path, *, kills: int, trials: int, m
     cache, whole, killed = scratch / "cache", scratch / "grid", scratch / "grid_killed"
     whole.mkdir()
     killed.mkdir()
-    seconds = finish([*GRID, *settings], whole, cache)
+    finish([*GRID, *settings], whole, cache)
     expected = values(whole)
     assert len(expected) == trials
-    interval = seconds / (kills + 1)
-    disturb([*GRID, *settings], killed, cache, moments=[moments.uniform(0.5, 1.5) * interval for _ in range(kills)])
+    disturb([*GRID, *settings], killed, cache, kills=kills, trials=trials, moments=moments)
     actual = values(killed)
     assert actual == expected, {key: (actual.get(key), expected[key]) for key in expected}
     print(f"grid: killed {kills} times, {len(actual)} finished runs with the values of the undisturbed grid")
@@ -100,9 +115,9 @@ def check_study(settings: list[str], scratch: Path, *, kills: int, trials: int, 
     whole.mkdir()
     killed.mkdir()
     settings = [*SEARCH, f"hydra.sweeper.n_trials={trials}", *settings]
-    interval = finish(settings, whole, cache) / (kills + 1)
+    finish(settings, whole, cache)
     check_consistency(whole, trials=trials)
-    disturb(settings, killed, cache, moments=[moments.uniform(0.5, 1.5) * interval for _ in range(kills)])
+    disturb(settings, killed, cache, kills=kills, trials=trials, moments=moments)
     states = check_consistency(killed, trials=trials)
     print(f"search: killed {kills} times, {sum(states.values())} trials: {dict(states)}")
 

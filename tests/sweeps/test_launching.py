@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nanosq.result import Result
 from nanosq.sweeps.grid import GridSweeper
+from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 
@@ -55,13 +56,14 @@ def launch(
     sweeper.hydra_context = SimpleNamespace(config_loader=fakes)  # type: ignore[assignment]
     sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "basic"}}}})
     sweeper.launcher = launcher  # type: ignore[assignment]
-    return sweeper.launch("a sweep", trials, axes=(), seeds=seeds), launcher
+    planned = [PlannedTrial("a sweep", number, trial) for number, trial in trials.items()]
+    return sweeper.launch(planned, axes=(), seeds=seeds), launcher
 
 
 def test_jobs_of_a_launcher_that_fails_are_launched_one_by_one() -> None:
     results, launcher = launch({3: ["loss=focal"], 4: [MISSING_LOSS], 5: ["loss=brier"]})
     jobs = [["loss=focal", "seed=5"], [MISSING_LOSS, "seed=5"], ["loss=brier", "seed=5"]]
-    assert launcher.launched == [(jobs, 3), ([jobs[0]], 3), ([jobs[1]], 4), ([jobs[2]], 5)]
+    assert launcher.launched == [(jobs, 0), ([jobs[0]], 0), ([jobs[1]], 1), ([jobs[2]], 2)]
     assert [result.state for result in results] == ["finished", "failed", "finished"]
     (failure,) = results[1].failures
     assert isinstance(failure, MemoryError)
@@ -71,14 +73,14 @@ def test_jobs_of_a_launcher_that_fails_are_launched_one_by_one() -> None:
 def test_a_single_job_that_is_lost_is_launched_once_more(losses: int, state: str) -> None:
     """A cluster has ended it. It resumes from its checkpoint."""
     results, launcher = launch({3: [MISSING_LOSS]}, losses=losses)
-    assert launcher.launched == [([[MISSING_LOSS, "seed=5"]], 3)] * 2
+    assert launcher.launched == [([[MISSING_LOSS, "seed=5"]], 0)] * 2
     assert [result.state for result in results] == [state]
 
 
 def test_every_seed_of_a_trial_is_a_job_with_its_own_seed() -> None:
     results, launcher = launch({2: ["loss=focal"], 3: ["loss=brier"]}, n_seeds=3)
     jobs = [[loss, f"seed={seed}"] for loss in ("loss=focal", "loss=brier") for seed in (5, 6, 7)]
-    assert launcher.launched == [(jobs, 6)]
+    assert launcher.launched == [(jobs, 0)]
     metric = Metric()
     assert [result.mean(metric) for result in results] == [1.0, 4.0]
     assert results[0].standard_error(metric) == pytest.approx(1 / math.sqrt(3))

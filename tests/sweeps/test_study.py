@@ -1,5 +1,8 @@
 """Studies in SQLite that processes share, and Optuna's samplers and pruners, without the command line."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -16,8 +20,10 @@ from optuna.trial import TrialState
 
 from nanosq import config, sweeps
 from nanosq.errors import InputError
+from nanosq.sweeps import storage
+from nanosq.sweeps.samplers import build_sampler
 from nanosq.sweeps.search_space import SearchSpace
-from nanosq.sweeps.study import SharedStudy, build_sampler
+from nanosq.sweeps.study import SharedStudy
 from tests.commandline import ROOT, environment
 
 SPACE = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "model.n_layer": CategoricalDistribution([1, 2])}
@@ -33,7 +39,7 @@ def url(tmp_path: Path) -> str:
 def open_study(url: str, **changed: Any) -> SharedStudy:
     arguments: dict[str, Any] = {
         "directions": ["minimize"],
-        "sampler": lambda n: optuna.samplers.RandomSampler(seed=n),
+        "sampler": optuna.samplers.RandomSampler(),
         "pruner": optuna.pruners.NopPruner(),
         "space": SPACE,
         "settings": {"train.max_steps": 200, "loss.weight": 1.0},
@@ -172,6 +178,48 @@ def test_a_resumed_search_with_a_seed_draws_new_trials(url: str) -> None:
         while taken := study.take(1, total=total):
             study.tell(taken[0], TrialState.COMPLETE, [1.0])
     assert len({trial.params["optimizer.lr"] for trial in study.trials}) == 4
+
+
+def search_conditional_space(url: str, sampler: str, *, kill_at: int | None = None) -> tuple[SharedStudy, int]:
+    """Search a space with a conditional axis. Kill this process before it writes to the database the time `kill_at`.
+
+    Return the study, and how often it was written to.
+    """
+    params = {"optimizer.lr": "tag(log, interval(1e-4, 1e-2))", "model.dropout": "interval(0, 1)"}
+    weight = {"loss/squentropy": {"loss.weight": "interval(0, 1)"}}
+    space = SearchSpace.parse(params, weight, ["loss=cross_entropy,squentropy"], lambda fixed: {})
+    built, total = build(sampler, space, 8, seed=1, **({"n_startup_trials": 3} if sampler == "tpe" else {}))
+    study, n_writes = open_study(url, sampler=built, space=space.axes), 0
+
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal n_writes
+        n_writes += statement.startswith(("INSERT", "UPDATE"))
+        if n_writes == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sqlalchemy.event.listen(storage.connect(url).engine, "before_cursor_execute", count)
+    while taken := study.take(1, total=total):
+        space.draw(taken[0])
+        study.tell(taken[0], TrialState.COMPLETE, [taken[0].params["model.dropout"]])
+    return study, n_writes
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_that_is_killed_draws_what_an_undisturbed_one_draws(sampler: str, url: str, tmp_path: Path) -> None:
+    """Whatever it has written of a trial."""
+    undisturbed, n_writes = search_conditional_space(url, sampler)
+    params = [trial.params for trial in undisturbed.trials]
+    assert len({value for trial in params for value in trial.values() if isinstance(value, float)}) > 16
+    for moment in range(4, n_writes, n_writes // 5):
+        killed = f"sqlite:///{tmp_path}/killed_{moment}.db"
+        process = multiprocessing.get_context("fork").Process(
+            target=search_conditional_space, args=(killed, sampler), kwargs={"kill_at": moment}
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        again, _ = search_conditional_space(killed, sampler)
+        assert [trial.params for trial in again.trials] == params, moment
 
 
 @pytest.mark.parametrize("path", PRUNERS, ids=lambda path: path.stem)

@@ -28,7 +28,11 @@ def test_a_job_knows_its_trial() -> None:
     run = TrialRun("grid-1 (é)", trial=3, repeat=1, setting="loss={a: 1}, 'b'=2", seed=8)
     assert current(hydra_node(RunMode.MULTIRUN, run.override())) == run
     assert run.tags == {"sweep": "grid-1 (é)", "trial": "3"}
-    assert (str(run), str(TrialRun("a", trial=3))) == ("#3 seed 8", "#3")
+    assert (str(run), str(TrialRun("a", trial=3)), str(TrialRun("a", trial=3, label="sgd #3"))) == (
+        "#3 seed 8",
+        "#3",
+        "sgd #3",
+    )
 
 
 def test_a_job_of_another_sweeper_is_a_trial_and_a_single_run_is_none() -> None:
@@ -53,7 +57,7 @@ def study(sweeper: DictConfig) -> optuna.Study:
 
 
 def report(sweeper: Any, *, repeat: int = 0, max_steps: int = 10) -> PrunerReport:
-    return PrunerReport(TrialRun("a study", trial=0, repeat=repeat), sweeper, max_steps=max_steps)
+    return PrunerReport(TrialRun("a study", trial=0, repeat=repeat, in_study=True), sweeper, max_steps=max_steps)
 
 
 def test_the_study_knows_the_runs_and_evaluations_of_a_trial(study: optuna.Study, sweeper: DictConfig) -> None:
@@ -106,8 +110,8 @@ def test_several_metrics_are_not_pruned(study: optuna.Study, sweeper: DictConfig
 
 
 def test_without_a_study_reports_do_nothing(sweeper: DictConfig) -> None:
-    grid = OmegaConf.create({"params": {}})
-    for run in (report(grid), PrunerReport(None, sweeper, max_steps=9)):
+    for trial in (TrialRun("a grid", trial=0), None):
+        run = PrunerReport(trial, sweeper, max_steps=9)
         assert not run.pruned_before
         run.start("a", "http://a")
         run.evaluated({"val/perplexity": 6.0}, 3, is_last=False)

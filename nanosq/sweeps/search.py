@@ -1,0 +1,216 @@
+"""One search with Optuna: a study and the space that its trials are drawn from."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig
+
+from nanosq import config, errors, identity
+from nanosq.privacy import mask
+from nanosq.sweeps import overrides, summary
+from nanosq.sweeps.attributes import COST, DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, run_id_key
+from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
+from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
+from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.summary import TrialSummary
+
+# Optuna and modules that need it are imported inside the methods: Hydra loads the sweepers before every run.
+if TYPE_CHECKING:
+    import optuna
+
+    from nanosq.sweeps.study import SharedStudy
+
+logger = logging.getLogger(__name__)
+
+
+class LiveSearch:
+    """A search: checked when it is created, before anything is written, and stored in a study once it is opened.
+
+    Args:
+        sweeper: The sweeper that composes its trials.
+        settings: Settings of the sweeper.
+        metrics: What the search minimizes or maximizes.
+        arguments: The overrides of all trials, and axes that replace or add to those of the settings.
+        label: Name of the search on the console, if there are several.
+
+    Raises:
+        InputError: Something is wrong; the message says what to change.
+    """
+
+    study: "SharedStudy"
+
+    def __init__(
+        self,
+        sweeper: TrialLauncher,
+        settings: OptunaSweeperSettings,
+        metrics: Sequence[Metric],
+        arguments: Sequence[str],
+        *,
+        label: str = "",
+    ) -> None:
+        from nanosq.sweeps import pruning
+        from nanosq.sweeps.samplers import build_sampler
+        from nanosq.sweeps.search_space import SearchSpace
+
+        self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
+        self.url = cast(str, settings.storage)
+        self._taken: dict[int, optuna.Trial] = {}
+        with _user_input():
+            self.space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
+            self.pruner = config.build("hydra.sweeper.pruner", settings.pruner)
+            node, directions = cast(DictConfig, settings.sampler), [metric.direction for metric in metrics]
+            self._sampler, self.total = build_sampler(node, self.space, settings.n_trials, directions=directions)
+            extend = config.get_target(settings.custom_search_space) if settings.custom_search_space else None
+        if "val/loss" in settings.objectives and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
+            raise errors.InputError("hydra.sweeper.objectives: val/loss has another unit for every loss: use val/nll")
+        self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(settings.pruner))
+        # A study would keep the misspelled name of an axis forever.
+        self.base, *others = (sweeper.check(name, example) for name, example in self.space.examples().items())
+        if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in others):
+            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
+        self.seeds = self.space.always.seeds
+        self._n_seeds = len(overrides.seeds_of(self.base, self.seeds))
+        self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
+        with _user_input():
+            self.code = identity.code_hash(self.base)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The settings that all trials have in common, by their dotted key."""
+        shared = {
+            key: value
+            for key, value in config.flatten(config.without_hydra(self.base)).items()
+            if (identity.affects_result(key) or (key == "resume" and identity.named_state(self.base)))
+            and not self.space.varies(key)
+        }
+        return shared | ({"seed": [*self.seeds]} if self.seeds else {})
+
+    @property
+    def default_name(self) -> str:
+        """The name of a study that has none: the loss, model or experiment, and data that all its trials train."""
+        choices = self._choices(self.space.always.components)
+        model = "experiment" if choices.get("experiment") else "model"
+        return "-".join(choices[group] for group in ("loss", model, "data") if group not in self.space.axes) or "search"
+
+    def open(self, name: str) -> None:
+        """Create the study of this name, or continue it."""
+        from nanosq.sweeps.study import SharedStudy
+
+        self.study = SharedStudy(
+            name,
+            self.url,
+            directions=[metric.direction for metric in self.metrics],
+            sampler=self._sampler,
+            pruner=self.pruner,
+            space=self.space.axes,
+            settings=self.shared | {"seeds": self._n_seeds, "hydra.sweeper.objectives": [*self.settings.objectives]},
+        )
+        started = f"{len(self.study.trials)} of {self.total} trials started before"
+        logger.info("study %s in %s: %s", name, mask(self.url), started)
+        if self.study.note_code(self.code):
+            logger.warning("the code has changed since the study was started: its trials are of different programs")
+
+    def take(self, n_trials: int) -> list[PlannedTrial]:
+        """Take up to `n_trials` trials, interrupted ones first, until the study has as many as the settings say."""
+        taken = self.study.take(n_trials, total=self.total)
+        for trial in taken:
+            if self._extend is not None:
+                self._extend(trial)
+        self._taken |= {trial.number: trial for trial in taken}
+        return [
+            PlannedTrial(
+                self.study.name,
+                trial.number,
+                self.space.draw(trial),
+                label=f"{self.label} #{trial.number}" if self.label else "",
+                in_study=True,
+            )
+            for trial in taken
+        ]
+
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost) -> None:
+        """Record the results and the cost of a trial. One that was interrupted stays in the study, to be resumed."""
+        from optuna.trial import TrialState
+
+        trial = self._taken.pop(planned.number)
+        if results.state == "interrupted":
+            return
+        trial.set_user_attr(COST, asdict(cost))
+        if results.is_infeasible:
+            trial.set_user_attr(INFEASIBLE, True)
+        if results.runs and RUN_ID not in self.study.trials[trial.number].user_attrs:  # of an earlier trial or sweep
+            trial.set_user_attr(LINK, results.link)
+            for repeat, run in enumerate(results.runs):
+                trial.set_user_attr(run_id_key(repeat), run)
+        if results.state == "failed":
+            self.study.tell(trial, TrialState.FAIL)
+        elif results.state == "pruned":
+            self.study.tell(trial, TrialState.PRUNED)
+        else:
+            if results.state == "diverged":
+                trial.set_user_attr(DIVERGED, True)
+            elif len(results.results) > 1:
+                trial.set_user_attr(ERRORS, [results.standard_error(metric) for metric in self.metrics])
+            self.study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])
+
+    @property
+    def n_done(self) -> int:
+        """The number of trials that count and have ended."""
+        return sum(trial.state.is_finished() for trial in self.study.trials) - self.study.n_uncounted
+
+    @property
+    def n_started(self) -> int:
+        """The number of trials that count and were started, without those that wait to be resumed."""
+        waiting = sum(trial.state.name == "WAITING" for trial in self.study.trials)
+        return len(self.study.trials) - waiting - self.study.n_uncounted
+
+    def best(self) -> "list[optuna.trial.FrozenTrial]":
+        """Return the best trial, or for several metrics the trials on the Pareto front."""
+        from optuna.trial import TrialState
+
+        complete = self.study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if all(DIVERGED in trial.user_attrs for trial in complete):
+            return []
+        best = self.study.study.best_trials
+        return best if len(self.metrics) > 1 else best[:1]
+
+    def summaries(self) -> list[TrialSummary]:
+        """Return how the trials have ended, best first."""
+        return summary.rank(map(self._summary, self.study.trials), maximize=self.metrics[0].maximize)
+
+    def _summary(self, trial: "optuna.trial.FrozenTrial") -> TrialSummary:
+        from optuna.trial import TrialState
+
+        states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        states[TrialState.WAITING] = "interrupted" if LINK in trial.user_attrs else "waiting"
+        state = "diverged" if DIVERGED in trial.user_attrs else states.get(trial.state, "running")
+        unknown = [math.nan] * len(self.metrics)
+        return TrialSummary(
+            trial.number,
+            state,
+            values=trial.values if state == "finished" else unknown,
+            errors=trial.user_attrs.get(ERRORS, unknown),
+            settings={key: mask(str(value)) for key, value in trial.params.items()},
+            runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
+            link=trial.user_attrs.get(LINK, ""),
+        )
+
+    def _choices(self, overrides: Iterable[str]) -> Mapping[str, str]:
+        """Return the component of each group that the overrides select."""
+        return cast(Mapping[str, str], self._sweeper.compose(overrides).hydra.runtime.choices)
+
+
+@contextmanager
+def _user_input() -> Iterator[None]:
+    """Turn the exceptions for a bad space, sampler or function into errors of one line."""
+    try:
+        yield
+    except (AssertionError, ImportError, NotImplementedError, TypeError, ValueError) as error:
+        raise errors.InputError(errors.one_line(error)) from error
