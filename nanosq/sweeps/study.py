@@ -4,6 +4,7 @@ The database holds the study, and a lock for every trial in work (nanosq/filesys
 its lock is free was interrupted. It is handed out again, under the same number, before a new trial is created.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from typing import Any, Literal, cast
@@ -15,7 +16,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import CODE, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.starting_points import StartingPoint
+
+logger = logging.getLogger(__name__)
 
 MAX_INFEASIBLE = 20  # trials in a row
 
@@ -128,6 +132,22 @@ class SharedStudy:
         last = self.trials[-MAX_INFEASIBLE:]
         return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
 
+    def enqueue(self, points: Sequence[StartingPoint], *, total: int) -> None:
+        """Let the trials that are created next try these settings, in this order, until `total` trials count.
+
+        A setting that a trial has is not tried again, whatever process or start has created the trial.
+        """
+        with database_lock(self._url):
+            for point in points:
+                n_trials = len(self.trials)
+                if n_trials < total + self.n_uncounted:
+                    note = {ENQUEUED: point.name}
+                    self.study.enqueue_trial(dict(point.params), user_attrs=note, skip_if_exists=True)
+                    if len(self.trials) > n_trials:
+                        logger.info("trial %d of %s tries %s", n_trials, self.name, point.name)
+                elif not any(_tries(trial, point) for trial in self.trials):
+                    logger.warning("no trial is left for %s: raise hydra.sweeper.n_trials", point.name)
+
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
         """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
         taken: list[Trial] = []
@@ -173,3 +193,7 @@ class SharedStudy:
                 for lock in self._locks.values():
                     lock.close()
                 self._locks.clear()
+
+
+def _tries(trial: FrozenTrial, point: StartingPoint) -> bool:
+    return point.params.items() <= trial.params.items() or trial.user_attrs.get(ENQUEUED) == point.name
