@@ -38,6 +38,7 @@ class Config:
     samples: SampleSettings
     seed: int
     seeds: int
+    score_test: bool
     device: str
     precision: str
     compile: Any

@@ -9,7 +9,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from nanosq.evaluate import Score
+from nanosq.evaluate import Evaluation, Score
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +64,26 @@ class Console:
         with tqdm.external_write_mode():
             logger.info(self._label + text)
 
-    def report(self, *, val: Score, test: Score, samples: Sequence[str]) -> None:
+    def report(self, *, val: Score, test: Evaluation | None, samples: Sequence[str]) -> None:
         """Print the result of a run to stdout."""
         self._bar.close()
         for sample in samples:
             print(f"\n{sample}\n\n---")
         print()
-        for split, score in (("val", val), ("test", test)):
-            floor = "" if math.isnan(score.floor_nll) else f" ({score.excess_nll:.4f} above the floor)"
-            print(
-                f"{split:4}  perplexity {score.perplexity:.4f}  nll {score.nll:.4f}{floor}  "
-                f"bits/byte {score.bits_per_byte:.4f}  accuracy {score.accuracy:.1%}  ece {score.ece:.2%}"
-            )
+        self._print_score("val", val)
+        if test is not None:
+            self._print_score("test", test.score)
+            if (calibrated := test.calibrated) is not None:
+                scores = f"nll {calibrated.nll:.4f}  ece {calibrated.ece:.2%}"
+                print(f"test, calibrated  {scores}  (temperature {calibrated.temperature:.4f})")
+
+    @staticmethod
+    def _print_score(split: str, score: Score) -> None:
+        floor = "" if math.isnan(score.floor_nll) else f" ({score.excess_nll:.4f} above the floor)"
+        print(
+            f"{split:4}  perplexity {score.perplexity:.4f}  nll {score.nll:.4f}{floor}  "
+            f"bits/byte {score.bits_per_byte:.4f}  accuracy {score.accuracy:.1%}  ece {score.ece:.2%}"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -1,26 +1,29 @@
 """Scores of a model on a whole split. They do not depend on the training loss.
 
-Shape suffixes: B batch, T time, N scored tokens, S documents (the stories of a split).
+Shape suffixes: B batch, T time, N scored tokens, D model width, S documents (the stories of a split), V vocabulary.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from nanosq import distributed
+from nanosq import calibration, distributed
+from nanosq.calibration import ECE_BINS, CalibratedScore
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
 from nanosq.hardware import Hardware
-from nanosq.head import TokenScores, token_scores
 from nanosq.losses import Loss
 from nanosq.model import GPT
+from nanosq.token_scores import ScaledScores, TokenScores, plain_and_scaled_scores, token_scores
 
-ECE_BINS = 15  # as Guo et al. 2017 and the squentropy paper
+Windows = tuple[Tensor, Tensor, Tensor]  # tokens_BT, targets_BT, document_B: the document of each window
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Score:
     perplexity: float  # exp(nll)
     bits_per_byte: float  # nll of all tokens in bits / UTF-8 bytes of the text; end-of-text tokens have no bytes
     accuracy: float
-    ece: float  # expected calibration error of the most likely token, 15 bins: Guo et al. 2017, arXiv 1706.04599
+    ece: float  # expected calibration error of the most likely token, 15 bins
     floor_nll: float  # nats per token that no model can beat on average, the entropy of the text; nan if unknown
     excess_nll: float  # nll - floor_nll
 
@@ -48,80 +51,106 @@ class Evaluation(NamedTuple):
     score: Score
     document_nll: Tensor  # (n_documents,) float64, nats summed over each document
     bins: Tensor  # (3, ECE_BINS) float64, for equal intervals of confidence: tokens, correct tokens, summed confidence
+    target_nll: Tensor  # (2, V) float64, for each entry of the vocabulary: its number as a target, nats summed over it
+    calibrated: CalibratedScore | None  # if a temperature is given
 
 
-def evaluate_split(
-    model: GPT,
-    loss: Loss,
-    split: Split,
-    *,
-    batch_size: int,
-    hardware: Hardware,
-    before_batch: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Score every token of a split once. Several processes share the windows, and each returns the score of all.
+@dataclass(frozen=True)
+class Evaluator:
+    """Score the present weights of a model on splits. Several processes share the windows.
 
-    Before every batch of `batch_size` windows, `before_batch` is called; it may raise an exception to stop. Several
-    processes do not call it, because they have unequal numbers of batches.
+    Args:
+        model: The model.
+        loss: The training loss, for `Score.loss`.
+        hardware: Device and precision.
+        batch_size: Windows in a batch.
+        before_batch: Function that is called before every batch; it may raise an exception to stop. Several processes
+            do not call it, because they have unequal numbers of batches.
     """
 
-    def windows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        batches = evaluation_windows(split, block_size=model.block_size, batch_size=batch_size)
-        for batch in islice(batches, distributed.rank(), None, distributed.world_size()):
-            if distributed.world_size() == 1:
-                before_batch()
-            yield batch
+    model: GPT
+    loss: Loss
+    hardware: Hardware
+    batch_size: int
+    before_batch: Callable[[], None] = lambda: None
 
-    return evaluate(
-        model,
-        loss,
-        windows(),
-        n_documents=len(split.document_bytes),
-        n_bytes=split.n_bytes,
-        log_probability=split.log_probability,
-        hardware=hardware,
-    )
+    def score(self, split: Split, *, temperature: float | None = None) -> Evaluation:
+        """Score every token of a split once. Each of several processes returns the score of all."""
+        return evaluate(
+            self.model,
+            self.loss,
+            self.windows(split),
+            n_documents=len(split.document_bytes),
+            n_bytes=split.n_bytes,
+            log_probability=split.log_probability,
+            hardware=self.hardware,
+            temperature=temperature,
+        )
+
+    def windows(self, split: Split, *, every: int = 1) -> Iterator[Windows]:
+        """Yield the batches of this process, or only one of `every` batches."""
+        batches = evaluation_windows(split, block_size=self.model.block_size, batch_size=self.batch_size)
+        return self.stoppable(islice(batches, distributed.rank(), None, every * distributed.world_size()))
+
+    def stoppable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches and call `before_batch` before each."""
+        for batch in batches:
+            if distributed.world_size() == 1:
+                self.before_batch()
+            yield batch
 
 
 def evaluate(
     model: GPT,
     loss: Loss,
-    windows: Iterable[tuple[Tensor, Tensor, Tensor]],
+    windows: Iterable[Windows],
     *,
     n_documents: int,
     n_bytes: int,
     log_probability: float = math.nan,
     hardware: Hardware,
+    temperature: float | None = None,
 ) -> Evaluation:
     """Score a model on batches of windows in which every token of a text is a target once.
 
     Args:
         model: The model.
         loss: The training loss, for `Score.loss`.
-        windows: Batches (tokens_BT, targets_BT, document_B), where document_B is the document of each window.
+        windows: Batches of windows.
         n_documents: Number of documents.
         n_bytes: Length of the text in UTF-8 bytes.
         log_probability: Logarithm of the probability of the text, in nats, if its distribution is known.
         hardware: Device and precision.
+        temperature: Temperature of the calibrated score; None for no calibrated score.
     """
     # Sums are computed on the CPU, because not every device has float64.
+    V = len(model.head_weight)
     sums = torch.zeros(2, dtype=torch.float64)
     document_nll_S = torch.zeros(n_documents, dtype=torch.float64)
+    target_nll_2V = torch.zeros(2, V, dtype=torch.float64)
     bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), hardware.autocast():
+    calibrated_bins = torch.zeros(4, ECE_BINS, dtype=torch.float64)
+    with evaluating(model, hardware):
         for tokens_BT, targets_BT, document_B in windows:
-            document_N = document_B[(targets_BT >= 0).nonzero()[:, 0]]
+            scored_BT = targets_BT >= 0
+            document_N, targets_N = document_B[scored_BT.nonzero()[:, 0]], targets_BT[scored_BT]
             hidden_BTD = model(tokens_BT.to(hardware.device))
-            targets_BT = targets_BT.to(hardware.device)
-            scores = token_scores(loss, hidden_BTD, model.head_weight, targets_BT, compile=hardware.compile_loss)
+            inputs = hidden_BTD, model.head_weight, targets_BT.to(hardware.device)
+            if temperature is None:
+                scores = token_scores(loss, *inputs, compile=hardware.compile_loss)
+            else:
+                scores, scaled = plain_and_scaled_scores(loss, 1 / temperature, *inputs, compile=hardware.compile_loss)
+                scaled = ScaledScores(*(score.cpu() for score in scaled))
+                calibrated_bins += calibration.sum_bins(scaled.confidence, scaled.correct, scaled.nll)
             scores = TokenScores(*(score.cpu() for score in scores))
+            nll_N = scores.nll.double()
             sums += torch.stack([scores.loss.double().sum(), scores.correct.double().sum()])
-            document_nll_S.index_add_(0, document_N, scores.nll.double())
-            bins += _calibration(scores)
-    model.train(was_training)
-    sums, document_nll_S, bins = map(distributed.all_reduce, (sums, document_nll_S, bins))
+            document_nll_S.index_add_(0, document_N, nll_N)
+            for row, weights_N in enumerate((None, nll_N)):
+                target_nll_2V[row] += torch.bincount(targets_N, weights_N, minlength=V)
+            bins += calibration.sum_bins(scores.confidence, scores.correct)
+    all_sums = sums, document_nll_S, target_nll_2V, bins, calibrated_bins
+    sums, document_nll_S, target_nll_2V, bins, calibrated_bins = map(distributed.all_reduce, all_sums)
     n = int(bins[0].sum())
     loss_sum, correct_sum = sums.tolist()
     nll_sum = float(document_nll_S.sum())
@@ -132,19 +161,22 @@ def evaluate(
         perplexity=_exp(nll),
         bits_per_byte=nll_sum / (math.log(2) * n_bytes),
         accuracy=correct_sum / n,
-        ece=float((bins[1] - bins[2]).abs().sum()) / n,
+        ece=calibration.ece(bins),
         floor_nll=-log_probability / n,
         excess_nll=nll + log_probability / n,
     )
-    return Evaluation(score, document_nll_S, bins)
+    calibrated = None if temperature is None else CalibratedScore.from_bins(temperature, calibrated_bins)
+    return Evaluation(score, document_nll_S, bins, target_nll_2V, calibrated)
 
 
-def _calibration(scores: TokenScores) -> Tensor:
-    """Return the number of tokens, correct tokens and summed confidence of each bin, shape (3, bins)."""
-    edges = torch.linspace(0, 1, ECE_BINS + 1)[1:-1]
-    bin_N = torch.bucketize(scores.confidence, edges)
-    rows = (torch.ones_like(bin_N), scores.correct, scores.confidence)
-    return torch.stack([torch.bincount(bin_N, weights=row.double(), minlength=ECE_BINS) for row in rows])
+@contextmanager
+def evaluating(model: GPT, hardware: Hardware) -> Iterator[None]:
+    """Compute without dropout, without gradients and in the precision of the run."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), hardware.autocast():
+        yield
+    model.train(was_training)
 
 
 def _exp(nll: float) -> float:

@@ -1,13 +1,12 @@
 """The final score of a run: that of its model, the weights of its best evaluation."""
 
-from collections.abc import Callable
-
-from nanosq import artifacts, checkpoint, distributed
-from nanosq.data.corpus import Corpus, Split
-from nanosq.evaluate import Evaluation, Score
+from nanosq import artifacts, checkpoint, distributed, token_frequency
+from nanosq.data.corpus import Corpus
+from nanosq.evaluate import Evaluation, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.generate import generate
 from nanosq.run_log import RunLog
+from nanosq.temperature import fit_temperature
 from nanosq.train import TrainState
 
 
@@ -16,7 +15,7 @@ def score_and_record(
     text: Corpus,
     state: TrainState,
     log: RunLog,
-    score: Callable[[Split], Evaluation],
+    evaluator: Evaluator,
     *,
     last: Score,
 ) -> dict[str, float]:
@@ -27,7 +26,7 @@ def score_and_record(
         text: Its text.
         state: The state after training. Afterwards it has the weights of the model.
         log: Log of the run.
-        score: Function that scores the weights of `state` on a split.
+        evaluator: Evaluator of the weights of `state`.
         last: Score of the validation split after the last step.
 
     Returns:
@@ -41,21 +40,38 @@ def score_and_record(
             state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
         distributed.broadcast(state.model)
         log.console.say("the model of this run: the weights with the lowest validation nll, not those of the last step")
-        val = score(text.val).score
-    test = score(text.test)
+        val = evaluator.score(text.val).score
     metrics = {
         **val.metrics("val"),
-        **test.score.metrics("test"),
         "last/val_perplexity": last.perplexity,
         "train/seconds": state.progress.seconds,
         "train/tokens": float(state.progress.step * log.tokens_per_step),
     }
+    test = None
+    if experiment.cfg.score_test:
+        calibrated = fit_temperature(evaluator, text.val)
+        test = evaluator.score(text.test, temperature=calibrated.temperature)
+        metrics |= {**calibrated.metrics("val"), "val/temperature": calibrated.temperature}
+        metrics |= _test_metrics(test, text)
     log.run.summarize(metrics, state.progress.step)
     if log.checkpoints is not None:
-        log.run.text(artifacts.stories_csv(text.test, text.tokenizer, test.document_nll), "stories.csv")
-        log.run.text(artifacts.calibration_csv(test.bins), "calibration.csv")
+        if test is not None:
+            log.run.text(artifacts.stories_csv(text.test, text.tokenizer, test.document_nll), "stories.csv")
+            log.run.text(artifacts.calibration_csv(test.bins), "calibration.csv")
         samples = generate(state.model, text.tokenizer, **vars(experiment.samples), seed=experiment.cfg.seed)
         log.run.text("\n\n---\n\n".join(samples), "samples.txt")
         if experiment.trial is None:
-            log.console.report(val=val, test=test.score, samples=samples)
+            log.console.report(val=val, test=test, samples=samples)
     return metrics
+
+
+def _test_metrics(test: Evaluation, text: Corpus) -> dict[str, float]:
+    assert test.calibrated is not None
+    target_nll_2V = test.target_nll.numpy()
+    counts_V = token_frequency.count_tokens(text.train.tokens, target_nll_2V.shape[1])
+    by_band = token_frequency.nll_by_band(target_nll_2V, token_frequency.bands(counts_V))
+    return {
+        **test.score.metrics("test"),
+        **test.calibrated.metrics("test"),
+        **{f"test/{name}": nll for name, nll in by_band.items()},
+    }

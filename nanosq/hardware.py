@@ -13,8 +13,9 @@ from typing import Self
 
 import torch
 
-from nanosq.head import COMPILED_TILE_LOGITS, head_loss, token_scores
+from nanosq.head import COMPILED_TILE_LOGITS, head_loss
 from nanosq.losses import Loss, cross_entropy
+from nanosq.token_scores import token_scores
 
 logger = logging.getLogger(__name__)
 

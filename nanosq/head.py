@@ -20,13 +20,13 @@ cache of a CPU.
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nanosq.losses import Loss, at_targets, cross_entropy, fused_form, softmax_terms, wide_dtype
+from nanosq.losses import Loss, cross_entropy, fused_form, softmax_terms, wide_dtype
 
 # Sizes in logits, from `python -m analysis.benchmarks.loss --sizes`.
 CHUNK_LOGITS = 2**26  # 128 MiB in bfloat16; 1,334 tokens with GPT-2's vocabulary
@@ -36,7 +36,7 @@ COMPILED_TILE_LOGITS = 2**22  # a compiled loss needs no memory for intermediate
 # The gradient of the weight is updated this many elements at a time, to stay in the cache.
 PRODUCT_ELEMENTS = 2**22
 
-_compiled = cache(torch.compile)
+compiled = cache(torch.compile)
 
 
 def head_loss(
@@ -68,44 +68,13 @@ def head_loss(
     Raises:
         ValueError: Shapes do not match, or the loss does not return one value for each token.
     """
-    _check(hidden_ND, targets_N, chunk_size)
+    check(hidden_ND, targets_N, chunk_size)
     differentiate = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
-    scale = scale if _matmul_dtype(hidden_ND) == torch.float16 else None  # the other types have the range of float32
+    scale = scale if matmul_dtype(hidden_ND) == torch.float16 else None  # the other types have the range of float32
     run_loss = partial(_run_loss, loss, compile=compile)
     return _HeadLoss.apply(
         run_loss, hidden_ND.flatten(0, -2), weight_VD, targets_N.flatten(), chunk_size, differentiate, scale
     )
-
-
-class TokenScores(NamedTuple):
-    """Values of each scored token, shape (N,), float32 or wider."""
-
-    loss: Tensor
-    nll: Tensor
-    confidence: Tensor  # the largest probability
-    correct: Tensor  # 1 if the target has it, or 1/n if n classes share it, which happens in bfloat16
-
-
-@torch.no_grad()
-def token_scores(
-    loss: Loss,
-    hidden_ND: Tensor,
-    weight_VD: Tensor,
-    targets_N: Tensor,
-    *,
-    chunk_size: int | None = None,
-    compile: bool = False,
-) -> TokenScores:
-    """Return the scores of the tokens whose target is not -1, in order. The arguments are those of `head_loss`."""
-    _check(hidden_ND, targets_N, chunk_size)
-    hidden_ND, targets_N = hidden_ND.flatten(0, -2), targets_N.flatten()
-    scored_N = targets_N >= 0
-    hidden_ND, targets_N = hidden_ND[scored_N], targets_N[scored_N]
-    weight_VD = weight_VD.to(_matmul_dtype(hidden_ND))
-    with torch.autocast(hidden_ND.device.type, enabled=False):
-        chunks = _chunks(hidden_ND, weight_VD, chunk_size)
-        parts = [_score(loss, logits_CV, targets_N[tokens], compile) for tokens, logits_CV in chunks]
-    return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -120,7 +89,7 @@ class _HeadLoss(torch.autograd.Function):
         differentiate: bool,
         scale: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        cast_VD = weight_VD.to(_matmul_dtype(hidden_ND))
+        cast_VD = weight_VD.to(matmul_dtype(hidden_ND))
         scored_N = targets_N >= 0
         n = scored_N.sum().clamp(min=1)
         all_scored = targets_N.device.type == "cpu" and bool(scored_N.all())  # reading it makes a GPU wait
@@ -132,7 +101,7 @@ class _HeadLoss(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden_ND)
             grad_weight = torch.empty_like(weight_VD, dtype=wide_dtype(weight_VD.dtype))
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            for tokens, logits_CV in _chunks(hidden_ND, cast_VD, chunk_size):
+            for tokens, logits_CV in chunks(hidden_ND, cast_VD, chunk_size):
                 losses_N[tokens], nll_N[tokens] = run_loss(logits_CV, targets_N[tokens], factor)
                 if differentiate:
                     if not all_scored:
@@ -167,12 +136,12 @@ def _run_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the objective and the nll of each token. With `factor`, write the gradient times it over the logits."""
     if (fused := fused_form(loss)) is not None:
-        softmax = _compiled(softmax_terms) if compile else softmax_terms
-        nll_C = fused(logits_CV, targets_C, _tiles(logits_CV, compile), factor=factor, softmax=softmax)
+        softmax = compiled(softmax_terms) if compile else softmax_terms
+        nll_C = fused(logits_CV, targets_C, tiles(logits_CV, compile), factor=factor, softmax=softmax)
         return nll_C, nll_C
-    function = _compiled(_loss_and_nll) if compile else _loss_and_nll
+    function = compiled(_loss_and_nll) if compile else _loss_and_nll
     losses_C, nll_C = logits_CV.new_empty(2, len(targets_C), dtype=wide_dtype(logits_CV.dtype))
-    for tile in _tiles(logits_CV, compile):
+    for tile in tiles(logits_CV, compile):
         logits_NV = logits_CV[tile].detach().requires_grad_(factor is not None)
         with torch.set_grad_enabled(factor is not None):
             losses_N, nll_C[tile] = function(loss, logits_NV, targets_C[tile])
@@ -183,45 +152,29 @@ def _run_loss(
     return losses_C, nll_C
 
 
-def _score(loss: Loss, logits_CV: Tensor, targets_C: Tensor, compile: bool) -> TokenScores:
-    softmax = _compiled(softmax_terms) if compile else softmax_terms
-    function = _compiled(_loss) if compile else _loss
-    is_nll = fused_form(loss) is not None
-    target_C = at_targets(logits_CV, targets_C)
-    top_C, sum_C, ties_C, losses_C = target_C.new_empty(4, len(target_C))
-    for tile in _tiles(logits_CV, compile):
-        exp_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], None)
-        # A CPU needs ten times as long for the index of the largest value as for the value, and as long for a sum of
-        # booleans.
-        ties_C[tile] = exp_NV.ge_(1.0).sum(dim=-1)
-        if not is_nll:
-            losses_C[tile] = function(loss, logits_CV[tile], targets_C[tile])
-    nll_C = top_C - target_C + sum_C.log()
-    correct_C = torch.ge(target_C, top_C) / ties_C
-    return TokenScores(nll_C if is_nll else losses_C, nll_C, sum_C.reciprocal(), correct_C)
-
-
 def _loss_and_nll(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     logits_NV = logits_NV.to(wide_dtype(logits_NV.dtype))
     nll_N = cross_entropy(logits_NV.detach(), targets_N)
-    return _loss(loss, logits_NV, targets_N), nll_N
+    return losses_of(loss, logits_NV, targets_N), nll_N
 
 
-def _loss(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+def losses_of(loss: Loss, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Return the loss of each token, computed in float32 or wider."""
     losses_N = loss(logits_NV.to(wide_dtype(logits_NV.dtype)), targets_N)
     if losses_N.shape != targets_N.shape:
         raise ValueError(f"the loss returns shape {tuple(losses_N.shape)}, not one value for each token")
     return losses_N
 
 
-def _check(hidden_ND: Tensor, targets_N: Tensor, chunk_size: int | None) -> None:
+def check(hidden_ND: Tensor, targets_N: Tensor, chunk_size: int | None) -> None:
+    """Raise ValueError if the arguments of `head_loss` do not fit together."""
     if hidden_ND.shape[:-1] != targets_N.shape:
         raise ValueError(f"hidden states {tuple(hidden_ND.shape)} do not match targets {tuple(targets_N.shape)}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
 
 
-def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
+def chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Iterator[tuple[slice, Tensor]]:
     """Yield the tokens of each chunk and their logits_CV, whose memory the next chunk uses again."""
     V = len(weight_VD)
     n_chunks = math.ceil(len(hidden_ND) / (chunk_size or max(1, CHUNK_LOGITS // V)))
@@ -232,7 +185,8 @@ def _chunks(hidden_ND: Tensor, weight_VD: Tensor, chunk_size: int | None) -> Ite
         yield tokens, torch.mm(hidden_CD, weight_VD.T, out=buffer[: len(hidden_CD)])
 
 
-def _tiles(logits_CV: Tensor, compile: bool) -> Iterator[slice]:
+def tiles(logits_CV: Tensor, compile: bool) -> Iterator[slice]:
+    """Yield the rows of each tile of a chunk."""
     C, V = logits_CV.shape
     if logits_CV.device.type == "cpu":
         return _slices(C, (COMPILED_TILE_LOGITS if compile else TILE_LOGITS * torch.get_num_threads()) // V)
@@ -245,6 +199,7 @@ def _slices(n: int, size: int) -> Iterator[slice]:
         yield slice(begin, min(begin + max(1, size), n))
 
 
-def _matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
+def matmul_dtype(hidden_ND: Tensor) -> torch.dtype:
+    """Return the type in which the head multiplies matrices."""
     device = hidden_ND.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_ND.dtype

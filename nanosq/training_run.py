@@ -12,8 +12,8 @@ from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
-from nanosq.data.corpus import Corpus, Split
-from nanosq.evaluate import Evaluation, evaluate_split
+from nanosq.data.corpus import Corpus
+from nanosq.evaluate import Evaluator
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form
@@ -123,11 +123,9 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
     model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
 
-    def score(split: Split) -> Evaluation:
-        # Four times as many windows as in training need no more memory, as no gradients are computed.
-        n, stop = 4 * settings.batch_size, lambda: log.stop_if_asked(state)
-        return evaluate_split(model, loss, split, batch_size=n, hardware=hardware, before_batch=stop)
-
+    # Four times as many windows as in training need no more memory, as no gradients are computed.
+    n, stop = 4 * settings.batch_size, lambda: log.stop_if_asked(state)
+    evaluator = Evaluator(model, loss, hardware, batch_size=n, before_batch=stop)
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
     folder = experiment.folder
     metrics: dict[str, float] = {}
@@ -141,7 +139,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
                 training,
                 settings=settings,
                 schedule=experiment.schedule,
-                evaluate=lambda: score(text.val).score,
+                evaluate=lambda: evaluator.score(text.val).score,
                 hardware=hardware,
                 log=log,
             )
@@ -155,7 +153,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         if val is None:
             tracked.tag(**{ended: "true"})
         else:
-            metrics = final_score.score_and_record(experiment, text, state, log, score, last=val)
+            metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val)
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
         kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume

@@ -44,6 +44,7 @@ LEAVES = {
     "nanosq/attention.py": set(),
     "nanosq/model.py": {"nanosq.attention"},
     "nanosq/head.py": {"nanosq.losses"},
+    "nanosq/token_scores.py": {"nanosq.head", "nanosq.losses"},
     "nanosq/settings.py": set(),
     "nanosq/filesystem.py": set(),
     "nanosq/privacy.py": set(),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nanosq import head, losses
-from nanosq.head import head_loss, token_scores
+from nanosq.head import head_loss
+from nanosq.token_scores import token_scores
 from tests.test_losses import LOSSES, loss_of
 
 

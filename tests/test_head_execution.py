@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
 from nanosq import losses
-from nanosq.head import head_loss, token_scores
+from nanosq.head import head_loss
+from nanosq.token_scores import token_scores
 from tests.test_head import error, full, inputs, sizes
 from tests.test_losses import loss_of
 

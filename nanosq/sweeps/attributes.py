@@ -8,6 +8,7 @@ SETTINGS = "settings"  # the settings that all of its trials share
 CODE = "code"  # the hash of the code that its last start had
 STEP = "step"  # unit of the steps of its intermediate values
 PER_MILLE = "thousandths of training"  # value of STEP; studies of older versions have training steps, and no STEP
+COMPARISON = "comparison"  # of a contender: the comparison that it belongs to
 
 # Of a trial.
 RUN_ID = "mlflow_run_id"
@@ -16,7 +17,7 @@ ERRORS = "standard_errors"  # of the metrics over the seeds
 DIVERGED = "diverged"
 ENQUEUED = "enqueued"  # the item of hydra.sweeper.enqueue that it tries
 INFEASIBLE = "infeasible"  # its setting was refused before training
-SECONDS = "seconds"  # that the trial has added to the sweep
+COST = "cost"  # the fields of budget.Cost
 PRUNED = "pruned"  # set by the first run of the trial that the pruner ends
 
 

@@ -1,9 +1,16 @@
-"""The budget of a sweep: its time, and what fits into it."""
+"""The budget of a sweep: its time, the cost of its trials, and what fits into the time that is left."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nanosq.errors import InputError
+
+# A full run scores, writes and samples more than a tuning trial does besides training.
+MORE_OVERHEAD = 2.0
+RESERVE = 0.05  # fraction of the time left that no plan uses
+MIN_SEEDS = 2  # a verdict needs an interval
 
 
 def parse_seconds(timeout: Any) -> float | None:
@@ -23,3 +30,65 @@ def parse_seconds(timeout: Any) -> float | None:
     if isinstance(timeout, bool) or not 0 < seconds < math.inf:
         raise InputError(f"hydra.sweeper.timeout={timeout}: give a time such as 90s, 10m or 1h30m")
     return seconds
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: "40 s", "12 min", "1 h 50 min"."""
+    if seconds < 99:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time of a trial."""
+
+    seconds: float  # that it has added to the sweep: with parallel trials less than it has taken
+    training: float  # fraction of its time in training steps; nan if unknown
+
+    def of_full_run(self, length: float) -> float:
+        """Return the expected cost, in seconds, of a run of `length` times as many steps."""
+        return self.seconds * (MORE_OVERHEAD * (1 - self.training) + self.training * length)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials and seeds of a comparison for each contender, and the time that they take from now on."""
+
+    n_trials: int
+    n_seeds: int
+    seconds: float
+
+    def fits(self, seconds_left: float) -> bool:
+        """Return whether there is enough time for the plan."""
+        return self.seconds <= (1 - RESERVE) * seconds_left
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far the tuning of a contender is, and its expected costs in seconds."""
+
+    n_done: int
+    trial: float
+    run: float
+
+
+def fit(n_trials: int, n_seeds: int, contenders: Sequence[Pace], *, seconds_left: float) -> Plan:
+    """Return the largest plan that fits into the time that is left, or the smallest one if none does.
+
+    Trials and seeds are reduced in proportion. The smallest plan has the trials that are done and MIN_SEEDS seeds.
+
+    Args:
+        n_trials: Trials of each contender that are wanted.
+        n_seeds: Seeds that are wanted.
+        contenders: The pace of each contender.
+        seconds_left: The time.
+    """
+    for percent in range(100, -1, -1):
+        trials = max(1, *(pace.n_done for pace in contenders), round(n_trials * percent / 100))
+        seeds = max(min(MIN_SEEDS, n_seeds), round(n_seeds * percent / 100))
+        plan = Plan(trials, seeds, sum((trials - pace.n_done) * pace.trial + seeds * pace.run for pace in contenders))
+        if plan.fits(seconds_left):
+            break
+    return plan

@@ -59,7 +59,7 @@ class GridSweeper(TrialLauncher):
         metric = Metric()
         ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)
         best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
-        failures = {number: result.failures for number, result in results.items() if result.failures}
+        failures = {f"trial {number}": result.failures for number, result in results.items() if result.failures}
         self.summarize(name, ranked, [metric], best, failures)
 
 

@@ -43,6 +43,11 @@ class PlannedTrial:
     label: str = ""  # name of the trial on the console; empty: its number
     in_study: bool = False  # whether the sweep is an Optuna study, to which the runs report
 
+    @property
+    def name(self) -> str:
+        """The name of the trial in a sentence."""
+        return self.label or f"trial {self.number}"
+
     def __str__(self) -> str:
         return self.label or f"#{self.number}"
 
@@ -175,7 +180,7 @@ class TrialLauncher(Sweeper):
         trials: Sequence[TrialSummary],
         metrics: Sequence[Metric],
         best: Mapping[int, Sequence[str]],
-        failures: Mapping[int, Sequence[Exception]],
+        failures: Mapping[str, Sequence[Exception]],
     ) -> None:
         """Print the ranked trials and write them to files. Then raise the first failure, if there is one.
 
@@ -184,10 +189,9 @@ class TrialLauncher(Sweeper):
             trials: All trials, ranked.
             metrics: What the sweep minimizes or maximizes.
             best: The overrides of the trials to write as experiments, by their number.
-            failures: The exceptions of failed trials by their number.
+            failures: The exceptions of failed trials by their name.
         """
-        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
-        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
@@ -195,15 +199,21 @@ class TrialLauncher(Sweeper):
             print("note: trials with different data may be scored on different text: do not compare these\n")
         for number, trial in best.items():
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            text = self._preset(f"Setting of trial {number} of {sweep}, at full length.", trial)
-            (folder / "experiment" / f"{name}.yaml").write_text(text)
-            print(f"best: python run.py --config-dir {shlex.quote(str(folder))} experiment={name}")
+            print(f"best: {self.write_preset(folder, name, f'trial {number} of {sweep}', trial)}")
         print(f"all trials: {folder / 'trials.csv'}")
-        for number, exceptions in failures.items():
-            for error in exceptions:
-                logger.error("trial %d failed: %s", number, errors.one_line(error))
-        for exceptions in failures.values():
-            raise exceptions[0]
+        raise_first(failures)
+
+    def folder(self, sweep: str) -> Path:
+        """Return the folder for the files of a sweep."""
+        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
+        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_preset(self, folder: Path, name: str, origin: str, trial: Sequence[str]) -> str:
+        """Write the setting of a trial as an experiment, at full length, and return the command that trains it."""
+        text = self._preset(f"Setting of {origin}, at full length.", trial)
+        (folder / "experiment" / f"{name}.yaml").write_text(text)
+        return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
 
     def _preset(self, title: str, trial: Sequence[str]) -> str:
         """Return the text of an experiment that trains a setting at full length, with any seed."""
@@ -222,6 +232,15 @@ class TrialLauncher(Sweeper):
             {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
             | ({"resume": full.resume} if identity.named_state(full) else {}),
         )
+
+
+def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
+    """Log the exceptions of failed trials, by the name of the trial. Then raise the first one, if there is one."""
+    for name, exceptions in failures.items():
+        for error in exceptions:
+            logger.error("%s failed: %s", name, errors.one_line(error))
+    for exceptions in failures.values():
+        raise exceptions[0]
 
 
 def _failed(error: Exception) -> JobReturn:

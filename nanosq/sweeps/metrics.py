@@ -43,6 +43,9 @@ class Metric:
         return -math.inf if self.maximize else math.inf
 
 
+TRAIN_SECONDS = Metric("train/seconds")
+
+
 def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
     """Return the metrics of a search from their MLflow keys.
 

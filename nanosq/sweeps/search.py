@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,8 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import overrides, summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, SECONDS, run_id_key
+from nanosq.sweeps.attributes import COST, DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, run_id_key
+from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
@@ -58,6 +60,7 @@ class LiveSearch:
         from nanosq.sweeps.search_space import SearchSpace
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
+        self.url = cast(str, settings.storage)
         self._taken: dict[int, optuna.Trial] = {}
         with _user_input():
             self.space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
@@ -89,23 +92,20 @@ class LiveSearch:
         }
         return shared | ({"seed": [*self.seeds]} if self.seeds else {})
 
+    @property
     def default_name(self) -> str:
-        """Return the name of a study that has none: the loss, model or experiment, and data that all trials train."""
+        """The name of a study that has none: the loss, model or experiment, and data that all its trials train."""
         choices = self._choices(self.space.always.components)
         model = "experiment" if choices.get("experiment") else "model"
         return "-".join(choices[group] for group in ("loss", model, "data") if group not in self.space.axes) or "search"
 
     def open(self, name: str) -> None:
         """Create the study of this name, or continue it."""
-        from nanosq.sweeps import storage
         from nanosq.sweeps.study import SharedStudy
 
-        url = cast(str, self.settings.storage)
-        if self.base.resume == "never":
-            name = storage.unused_name(name, url)
         self.study = SharedStudy(
             name,
-            url,
+            self.url,
             directions=[metric.direction for metric in self.metrics],
             sampler=self._sampler,
             pruner=self.pruner,
@@ -113,7 +113,7 @@ class LiveSearch:
             settings=self.shared | {"seeds": self._n_seeds, "hydra.sweeper.objectives": [*self.settings.objectives]},
         )
         started = f"{len(self.study.trials)} of {self.total} trials started before"
-        logger.info("study %s in %s: %s", name, mask(url), started)
+        logger.info("study %s in %s: %s", name, mask(self.url), started)
         if self.study.note_code(self.code):
             logger.warning("the code has changed since the study was started: its trials are of different programs")
 
@@ -135,20 +135,14 @@ class LiveSearch:
             for trial in taken
         ]
 
-    def tell(self, planned: PlannedTrial, results: SeedResults, *, seconds: float) -> None:
-        """Record the results of a trial. One that was interrupted stays in the study, to be resumed.
-
-        Args:
-            planned: The trial.
-            results: Its results.
-            seconds: Time that the trial has added to the sweep.
-        """
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost) -> None:
+        """Record the results and the cost of a trial. One that was interrupted stays in the study, to be resumed."""
         from optuna.trial import TrialState
 
         trial = self._taken.pop(planned.number)
         if results.state == "interrupted":
             return
-        trial.set_user_attr(SECONDS, seconds)
+        trial.set_user_attr(COST, asdict(cost))
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
         if results.runs and RUN_ID not in self.study.trials[trial.number].user_attrs:  # of an earlier trial or sweep

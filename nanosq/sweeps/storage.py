@@ -42,8 +42,9 @@ def connect(url: str | None) -> RDBStorage:
 
 
 def unused_name(name: str, url: str) -> str:
-    """Return `name`, followed by a number if a study of that name exists."""
-    existing = {*optuna.get_all_study_names(connect(url))}
+    """Return `name`, followed by a number if a study of that name exists, or a comparison with studies NAME/..."""
+    names_of_studies = optuna.get_all_study_names(connect(url))
+    existing = {*names_of_studies, *(study.split("/")[0] for study in names_of_studies)}
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(candidate for candidate in names if candidate not in existing)
 

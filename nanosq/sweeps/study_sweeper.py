@@ -1,0 +1,110 @@
+"""The common part of the sweepers with Optuna: their settings, their time limit, and the record of a trial."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from nanosq import errors
+from nanosq.sweeps import budget
+from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
+from nanosq.sweeps.metrics import TRAIN_SECONDS, parse_metrics
+from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
+from nanosq.sweeps.search import LiveSearch
+from nanosq.sweeps.seed_results import SeedResults
+
+logger = logging.getLogger(__name__)
+
+
+class StudySweeper(TrialLauncher):
+    """A sweeper whose trials belong to Optuna studies."""
+
+    schema: type[OptunaSweeperSettings]
+
+    def __init__(self, **settings: Any) -> None:
+        """Create the sweeper from its configuration, the fields of `schema`, and check them."""
+        super().__init__()
+        self.settings = self.schema(**settings)
+        for name in ("n_trials", "n_jobs"):
+            number = settings[name]
+            if number is not None and number < 1:
+                raise errors.InputError(f"hydra.sweeper.{name} must be at least 1, not {number}")
+        if not 0 <= self.settings.max_failure_rate <= 1:
+            rate = self.settings.max_failure_rate
+            raise errors.InputError(f"hydra.sweeper.max_failure_rate is a fraction of the trials, 0 to 1, not {rate}")
+        self.metrics = parse_metrics(self.settings.objectives, self.settings.direction)
+        if (seconds := budget.parse_seconds(self.settings.timeout)) is not None:
+            self.deadline = time.time() + seconds
+        self.failures: dict[str, list[Exception]] = {}  # of failed trials by their name
+        self._infeasible: list[Exception] = []
+
+    def check_effect(self) -> None:
+        """Refuse settings of the sweeper that would have no effect."""
+        n_jobs = self.settings.n_jobs
+        if n_jobs is not None and n_jobs > 1 and self.config.hydra.runtime.choices["hydra/launcher"] == "basic":
+            raise errors.InputError(
+                f"hydra.sweeper.n_jobs={n_jobs} needs a launcher that runs trials in parallel: hydra/launcher=joblib"
+            )
+        for component in self.settings.spaces:
+            group, _, choice = component.partition("/")
+            options = self.hydra_context.config_loader.get_group_options(group)
+            if choice not in options:
+                raise errors.InputError(
+                    f"hydra.sweeper.spaces: there is no {component}; {group} has {', '.join(options) or 'no choices'}"
+                )
+
+    def unused_name(self, search: LiveSearch, name: str) -> str:
+        """Return the name; with resume=never one that no study in the database has."""
+        from nanosq.sweeps import storage
+
+        return storage.unused_name(name, search.url) if search.base.resume == "never" else name
+
+    @property
+    def seconds_left(self) -> float:
+        """The time until the deadline; inf without one."""
+        return float("inf") if self.deadline is None else self.deadline - time.time()
+
+    def n_jobs(self) -> int:
+        """Return the number of trials to launch together."""
+        n_jobs = self.settings.n_jobs or self.config.hydra.launcher.get("n_jobs", 1)  # the joblib launcher's
+        from joblib import effective_n_jobs
+
+        return cast(int, effective_n_jobs(n_jobs))
+
+    def run_trials(
+        self, trials: Sequence[PlannedTrial], *, axes: set[str], seeds: Sequence[int]
+    ) -> list[tuple[PlannedTrial, SeedResults, Cost]]:
+        """Launch trials together. Return each with its results and its cost. Keep the exceptions of failed ones."""
+        begin = time.monotonic()
+        results = self.launch(trials, axes=axes, seeds=seeds)
+        elapsed = time.monotonic() - begin
+        costs = [Cost(elapsed / len(trials), min(1.0, result.mean(TRAIN_SECONDS) / elapsed)) for result in results]
+        for trial, result in zip(trials, results, strict=True):
+            if result.is_infeasible:
+                self._infeasible = result.failures
+            elif result.failures:
+                self.failures[trial.name] = result.failures
+        return [*zip(trials, results, costs, strict=True)]
+
+    def run_search(self, search: LiveSearch, trials: Sequence[PlannedTrial]) -> bool:
+        """Run trials of a search and record them in its study. Return whether the search can continue."""
+        from nanosq.sweeps.study import MAX_INFEASIBLE
+
+        n_failed = len(self.failures)
+        for trial, result, cost in self.run_trials(trials, axes=search.space.varied, seeds=search.seeds):
+            search.tell(trial, result, cost)
+        if self._infeasible and search.study.is_infeasible:
+            reason = errors.one_line(self._infeasible[0])
+            message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
+            self.failures[trials[-1].name] = [errors.InputError(message)]
+            return False
+        if len(self.failures) - n_failed > self.settings.max_failure_rate * len(trials):
+            logger.error("hydra.sweeper.max_failure_rate=%g ends the sweep", self.settings.max_failure_rate)
+            return False
+        return True
+
+    def check_feasible(self, search: LiveSearch) -> None:
+        """Count it as a failure if all trials of a search were infeasible."""
+        if self._infeasible and not self.failures and not search.best():
+            self.failures["all trials"] = self._infeasible

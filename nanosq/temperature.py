@@ -1,0 +1,100 @@
+"""Temperature scaling: the number T > 0 with which softmax(f / T) has the lowest nll on a split; f are the logits.
+
+    T = argmin of the mean over tokens of -log softmax(f / T)_y
+
+Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2, arXiv 1706.04599. T changes the scale of the
+logits and nothing else: the order of the classes stays, and with it the accuracy.
+
+The mean nll is a convex function of the scale b = 1 / T. With p = softmax(b f), its derivatives are
+
+    slope      the mean of sum over j of p_j f_j - f_y
+    curvature  the mean of the variance of f under p
+
+so Newton's method needs few passes over the split.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nanosq import calibration, distributed
+from nanosq.calibration import ECE_BINS, CalibratedScore
+from nanosq.data.corpus import Split
+from nanosq.evaluate import Evaluator, evaluating
+from nanosq.token_scores import ScaledScores, scaled_scores
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
+TOLERANCE = 1e-6  # of the scale, relative
+MAX_PASSES = 50  # where rounding errors are larger than the tolerance
+PART = 8  # the first passes take every eighth batch
+KEPT_BYTES = 2**28  # up to this size the hidden states of a split are kept for all passes
+
+
+class Pass(NamedTuple):
+    """What a pass over a split finds for a scale."""
+
+    slope: float
+    curvature: float
+    bins: Tensor  # as CalibratedScore takes them
+
+
+def fit_temperature(evaluator: Evaluator, split: Split) -> CalibratedScore:
+    """Return the best temperature for a split, and the score of the split with it.
+
+    A part of the split gives the scale from which the passes over all of it start. Several processes share the batches
+    and return the same.
+    """
+    model, hardware = evaluator.model, evaluator.hardware
+
+    def states(every: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for tokens_BT, targets_BT, _ in evaluator.windows(split, every=every):
+            hidden_BTD, targets_BT = model(tokens_BT.to(hardware.device)), targets_BT.to(hardware.device)
+            scored_BT = targets_BT >= 0
+            yield hidden_BTD[scored_BT].to(hardware.matmul_dtype), targets_BT[scored_BT]
+
+    def pass_at(scale: float, *, every: int = 1) -> Pass:
+        bins = torch.zeros(6, ECE_BINS, dtype=torch.float64)
+        for hidden_ND, targets_N in states(every) if kept is None else evaluator.stoppable(kept[::every]):
+            scores = ScaledScores(*(s.cpu() for s in scaled_scores(scale, hidden_ND, model.head_weight, targets_N)))
+            bins += calibration.sum_bins(scores.confidence, scores.correct, scores.nll, scores.slope, scores.curvature)
+        bins = distributed.all_reduce(bins)
+        n, _, _, _, slope, curvature = bins.sum(dim=1).tolist()
+        return Pass(slope / n, curvature / n, bins)
+
+    size = len(split.tokens) * model.head_weight.shape[1] * hardware.matmul_dtype.itemsize
+    with evaluating(model, hardware):
+        kept = list(states(every=1)) if size <= KEPT_BYTES else None
+        start, _ = minimize(partial(pass_at, every=PART))
+        scale, bins = minimize(pass_at, start)
+    return CalibratedScore.from_bins(1 / scale, bins)
+
+
+def minimize(pass_at: Callable[[float], Pass], start: float = 1.0) -> tuple[float, Tensor]:
+    """Return the scale with the lowest nll between the limits of the temperature, and the bins of the last pass.
+
+    If the nll has no minimum between them, the result is a limit: the lowest temperature if all tokens are right, for
+    example. If it does not depend on the scale, or is not a number, the result is `start`. The scale of the last pass
+    differs from the result by at most TOLERANCE.
+    """
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE  # the best scale is between them
+    scale, slope, tried = start, math.inf, set[float]()
+    while True:
+        tried.add(scale)
+        previous, (slope, curvature, bins) = slope, pass_at(scale)
+        if slope == 0 or not math.isfinite(slope):
+            return scale, bins
+        low, high = (scale, high) if slope < 0 else (low, scale)
+        step = -slope / curvature if curvature > 0 else -math.copysign(math.inf, slope)
+        new = min(max(scale + step, low), high)
+        if abs(new - scale) <= TOLERANCE * scale or len(tried) == MAX_PASSES:
+            return new, bins
+        # If the slope falls exponentially, so that there may be no minimum, a step of Newton's method divides it by
+        # less than e = 2.7.
+        if new in tried or slope / previous > 1 / 3:
+            end = high if slope < 0 else low
+            new = math.sqrt(low * high) if end in tried else end
+        scale = new
