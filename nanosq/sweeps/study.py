@@ -15,9 +15,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
-from nanosq.sweeps import storage
+from nanosq.sweeps import constraints, storage
 from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
-from nanosq.sweeps.starting_points import StartingPoint
+from nanosq.sweeps.starting_points import CURRENT, StartingPoint
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ class SharedStudy:
         old_settings = attributes.get(SETTINGS, settings)
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
-                refuse(name, old_settings.get(name, "several values"), settings.get(name, "several values"))
+                absent = "none" if name == constraints.KEY else "several values"  # a setting that is an axis
+                refuse(name, old_settings.get(name, absent), settings.get(name, absent))
         before = [direction.name.lower() for direction in self.study.directions]
         if before != list(directions):
             raise InputError(
@@ -145,7 +146,7 @@ class SharedStudy:
                     self.study.enqueue_trial(dict(point.params), user_attrs=note, skip_if_exists=True)
                     if len(self.trials) > n_trials:
                         logger.info("trial %d of %s tries %s", n_trials, self.name, point.name)
-                elif not any(_tries(trial, point) for trial in self.trials):
+                elif point.name != CURRENT and not any(_tries(trial, point) for trial in self.trials):
                     logger.warning("no trial is left for %s: raise hydra.sweeper.n_trials", point.name)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
