@@ -10,7 +10,10 @@ from nanosq.errors import InputError
 from nanosq.sweeps.metrics import METRICS
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial, Trial
+
+    from nanosq.sweeps.seed_results import SeedResults
 
 KEY = "hydra.sweeper.constraints"  # also a setting of the study
 PARAMETERS = "parameters"  # the number of parameters of the model
@@ -35,12 +38,16 @@ class Constraint:
         return -beyond if METRICS.get(self.key) == "maximize" else beyond
 
 
-def parse(bounds: Mapping[str, Any]) -> list[Constraint]:
-    """Return the constraints with these bounds by their key.
+def parse(bounds: Any) -> list[Constraint]:
+    """Return the constraints from a mapping of keys to bounds, or None.
 
     Raises:
         InputError: A key is unknown, or a bound is not a positive number.
     """
+    if bounds is None:
+        return []
+    if not isinstance(bounds, Mapping):
+        raise InputError(f"{KEY}={bounds}: give a mapping, as in {{{PARAMETERS}: 1e6, train/seconds: 60}}")
     known = [PARAMETERS, *METRICS]
     for key, bound in bounds.items():
         if key not in known:
@@ -61,6 +68,24 @@ def stored(settings: Mapping[str, Any]) -> list[Constraint]:
 def as_setting(constraints: Sequence[Constraint]) -> dict[str, dict[str, float]]:
     """Return the constraints as a setting of a study. A study without constraints has no such setting."""
     return {KEY: {each.key: each.bound for each in constraints}} if constraints else {}
+
+
+def record(trial: "Trial", constraints: Sequence[Constraint], results: "SeedResults", sampler: "BaseSampler") -> bool:
+    """Store by how much a trial exceeds the constraints, as far as it is known. Return whether the trial is complete.
+
+    A trial that was ended because of a constraint is pruned. For a sampler that learns only from complete trials, it is
+    complete, with the worst values and as if it met the other constraints exactly.
+    """
+    from nanosq.sweeps.samplers import learns_from_pruned
+
+    values = {each: results.bounded(each.key) for each in constraints}
+    known = {each.key: each.excess(value) for each, value in values.items() if value is not None}
+    is_violation = any(excess > 0 for excess in known.values())
+    is_complete = results.state != "pruned" or (is_violation and not learns_from_pruned(sampler))
+    for each in constraints:
+        if each.key not in trial.constraints and (is_complete or each.key in known):  # an interrupted start has set it
+            trial.set_constraint(each.key, known.get(each.key, 0.0))
+    return is_complete
 
 
 def is_violated(trial: "FrozenTrial") -> bool:

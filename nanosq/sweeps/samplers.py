@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+import nanosq.sweeps.storage  # noqa: F401  (it sets what Optuna logs)
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 

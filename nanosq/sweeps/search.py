@@ -25,7 +25,6 @@ from nanosq.sweeps.summary import TrialSummary
 if TYPE_CHECKING:
     import optuna
 
-    from nanosq.sweeps.starting_points import StartingPoint
     from nanosq.sweeps.study import SharedStudy
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ class LiveSearch:
         from nanosq.sweeps import pruning
         from nanosq.sweeps.samplers import build_sampler
         from nanosq.sweeps.search_space import SearchSpace
+        from nanosq.sweeps.starting_points import StartingPoints
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
         self.url = cast(str, settings.storage)
@@ -72,7 +72,7 @@ class LiveSearch:
                 node, self.space, settings.n_trials, directions=directions, is_constrained=bool(self.constraints)
             )
             extend = config.get_target(settings.custom_search_space) if settings.custom_search_space else None
-        for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints)):
+        for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints or ())):
             if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
                 raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
         self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(settings.pruner))
@@ -85,7 +85,9 @@ class LiveSearch:
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             self.code = identity.code_hash(self.base)
-        self._starting_points = self._find_starting_points()
+        options = sweeper.hydra_context.config_loader.get_group_options
+        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options)
+        self._starting_points = points.find([*settings.enqueue], label=f"{label}: " if label else "")
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -129,20 +131,6 @@ class LiveSearch:
             logger.warning("the code has changed since the study was started: its trials are of different programs")
         self.study.enqueue(self._starting_points, total=self.total)
 
-    def _find_starting_points(self) -> "list[StartingPoint]":
-        from optuna.samplers import GridSampler
-
-        from nanosq.sweeps.starting_points import CURRENT, KEY, StartingPoints
-
-        items = [*self.settings.enqueue]
-        if isinstance(self._sampler, GridSampler):
-            if items not in ([], [CURRENT]):
-                raise errors.InputError(f"{KEY} has no effect with hydra/sweeper/sampler=grid, which tries every point")
-            return []
-        options = self._sweeper.hydra_context.config_loader.get_group_options
-        points = StartingPoints(self.space, compose=self._sweeper.check, options=options)
-        return points.find(items, label=f"{self.label}: " if self.label else "")
-
     def take(self, n_trials: int) -> list[PlannedTrial]:
         """Take up to `n_trials` trials, interrupted ones first, until the study has as many as the settings say."""
         taken = self.study.take(n_trials, total=self.total)
@@ -182,29 +170,10 @@ class LiveSearch:
             trial.set_user_attr(DIVERGED, True)
         elif results.state == "finished" and len(results.results) > 1:
             trial.set_user_attr(ERRORS, [results.standard_error(metric) for metric in self.metrics])
-        if self._set_constraints(trial, results):
+        if constraints.record(trial, self.constraints, results, self._sampler):
             self.study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])
         else:
             self.study.tell(trial, TrialState.PRUNED)
-
-    def _set_constraints(self, trial: "optuna.Trial", results: SeedResults) -> bool:
-        """Store by how much a trial exceeds its constraints, as far as it is known. Return whether it is complete.
-
-        A trial that was ended because of a constraint is pruned. For samplers that learn only from complete trials, it
-        is complete, with the worst values and none of the other constraints exceeded.
-        """
-        from nanosq.sweeps.samplers import learns_from_pruned
-
-        excesses = {}
-        for each in self.constraints:
-            value = results.bounded(each.key)
-            excesses[each.key] = None if value is None else each.excess(value)
-        is_violated = any(excess is not None and excess > 0 for excess in excesses.values())
-        is_complete = results.state != "pruned" or (is_violated and not learns_from_pruned(self._sampler))
-        for key, excess in excesses.items():
-            if key not in trial.constraints and (excess is not None or is_complete):  # an interrupted start has set it
-                trial.set_constraint(key, excess or 0.0)
-        return is_complete
 
     @property
     def n_done(self) -> int:

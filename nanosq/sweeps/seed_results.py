@@ -49,7 +49,7 @@ class SeedResults:
         return next((result.link for result in self.results if result.link), "")
 
     def bounded(self, key: str) -> float | None:
-        """Return the value that a constraint bounds: a mean over the seeds, or None if a pruned run does not tell it."""
+        """Return the value that a constraint bounds: the mean over the seeds, or None if it is unknown."""
         if key == PARAMETERS:
             return max(result.n_parameters for result in self.results)
         if self.state != "pruned":

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from optuna.samplers import BaseSampler, GridSampler
 
 from nanosq import config, identity
 from nanosq.errors import InputError
@@ -33,6 +34,7 @@ class StartingPoints:
 
     Args:
         space: The space.
+        sampler: The sampler of the search.
         compose: A function that returns the configuration of a trial with these overrides, including the `hydra` node.
             An error begins with the name given first.
         options: A function that returns the choices of a configuration group.
@@ -41,11 +43,13 @@ class StartingPoints:
     def __init__(
         self,
         space: SearchSpace,
+        sampler: BaseSampler,
         *,
         compose: Callable[[str, Sequence[str]], DictConfig],
         options: Callable[[str], Sequence[str]],
     ) -> None:
-        self._space, self._compose, self._options = space, compose, options
+        self._space, self._is_grid = space, isinstance(sampler, GridSampler)
+        self._compose, self._options = compose, options
 
     def find(self, items: Sequence[Any], *, label: str = "") -> list[StartingPoint]:
         """Return the starting points that the items describe.
@@ -56,8 +60,12 @@ class StartingPoints:
             label: Beginning of the lines in the log.
 
         Raises:
-            InputError: An item is unknown, or the space does not contain it.
+            InputError: An item is unknown, or the space does not contain it; or the search is a grid.
         """
+        if self._is_grid:
+            if items not in ([], [CURRENT]):
+                raise InputError(f"{KEY} has no effect with hydra/sweeper/sampler=grid, which tries all points")
+            return []
         points = []
         for item in items:
             try:
