@@ -38,7 +38,9 @@ def show(section: Section, folder: Path) -> None:
     """Print the texts and tables of a section, write its files to a folder, and print their paths."""
     width = shutil.get_terminal_size().columns
     for block in section.blocks:
-        if isinstance(block, Text):
+        if isinstance(block, Text) and block.kind == "code":
+            print(block.text, end="\n\n")  # in one line, to be copied
+        elif isinstance(block, Text):
             print(textwrap.fill(block.text, width, break_long_words=False, break_on_hyphens=False), end="\n\n")
         elif isinstance(block, Table) and not block.folded:
             print(block.text(width), end="\n\n")

@@ -68,7 +68,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. The kind is "note" for a remark about the numbers, "verdict" for the answer."""
+    """A paragraph: a "note" on the numbers, a "verdict", "code" to be copied, or without a kind."""
 
     text: str
     kind: str = ""

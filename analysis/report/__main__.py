@@ -19,7 +19,9 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, comparison, curves, grid, samples, scores, search, stories
+from analysis.report import calibration, compare, comparison, curves, grid, samples, scores, search, selection, stories
+from analysis.report.contenders import load
+from analysis.report.optuna_storage import NoStudy
 
 MAX_LISTED = 50  # runs without a result
 
@@ -28,7 +30,8 @@ def sections(
     all_runs: Sequence[RecordedRun], selected: Sequence[RecordedRun], options: argparse.Namespace
 ) -> list[page.Section]:
     """Return the sections of the report. All of them but the audit show only the selected runs, which share a text."""
-    best = comparison.choose(selected)
+    is_grid = options.sweep is None or options.sweep.startswith(grid.GRID)
+    best = selection.choose(selected)
     if best:
         compared = [
             compare.section(best),
@@ -42,11 +45,22 @@ def sections(
         compared = [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]
     return [
         *_without_result(selected),
+        *_comparison(all_runs, options.storage, None if is_grid else options.sweep),
         *compared,
-        grid.section(selected, options.sweep),
+        grid.section(selected, options.sweep if is_grid else None),
         search.section(options.storage, options.study),
         audit.section(all_runs, stories=options.stories),
     ]
+
+
+def _comparison(all_runs: Sequence[RecordedRun], storage: str | None, name: str | None) -> list[page.Section]:
+    """Return the section on a comparison, by default the newest one; none if there is no comparison."""
+    try:
+        return [comparison.section(load(storage or search.STORAGE, all_runs, name))]
+    except NoStudy as error:
+        if name:
+            raise ValueError(f"--sweep {name}: {error} The name of a grid begins with {grid.GRID}") from error
+        return []
 
 
 def _without_result(selected: Sequence[RecordedRun]) -> list[page.Section]:
@@ -75,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {search.STORAGE}, if it exists")
     parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
-    parser.add_argument("--sweep", metavar="NAME", help="grid to show; default: the newest one")
+    parser.add_argument("--sweep", metavar="NAME", help="grid or comparison to show; default: the newest ones")
     parser.add_argument(
         "--text", metavar="HASH", help="beginning of the hash of a text; default: the text of most runs"
     )

@@ -18,8 +18,8 @@ import numpy as np
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
-from analysis.report import comparison, stories, story_figures
-from analysis.report.verdict import Verdict, decimals, signed, verdict
+from analysis.report import selection, stories, story_figures
+from analysis.report.verdict import Verdict, decimals, programs_differ, signed, verdict
 from analysis.runs import RecordedSetting
 
 SCORES = {  # metric: unit, factor
@@ -42,7 +42,7 @@ METHOD = (
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the verdict on each setting against cross-entropy, or against that with the lowest validation nll."""
-    base = comparison.reference(best)
+    base = selection.reference(best)
     settings = {base: best[base], **best}
     verdicts: list[Verdict] = []
     notes: list[Block] = []
@@ -58,19 +58,25 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
     shared = [note for note in on_base[0].notes if all(note in other.notes for other in on_base)] if on_base[1:] else []
     on_base = [replace(result, notes=[note for note in result.notes if note not in shared]) for result in on_base]
     notes += [Text(note, "note") for note in shared]
-    if tuning := comparison.effort(best.values()):
+    if tuning := selection.effort(best.values()):
         notes.append(Text(tuning, "note"))
     blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]
     if verdicts:
-        blocks += [_pairs(verdicts), Text(METHOD, "note")]
+        blocks += [pairs(verdicts), Text(METHOD, "note")]
     return Section("Verdict", [*blocks, *_figures(settings, on_base, list(best))])
 
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
-    """Return the comparison of two settings, with their scores and differences. Raise ValueError as `verdict` does."""
-    both = comparison.on_common_seeds(dict(zip(comparison.labels([a, b]), (a, b), strict=True)))
-    result = verdict(*both.values(), labels=[*both])
+    """Return the comparison of two settings, with their scores and differences.
+
+    Raises:
+        ValueError: The settings are the same, or they were scored on different text.
+    """
     keys = runs.differing([a.params, b.params])
+    if not (keys or programs_differ(a, b)):
+        raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
+    both = selection.on_common_seeds(dict(zip(selection.labels([a, b]), (a, b), strict=True)))
+    result = verdict(*both.values(), labels=[*both])
     differences = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
     blocks: list[Block] = [
         Text(result.text, "verdict"),
@@ -88,7 +94,8 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
     return runs.settings(other for other in same_program if other.key == run.key)[0]
 
 
-def _pairs(verdicts: Sequence[Verdict]) -> Table:
+def pairs(verdicts: Sequence[Verdict], name: str = "pairs") -> Table:
+    """Return a table of verdicts, with a row for each pair of settings."""
     rows: list[Row] = []
     for result in verdicts:
         cells = [Cell(DASH)] * 5
@@ -105,7 +112,7 @@ def _pairs(verdicts: Sequence[Verdict]) -> Table:
         better = (result.better or "no difference found") if result.has_enough_seeds else "not enough runs"
         rows.append([result.a, result.b, better, *cells, len(result.seeds)])
     header = ["first", "second", "better", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio"]
-    return Table("pairs", [*header, "stories", "common seeds"], rows, "All pairs")
+    return Table(name, [*header, "stories", "common seeds"], rows, "All pairs")
 
 
 def _scores(both: Sequence[RecordedSetting]) -> list[Row]:

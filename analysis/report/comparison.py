@@ -1,160 +1,127 @@
-"""The settings that are compared, and their runs: the rows of Table 1, with the same seeds in every section."""
+"""A comparison with hydra/sweeper=compare: what was compared, with what budget, and which contender is better.
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+python -m analysis.report.comparison                                       the comparison that was started last
+python -m analysis.report.comparison NAME --storage sqlite:///optuna.db    the comparison of this name
+"""
 
-from analysis.recorded_run import RecordedRun, normal
-from analysis.report import stories
-from analysis.runs import BASELINE, RESULTS, RecordedSetting, by_setting, differing, settings
+import sys
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 
-ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
-MAX_ROWS = 8  # of one loss; a search of its parameters draws more values
-NO_STORIES = "without scores of the stories"
-RULE = (
-    "A loss has a row for each value of its own parameters (loss.*). "
-    f"With more than {MAX_ROWS} values, only those with the most seeds have a row; if these are still more than "
-    f"{MAX_ROWS}, only the best one. Other parameters are chosen by the lowest mean validation nll."
-)
+from analysis import cli, page, runs
+from analysis.page import Block, Section, Table, Text
+from analysis.recorded_run import RecordedRun
+from analysis.report import borders, calibrated, calibration, compare, curves, samples, scores, selection, stories
+from analysis.report.comparison_figures import tuning_curves
+from analysis.report.comparison_tables import best_settings, budget, confirmation
+from analysis.report.comparison_texts import description, progress, without_result
+from analysis.report.contenders import Comparison, load
+from analysis.report.optuna_storage import NoStudy
+from analysis.report.search import STORAGE
+from analysis.report.verdict import Verdict, other_keys, verdict
+from analysis.runs import RecordedSetting
+
+COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
+WIDTH = 80  # characters of a line that `show` prints
 
 
-def choose(all_runs: Sequence[RecordedRun]) -> dict[str, RecordedSetting]:
-    """Return the settings to compare by their label, with the runs of their common seeds.
+def section(comparison: Comparison) -> Section:
+    """Return the section on a comparison."""
+    settings = comparison.settings()
+    verdicts, notes = _verdicts(comparison, settings)
+    blocks: list[Block] = []
+    if not comparison.is_finished:
+        blocks.append(Text(progress(comparison), "verdict"))
+    blocks += [Text(result.sentence, "verdict") for result in verdicts]
+    blocks += [Text(text, "verdict") for text in without_result(comparison)]
+    blocks += [Text(description(comparison)), budget(comparison, settings)]
+    blocks += [Text(note, "note") for note in notes]
+    if settings:
+        blocks.append(confirmation(settings))
+    if verdicts:
+        blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
+    blocks += [tuning_curves(comparison), best_settings(comparison)]
+    none = "No best value of a numeric setting lies at the border of its space."
+    blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
+    how = "The command. It continues the comparison, and with a larger n_trials or seeds, it trains what is missing:"
+    return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 
-    See RULE. Within a row, only settings with the most seeds are candidates, where three seeds are as good as more,
-    because the best of many single runs is partly lucky. A setting in which a seed diverged is chosen only if there is
-    no other.
+
+def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> tuple[list[Verdict], list[str]]:
+    """Return the verdict on each pair of contenders, and notes on all verdicts."""
+    compared = [*comparison.keys, *comparison.common_axes]
+    verdicts: list[Verdict] = []
+    notes: list[str] = []
+    for a, b in combinations(settings, 2):
+        try:
+            result = verdict(settings[a], settings[b], labels=(a, b), compared=compared)
+        except ValueError as error:
+            notes.append(f"{error}.")
+            continue
+        verdicts.append(result)
+        notes += [*result.notes, calibrated.disagreement(result, settings[a], settings[b])]
+        if not runs.differing([settings[a].params, settings[b].params]):
+            notes.append(f"{a} and {b} are the same setting.")
+    pairs = combinations(settings.values(), 2)
+    if verdicts and not any(other_keys(a, b, compared) for a, b in pairs):
+        besides = f"Besides {', '.join(comparison.keys)} and the settings that were tuned for every contender"
+        notes.append(f"{besides}, the contenders do not differ.")
+    notes += selection.unequal_seeds(settings).values() if settings else []
+    return verdicts, list(dict.fromkeys(note for note in notes if note))
+
+
+def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str | None, folder: Path) -> None:
+    """Write the page of a comparison, report.html, to a folder, and print the verdicts, the contenders and the path.
 
     Args:
-        all_runs: Runs on one text, in any state.
+        name: Name of the comparison.
+        storage: Storage of Optuna.
+        tracking_uri: Store of MLflow; None for its default.
+        experiment: Experiment of MLflow; None for its default.
+        folder: Folder of the page and of the files beside it.
+
+    Raises:
+        ValueError: The storage or the store cannot be read, or there is no such comparison.
     """
-    by_loss: dict[str, list[RecordedSetting]] = {}
-    for setting in settings(all_runs):
-        if not math.isnan(setting.mean("val/nll")):
-            by_loss.setdefault(setting.loss, []).append(setting)
-    tried = [group[0].loss for group in by_setting(run for run in all_runs if run.state in RESULTS)]
-    rows = [replace(row, n_tried=tried.count(row.loss)) for loss in by_loss.values() for row in _rows(loss)]
-    return on_common_seeds(dict(zip(labels(rows), rows, strict=True)))
+    comparison = find(storage, runs.load(tracking_uri, experiment), name)
+    compared, settings = section(comparison), comparison.settings()
+    details = (scores, curves, calibration, samples, stories) if settings else ()
+    labels = [contender.label for contender in comparison.contenders]
+    title = f"{', '.join(labels[:-1])} or {labels[-1]}: which is better?"
+    lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
+    path = page.write(folder, title, lead, [compared, *(part.section(settings) for part in details)])
+    for block in compared.blocks:
+        if isinstance(block, Text) and block.kind == "verdict":
+            print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False), end="\n\n")
+        elif isinstance(block, Table) and block.name == "comparison-contenders":
+            print(block.text(WIDTH), end="\n\n")
+    print(path)
 
 
-def labels(compared: Sequence[RecordedSetting]) -> list[str]:
-    """Return the loss of each setting, with those of its parameters in which settings of this loss differ.
-
-    Settings that differ only otherwise are told apart by a letter.
-    """
-    names = []
-    for setting in compared:
-        own = _own(setting)
-        keys = differing([_own(other) for other in compared if other.loss == setting.loss])
-        names.append(" ".join([setting.loss, *(f"{key}={own.get(key, 'none')}" for key in keys)]))
-    return [f"{name} {chr(ord('A') + i)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+def find(storage: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
+    """Return a comparison as `load` does, but raise ValueError also if there is none."""
+    try:
+        return load(storage, all_runs, name)
+    except NoStudy as error:
+        raise ValueError(f"{error} Start a comparison: {COMMAND}") from error
 
 
-def reference(rows: Mapping[str, RecordedSetting]) -> str:
-    """Return the label of cross-entropy or, without it, of the row with the lowest validation nll.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = cli.parser(__doc__, module="analysis.report.comparison")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="default: the comparison that was started last")
+    parser.add_argument("--storage", default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s")
+    options = parser.parse_args(arguments)
 
-    A single run is the reference only if there is nothing else, because its nll may be low by luck.
-    """
+    def work() -> None:
+        all_runs = runs.load(options.tracking_uri, options.experiment)
+        cli.show(section(find(options.storage, all_runs, options.name)), options.out)
 
-    def rank(label: str) -> tuple[bool, bool, float]:
-        setting = rows[label]
-        return setting.loss != BASELINE, len(setting.runs) < 2, setting.mean("val/nll")
-
-    return min(rows, key=rank)
-
-
-def on_common_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, RecordedSetting]:
-    """Return the rows with the runs of the seeds that they have in common, so that means can be compared.
-
-    A seed counts if its run has the scores of its stories, on which a verdict is based. A row that would leave fewer
-    than two seeds to the others keeps all of its runs; so do all rows if none shares a seed with the reference.
-    """
-    if len(rows) < 2:
-        return dict(rows)
-    base = reference(rows)
-    seeds = {label: set(stories.read_seeds(setting)[0]) for label, setting in rows.items()}
-    others = sorted((label for label in rows if label != base), key=lambda label: -len(seeds[label] & seeds[base]))
-    enough = min(2, len(seeds[others[0]] & seeds[base]))
-    common, compared = seeds[base], [base]
-    for label in others:
-        if len(common & seeds[label]) >= enough:
-            common = common & seeds[label]
-            compared.append(label)
-
-    if not enough:
-        return dict(rows)
-    result = {}
-    for label, setting in rows.items():
-        reasons = {**setting.left_out}
-        for run in setting.runs:
-            if label in compared and run.seed not in common:
-                lacking = [other for other in compared if run.seed not in seeds[other]]
-                more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-                reasons[run.seed] = NO_STORIES if label in lacking else f"not scored with {lacking[0]}{more}"
-        kept = [run for run in setting.runs if run.seed not in reasons]
-        result[label] = replace(setting, runs=kept, left_out=dict(sorted(reasons.items())))
-    return result
+    return cli.run(work)
 
 
-def left_out(label: str, setting: RecordedSetting) -> list[str]:
-    """Return a sentence for each reason for which seeds of a setting are left out."""
-    by_reason: dict[str, list[int]] = {}
-    for seed, reason in setting.left_out.items():
-        by_reason.setdefault(reason, []).append(seed)
-    return [f"Left out: {_seeds(seeds)} of {label} ({reason})." for reason, seeds in by_reason.items()]
-
-
-def unequal_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, str]:
-    """Return a sentence for each row whose runs do not have the seeds of the reference, by the label of the row."""
-    base = reference(rows)
-    by_label = {label: _seeds([run.seed for run in setting.runs]) for label, setting in rows.items()}
-    return {
-        label: f"{label} is shown with {seeds} and {base} with {by_label[base]}, because they have too few scored "
-        "seeds in common: their means differ by the seeds, too."
-        for label, seeds in by_label.items()
-        if seeds != by_label[base]
-    }
-
-
-def effort(rows: Iterable[RecordedSetting]) -> str:
-    """Return a sentence on the number of settings that each loss was given; empty for a single loss."""
-    tried = {setting.loss: setting.n_tried for setting in rows}
-    if len(tried) < 2:
-        return ""
-    counts = ", ".join(f"{n} of {loss}" for loss, n in tried.items())
-    text = f"Settings that were tried: {counts}."
-    if len({*tried.values()}) > 1:
-        text += " A loss with more settings is more often better by luck: try the same number for every loss."
-    return text
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-
-
-def _rows(candidates: Sequence[RecordedSetting]) -> list[RecordedSetting]:
-    """Return the settings of one loss that are compared. See RULE."""
-    for shown in (candidates, [setting for setting in candidates if len(setting.runs) >= _enough(candidates)]):
-        by_value: dict[object, list[RecordedSetting]] = {}
-        for setting in shown:
-            by_value.setdefault(tuple(sorted(_own(setting).items())), []).append(setting)
-        if len(by_value) <= MAX_ROWS:
-            return [_best(group) for group in by_value.values()]
-    return [_best(candidates)]
-
-
-def _best(candidates: Sequence[RecordedSetting]) -> RecordedSetting:
-    """Return the setting with the lowest mean nll on the validation split among those with enough seeds."""
-    n_seeds = _enough(candidates)
-    repeated = [setting for setting in candidates if len(setting.runs) >= n_seeds]
-    return min(repeated, key=lambda setting: ("diverged" in setting.left_out.values(), setting.mean("val/nll")))
-
-
-def _enough(candidates: Sequence[RecordedSetting]) -> int:
-    return min(ENOUGH_SEEDS, max(len(setting.runs) for setting in candidates))
-
-
-def _own(setting: RecordedSetting) -> dict[str, str]:
-    """Return the parameters of the loss function by name, without those of Hydra, which begin with an underscore."""
-    params = ((key.removeprefix("loss."), value) for key, value in setting.params.items() if key.startswith("loss."))
-    return {name: normal(value) for name, value in params if not name.startswith("_")}
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,7 @@ from analysis import cli, figures, runs
 from analysis.axes import Line, fit_scale, line, mean_and_range, thinned
 from analysis.page import Section, Text
 from analysis.recorded_run import RecordedRun
-from analysis.report import comparison
+from analysis.report import selection
 from analysis.report.stories import file_name
 from analysis.runs import RecordedSetting
 
@@ -153,7 +153,7 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
                 yield f"{name} has no {against}: use --against steps."
             elif run.state != "finished":
                 yield f"{name} ({run.state}) is shown up to its last step."
-        yield from comparison.left_out(label, setting)
+        yield from selection.left_out(label, setting)
     if len({run.text_hash for setting in best.values() for run in setting.runs}) > 1:
         yield "These runs were trained on different text: do not compare their nll."
 
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.runs:
             settings = settings_of(all_runs, options.runs)
         else:
-            settings = comparison.choose(runs.runs_on_common_text(all_runs, None)[0])
+            settings = selection.choose(runs.runs_on_common_text(all_runs, None)[0])
         cli.show(section(settings, against=options.against), options.out)
 
     return cli.run(work)

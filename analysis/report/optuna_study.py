@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.recorded_run import STATES
+from analysis.report.optuna_storage import NoStudy, comparisons, opened
 from nanosq.privacy import link, mask
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 # Attributes of studies and trials. nanosq/sweeps/attributes.py, which writes them, has the same names.
 SETTINGS, RUN_ID, LINK, ERRORS, DIVERGED = "settings", "mlflow_run_id", "mlflow_link", "standard_errors", "diverged"
 STEP, PER_MILLE = "step", "thousandths of training"
-TIMEOUT = 20  # seconds to wait for a database that does not answer or is locked
 LABELS = {
     "val/perplexity": "Validation perplexity",
     "val/nll": "Validation nll (nats per token)",
@@ -29,10 +28,6 @@ LABELS = {
     "train/seconds": "Training time (s)",
 }
 HIGHER_IS_BETTER = ("val/accuracy",)  # of LABELS; nanosq/sweeps/metrics.py has the same
-
-
-class NoStudy(Exception):  # noqa: N818  (nothing is wrong: there was no search yet)
-    """There is no study to show. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class StudyTrial:
     intermediate: dict[float, float]  # value of the metric by the fraction of training, for the first seed
     params: dict[str, Any]
     max_steps: float  # nan if unknown
-    run_id: str
+    run_ids: list[str]  # a run for each seed
     link: str
 
 
@@ -116,57 +111,35 @@ class Search:
 
 
 def load(url: str, name: str | None = None) -> Search:
-    """Return the study of this name, or the study with trials that was started last. Nothing is created.
+    """Return the study of this name, or the search with trials that was started last. Nothing is created.
 
     Args:
         url: Storage of Optuna: sqlite:///FILE or postgresql://...
-        name: Name of the study.
+        name: Name of the study. The studies of a comparison are shown only by their name.
 
     Raises:
         NoStudy: There is no study with trials, or the storage cannot be read.
         ValueError: The storage has studies, but none of this name.
     """
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = mask(url)
-    try:
-        storage = _open(url)
-        summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-        names = sorted(summary.study_name for summary in summaries)
+    with opened(url) as (storage, summaries):
         started = {s.study_name: s.datetime_start for s in summaries if s.n_trials and s.datetime_start}
-        if name is not None and name not in names:
-            raise ValueError(f"no study {name!r} in {shown}; there are {', '.join(names) or 'none'}")
-        if not started or (name is not None and name not in started):
-            raise NoStudy(f"No trial has started in {shown}{f', study {name}' if name else ''}.")
-        name = name or max(started, key=lambda study: started[study])
-        return _search(optuna.load_study(study_name=name, storage=storage), sorted(started.keys() - {name}))
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError, ImportError) as error:
-        # There is no server or driver, the file is no database, or another version of Optuna wrote the tables.
-        cause = error.__cause__ or error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-        raise NoStudy(f"The studies in {shown} cannot be read ({reason}).") from error
+        if name is not None and name not in (names := sorted(summary.study_name for summary in summaries)):
+            raise ValueError(f"no study {name!r} in {mask(url)}; there are {', '.join(names) or 'none'}")
+        if name is not None and name not in started:
+            raise NoStudy(f"No trial has started in {mask(url)}, study {name}.")
+        compared = tuple(f"{study}/" for study in comparisons(summaries))
+        searches = {study: start for study, start in started.items() if not study.startswith(compared)}
+        if name is None and not searches:
+            raise NoStudy(f"No trial of a search has started in {mask(url)}.")
+        name = name or max(searches, key=lambda study: searches[study])
+        return read(storage, name, sorted(searches.keys() - {name}))
 
 
-def _open(url: str) -> "optuna.storages.RDBStorage":
-    from optuna.storages import RDBStorage
-    from sqlalchemy import create_engine, inspect, make_url
+def read(storage: "optuna.storages.RDBStorage", name: str, others: Sequence[str] = ()) -> Search:
+    """Return a study of a storage. `others` are the names of studies that a reader may look at besides."""
+    import optuna
 
-    kind, database = make_url(url).get_backend_name(), make_url(url).database
-    if kind == "sqlite" and not (database and Path(database).is_file()):
-        raise NoStudy(f"There is no database {database or 'in memory'} of a search with Optuna.")
-    arguments = {"connect_args": {"timeout" if kind == "sqlite" else "connect_timeout": TIMEOUT}}
-    engine = create_engine(url, **arguments)
-    try:
-        if not inspect(engine).has_table("studies"):
-            raise NoStudy(f"{mask(url)} has no study of Optuna.")
-    finally:
-        engine.dispose()
-    return RDBStorage(url, engine_kwargs=arguments, skip_table_creation=True)
-
-
-def _search(study: "optuna.Study", others: list[str]) -> Search:
+    study = optuna.load_study(study_name=name, storage=storage)
     settings: Mapping[str, Any] = study.user_attrs.get(SETTINGS, {})
     n = len(study.directions)
     names: Sequence[str] = settings.get("hydra.sweeper.objectives") or study.metric_names or []
@@ -187,7 +160,7 @@ def _search(study: "optuna.Study", others: list[str]) -> Search:
         trials=[_trial(trial, max_steps, last_step) for trial in trials],
         space={name: axis for trial in trials for name, axis in trial.distributions.items()},
         seeds=int(settings.get("seeds", 1)),
-        others=others,
+        others=[*others],
         study=study,
     )
 
@@ -215,7 +188,7 @@ def _trial(trial: "FrozenTrial", max_steps: float, last_step: int | None) -> Stu
         intermediate={step / end: v for step, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)},
         params=trial.params,
         max_steps=max_steps,
-        run_id=trial.user_attrs.get(RUN_ID, ""),
+        run_ids=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
         link=link(trial.user_attrs.get(LINK, "")),
     )
 

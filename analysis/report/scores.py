@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Section, Table, Text, number
-from analysis.report import comparison
+from analysis.report import selection
 from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the student report, as printed
@@ -34,8 +34,8 @@ UNITS = (
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
-    notes = [Text(note, "note") for note in (UNITS, *comparison.unequal_seeds(best).values())]
-    return Section("Scores", [_table_1(best), *notes, _settings(best), Text(comparison.RULE, "note"), _runs(best)])
+    notes = [Text(note, "note") for note in (UNITS, *selection.unequal_seeds(best).values())]
+    return Section("Scores", [_table_1(best), *notes, _settings(best), Text(selection.RULE, "note"), _runs(best)])
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -49,7 +49,7 @@ def half_interval(values: Sequence[float]) -> float:
 
 def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
     """Return Table 1, with the best value of each column among the rows that have the same seeds in bold."""
-    comparable = best.keys() - comparison.unequal_seeds(best)
+    comparable = best.keys() - selection.unequal_seeds(best)
     rows: list[Row] = []
     for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())

@@ -75,7 +75,15 @@ def _table(search: Search) -> Table:
         is_best = trial.number in front
         first, values = Cell(str(trial.number), trial.number, strong=is_best), _values(trial, search, is_best)
         settings = [_setting(trial.params.get(name)) for name in search.space]
-        rows.append([first, trial.state, *values, *settings, Cell(trial.run_id[:8] or DASH, link=trial.link)])
+        rows.append(
+            [
+                first,
+                trial.state,
+                *values,
+                *settings,
+                Cell(trial.run_ids[0][:8] if trial.run_ids else DASH, link=trial.link),
+            ]
+        )
     header = ["trial", "state", *(metric.label for metric in search.metrics), *search.space, "MLflow run"]
     caption = f"The best {N_BEST} trials" if len(search.trials) > N_BEST else "All trials, best first"
     return Table("search-trials", header, rows, caption)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.page import MINUS, number
-from analysis.report import comparison, stories
+from analysis.report import selection, stories
 from analysis.report.bootstrap import Difference, paired
 from analysis.runs import RecordedSetting, differing
 
@@ -45,27 +45,36 @@ class Verdict:
         return " ".join([self.sentence, *self.notes])
 
 
-def verdict(a: RecordedSetting, b: RecordedSetting, *, labels: Sequence[str] = (), n_draws: int = 10_000) -> Verdict:
+def verdict(
+    a: RecordedSetting,
+    b: RecordedSetting,
+    *,
+    labels: Sequence[str] = (),
+    compared: Sequence[str] = (),
+    n_draws: int = 10_000,
+) -> Verdict:
     """Compare two settings by their runs with common seeds.
 
     Args:
         a: The first setting.
         b: The second setting.
         labels: Their labels; by default their losses with what distinguishes them.
+        compared: Keys and groups of keys that are compared or that were tuned for both, so that they are no other cause
+            of a difference. The parameters of two losses always are such keys.
         n_draws: Number of bootstrap samples.
 
     Raises:
-        ValueError: The settings are the same, or they were scored on different text.
+        ValueError: The settings were scored on different text.
     """
-    label_a, label_b = labels or comparison.labels([a, b])
-    if not (differing([a.params, b.params]) or _programs_differ(a, b)):
-        raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
+    label_a, label_b = labels or selection.labels([a, b])
     text_a, text_b = (setting.runs[0].text_hash or "unknown" for setting in (a, b))
     other_text = f"{label_a} and {label_b} were scored on different text: compare runs with the same data"
     if text_a != text_b:
         raise ValueError(f"{other_text} (text {text_a} and {text_b})")
     (scores_a, missing_a), (scores_b, missing_b) = stories.read_seeds(a), stories.read_seeds(b)
-    notes = [*_notes(a, b, label_a, label_b), *missing_a, *missing_b]
+    others = other_keys(a, b, compared)
+    notes = [_other_causes(a, b, others, compared)] if others else []
+    notes += [*_notes(a, b, label_a, label_b), *missing_a, *missing_b]
     if not (scores_a and scores_b):
         labels = " or ".join(label for label, scores in ((label_a, scores_a), (label_b, scores_b)) if not scores)
         sentence = f"Not enough runs: no run of {labels} has the scores of its stories. Train with {MORE_SEEDS}."
@@ -82,9 +91,8 @@ def verdict(a: RecordedSetting, b: RecordedSetting, *, labels: Sequence[str] = (
     difference = paired(nll_a, nll_b, tokens, n_draws=n_draws)
     bits = float(tokens.sum() / (math.log(2) * n_bytes.sum()))
     if len(seeds) > 1:
-        sentence = _sentence(
-            label_a, label_b, difference, bits, is_clean=not (_other_keys(a, b) or _programs_differ(a, b))
-        )
+        is_clean = not (others or programs_differ(a, b))
+        sentence = _sentence(label_a, label_b, difference, bits, is_clean=is_clean)
     else:
         sentence = _sentence_on_models(label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds))
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
@@ -137,25 +145,34 @@ def _numbers(b: str, a: str, difference: Difference, bits: float, seeds: str) ->
     )
 
 
-def _other_keys(a: RecordedSetting, b: RecordedSetting) -> list[str]:
-    """Return the keys in which two settings differ, without those of the loss if the losses are compared."""
-    return [key for key in differing([a.params, b.params]) if a.loss == b.loss or not key.startswith("loss.")]
+def other_keys(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str] = ()) -> list[str]:
+    """Return the keys in which two settings differ, without those that are compared: see `verdict`."""
+    compared = [*compared, "loss"] if a.loss != b.loss else compared
+    keys = differing([a.params, b.params])
+    return [key for key in keys if not any(key == other or key.startswith(f"{other}.") for other in compared)]
+
+
+def _other_causes(a: RecordedSetting, b: RecordedSetting, others: Sequence[str], compared: Sequence[str]) -> str:
+    keys = ", ".join(others)
+    if compared:
+        return f"The settings also differ in {keys}, which may be a part of the cause."
+    if a.loss != b.loss:
+        return f"The settings also differ in {keys}, so this does not show that the loss is the cause."
+    return f"The settings differ in {keys}."
 
 
 def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str) -> list[str]:
     notes = []
-    if keys := ", ".join(_other_keys(a, b)):
-        also = f"The settings also differ in {keys}, so this does not show that the loss is the cause."
-        notes.append(f"The settings differ in {keys}." if a.loss == b.loss else also)
     tokens_a, tokens_b = (setting.mean("train/tokens") for setting in (a, b))
     if abs(tokens_a - tokens_b) > 0:  # not with nan
         notes.append(f"They were trained on different numbers of tokens: {tokens_a:,.0f} and {tokens_b:,.0f}.")
     for label, setting in ((label_a, a), (label_b, b)):
-        notes += comparison.left_out(label, setting)  # seeds that diverged speak against a loss
-    if _programs_differ(a, b):
+        notes += selection.left_out(label, setting)  # seeds that diverged speak against a loss
+    if programs_differ(a, b):
         notes.append("They were trained by different versions of the program.")
     return notes
 
 
-def _programs_differ(a: RecordedSetting, b: RecordedSetting) -> bool:
+def programs_differ(a: RecordedSetting, b: RecordedSetting) -> bool:
+    """Return whether different versions of the program trained two settings."""
     return {run.program for run in a.runs} != {run.program for run in b.runs}

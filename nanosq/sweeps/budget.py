@@ -7,8 +7,6 @@ from typing import Any
 
 from nanosq.errors import InputError
 
-# A full run scores, writes and samples more than a tuning trial does besides training.
-MORE_OVERHEAD = 2.0
 RESERVE = 0.05  # fraction of the time left that no plan uses
 MIN_SEEDS = 2  # a verdict needs an interval
 
@@ -45,11 +43,12 @@ class Cost:
     """Time of a trial."""
 
     seconds: float  # that it has added to the sweep: with parallel trials less than it has taken
-    training: float  # fraction of its time in training steps; nan if unknown
+    training: float  # fraction of its time in training steps
 
-    def of_full_run(self, length: float) -> float:
-        """Return the expected cost, in seconds, of a run of `length` times as many steps."""
-        return self.seconds * (MORE_OVERHEAD * (1 - self.training) + self.training * length)
+    @property
+    def overhead(self) -> float:
+        """Seconds outside of training."""
+        return self.seconds * (1 - self.training)
 
 
 @dataclass(frozen=True)

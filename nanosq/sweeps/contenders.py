@@ -1,13 +1,15 @@
 """The contenders of a comparison: what the lists on its command line name."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from nanosq.errors import InputError
+from nanosq.privacy import mask
 from nanosq.sweeps import overrides
 
 
@@ -32,6 +34,21 @@ class Entry:
     fixed: Sequence[str]  # overrides of all contenders
     axes: Sequence[str]  # intervals and ranges, which are tuned
     seeds: Sequence[int]  # of the confirmation, if they are listed
+
+    def command(self, hydra_overrides: Iterable[str]) -> str:
+        """Return the command line. Passwords in URLs are masked.
+
+        Args:
+            hydra_overrides: The overrides of Hydra's own configuration.
+        """
+        hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
+        lists: dict[str, dict[str, None]] = {}
+        for contender in self.contenders:
+            for key, value in contender.setting.items():
+                lists.setdefault(key, {})[value] = None
+        swept = [f"{key}={','.join(values)}" for key, values in lists.items()]
+        seeds = [f"seed={','.join(map(str, self.seeds))}"] if self.seeds else []
+        return mask(f"python run.py -m {shlex.join([*hydra, *swept, *seeds, *self.fixed, *self.axes])}")
 
 
 def parse(arguments: Sequence[str]) -> Entry:

@@ -1,4 +1,4 @@
-"""The schemas of hydra/sweeper=optuna and of its sampler, where they differ from those of hydra-optuna-sweeper."""
+"""The schemas of hydra/sweeper=optuna and compare, and of a sampler, where they differ from hydra-optuna-sweeper."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,16 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     enqueue: list[Any] = field(default_factory=lambda: ["current"])  # see StartingPoints.find
     constraints: Any = None  # bounds by the key of a metric; see constraints.py. An empty mapping could not be extended
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
+
+
+@dataclass
+class CompareSweeperSettings(OptunaSweeperSettings):
+    """The schema of hydra/sweeper=compare: that of the searches of its contenders, and what follows them."""
+
+    _target_: str = "nanosq.sweeps.compare_sweeper.CompareSweeper"
+    tune_steps: int | None = None  # steps of a tuning trial; null: a quarter of those of a full run
+    seeds: int = 5  # runs of each contender in the confirmation
+    report: str = MISSING  # function that writes the page: see CompareSweeper.report
 
 
 @dataclass

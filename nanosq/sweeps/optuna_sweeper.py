@@ -23,7 +23,7 @@ class OptunaSweeper(StudySweeper):
             logger.info(search.compared)
         try:
             while self.seconds_left > 0 and (taken := search.take(self.n_jobs())):
-                can_continue = self.run_search(search, taken)
+                can_continue = self.run_searches([(search, trial) for trial in taken])
                 self._log_progress(search)
                 if not can_continue:
                     break

@@ -180,6 +180,12 @@ class LiveSearch:
         """The number of trials that count and have ended."""
         return sum(trial.state.is_finished() for trial in self.study.trials) - self.study.n_uncounted
 
+    @property
+    def n_started(self) -> int:
+        """The number of trials that count and were started, without those that wait to be resumed."""
+        waiting = sum(trial.state.name == "WAITING" for trial in self.study.trials)
+        return len(self.study.trials) - waiting - self.study.n_uncounted
+
     def best(self) -> "list[optuna.trial.FrozenTrial]":
         """Return the best trial, or for several metrics the trials on the Pareto front."""
         from optuna.trial import TrialState

@@ -6,7 +6,7 @@ its lock is free was interrupted. It is handed out again, under the same number,
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Literal, cast
 
 import optuna
@@ -133,12 +133,21 @@ class SharedStudy:
         last = self.trials[-MAX_INFEASIBLE:]
         return len(last) == MAX_INFEASIBLE and all(INFEASIBLE in trial.user_attrs for trial in last)
 
+    @property
+    def is_running(self) -> bool:
+        """True if a process works on a trial of the study."""
+        return any(trial.state is TrialState.RUNNING for trial in self.trials)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of the database, under which trials are created and taken."""
+        return database_lock(self._url)
+
     def enqueue(self, points: Sequence[StartingPoint], *, total: int) -> None:
         """Let the trials that are created next try these settings, in this order, until `total` trials count.
 
         A setting that a trial has is not tried again, whatever process or start has created the trial.
         """
-        with database_lock(self._url):
+        with self.lock():
             for point in points:
                 n_trials = len(self.trials)
                 if n_trials < total + self.n_uncounted:

@@ -87,19 +87,22 @@ class StudySweeper(TrialLauncher):
                 self.failures[trial.name] = result.failures
         return [*zip(trials, results, costs, strict=True)]
 
-    def run_search(self, search: LiveSearch, trials: Sequence[PlannedTrial]) -> bool:
-        """Run trials of a search and record them in its study. Return whether the search can continue."""
+    def run_searches(self, taken: Sequence[tuple[LiveSearch, PlannedTrial]]) -> bool:
+        """Run trials of searches together and record them in their studies. Return whether the sweep can continue."""
         from nanosq.sweeps.study import MAX_INFEASIBLE
 
         n_failed = len(self.failures)
-        for trial, result, cost in self.run_trials(trials, axes=search.space.varied, seeds=search.seeds):
-            search.tell(trial, result, cost)
-        if self._infeasible and search.study.is_infeasible:
-            reason = errors.one_line(self._infeasible[0])
-            message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
-            self.failures[trials[-1].name] = [errors.InputError(message)]
-            return False
-        if len(self.failures) - n_failed > self.settings.max_failure_rate * len(trials):
+        axes = {axis for search, _ in taken for axis in search.space.varied}
+        results = self.run_trials([trial for _, trial in taken], axes=axes, seeds=taken[0][0].seeds)
+        for (search, _), result in zip(taken, results, strict=True):
+            search.tell(*result)
+        for search, trial in taken:
+            if self._infeasible and search.study.is_infeasible:
+                reason = errors.one_line(self._infeasible[0])
+                message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
+                self.failures[trial.name] = [errors.InputError(message)]
+                return False
+        if len(self.failures) - n_failed > self.settings.max_failure_rate * len(taken):
             logger.error("hydra.sweeper.max_failure_rate=%g ends the sweep", self.settings.max_failure_rate)
             return False
         return True

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from analysis.page import Samples
-from analysis.report import comparison, samples, scores
+from analysis.report import samples, scores, selection
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
 from tests.analysis.recorded import complete_run
@@ -16,7 +16,7 @@ def best() -> dict[str, RecordedSetting]:
     recorded = [complete_run("cross_entropy", seed, optimizer__lr=0.02) for seed in (1, 2, 3, 4)]
     recorded += [complete_run("squentropy", seed, without=("test/ece",)) for seed in (2, 3, 4)]
     recorded += [complete_run("squentropy", 5, status="FAILED"), complete_run("brier", 9, without=("samples.txt",))]
-    return comparison.choose(recorded)
+    return selection.choose(recorded)
 
 
 def test_table_1(best: dict[str, RecordedSetting]) -> None:
@@ -44,7 +44,7 @@ def test_only_rows_with_the_same_seeds_compete() -> None:
     recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
     recorded += [complete_run("brier", 9, tags={"code": "c"})]
     recorded[-1].metrics["test/nll"] = 1e-3
-    section = scores.section(comparison.choose(recorded))
+    section = scores.section(selection.choose(recorded))
     rows = {row[0].text: row for row in tables(section)["table_1"].cells()}
     assert [name for name, row in rows.items() if row[3].strong] == ["cross_entropy"]
     assert "brier is shown with seed 9 and cross_entropy with seeds 1, 2, because" in texts(section, "note")

@@ -100,9 +100,24 @@ def test_two_settings_of_one_loss() -> None:
     assert verdict(a, b).better == "squentropy A"
 
 
-def test_one_setting_cannot_be_compared_with_itself() -> None:
-    with pytest.raises(ValueError, match="both runs have the same setting of squentropy"):
-        verdict(story_setting("squentropy"), story_setting("squentropy", (7, 8)))
+def test_keys_that_are_compared_or_tuned_for_both_are_no_other_cause() -> None:
+    a = story_setting("cross_entropy", **{"optimizer.lr": "0.1", "optimizer._target_": "AdamW", "model.n_layer": "2"})
+    b = story_setting("squentropy", shift=0.25, **{"optimizer.lr": "0.2", "model.n_layer": "3"})
+    tuned = verdict(a, b, compared=["optimizer", "model.n_layer"])
+    assert tuned.text.startswith("cross_entropy is better: ")
+    assert tuned.notes == []
+    (note,) = verdict(a, b, compared=["optimizer", "model.n"]).notes
+    assert note == "The settings also differ in model.n_layer, which may be a part of the cause."
+    same_loss = story_setting("cross_entropy", shift=0.25, **{"optimizer.lr": "0.2", "model.n_layer": "2"})
+    assert verdict(a, same_loss, compared=["optimizer"], labels=["adamw", "muon"]).text.startswith("adamw is better: ")
+
+
+def test_a_setting_does_not_differ_from_itself() -> None:
+    setting = story_setting("squentropy")
+    result = verdict(setting, setting, labels=["squentropy", "own"])
+    assert result.text.startswith("No difference was found, because the confidence interval includes 0: ")
+    assert result.difference is not None
+    assert (result.difference.effect, result.difference.low, result.difference.high) == (0, 0, 0)
 
 
 def test_programs_are_compared_without_the_modules_of_a_user() -> None:

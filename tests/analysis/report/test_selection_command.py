@@ -6,7 +6,7 @@ import pytest
 
 from analysis import runs
 from analysis.report import compare, scores
-from analysis.report.comparison import choose, effort
+from analysis.report.selection import choose, effort
 from analysis.report.verdict import verdict
 from tests.analysis.blocks import tables
 from tests.commandline import SMALL, command
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with unequal seeds of the losses, two weights of one, and two functions of a user with the same name."""
-    folder = tmp_path_factory.mktemp("comparison")
+    folder = tmp_path_factory.mktemp("selection")
     (folder / "conf" / "loss").mkdir(parents=True)
     for module, loss in (("mine", "squentropy"), ("yours", "brier")):
         (folder / f"{module}.py").write_text(OWN.format(loss))

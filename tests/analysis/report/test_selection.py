@@ -3,8 +3,8 @@
 import pytest
 
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, comparison, scores
-from analysis.report.comparison import choose
+from analysis.report import calibration, compare, scores, selection
+from analysis.report.selection import choose
 from analysis.report.verdict import verdict
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
@@ -82,7 +82,7 @@ def test_without_a_common_seed_all_runs_are_shown() -> None:
 def test_a_single_run_is_no_reference_for_others() -> None:
     nll = {"val/nll": 0.0}
     best = choose([*trained("focal", 1, 2), *trained("poly1", 1, 2), *trained("brier", 9, metrics=nll)])
-    assert comparison.reference(best) == "focal"
+    assert selection.reference(best) == "focal"
 
 
 def test_with_one_common_seed_its_models_are_compared() -> None:
@@ -109,7 +109,7 @@ def test_every_section_shows_the_same_runs() -> None:
 
 def test_the_best_setting_is_one_with_most_seeds() -> None:
     def scored(seed: int, lr: float, nll: float) -> RecordedRun:
-        return run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
+        return run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll, "test/nll": nll})
 
     recorded = [*(scored(seed, 0.01, 1.0) for seed in (1, 2, 3)), scored(1, 0.1, 0.5)]
     assert len(choose(recorded)["squentropy"].runs) == 3
@@ -118,7 +118,7 @@ def test_the_best_setting_is_one_with_most_seeds() -> None:
 
 def test_a_setting_that_diverged_is_best_only_without_another() -> None:
     recorded = [
-        run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll})
+        run(seed=seed, optimizer__lr=lr, metrics={"val/nll": nll, "test/nll": nll})
         for seed in (1, 2, 3)
         for lr, nll in ((0.01, 1.0), (0.5, 0.0))
     ]
@@ -142,10 +142,10 @@ def test_values_of_the_loss_parameters_are_rows() -> None:
         "squentropy weight=0.01": "0.1",
     }
     note = "Settings that were tried: 1 of cross_entropy, 6 of squentropy. A loss with more settings is more often"
-    assert comparison.effort(best.values()).startswith(note)
+    assert selection.effort(best.values()).startswith(note)
     equal = choose(recorded[:4])
     assert list(equal) == ["cross_entropy", "squentropy"]  # a single value needs no name
-    assert comparison.effort(equal.values()) == "Settings that were tried: 1 of cross_entropy, 1 of squentropy."
+    assert selection.effort(equal.values()) == "Settings that were tried: 1 of cross_entropy, 1 of squentropy."
 
 
 def searched(number: int, nll: float, seeds: tuple[int, ...], **options: object) -> list[RecordedRun]:
@@ -161,7 +161,7 @@ def test_the_best_of_a_search_stands_for_its_loss() -> None:
     best = choose([*trained("cross_entropy", 1, 2), *trials, pruned])
     assert list(best) == ["cross_entropy", "squentropy"]
     assert best["squentropy"].params["optimizer.lr"] == "12"
-    assert "1 of cross_entropy, 31 of squentropy." in comparison.effort(best.values())
+    assert "1 of cross_entropy, 31 of squentropy." in selection.effort(best.values())
     few = choose([run for run in trials if int(run.tags["trial"]) < 5])
     assert len(few) == 5  # so few that each value has a row
 
@@ -193,6 +193,14 @@ def test_programs_of_losses_may_differ_in_the_modules_of_a_user() -> None:
     best = choose([*trained("cross_entropy", 1, 2, tags={"code": "c"}), *own])
     assert list(best) == ["cross_entropy", "mine.cross_entropy"]
     assert "different versions" not in verdict(*best.values()).text
+
+
+def test_settings_without_test_scores_are_left_out() -> None:
+    tuned = run("squentropy", 1, loss__weight=2, score_test=False, metrics={"val/nll": 0.0})
+    best = choose([*trained("squentropy", 1, 2, loss__weight=1), tuned])
+    assert list(best) == ["squentropy"]
+    assert best["squentropy"].params["loss.weight"] == "1"
+    assert best["squentropy"].n_tried == 2
 
 
 def test_settings_of_hydra_are_no_parameters_of_a_loss() -> None:

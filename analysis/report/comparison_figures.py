@@ -1,0 +1,44 @@
+"""The tuning curves of a comparison: how good the best trial of each contender was after each number of trials."""
+
+import math
+from itertools import accumulate
+from typing import Any
+
+from analysis import figures
+from analysis.axes import fit_scale
+from analysis.report.contenders import ENDED, Comparison
+from analysis.report.search_figures import label
+
+RING: Any = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
+
+
+@figures.style()
+def tuning_curves(comparison: Comparison) -> figures.Figure:
+    """Draw the best value so far against the number of trials, with a line for each contender."""
+    from matplotlib.ticker import MaxNLocator
+
+    (metric,) = comparison.contenders[0].tuning.metrics
+    best, worst = (max, -math.inf) if metric.maximize else (min, math.inf)
+    drawing, (axes,) = figures.panels(size=(1.3 * figures.PANEL[0], figures.PANEL[1]))
+    shown: list[float] = []
+    for i, contender in enumerate(comparison.contenders):
+        ended = [trial for trial in contender.tuning.trials if trial.state in ENDED]
+        values = accumulate((trial.values[0] if trial.values else worst for trial in ended), best)
+        curve = [value if math.isfinite(value) else math.nan for value in values]
+        look = figures.series(i) | {"markersize": 3, "drawstyle": "steps-post"}
+        axes.plot(range(1, len(curve) + 1), curve, **look, label=contender.label)
+        shown += [value for value in curve if not math.isnan(value)]
+        start = contender.as_it_stands
+        if start and start.values:
+            axes.plot([1], start.values, color=look["color"], **RING, zorder=3)
+    axes.plot([], [], color=figures.INK, **RING, label="configuration as it stands")
+    fit_scale(axes, "y", shown)
+    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best so far: {label(metric)}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    caption = (
+        f"The best value so far of each contender, by the number of its trials of {comparison.tune_steps:,} steps. "
+        "Trials that were pruned, diverged or failed count as trials. A ring is the configuration as it stands, which "
+        "is tried first."
+    )
+    return figures.finish(drawing, "comparison-tuning", caption)

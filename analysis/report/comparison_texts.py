@@ -1,0 +1,51 @@
+"""Sentences on a comparison: what was compared with what budget, how far it is, and who has no result."""
+
+from collections import Counter
+
+from analysis.report.contenders import Comparison
+
+
+def description(comparison: Comparison) -> str:
+    """Return what was compared, and with what budget."""
+    first = comparison.contenders[0]
+    metric = first.tuning.metrics[0].label
+    common = comparison.common_axes
+    own = [
+        f"only for {contender.label} {', '.join(keys)}"
+        for contender in comparison.contenders
+        if (keys := [key for key in contender.tuning.space if key not in common])
+    ]
+    labels = ", ".join(contender.label for contender in comparison.contenders)
+    tuned = "; ".join([f"for every contender {', '.join(common)}", *own] if common else own) or "nothing"
+    return (
+        f"Contenders: {labels}. Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for "
+        f"each contender, by {metric[0].lower()}{metric[1:]}. Tuned: {tuned}. Confirmation: the best "
+        f"setting of each contender was trained for {comparison.max_steps:,} steps with each of the seeds "
+        f"{', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split."
+    )
+
+
+def progress(comparison: Comparison) -> str:
+    """Return how far a comparison is that has not finished."""
+    tuned = [f"{each.n_ended} of {each.n_trials} trials of {each.label}" for each in comparison.contenders]
+    n_seeds = len(comparison.seeds)
+    confirmed = [f"{comparison.n_confirmed(each)} of {n_seeds} runs of {each.label}" for each in comparison.contenders]
+    return (
+        f"This comparison is not finished. Tuning: {', '.join(tuned)}. Confirmation: {', '.join(confirmed)}. The same "
+        "command continues it."
+    )
+
+
+def without_result(comparison: Comparison) -> list[str]:
+    """Return a sentence on each contender that has nothing more to train, but no finished confirmation run."""
+    sentences = []
+    for contender in comparison.contenders:
+        states: Counter[str] = Counter()
+        if contender.is_tuned and not contender.tuning.complete:
+            what, states = "no tuning trial is complete", Counter(trial.state for trial in contender.tuning.trials)
+        elif comparison.n_confirmed(contender) == len(comparison.seeds) and not contender.recorded(comparison.seeds):
+            what, states = "no confirmation run has finished", Counter(map(contender.state, comparison.seeds))
+        if states:
+            counts = ", ".join(f"{states[state]} {state}" for state in sorted(states))
+            sentences.append(f"{contender.label} has no result: {what} ({counts}).")
+    return sentences

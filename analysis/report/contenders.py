@@ -1,0 +1,172 @@
+"""The contenders of a comparison: the studies that tuned them, and the runs that confirm what was chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from analysis.recorded_run import RecordedRun
+from analysis.report import selection
+from analysis.report.optuna_storage import COMPARISON, NoStudy, comparisons, opened
+from analysis.report.optuna_study import Search, StudyTrial, read
+from analysis.runs import RecordedSetting
+from nanosq.privacy import mask
+
+ENDED = ("complete", "pruned", "diverged", "failed")  # states of trials that are not trained further
+NOT_FOUND = "its run is not in MLflow's store"
+ENQUEUED = "fixed_params"  # Optuna's attribute of a trial whose setting was given
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the settings that are compared. Runs and trials of the confirmation are those of the chosen setting."""
+
+    label: str
+    setting: Mapping[str, Any]  # the keys that distinguish the contenders, with its values
+    n_trials: int  # as planned
+    tuning: Search
+    chosen: StudyTrial | None  # the best tuning trial; None before the choice
+    tuning_runs: Sequence[RecordedRun]
+    confirmation: Mapping[int, StudyTrial]  # by seed
+    runs: Mapping[int, RecordedRun]  # by seed
+
+    @property
+    def as_it_stands(self) -> StudyTrial | None:
+        """The trial of the configuration as it stands; None if the configuration does not lie in the space."""
+        trials = self.tuning.study.get_trials(deepcopy=False)
+        return self.tuning.trials[0] if trials and ENQUEUED in trials[0].system_attrs else None
+
+    @property
+    def n_ended(self) -> int:
+        """The number of tuning trials that have ended."""
+        return sum(trial.state in ENDED for trial in self.tuning.trials)
+
+    @property
+    def is_tuned(self) -> bool:
+        """True if all planned tuning trials have ended."""
+        return self.n_ended >= self.n_trials
+
+    @property
+    def seconds(self) -> float:
+        """The training time of all its runs."""
+        runs = {run.id: run for run in (*self.tuning_runs, *self.runs.values())}
+        return sum(run.metrics.get("train/seconds", 0.0) for run in runs.values())
+
+    def recorded(self, seeds: Sequence[int]) -> RecordedSetting | None:
+        """Return the chosen setting with its finished runs of the planned seeds; None if no run has finished."""
+        finished = [run for seed in seeds if (run := self.runs.get(seed)) and run.state == "finished"]
+        if not finished:
+            return None
+        states = {seed: self.state(seed) for seed in seeds}
+        left_out = {seed: state for seed, state in states.items() if state != "finished"}
+        return RecordedSetting(finished[0].loss, finished[0].setting, finished, left_out, self.n_ended)
+
+    def state(self, seed: int) -> str:
+        """Return the state of the confirmation run with a seed."""
+        if seed not in self.confirmation:
+            return "not trained yet"
+        run, trial = self.runs.get(seed), self.confirmation[seed]
+        if run:
+            return run.state
+        return NOT_FOUND if trial.state == "complete" else trial.state
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison with its contenders in their order."""
+
+    name: str
+    command: str
+    tune_steps: int
+    max_steps: int
+    seeds: Sequence[int]  # of the confirmation, as planned
+    contenders: Sequence[Contender]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that distinguish the contenders."""
+        return list(dict.fromkeys(key for contender in self.contenders for key in contender.setting))
+
+    @property
+    def common_axes(self) -> list[str]:
+        """The settings that were tuned for every contender."""
+        first, *others = (contender.tuning.space for contender in self.contenders)
+        return [key for key in first if all(key in space for space in others)]
+
+    @property
+    def is_finished(self) -> bool:
+        """True if every trial and every run that was planned has ended."""
+        return all(
+            contender.is_tuned and (not contender.tuning.complete or self.n_confirmed(contender) == len(self.seeds))
+            for contender in self.contenders
+        )
+
+    def n_confirmed(self, contender: Contender) -> int:
+        """Return the number of confirmation runs of a contender that have ended."""
+        trials = (contender.confirmation.get(seed) for seed in self.seeds)
+        return sum(trial is not None and trial.state in ENDED for trial in trials)
+
+    def settings(self) -> dict[str, RecordedSetting]:
+        """Return the chosen settings that have finished runs, with the runs of their common seeds, by their label."""
+        recorded = {contender.label: contender.recorded(self.seeds) for contender in self.contenders}
+        return selection.on_common_seeds({label: setting for label, setting in recorded.items() if setting})
+
+
+def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
+    """Return the comparison of this name, or the comparison that was started last.
+
+    Args:
+        url: Storage of Optuna.
+        all_runs: The runs of MLflow, among which those of the comparison are found by their id.
+        name: Name of the comparison.
+
+    Raises:
+        NoStudy: There is no comparison, or the storage cannot be read.
+        ValueError: The storage can be read, but has no comparison of this name.
+    """
+    with opened(url) as (storage, summaries):
+        found = comparisons(summaries)
+        if name is not None and name not in found:
+            raise ValueError(f"no comparison {name!r} in {mask(url)}; there are {', '.join(found) or 'none'}")
+        if not found:
+            raise NoStudy(f"There is no comparison in {mask(url)}.")
+        started = {
+            comparison: min((study.datetime_start for study in studies if study.datetime_start), default=datetime.min)
+            for comparison, studies in found.items()
+        }
+        name = name or max(found, key=lambda comparison: started[comparison])
+        confirmation = f"{name}/confirmation"
+        has_confirmation = any(summary.study_name == confirmation for summary in summaries)
+        confirmed = read(storage, confirmation).trials if has_confirmation else []
+        by_id = {run.id: run for run in all_runs}
+        contenders = [
+            _contender(summary.user_attrs[COMPARISON], read(storage, summary.study_name), confirmed, by_id)
+            for summary in found[name]
+        ]
+        plan = found[name][0].user_attrs[COMPARISON]
+    return Comparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
+
+
+def _contender(
+    plan: Mapping[str, Any], tuning: Search, confirmed: Sequence[StudyTrial], by_id: Mapping[str, RecordedRun]
+) -> Contender:
+    trials: dict[int, StudyTrial] = {}
+    for trial in confirmed:
+        seed, counts = trial.params["seed"], (trial.params["contender"], trial.params["trial"])
+        has_result = seed in trials and trials[seed].state in ("complete", "diverged")
+        if counts == (plan["label"], plan["chosen"]) and not has_result:
+            trials[seed] = trial
+    return Contender(
+        label=plan["label"],
+        setting=plan["setting"],
+        n_trials=plan["n_trials"],
+        tuning=tuning,
+        chosen=next((trial for trial in tuning.trials if trial.number == plan["chosen"]), None),
+        tuning_runs=_runs(tuning.trials, by_id),
+        confirmation=trials,
+        runs={seed: run for seed, trial in trials.items() for run in _runs([trial], by_id)},
+    )
+
+
+def _runs(trials: Sequence[StudyTrial], by_id: Mapping[str, RecordedRun]) -> list[RecordedRun]:
+    return [by_id[run_id] for trial in trials for run_id in trial.run_ids if run_id in by_id]

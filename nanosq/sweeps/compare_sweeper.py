@@ -1,0 +1,241 @@
+"""The compare sweeper: tune each contender with the same budget, confirm the best settings with seeds, give a verdict.
+
+1. Tuning: a study for each contender. Trials are short, and contenders alternate. Choices are made on val.
+2. Confirmation: the best setting of each, at full length, with the same seeds. Only these runs are scored on test.
+3. Verdict: the report's section on a comparison, which reads both from the databases.
+"""
+
+import hashlib
+import json
+import logging
+import statistics
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nanosq import config, errors
+from nanosq.sweeps import budget, contenders
+from nanosq.sweeps.attributes import COST, DIVERGED
+from nanosq.sweeps.budget import MIN_SEEDS, Plan
+from nanosq.sweeps.contenders import Entry
+from nanosq.sweeps.launching import PlannedTrial, raise_first
+from nanosq.sweeps.optuna_settings import CompareSweeperSettings
+from nanosq.sweeps.search import LiveSearch
+from nanosq.sweeps.study_sweeper import StudySweeper
+from nanosq.sweeps.tuned_contender import TunedContender
+
+if TYPE_CHECKING:
+    from nanosq.sweeps.confirmation import Confirmation
+
+logger = logging.getLogger(__name__)
+
+CONTINUE = "run the same command again to continue it"
+POLL_SECONDS = 1.0  # between two looks at trials that other processes run
+
+
+class CompareSweeper(StudySweeper):
+    """Compares the settings that the lists on the command line name."""
+
+    schema = CompareSweeperSettings
+    settings: CompareSweeperSettings
+    name: str
+    contenders: list[TunedContender]
+    confirmation: "Confirmation"
+    seeds: list[int]
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the comparison. Hydra calls this method with the overrides of the command line."""
+        self._prepare(contenders.parse(arguments))
+        try:
+            self._tune()
+            self._confirm()
+        finally:
+            for study in (self.confirmation.study, *(contender.search.study for contender in self.contenders)):
+                study.release()
+        self._conclude()
+
+    def _prepare(self, entry: Entry) -> None:
+        """Check everything, then create the studies or open them."""
+        from nanosq.sweeps.confirmation import Confirmation
+
+        self.check_effect()
+        try:
+            self._report = config.get_target(self.settings.report)
+        except ImportError as error:
+            raise errors.InputError(f"hydra.sweeper.report: {error}") from error
+        if len(self.metrics) > 1:
+            raise errors.InputError("hydra.sweeper.objectives: a comparison chooses by one metric")
+        if self.settings.seeds < 1:
+            raise errors.InputError(f"hydra.sweeper.seeds must be at least 1, not {self.settings.seeds}")
+        self.contenders = [
+            TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
+        ]
+        first = self.contenders[0]
+        n_seeds = self.settings.seeds
+        self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
+        self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
+        self._command = entry.command(self.config.hydra.overrides.hydra)
+        for contender in self.contenders:
+            contender.search.open(f"{self.name}/{contender.label}")
+        if first.search.compared:
+            logger.info(first.search.compared)
+        labels = [contender.label for contender in self.contenders]
+        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, labels, self.metrics[0])
+        self._note()
+
+    def _digest(self) -> str:
+        """Return a hash of all that makes a comparison the same, whatever its budget is."""
+        node = self.config.hydra.sweeper
+        methods = [config.flatten(node[key]) for key in ("sampler", "pruner")]
+        facts = [[contender.identity for contender in self.contenders], methods, [*self.settings.objectives]]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+    def _note(self, *, is_chosen: bool = False) -> None:
+        """Record in the studies what the report needs to know."""
+        for position, contender in enumerate(self.contenders):
+            chosen = contender.chosen if is_chosen else None
+            contender.note(
+                {
+                    "name": self.name,
+                    "position": position,
+                    "command": self._command,
+                    "n_trials": contender.search.total,
+                    "seeds": self.seeds,
+                    "chosen": None if chosen is None else chosen.number,
+                }
+            )
+
+    def _tune(self) -> None:
+        """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
+        plan = None
+        while self.seconds_left > 0:
+            if not (taken := self._take()):
+                if not any(contender.search.study.is_running for contender in self.contenders):
+                    break
+                time.sleep(POLL_SECONDS)
+                continue
+            if not self.run_searches(taken):
+                raise_first(self.failures)
+            plan = self._plan(is_first=plan is None) or plan
+            self._log_tuning(plan)
+
+    def _take(self) -> list[tuple[LiveSearch, PlannedTrial]]:
+        """Take the next trials, of contenders that have started the fewest, so that all of them advance together."""
+        taken: list[tuple[LiveSearch, PlannedTrial]] = []
+        searches = [contender.search for contender in self.contenders]
+        while len(taken) < self.n_jobs():
+            for search in sorted(searches, key=lambda search: search.n_started):
+                if trials := search.take(1):
+                    taken.append((search, trials[0]))
+                    break
+            else:
+                break
+        return taken
+
+    def _plan(self, *, is_first: bool) -> Plan | None:
+        """Return the plan that fits into the time, once every contender has a trial to judge by. Apply and announce it.
+
+        Raises:
+            InputError: Not even the smallest plan fits.
+        """
+        costs = [contender.costs() for contender in self.contenders]
+        if not all(costs):
+            return None
+        overhead = min(cost.overhead for own in costs for cost in own)  # the first trial also prepares the text
+        paces = [contender.pace(overhead) for contender in self.contenders]
+        plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
+        each = f"each of {len(paces)} contenders"
+        if is_first:
+            if not plan.fits(self.seconds_left):
+                raise errors.InputError(
+                    f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
+                    f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
+                )
+            what = f"{plan.n_trials} trials and {plan.n_seeds} seeds for {each}"
+            logger.info("plan: %s, about %s", what, budget.duration(plan.seconds))
+        for contender in self.contenders:
+            contender.search.total = plan.n_trials
+        return plan
+
+    def _log_tuning(self, plan: Plan | None) -> None:
+        searches = [contender.search for contender in self.contenders]
+        done, total = sum(search.n_done for search in searches), sum(search.total for search in searches)
+        best = {c.label: c.chosen.values[0] for c in self.contenders if c.chosen is not None}
+        logger.info("tuning: %d of %d trials, %s", done, total, _status("best", best, plan.seconds if plan else None))
+
+    def _confirm(self) -> None:
+        """Train the chosen setting of each contender with all seeds, as far as the time allows."""
+        if self.seconds_left <= 0:  # perhaps before the end of the tuning
+            return
+        tuned = [contender for contender in self.contenders if contender.chosen is not None]
+        for contender in self.contenders:
+            if contender not in tuned:
+                logger.error("%s: no tuning trial has finished, it is not confirmed", contender.label)
+        self._note(is_chosen=True)
+        chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
+        settings = {contender.label: contender.full_setting() for contender in tuned}
+        axes = {key for contender in tuned for key in contender.search.space.varied}
+        self.confirmation.plan(chosen, self.seeds)
+        while self.seconds_left > 0 and not self._has_no_time_for(len(tuned)):
+            if not (taken := self.confirmation.take(self.n_jobs(), settings)):
+                if not self.confirmation.study.is_running:
+                    break
+                time.sleep(POLL_SECONDS)
+                continue
+            for result in self.run_trials(taken, axes=axes, seeds=()):
+                self.confirmation.tell(*result)
+            self._log_confirmation()
+
+    def _has_no_time_for(self, n_runs: int) -> bool:
+        """Return whether enough seeds are done, and the runs with the next seed would not be done in time."""
+        done = self.confirmation.done()
+        if len(done) < MIN_SEEDS * n_runs or len(done) % n_runs:
+            return False
+        return n_runs * self._seconds_of_run() > self.seconds_left
+
+    def _seconds_of_run(self) -> float:
+        return statistics.fmean(trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done())
+
+    def _log_confirmation(self) -> None:
+        done, total = self.confirmation.done(), self.confirmation.n_wanted
+        values: dict[str, list[float]] = {}
+        for trial in done:
+            if DIVERGED not in trial.user_attrs:
+                values.setdefault(trial.params["contender"], []).append(trial.values[0])
+        means = {label: statistics.fmean(of_label) for label, of_label in values.items()}
+        left = (total - len(done)) * self._seconds_of_run() if done else None
+        logger.info("confirmation: %d of %d runs, %s", len(done), total, _status("mean", means, left))
+
+    def _conclude(self) -> None:
+        """Write the best settings and the page, and print the verdict."""
+        folder = self.folder(self.name)
+        done, total = len(self.confirmation.done()), self.confirmation.n_wanted
+        if done:
+            cfg = self.contenders[0].search.base.tracking
+            print()
+            self._report(
+                self.name,
+                storage=self.contenders[0].search.url,
+                tracking_uri=cfg.get("uri"),
+                experiment=cfg.get("experiment"),
+                folder=folder,
+            )
+        for contender in self.contenders:
+            if contender.chosen is not None:
+                name = f"best_{folder.name}_{contender.label}".replace(" ", "_")
+                origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
+                command = self.write_preset(folder, name, origin, contender.full_setting())
+                print(f"best of {contender.label}: {command}")
+        raise_first(self.failures)
+        if self.seconds_left <= 0 and (done < total or not total):
+            timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
+            if done < MIN_SEEDS * len(self.contenders):
+                raise errors.InputError(f"{timeout} ended the comparison before its verdict: {CONTINUE}")
+            logger.info("%s ends the comparison after %d of %d runs: %s", timeout, done, total, CONTINUE)
+
+
+def _status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
+    """Return the values of the contenders so far and the time left as a text."""
+    text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
+    left = f", about {budget.duration(seconds_left)} left" if seconds_left else ""
+    return f"{kind} {text or 'none yet'}{left}"

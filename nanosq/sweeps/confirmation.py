@@ -1,0 +1,110 @@
+"""The confirmation of a comparison: the chosen setting of each contender, at full length, with several seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from nanosq.sweeps.attributes import COST, DIVERGED, LINK, RUN_ID
+from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.launching import PlannedTrial
+from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.study import SharedStudy
+
+if TYPE_CHECKING:
+    from nanosq.sweeps.seed_results import SeedResults
+
+MAX = 2**31 - 1
+PLANNED = "planned"  # attribute of a trial: its parameters, also before it has started
+
+
+class Confirmation:
+    """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed.
+
+    Args:
+        name: Name of the study.
+        url: URL of the database.
+        labels: The contenders.
+        metric: What the tuning minimizes or maximizes.
+    """
+
+    def __init__(self, name: str, url: str, labels: Sequence[str], metric: Metric) -> None:
+        self._metric = metric
+        self._taken: dict[int, optuna.Trial] = {}
+        self._wanted: list[dict[str, Any]] = []
+        self.study = SharedStudy(
+            name,
+            url,
+            directions=[metric.direction],
+            sampler=optuna.samplers.RandomSampler(),  # draws nothing: all parameters are given
+            pruner=optuna.pruners.NopPruner(),
+            space={
+                "contender": CategoricalDistribution(labels),
+                "trial": IntDistribution(0, MAX),
+                "seed": IntDistribution(0, MAX),
+            },
+            settings={"hydra.sweeper.objectives": [metric.key]},
+        )
+
+    def plan(self, chosen: Mapping[str, int], seeds: Sequence[int]) -> None:
+        """Plan a run for each contender and seed: all contenders with the first seed, then with the second one.
+
+        Runs that have a result, or are planned, are not planned again. Failed ones are.
+
+        Args:
+            chosen: The number of the best tuning trial by contender.
+            seeds: The seeds.
+        """
+        self._wanted = [
+            {"contender": label, "trial": trial, "seed": seed} for seed in seeds for label, trial in chosen.items()
+        ]
+        with self.study.lock():
+            known = [trial.user_attrs.get(PLANNED) for trial in self.study.trials if trial.state is not TrialState.FAIL]
+            for params in self._wanted:
+                if params not in known:
+                    self.study.study.enqueue_trial(params, user_attrs={PLANNED: params})
+
+    def take(self, n_runs: int, settings: Mapping[str, Sequence[str]]) -> list[PlannedTrial]:
+        """Take up to `n_runs` planned runs.
+
+        Args:
+            n_runs: Number of runs.
+            settings: The overrides of the chosen setting by contender.
+        """
+        taken: list[PlannedTrial] = []
+        while len(taken) < n_runs and (trials := self.study.take(1, total=0)):
+            (trial,) = trials
+            if trial.params not in self._wanted:  # an earlier start planned it, and has chosen another setting
+                self.study.tell(trial, TrialState.FAIL)
+                continue
+            self._taken[trial.number] = trial
+            label, seed = trial.params["contender"], trial.params["seed"]
+            lines = [*settings[label], f"seed={seed}"]
+            taken.append(PlannedTrial(self.study.name, trial.number, lines, label=f"{label} seed {seed}"))
+        return taken
+
+    def tell(self, planned: PlannedTrial, results: "SeedResults", cost: Cost) -> None:
+        """Record the result of a run. One that was interrupted stays in the study, to be resumed."""
+        trial = self._taken.pop(planned.number)
+        if results.state == "interrupted":
+            return
+        if results.state == "failed":
+            self.study.tell(trial, TrialState.FAIL)
+            return
+        attributes: dict[str, Any] = {COST: vars(cost), RUN_ID: results.runs[0], LINK: results.link}
+        if results.state == "diverged":
+            attributes[DIVERGED] = True
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
+
+    @property
+    def n_wanted(self) -> int:
+        """The number of runs that are planned, with those that have ended."""
+        return len(self._wanted)
+
+    def done(self) -> list[FrozenTrial]:
+        """Return the planned runs that have a result."""
+        return [t for t in self.study.trials if t.state is TrialState.COMPLETE and t.params in self._wanted]

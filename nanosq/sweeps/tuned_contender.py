@@ -1,0 +1,121 @@
+"""A contender of a comparison: its search, and the setting that the search has chosen."""
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nanosq.errors import InputError
+from nanosq.sweeps.attributes import COMPARISON, COST, DIVERGED
+from nanosq.sweeps.budget import Cost, Pace
+from nanosq.sweeps.contenders import ContenderSetting, Entry
+from nanosq.sweeps.launching import TrialLauncher
+from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.optuna_settings import CompareSweeperSettings
+from nanosq.sweeps.search import LiveSearch
+
+if TYPE_CHECKING:
+    import optuna
+
+N_EVALUATIONS = 16  # of a tuning trial; a pruner may end it at each of them
+DEFAULT_LENGTH = 4  # steps of a run at full length over those of a tuning trial
+
+
+class TunedContender:
+    """A contender with its search. Nothing is written before the search is opened.
+
+    Args:
+        sweeper: The sweeper that composes the trials.
+        settings: Settings of the sweeper.
+        metric: What the tuning minimizes or maximizes.
+        entry: The overrides of the comparison.
+        setting: The contender.
+    """
+
+    def __init__(
+        self,
+        sweeper: TrialLauncher,
+        settings: CompareSweeperSettings,
+        metric: Metric,
+        entry: Entry,
+        setting: ContenderSetting,
+    ) -> None:
+        self.setting, self.label = setting, setting.label
+        full = sweeper.check(self.label, [*entry.fixed, *setting.overrides])
+        if full.seeds != 1:
+            raise InputError(f"seeds={full.seeds}: in a comparison, hydra.sweeper.seeds is the number of seeds")
+        if full.hydra.runtime.choices["tracking"] == "none":
+            raise InputError("tracking=none: a comparison reads its verdict from the recorded runs; leave it out")
+        self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
+        self._n_evaluations = self.max_steps / full.train.eval_every
+        self.tune_steps = settings.tune_steps or max(1, self.max_steps // DEFAULT_LENGTH)
+        if not 1 <= self.tune_steps <= self.max_steps:
+            raise InputError(
+                f"hydra.sweeper.tune_steps={self.tune_steps} is not between 1 and train.max_steps={self.max_steps}"
+            )
+        tuning = {
+            "train.max_steps": self.tune_steps,
+            "train.eval_every": max(1, self.tune_steps // N_EVALUATIONS),
+            "samples.count": 0,
+            "score_test": "false",
+        }
+        lines = [f"{key}={value}" for key, value in tuning.items()]
+        self._tuning = [*tuning]
+        self._full = [line for line in (*entry.fixed, *setting.overrides) if _key(line) in tuning]
+        arguments = [*entry.fixed, *entry.axes, *setting.overrides, *lines]
+        self.search = LiveSearch(sweeper, settings, [metric], arguments, label=self.label)
+        if varied := [key for key in tuning if self.search.space.varies(key)]:
+            raise InputError(f"hydra.sweeper: {varied[0]} cannot be an axis of a comparison, whose trials set it")
+
+    @property
+    def identity(self) -> list[Any]:
+        """The facts that make the contender the same in another start: its settings, search space and code."""
+        space = self.search.space
+        parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
+        return [
+            self.label,
+            self.search.shared,
+            [{k: str(v) for k, v in part.items()} for part in parts],
+            self.search.code,
+        ]
+
+    def note(self, comparison: dict[str, Any]) -> None:
+        """Record facts about the comparison and its contender in the study, for the report."""
+        own = {
+            "label": self.label,
+            "setting": dict(self.setting.setting),
+            "tune_steps": self.tune_steps,
+            "max_steps": self.max_steps,
+        }
+        self.search.study.study.set_user_attr(COMPARISON, comparison | own)
+
+    @property
+    def chosen(self) -> "optuna.trial.FrozenTrial | None":
+        """The best tuning trial; None if none has finished."""
+        return next(iter(self.search.best()), None)
+
+    def full_setting(self) -> Sequence[str]:
+        """Return the overrides of the chosen setting at full length."""
+        assert self.chosen is not None
+        drawn = self.search.space.overrides(self.chosen.params)
+        return [*self._full, *(line for line in drawn if _key(line) not in self._tuning)]
+
+    def costs(self) -> list[Cost]:
+        """Return the costs of the trials that ran to the end."""
+        trials = self.search.study.trials
+        ended = (t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
+        return [Cost(**trial.user_attrs[COST]) for trial in ended]
+
+    def pace(self, overhead: float) -> Pace:
+        """Return how far the tuning is and what is expected of the rest.
+
+        Args:
+            overhead: Seconds of a trial outside of training.
+        """
+        seconds = [t.user_attrs[COST]["seconds"] for t in self.search.study.trials if COST in t.user_attrs]
+        training = statistics.median(cost.seconds * cost.training for cost in self.costs())
+        run = overhead * max(1.0, self._n_evaluations / N_EVALUATIONS) + training * self.max_steps / self.tune_steps
+        return Pace(self.search.n_done, statistics.fmean(seconds), run)
+
+
+def _key(line: str) -> str:
+    return line.split("=")[0].lstrip("+~")

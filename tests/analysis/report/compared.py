@@ -1,0 +1,92 @@
+"""The studies of a comparison around recorded runs, as the comparison sweeper stores them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from analysis.recorded_run import RecordedRun
+from tests.analysis.report.studies import add
+
+LR = FloatDistribution(1e-3, 1e-1, log=True)
+STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
+METRIC = "val/perplexity"
+
+
+def write(
+    url: str,
+    name: str,
+    tuning: Mapping[str, Sequence[RecordedRun]],
+    confirmation: Mapping[str, Sequence[RecordedRun]],
+    *,
+    spaces: Mapping[str, Mapping[str, BaseDistribution]] | None = None,
+    key: str = "loss",
+    **plan: Any,
+) -> None:
+    """Write the studies of a comparison.
+
+    Args:
+        url: Storage of Optuna.
+        name: Name of the comparison.
+        tuning: The runs of the tuning trials of each contender, by its label. The first is that of the configuration
+            as it stands.
+        confirmation: The runs that confirm the best trial of each contender, by its label.
+        spaces: The space of each contender; by default the learning rate.
+        key: The key whose values are the contenders.
+        plan: Values of the attribute `comparison` that differ from what the runs say.
+    """
+    confirmed = []
+    for position, (label, runs) in enumerate(tuning.items()):
+        trials = [_trial(run, (spaces or {}).get(label, {"optimizer.lr": LR}), i) for i, run in enumerate(runs)]
+        complete = [
+            i for i, trial in enumerate(trials) if trial.state is TrialState.COMPLETE and trial.values[0] < math.inf
+        ]
+        attribute = {
+            "name": name,
+            "position": position,
+            "label": label,
+            "setting": {key: label.removeprefix(f"{key}=")},
+            "command": f"python run.py -m hydra/sweeper=compare {key}={','.join(tuning)}",
+            "n_trials": len(runs),
+            "tune_steps": 100,
+            "max_steps": 400,
+            "seeds": sorted({run.seed for runs in confirmation.values() for run in runs}),
+            "chosen": min(complete, key=lambda i: trials[i].values[0], default=None),
+        } | plan
+        study = add(url, f"{name}/{label}", trials, **{"hydra.sweeper.objectives": [METRIC]})
+        study.set_user_attr("comparison", attribute)
+        space = {
+            "contender": CategoricalDistribution([*tuning]),
+            "trial": IntDistribution(0, 1000),
+            "seed": IntDistribution(0, 10_000),
+        }
+        for run in confirmation.get(label, ()):
+            params = {"contender": label, "trial": attribute["chosen"], "seed": run.seed}
+            confirmed.append(_trial(run, space, 1, params))
+    if confirmed:
+        add(url, f"{name}/confirmation", confirmed)
+
+
+def _trial(
+    run: RecordedRun, space: Mapping[str, BaseDistribution], number: int, params: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    drawn = params or {axis: _drawn(run.params[axis], distribution) for axis, distribution in space.items()}
+    state = STATES.get(run.state, TrialState.COMPLETE)
+    attributes = {"mlflow_run_id": run.id, "mlflow_link": run.link}
+    is_complete = state is TrialState.COMPLETE
+    return create_trial(
+        state=state,
+        value=run.metrics.get(METRIC, math.inf) if is_complete else None,
+        params=drawn,
+        distributions=dict(space),
+        user_attrs=attributes | ({"diverged": True} if run.state == "diverged" else {}),
+        system_attrs={} if number else {"fixed_params": drawn},
+    )
+
+
+def _drawn(value: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return value
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
