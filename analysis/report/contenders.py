@@ -12,7 +12,7 @@ from analysis.report.optuna_study import Search, StudyTrial, read
 from analysis.runs import RecordedSetting
 from nanosq.privacy import mask
 
-ENDED = ("complete", "pruned", "diverged", "failed")  # states of trials that are not trained further
+ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "its run is not in MLflow's store"
 ENQUEUED = "fixed_params"  # Optuna's attribute of a trial whose setting was given
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STATES = (
     "finished",
+    "violates",  # a constraint of the search
     "pruned",
     "diverged",
     "failed",
@@ -42,7 +43,7 @@ def rank(trials: Iterable[TrialSummary], *, maximize: bool = False) -> list[Tria
     """Sort trials by state, then by the first metric, then by number."""
 
     def key(trial: TrialSummary) -> tuple[int, float, int]:
-        value = trial.values[0] if trial.state == "finished" else 0.0
+        value = trial.values[0] if math.isfinite(trial.values[0]) else -math.inf if maximize else math.inf
         return STATES.index(trial.state), -value if maximize else value, trial.number
 
     return sorted(trials, key=key)
