@@ -9,7 +9,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from analysis.page import DASH, Table
-from analysis.report import optuna_study, search
+from analysis.report import optuna_storage, optuna_study, search
 from nanosq.sweeps import attributes
 from tests.analysis.blocks import texts
 from tests.analysis.report.studies import LINK, SPACE, add, trial
@@ -28,6 +28,29 @@ def test_states_and_ranks(url: str) -> None:
     assert [trial.number for trial in study.ranked()] == [3, 6, 0, 1, 2, 7, 4, 5]
     assert study.trials[4].intermediate == {}
     assert study.metrics == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
+
+
+def test_a_trial_that_violates_a_constraint_is_not_the_best(scratch: str) -> None:
+    axis = {"model.n_layer": IntDistribution(1, 4)}
+    results = [([9.0], 1, -0.5), ([1.0], 4, 0.5), ([2.0], 2, 0.0), (None, 4, 0.5)]
+    trials = [
+        create_trial(
+            state=TrialState.PRUNED if values is None else TrialState.COMPLETE,
+            values=values,
+            params={"model.n_layer": n_layer},
+            distributions=axis,
+            constraints={"parameters": excess},
+        )
+        for values, n_layer, excess in results
+    ]
+    add(scratch, "small", trials, **{"hydra.sweeper.constraints": {"parameters": 64000.0}})
+    study = search.load(scratch, "small")
+    assert study.counts == {"complete": 2, "violates": 2}
+    assert [trial.number for trial in study.front()] == [2]
+    assert [trial.number for trial in study.ranked()] == [2, 0, 1, 3]
+    text = texts(search.section(scratch, "small"))
+    assert "The best of 2 complete trials is trial 2" in text
+    assert "(2 complete, 2 violates). Constraints: parameters 64,000." in text
 
 
 def test_steps_saved_by_pruning(url: str) -> None:
@@ -142,6 +165,7 @@ def test_reading_writes_nothing(url: str) -> None:
 def test_names_of_attributes_are_those_of_the_sweeper() -> None:
     for name in ("SETTINGS", "RUN_ID", "LINK", "ERRORS", "DIVERGED"):
         assert getattr(optuna_study, name) == getattr(attributes, name)
+    assert optuna_storage.COMPARISON == attributes.COMPARISON
 
 
 def test_command(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
