@@ -73,9 +73,14 @@ def finish(settings: list[str], folder: Path, cache: Path) -> str:
     process = start(settings, folder, cache)
     output, _ = process.communicate()
     assert process.returncode == 0, output
+    return verdict(output)
+
+
+def verdict(output: str) -> str:
+    """Return the verdict in the output of a comparison of two contenders."""
     paragraphs = [" ".join(paragraph.split()) for paragraph in output.split("\n\n")]
-    (verdict,) = (paragraph for paragraph in paragraphs if "the test nll of" in paragraph)
-    return verdict
+    (found,) = (paragraph for paragraph in paragraphs if "the test nll of" in paragraph)
+    return found
 
 
 def trials(folder: Path) -> dict[str, list[Any]]:
@@ -114,22 +119,24 @@ def check(scratch: Path, *, n_trials: int, seeds: int, kills: int, moments: rand
     def settings(more: int) -> list[str]:
         return [*COMPARISON, f"hydra.sweeper.n_trials={n_trials + more}", f"hydra.sweeper.seeds={seeds + more}"]
 
-    verdict = finish(settings(0), whole, cache)
+    expected = finish(settings(0), whole, cache)
     for moment in sorted(moments.sample(range(len(MOMENTS)), kills)):
         MOMENTS[moment].kill(settings(0), killed, cache, moments)
-    assert finish(settings(0), killed, cache) == verdict
+    assert finish(settings(0), killed, cache) == expected
     check_equal(whole, killed)
-    print(f"killed {kills} times, {len(values(killed))} runs of the undisturbed comparison\n{verdict}", flush=True)
+    print(f"killed {kills} times, {len(values(killed))} runs of the undisturbed comparison\n{expected}", flush=True)
 
+    verdicts: set[str] = set()
     for folder in (whole, killed):
         before, chosen_before = {run.info.run_id: run.info.end_time for run in runs(folder)}, chosen(folder)
-        verdict = finish(settings(1), folder, cache)
+        verdicts.add(finish(settings(1), folder, cache))
         after = {run.info.run_id: run.info.end_time for run in runs(folder)}
         assert before.items() <= after.items(), "a run that had finished was trained again"
         n_seeds = [1 if chosen(folder)[label] == number else seeds + 1 for label, number in chosen_before.items()]
         assert len(after) - len(before) == len(CONTENDERS) + sum(n_seeds)
     check_equal(whole, killed)
-    print(f"one more trial and seed: {len(after)} runs, {len(before)} of them from before\n{verdict}")
+    (extended,) = verdicts
+    print(f"one more trial and seed: {len(after)} runs, {len(before)} of them from before\n{extended}")
 
 
 def main() -> None:
