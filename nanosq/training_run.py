@@ -62,6 +62,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     if result is not None:
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
+        pruner.evaluated_before(experiment.store, result.run_id)
         outcome = str(result) if result.state == "finished" else result.state
         print(f"{trial}: {outcome}, as recorded in {result.link}")
     return None if result is None else replace(result, n_parameters=n_parameters)

@@ -107,7 +107,7 @@ class TrialLauncher(Sweeper):
         for trial in trials:
             setting = summary.one_line(summary.settings(trial.overrides), axes)
             try:
-                by_identity = self._runs(trial.overrides, seeds)
+                by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
                 failed = f"{trial.sweep} {trial.number}"
                 runs.append([failed])
@@ -140,13 +140,17 @@ class TrialLauncher(Sweeper):
             deadline=self.deadline,
         )
 
-    def _runs(self, trial: Sequence[str], seeds: Sequence[int]) -> dict[str, int]:
-        """Return the seeds of a trial by the identity of the run with this seed."""
-        cfg = config.without_hydra(self.compose(trial))
+    def _runs(self, trial: PlannedTrial, seeds: Sequence[int]) -> dict[str, int]:
+        """Return the seeds of a trial by the identity of the run with this seed.
+
+        A run reports to the study of its trial, so that runs of several studies are not the same.
+        """
+        cfg = config.without_hydra(self.compose(trial.overrides))
+        study = trial.sweep if trial.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
             cfg.seed = seed
-            by_identity[identity.config_hash(cfg, parent=identity.named_state(cfg))] = seed
+            by_identity[f"{study} {identity.config_hash(cfg, parent=identity.named_state(cfg))}"] = seed
         return by_identity
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:

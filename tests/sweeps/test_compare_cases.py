@@ -1,0 +1,92 @@
+"""Comparisons of other things than two losses, and contenders without a result."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import optuna
+import pytest
+
+from tests.commandline import SMALL, command, runs, start
+
+COMPARE = [
+    *["-m", "hydra/sweeper=compare", "hydra.sweeper.study_name=mine", "hydra.sweeper.tune_steps=4", "samples.count=0"],
+    *["hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2", *SMALL],
+]
+LOSSES = "loss=cross_entropy,squentropy"
+RAISING = """
+import torch.nn.functional as F
+
+def loss(logits_NV, targets_N):
+    if len(targets_N) > 100:
+        raise RuntimeError("no such luck")
+    return F.cross_entropy(logits_NV, targets_N, reduction="none")
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of the prepared text."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with two losses of the user: cross-entropy under another name, and one that fails in training."""
+    (tmp_path / "conf/loss").mkdir(parents=True)
+    (tmp_path / "conf/loss/again.yaml").write_text("_target_: nanosq.losses.cross_entropy\n_partial_: true\n")
+    (tmp_path / "conf/loss/raising.yaml").write_text("_target_: raising.loss\n_partial_: true\n")
+    (tmp_path / "raising.py").write_text(RAISING)
+    return tmp_path
+
+
+def compare(folder: Path, cache: str, *settings: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    result = command("--config-dir", "conf", *COMPARE, *settings, cwd=folder, NANOSQ_CACHE=cache)
+    assert result.returncode == status, result.stdout + result.stderr
+    return result
+
+
+def sentences(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the verdicts and the sentences on contenders without a result."""
+    paragraphs = (" ".join(paragraph.split()) for paragraph in result.stdout.split("\n\n"))
+    return [text for text in paragraphs if "the test nll of" in text or "has no result" in text]
+
+
+def study(folder: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=f"mine/{name}", storage=f"sqlite:///{folder}/optuna.db")
+
+
+def confirmed(folder: Path) -> list[Sequence[object]]:
+    return [(trial.params["contender"], trial.params["seed"]) for trial in study(folder, "confirmation").trials]
+
+
+def test_a_loss_under_another_name_has_no_difference(folder: Path, cache: str) -> None:
+    """Its trials are pruned as those of the first contender, and the trials that are not are not trained again."""
+    settings = ["loss=cross_entropy,again", "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner.n_startup_trials=1"]
+    result = compare(folder, cache, *settings)
+    (sentence,) = sentences(result)
+    assert sentence.startswith("No difference was found")
+    assert re.search(r"the test nll of again is 0\.0* nats per token higher", sentence)
+    trials, again = (
+        [(t.state.name, t.params, t.values, t.intermediate_values) for t in study(folder, name).trials]
+        for name in ("cross_entropy", "again")
+    )
+    assert trials == again
+    states = [state for state, *_ in trials]
+    assert {*states} == {"COMPLETE", "PRUNED"}
+    assert len(runs(folder)) == states.count("COMPLETE") + 2 * states.count("PRUNED") + 2
+
+
+def test_three_contenders_have_a_verdict_for_each_pair(folder: Path, cache: str) -> None:
+    found = sentences(compare(folder, cache, "optimizer=adamw,muon,sgd", "loss=squentropy", "seed=5,7"))
+    assert [re.findall("adamw|muon|sgd", text)[-2:] for text in found] == [
+        ["muon", "adamw"],
+        ["sgd", "adamw"],
+        ["sgd", "muon"],
+    ]
+    assert confirmed(folder) == [(name, seed) for seed in (5, 7) for name in ("adamw", "muon", "sgd")]
+    assert "optimizer.lr" in study(folder, "sgd").trials[1].params
+    assert "loss.weight" in study(folder, "muon").trials[1].params
