@@ -25,6 +25,7 @@ from analysis.report.verdict import Verdict, other_keys, verdict
 from analysis.runs import RecordedSetting
 
 COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
+MORE_SEEDS = "hydra.sweeper.seeds=5"
 WIDTH = 80  # characters of a line that `show` prints
 
 
@@ -57,7 +58,7 @@ def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -
     notes: list[str] = []
     for a, b in combinations(settings, 2):
         try:
-            result = verdict(settings[a], settings[b], labels=(a, b), compared=compared)
+            result = verdict(settings[a], settings[b], labels=(a, b), compared=compared, more_seeds=MORE_SEEDS)
         except ValueError as error:
             notes.append(f"{error}.")
             continue

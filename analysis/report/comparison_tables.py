@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Table, number
-from analysis.report.contenders import Comparison, Contender
+from analysis.report.contenders import ENDED, Comparison, Contender
 from analysis.report.optuna_study import StudyTrial
 from analysis.report.scores import half_interval
 from analysis.report.verdict import signed
@@ -28,7 +28,8 @@ SCORES = {  # row: metric, factor
 def budget(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> Table:
     """Return what each contender was given and what came of it, with a column for each contender."""
     columns = [_budget(comparison, contender, settings.get(contender.label)) for contender in comparison.contenders]
-    names = list(columns[0])
+    unused = [state for state in ENDED if not any(column[state] for column in columns)]
+    names = [name for name in columns[0] if name not in unused]
     rows: list[Row] = [[name, *(column[name] for column in columns)] for name in names]
     header = ["contender", *(contender.label for contender in comparison.contenders)]
     return Table("comparison-contenders", header, rows, "Budget and result of each contender")
@@ -43,9 +44,7 @@ def _budget(
     n_confirmed = len(setting.runs) if setting else 0
     return {
         "tuning trials": _of(contender.n_ended, contender.n_trials),
-        "pruned": states["pruned"],
-        "diverged": states["diverged"],
-        "failed": states["failed"],
+        **{state: states[state] for state in ENDED},
         "best trial": chosen.number if chosen else DASH,
         f"its {metric}": number(chosen.values[0] if chosen and chosen.values else math.nan),
         "confirmation runs": _of(comparison.n_confirmed(contender), len(comparison.seeds)),

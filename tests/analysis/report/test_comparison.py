@@ -103,6 +103,7 @@ def test_budget(two: Comparison) -> None:
     budget = rows(section, "comparison-contenders")
     expected = {
         "tuning trials": ["4 of 4", "4 of 4"],
+        "complete": ["3", "3"],
         "pruned": ["1", "0"],
         "diverged": ["0", "1"],
         "best trial": ["2", "3"],
@@ -110,7 +111,8 @@ def test_budget(two: Comparison) -> None:
         "confirmation runs": ["3 of 3", "3 of 3"],
         "training time, s": ["38", "38"],
     }
-    assert expected.items() <= budget.items()
+    assert {name: budget[name] for name in expected} == expected
+    assert "failed" not in budget  # there are none
     assert texts(section, "code") == two.command
 
 
@@ -167,6 +169,13 @@ def test_one_setting_under_two_names(scratch: str) -> None:
     assert texts(section, "verdict").startswith("No difference was found, because the confidence interval includes 0")
     assert "cross_entropy and own are the same setting." in texts(section, "note")
     assert rows(section, "comparison-pairs")["cross_entropy"][2] == "0.000000"
+
+
+def test_one_seed_is_not_enough(scratch: str) -> None:
+    confirmation = {loss: confirmed(loss, (1,)) for loss in LOSSES}
+    section = comparison.section(read(scratch, {loss: tuned(loss, 9.0) for loss in LOSSES}, confirmation))
+    need = "have one seed in common (1), and a verdict needs two (hydra.sweeper.seeds=5)."
+    assert need in texts(section, "verdict")
 
 
 def test_what_differs_besides_is_named(scratch: str) -> None:
