@@ -137,8 +137,8 @@ def test_best_settings_and_borders(two: Comparison) -> None:
     (border,) = (text for text in texts(section, "note").splitlines() if "border" in text)
     assert border == (
         "The best loss.weight lies at the upper border of its space, 0.01 to 1: 0.98 of squentropy. A better value may "
-        'lie beyond it. Compare with a wider space: loss.weight: "tag(log, interval(0.01,10.0))" in '
-        "hydra.sweeper.spaces."
+        "lie beyond it. Compare with a wider space: "
+        "\"hydra.sweeper.spaces={loss/squentropy:{loss.weight:'tag(log, interval(0.01,10.0))'}}\""
     )
 
 
