@@ -61,7 +61,7 @@ def wider(axis: Axis, border: str) -> str:
 def _advice(key: str, component: str, axis: Axis, border: str) -> str:
     """Return what to do about a border. A component such as loss/squentropy is the only one that has this setting."""
     if not (space := wider(axis, border)):
-        return "If it cannot be lower, there is nothing to do."
+        return f"If {axis.low:g} is the lowest possible value, there is nothing to do."
     own = f"\"hydra.sweeper.spaces={{{component}:{{{key}:'{space}'}}}}\""
     return (
         f"A better value may lie beyond it. Compare with a wider space: {own if component else repr(f'{key}={space}')}"

@@ -16,7 +16,7 @@ from analysis.page import Block, Section, Table, Text
 from analysis.recorded_run import RecordedRun
 from analysis.report import borders, calibrated, calibration, compare, curves, samples, scores, selection, stories
 from analysis.report.comparison_figures import tuning_curves
-from analysis.report.comparison_tables import best_settings, budget, confirmation
+from analysis.report.comparison_tables import INTERVALS, best_settings, budget, confirmation
 from analysis.report.comparison_texts import description, progress, without_result
 from analysis.report.contenders import Comparison, load
 from analysis.report.optuna_storage import NoStudy
@@ -38,10 +38,10 @@ def section(comparison: Comparison) -> Section:
         blocks.append(Text(progress(comparison), "verdict"))
     blocks += [Text(result.sentence, "verdict") for result in verdicts]
     blocks += [Text(text, "verdict") for text in without_result(comparison)]
-    blocks += [Text(description(comparison)), budget(comparison, settings)]
+    blocks += [*(Text(text) for text in description(comparison)), budget(comparison, settings)]
     blocks += [Text(note, "note") for note in notes]
     if settings:
-        blocks.append(confirmation(settings))
+        blocks += [confirmation(settings), Text(INTERVALS, "note")]
     if verdicts:
         blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
     blocks += [tuning_curves(comparison), best_settings(comparison)]

@@ -36,11 +36,12 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
     if starts:
         axes.plot([], [], color=figures.INK, **RING, label="configuration as it stands")
     fit_scale(axes, "y", shown)
-    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best so far: {label(metric)}")
+    name = label(metric)
+    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {name[0].lower()}{name[1:]}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     caption = (
-        f"The best value so far of each contender, by the number of its trials of {comparison.tune_steps:,} steps. "
+        f"The best value of each contender after a number of trials of {comparison.tune_steps:,} steps. "
         "Trials that were pruned, diverged or failed count as trials."
     )
     return figures.finish(drawing, "comparison-tuning", caption)

@@ -95,18 +95,17 @@ def test_the_verdict_is_not_spoiled_by_what_was_tuned(two: Comparison) -> None:
 
 def test_budget(two: Comparison) -> None:
     section = comparison.section(two)
-    assert "Contenders: cross_entropy, squentropy. Tuning: 4 trials of 100 steps for each contender, by" in texts(
-        section
-    )
+    assert "Contenders: cross_entropy, squentropy." in texts(section)
+    assert "Tuning: 4 trials of 100 steps for each contender, by validation perplexity. " in texts(section)
     assert "Tuned: for every contender optimizer.lr, model.n_layer; only for squentropy loss.weight." in texts(section)
-    assert "for 400 steps with each of the seeds 1, 2, 3." in texts(section)
+    assert "trained for 400 steps with each of the seeds 1, 2, 3." in texts(section)
     budget = rows(section, "comparison-contenders")
     expected = {
         "tuning trials": ["4 of 4", "4 of 4"],
         "complete": ["3", "3"],
         "pruned": ["1", "0"],
         "diverged": ["0", "1"],
-        "best trial": ["2", "3"],
+        "best trial": ["#2", "#3"],
         "its validation perplexity": ["7", "6"],
         "confirmation runs": ["3 of 3", "3 of 3"],
         "training time, s": ["38", "38"],
@@ -130,9 +129,9 @@ def test_best_settings_and_borders(two: Comparison) -> None:
     best = [[cell.text for cell in cells] for cells in tables(section)["comparison-settings"].cells()]
     assert best == [
         ["cross_entropy", "as it stands", "9", "0.01", "2", DASH],
-        ["cross_entropy", "best, trial 2", "7", "0.03", "2", DASH],
+        ["cross_entropy", "best, #2", "7", "0.03", "2", DASH],
         ["squentropy", "as it stands", "8", "0.01", "2", "0.98"],
-        ["squentropy", "best, trial 3", "6", "0.04", "2", "0.98"],
+        ["squentropy", "best, #3", "6", "0.04", "2", "0.98"],
     ]
     (border,) = (text for text in texts(section, "note").splitlines() if "border" in text)
     assert border == (
@@ -225,7 +224,7 @@ def test_a_contender_without_a_result(scratch: str) -> None:
         "squentropy has no result: no tuning trial is complete (1 diverged).",
         "focal has no result: no confirmation run has finished (3 diverged).",
     ]
-    assert rows(section, "comparison-contenders")["best trial"] == ["0", DASH, "0"]
+    assert rows(section, "comparison-contenders")["best trial"] == ["#0", DASH, "#0"]
 
 
 def test_trials_of_an_earlier_choice_do_not_count(scratch: str) -> None:
