@@ -9,8 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-# States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting.
-STATES = ("finished", "complete", "pruned", "diverged", "failed", "killed", "running", "scheduled", "waiting")
+# States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting. A trial
+# violates a constraint of its search.
+STATES = (
+    *("finished", "complete", "violates", "pruned", "diverged", "failed", "killed", "running", "scheduled", "waiting"),
+)
 
 
 @dataclass(frozen=True)

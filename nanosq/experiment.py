@@ -52,6 +52,11 @@ class Experiment:
         """Return a new model."""
         return config.build("model", self.cfg.model, vocab_size)
 
+    def count_parameters(self, vocab_size: int) -> int:
+        """Return the number of parameters of the model, without building it in memory."""
+        with torch.device("meta"):
+            return sum(p.numel() for p in self.build_model(vocab_size).parameters())
+
     def build_optimizer(self, model: torch.nn.Module, hardware: Hardware) -> torch.optim.Optimizer:
         """Return a new optimizer. One that multiplies matrices is told in which type."""
         optimizer = config.build("optimizer", self.cfg.optimizer)

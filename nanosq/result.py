@@ -19,6 +19,7 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)  # last value of each metric, by its name in MLflow
     run_id: str = ""  # empty where nothing was recorded, as is the link
     link: str = ""
+    n_parameters: int = 0  # of the model; 0 if unknown
 
     def __float__(self) -> float:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
 from nanosq.start import Origin
+from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
 from nanosq.tracking import Store
 from nanosq.train import TrainState, train
@@ -45,10 +47,14 @@ def alone(experiment: Experiment) -> Iterator[None]:
 
 
 def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: PrunerReport) -> Result | None:
-    """Return the recorded result of a trial, or None if it is to be trained."""
+    """Return the result of a trial that is recorded or not worth training, or None if it is to be trained."""
+    n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
+    if limit := pruner.violated({PARAMETERS: n_parameters}):
+        print(f"{trial}: not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}")
+        return Result("pruned", n_parameters=n_parameters)
     if pruner.pruned_before:
         print(f"{trial}: pruned with its first seed")
-        return Result("pruned")
+        return Result("pruned", n_parameters=n_parameters)
     if not experiment.start.is_repeatable:
         return None
     tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
@@ -58,7 +64,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         pruner.start(result.run_id, result.link)
         outcome = str(result) if result.state == "finished" else result.state
         print(f"{trial}: {outcome}, as recorded in {result.link}")
-    return result
+    return None if result is None else replace(result, n_parameters=n_parameters)
 
 
 def build(
@@ -151,6 +157,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         except Pruned:
             val, ended = None, "pruned"
         if val is None:
+            metrics = {"train/seconds": progress.seconds}
             tracked.tag(**{ended: "true"})
         else:
             metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val)
@@ -158,7 +165,9 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume
         checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
-    result = Result(ended, metrics, tracked.run_id, tracked.link)
+    result = Result(
+        ended, metrics, tracked.run_id, tracked.link, experiment.count_parameters(text.tokenizer.vocab_size)
+    )
     if is_first:
         outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
         print(f"{trial}: {outcome}" if trial is not None else outcome)
@@ -171,7 +180,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
 
 def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
     """Record that the run has started, and say what it trains."""
-    n_parameters = sum(p.numel() for p in state.model.parameters())
+    n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
     log.run.tag(parameters=str(n_parameters))

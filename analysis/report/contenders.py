@@ -12,7 +12,7 @@ from analysis.report.optuna_study import Search, StudyTrial, read
 from analysis.runs import RecordedSetting
 from nanosq.privacy import mask
 
-ENDED = ("complete", "pruned", "diverged", "failed")  # states of trials that are not trained further
+ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "its run is not in MLflow's store"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 

@@ -66,6 +66,7 @@ class Search:
     trials: list[StudyTrial]
     space: "dict[str, BaseDistribution]"  # of all settings that a trial has
     seeds: int
+    constraints: Mapping[str, float]  # bounds by the metric; a trial that violates one is not complete
     others: list[str]  # studies in the same storage
     misdirected: list[StudyMetric]  # metrics that the study has searched in the wrong direction
     study: "optuna.Study"
@@ -160,6 +161,7 @@ def read(storage: "optuna.storages.RDBStorage", name: str, others: Sequence[str]
         trials=[_trial(trial, max_steps, last_step) for trial in trials],
         space={name: axis for trial in trials for name, axis in trial.distributions.items()},
         seeds=int(settings.get("seeds", 1)),
+        constraints=settings.get("hydra.sweeper.constraints", {}),
         others=[*others],
         study=study,
     )
@@ -178,7 +180,9 @@ def _trial(trial: "FrozenTrial", max_steps: float, last_step: int | None) -> Stu
     end = last_step or (max_steps if math.isfinite(max_steps) else max(trial.intermediate_values, default=1))
     state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
     values = trial.values or []
-    if state == "complete" and (DIVERGED in trial.user_attrs or not all(map(math.isfinite, values))):
+    if DIVERGED not in trial.user_attrs and any(excess > 0 for excess in trial.constraints.values()):
+        state = "violates"
+    elif state == "complete" and (DIVERGED in trial.user_attrs or not all(map(math.isfinite, values))):
         state = "diverged"
     return StudyTrial(
         number=trial.number,

@@ -42,6 +42,8 @@ def section(storage: str | None = None, study: str | None = None) -> Section:
 def _texts(search: Search) -> list[Block]:
     counts = ", ".join(f"{count} {state}" for state, count in search.counts.items())
     text = f"Study {search.name}: {len(search.trials)} trials ({counts})."
+    if search.constraints:
+        text += f" Constraints: {', '.join(f'{key} {bound:,.10g}' for key, bound in search.constraints.items())}."
     saved, total = search.steps()
     if saved > 0:
         seeds = ", counting the first seed only" if search.seeds > 1 else ""

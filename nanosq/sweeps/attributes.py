@@ -15,6 +15,7 @@ RUN_ID = "mlflow_run_id"
 LINK = "mlflow_link"  # to the run of the first seed
 ERRORS = "standard_errors"  # of the metrics over the seeds
 DIVERGED = "diverged"
+ENQUEUED = "enqueued"  # the item of hydra.sweeper.enqueue that it tries
 INFEASIBLE = "infeasible"  # its setting was refused before training
 COST = "cost"  # the fields of budget.Cost
 PRUNED = "pruned"  # set by the first run of the trial that the pruner ends

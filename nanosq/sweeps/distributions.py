@@ -1,8 +1,11 @@
 """Optuna's distributions of the values that an override lists or bounds, by the rules of hydra-optuna-sweeper."""
 
+import json
+import math
 import re
 from typing import Any, cast
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     FloatRange,
@@ -13,6 +16,7 @@ from hydra.core.override_parser.types import (
     RangeSweep,
     Transformer,
 )
+from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
@@ -78,3 +82,45 @@ def override_text(value: Any) -> str:
     if isinstance(value, str) and not re.fullmatch(r"[\w./@:+-]+|\[.*\]|\{.*\}", value):
         return QuotedString(value, Quote.single).with_quotes()
     return str(value)
+
+
+def typed(value: Any) -> Any:
+    """Return a value of a configuration. A text becomes the value that it has on the right-hand side of an override."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return OverridesParser.create().parse_override(f"key={override_text(value)}").value()
+    except HydraException:  # a text that looks like a list or a mapping
+        return value
+
+
+def parameter(distribution: Any, value: Any) -> Any:
+    """Return the parameter of a trial that has this value. A number or a choice may be given as a text.
+
+    Raises:
+        ValueError: No trial can have this value. The message lists or bounds the values.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        for choice in distribution.choices:
+            if equal(typed(choice), value):
+                return choice
+        raise ValueError(f"one of {', '.join(map(str, distribution.choices))}")
+    number = typed(value)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if isinstance(number, int | float) and not isinstance(number, bool) and low <= number <= high:
+        n_steps = (number - low) / step if step else 0.0
+        if math.isclose(n_steps, round(n_steps), abs_tol=1e-8):
+            return int(number) if isinstance(distribution, IntDistribution) else float(number)
+    raise ValueError(f"{low} to {high}" + (f" in steps of {step}" if step not in (None, 1) else ""))
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Return whether two values of a configuration are equal. Each may be given as a text."""
+    if str(one) == str(other):
+        return True
+    return not {_plain(one), _plain(typed(one))}.isdisjoint({_plain(other), _plain(typed(other))})
+
+
+def _plain(value: Any) -> str:
+    """Return a text that is the same for equal values: 1 and 1.0 are equal, 1 and true are not."""
+    return json.dumps(json.loads(json.dumps(value, default=str), parse_int=float), sort_keys=True)

@@ -20,6 +20,8 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
     timeout: Any = None  # seconds, or a text as "1h30m"; null: no limit
+    enqueue: list[Any] = field(default_factory=lambda: ["current"])  # see StartingPoints.find
+    constraints: Any = None  # bounds by the key of a metric; see constraints.py. An empty mapping could not be extended
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
 
 

@@ -33,6 +33,7 @@ class OptunaSweeper(StudySweeper):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
             logger.info("%s ends the search; run the same command again to continue it", timeout)
         self.check_feasible(search)
+        search.note_violations()
         best = {trial.number: search.space.overrides(trial.params) for trial in search.best()}
         self.summarize(search.study.name, search.summaries(), self.metrics, best, self.failures)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import optuna
@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISample
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+import nanosq.sweeps.storage  # noqa: F401  (it sets what Optuna logs)
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
@@ -78,7 +79,7 @@ def build_sampler(
     n_trials: int,
     *,
     directions: Sequence[str],
-    constraints: Mapping[str, float] | None = None,
+    is_constrained: bool = False,
 ) -> tuple[BaseSampler, int]:
     """Build an Optuna sampler from its configuration.
 
@@ -87,7 +88,7 @@ def build_sampler(
         space: The search space.
         n_trials: Number of trials.
         directions: "minimize" or "maximize" for each metric.
-        constraints: The constraints of the search.
+        is_constrained: Whether the search has constraints.
 
     Returns:
         The sampler, and the total number of trials: `n_trials`, or the number of points of a grid if it is smaller.
@@ -102,7 +103,7 @@ def build_sampler(
         return instantiate(OmegaConf.merge(node, changes), _execution_whitelist_=trusted)
 
     sampler = build()
-    if constraints and not isinstance(sampler, tuple(CONSTRAINED.values())):
+    if is_constrained and not isinstance(sampler, tuple(CONSTRAINED.values())):
         choices = f"hydra/sweeper/sampler={', '.join(CONSTRAINED)}"
         raise ValueError(f"hydra.sweeper.constraints: this sampler does not learn from constraints; choose {choices}")
     if not isinstance(sampler, BaseSampler):  # a grid still lacks its points

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
-from nanosq.sweeps import overrides, summary
+from nanosq.sweeps import constraints, overrides, summary
 from nanosq.sweeps.attributes import COST, DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
@@ -58,18 +58,23 @@ class LiveSearch:
         from nanosq.sweeps import pruning
         from nanosq.sweeps.samplers import build_sampler
         from nanosq.sweeps.search_space import SearchSpace
+        from nanosq.sweeps.starting_points import StartingPoints
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
         self.url = cast(str, settings.storage)
         self._taken: dict[int, optuna.Trial] = {}
+        self.constraints = constraints.parse(settings.constraints)
         with _user_input():
             self.space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
             self.pruner = config.build("hydra.sweeper.pruner", settings.pruner)
             node, directions = cast(DictConfig, settings.sampler), [metric.direction for metric in metrics]
-            self._sampler, self.total = build_sampler(node, self.space, settings.n_trials, directions=directions)
+            self._sampler, self.total = build_sampler(
+                node, self.space, settings.n_trials, directions=directions, is_constrained=bool(self.constraints)
+            )
             extend = config.get_target(settings.custom_search_space) if settings.custom_search_space else None
-        if "val/loss" in settings.objectives and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
-            raise errors.InputError("hydra.sweeper.objectives: val/loss has another unit for every loss: use val/nll")
+        for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints or ())):
+            if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
+                raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
         self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(settings.pruner))
         # A study would keep the misspelled name of an axis forever.
         self.base, *others = (sweeper.check(name, example) for name, example in self.space.examples().items())
@@ -80,6 +85,9 @@ class LiveSearch:
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             self.code = identity.code_hash(self.base)
+        options = sweeper.hydra_context.config_loader.get_group_options
+        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options)
+        self._starting_points = points.find([*settings.enqueue], label=f"{label}: " if label else "")
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -110,12 +118,18 @@ class LiveSearch:
             sampler=self._sampler,
             pruner=self.pruner,
             space=self.space.axes,
-            settings=self.shared | {"seeds": self._n_seeds, "hydra.sweeper.objectives": [*self.settings.objectives]},
+            settings={
+                **self.shared,
+                "seeds": self._n_seeds,
+                "hydra.sweeper.objectives": [*self.settings.objectives],
+                **constraints.as_setting(self.constraints),
+            },
         )
         started = f"{len(self.study.trials)} of {self.total} trials started before"
         logger.info("study %s in %s: %s", name, mask(self.url), started)
         if self.study.note_code(self.code):
             logger.warning("the code has changed since the study was started: its trials are of different programs")
+        self.study.enqueue(self._starting_points, total=self.total)
 
     def take(self, n_trials: int) -> list[PlannedTrial]:
         """Take up to `n_trials` trials, interrupted ones first, until the study has as many as the settings say."""
@@ -151,14 +165,15 @@ class LiveSearch:
                 trial.set_user_attr(run_id_key(repeat), run)
         if results.state == "failed":
             self.study.tell(trial, TrialState.FAIL)
-        elif results.state == "pruned":
-            self.study.tell(trial, TrialState.PRUNED)
-        else:
-            if results.state == "diverged":
-                trial.set_user_attr(DIVERGED, True)
-            elif len(results.results) > 1:
-                trial.set_user_attr(ERRORS, [results.standard_error(metric) for metric in self.metrics])
+            return
+        if results.state == "diverged":
+            trial.set_user_attr(DIVERGED, True)
+        elif results.state == "finished" and len(results.results) > 1:
+            trial.set_user_attr(ERRORS, [results.standard_error(metric) for metric in self.metrics])
+        if constraints.record(trial, self.constraints, results, self._sampler):
             self.study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])
+        else:
+            self.study.tell(trial, TrialState.PRUNED)
 
     @property
     def n_done(self) -> int:
@@ -176,10 +191,15 @@ class LiveSearch:
         from optuna.trial import TrialState
 
         complete = self.study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if all(DIVERGED in trial.user_attrs for trial in complete):
+        if all(DIVERGED in trial.user_attrs or constraints.is_violated(trial) for trial in complete):
             return []
-        best = self.study.study.best_trials
+        best = self.study.study.best_trials  # without those that violate a constraint
         return best if len(self.metrics) > 1 else best[:1]
+
+    def note_violations(self) -> None:
+        """Say that the constraints are the reason if there is no best trial."""
+        if not self.best() and any(map(constraints.is_violated, self.study.trials)):
+            logger.warning("no trial meets %s: relax them, or change the space", constraints.KEY)
 
     def summaries(self) -> list[TrialSummary]:
         """Return how the trials have ended, best first."""
@@ -191,11 +211,13 @@ class LiveSearch:
         states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
         states[TrialState.WAITING] = "interrupted" if LINK in trial.user_attrs else "waiting"
         state = "diverged" if DIVERGED in trial.user_attrs else states.get(trial.state, "running")
+        if state in ("finished", "pruned") and constraints.is_violated(trial):
+            state = "violates"
         unknown = [math.nan] * len(self.metrics)
         return TrialSummary(
             trial.number,
             state,
-            values=trial.values if state == "finished" else unknown,
+            values=unknown if state == "diverged" else trial.values or unknown,
             errors=trial.user_attrs.get(ERRORS, unknown),
             settings={key: mask(str(value)) for key, value in trial.params.items()},
             runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],

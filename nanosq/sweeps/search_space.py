@@ -100,7 +100,7 @@ class SearchSpace:
 
     def draw(self, trial: Trial) -> list[str]:
         """Return the overrides of a trial that has drawn `axes`. Draw the axes that depend on the result."""
-        for key, axis in self._dependent_axes(trial.params).items():
+        for key, axis in self.dependent_axes(trial.params).items():
             distributions.suggest(trial, key, axis)
         return self.overrides(trial.params)
 
@@ -123,15 +123,19 @@ class SearchSpace:
         others = ({**first, key: choice} for key, axis in components.items() for choice in axis.choices[1:])
         examples = {}
         for params in (first, *others):
-            dependent = {key: distributions.first_value(axis) for key, axis in self._dependent_axes(params).items()}
+            dependent = {key: distributions.first_value(axis) for key, axis in self.dependent_axes(params).items()}
             examples[" ".join(f"{key}={params[key]}" for key in components)] = self.overrides(params | dependent)
         return examples
 
     @property
+    def all_axes(self) -> set[str]:
+        """The keys of the axes that some trials draw from."""
+        return {*self.always.axes, *(axis for part in self.conditional.values() for axis in part.axes)}
+
+    @property
     def varied(self) -> set[str]:
         """The keys that some trials override with other values than others."""
-        parts = self.conditional.values()
-        return {*self.always.axes, *(axis for part in parts for axis in (*part.axes, *part.fixed))}
+        return self.all_axes | {key for part in self.conditional.values() for key in part.fixed}
 
     def varies(self, key: str) -> bool:
         """Return whether a setting, given by its dotted key, may differ between trials."""
@@ -141,7 +145,7 @@ class SearchSpace:
     def _drawn_parts(self, params: Mapping[str, Any]) -> list[ParsedOverrides]:
         return [part for (group, choice), part in self.conditional.items() if params.get(group) == choice]
 
-    def _dependent_axes(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    def dependent_axes(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """Return the axes that a trial with these parameters has besides `axes`."""
         dependent = {key: axis for key, axis in self.always.axes.items() if key not in self.axes}
         for part in self._drawn_parts(params):

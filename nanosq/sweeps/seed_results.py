@@ -10,7 +10,8 @@ from hydra.core.utils import JobReturn
 
 from nanosq.errors import InfeasibleError
 from nanosq.result import Result
-from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.constraints import PARAMETERS
+from nanosq.sweeps.metrics import TRAIN_SECONDS, Metric
 from nanosq.sweeps.summary import STATES
 
 
@@ -46,6 +47,15 @@ class SeedResults:
     def link(self) -> str:
         """The link to the first recorded run; empty without one."""
         return next((result.link for result in self.results if result.link), "")
+
+    def bounded(self, key: str) -> float | None:
+        """Return the value that a constraint bounds: the mean over the seeds, or None if it is unknown."""
+        if key == PARAMETERS:
+            return max(result.n_parameters for result in self.results)
+        if self.state != "pruned":
+            return self.mean(Metric(key))
+        known = [result.metrics[key] for result in self.results if key == TRAIN_SECONDS.key and key in result.metrics]
+        return max(known, default=None)
 
     def mean(self, metric: Metric) -> float:
         """Return the mean over the seeds, or the worst value if a run has not finished."""

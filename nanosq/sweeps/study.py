@@ -4,6 +4,7 @@ The database holds the study, and a lock for every trial in work (nanosq/filesys
 its lock is free was interrupted. It is handed out again, under the same number, before a new trial is created.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Literal, cast
@@ -14,8 +15,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
-from nanosq.sweeps import storage
-from nanosq.sweeps.attributes import CODE, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps import constraints, storage
+from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.starting_points import CURRENT, StartingPoint
+
+logger = logging.getLogger(__name__)
 
 MAX_INFEASIBLE = 20  # trials in a row
 
@@ -92,7 +96,8 @@ class SharedStudy:
         old_settings = attributes.get(SETTINGS, settings)
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
-                refuse(name, old_settings.get(name, "several values"), settings.get(name, "several values"))
+                absent = "none" if name == constraints.KEY else "several values"  # a setting that is an axis
+                refuse(name, old_settings.get(name, absent), settings.get(name, absent))
         before = [direction.name.lower() for direction in self.study.directions]
         if before != list(directions):
             raise InputError(
@@ -136,6 +141,22 @@ class SharedStudy:
     def lock(self) -> AbstractContextManager[None]:
         """Hold the lock of the database, under which trials are created and taken."""
         return database_lock(self._url)
+
+    def enqueue(self, points: Sequence[StartingPoint], *, total: int) -> None:
+        """Let the trials that are created next try these settings, in this order, until `total` trials count.
+
+        A setting that a trial has is not tried again, whatever process or start has created the trial.
+        """
+        with self.lock():
+            for point in points:
+                n_trials = len(self.trials)
+                if n_trials < total + self.n_uncounted:
+                    note = {ENQUEUED: point.name}
+                    self.study.enqueue_trial(dict(point.params), user_attrs=note, skip_if_exists=True)
+                    if len(self.trials) > n_trials:
+                        logger.info("trial %d of %s tries %s", n_trials, self.name, point.name)
+                elif point.name != CURRENT and not any(_tries(trial, point) for trial in self.trials):
+                    logger.warning("no trial is left for %s: raise hydra.sweeper.n_trials", point.name)
 
     def take(self, n_trials: int, *, total: int) -> list[Trial]:
         """Take up to `n_trials` trials to work on: interrupted ones first, then new ones until `total` trials count."""
@@ -182,3 +203,7 @@ class SharedStudy:
                 for lock in self._locks.values():
                     lock.close()
                 self._locks.clear()
+
+
+def _tries(trial: FrozenTrial, point: StartingPoint) -> bool:
+    return point.params.items() <= trial.params.items() or trial.user_attrs.get(ENQUEUED) == point.name

@@ -1,12 +1,10 @@
-"""The summary of a sweep: a table of its trials, the same as a CSV file, and its best setting as an experiment."""
+"""The summary of a sweep: a table of its trials, and the same as a CSV file."""
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING
 
 from nanosq.privacy import mask
 
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 
 STATES = (
     "finished",
+    "violates",  # a constraint of the search
     "pruned",
     "diverged",
     "failed",
@@ -42,7 +41,7 @@ def rank(trials: Iterable[TrialSummary], *, maximize: bool = False) -> list[Tria
     """Sort trials by state, then by the first metric, then by number."""
 
     def key(trial: TrialSummary) -> tuple[int, float, int]:
-        value = trial.values[0] if trial.state == "finished" else 0.0
+        value = trial.values[0] if math.isfinite(trial.values[0]) else -math.inf if maximize else math.inf
         return STATES.index(trial.state), -value if maximize else value, trial.number
 
     return sorted(trials, key=key)
@@ -96,16 +95,6 @@ def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
 def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
     """Return the settings with these keys as a line for the console."""
     return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)
-
-
-def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    """Return the text of an experiment: its components by their group, and settings by their dotted key."""
-    nested = OmegaConf.create()
-    for key, value in settings.items():
-        OmegaConf.update(nested, key, value, force_add=True)
-    groups = "\n".join(f"  - override /{group}: {choice}" for group, choice in choices.items())
-    text = OmegaConf.to_yaml(nested) if settings else ""
-    return f"# @package _global_\n# {title}\ndefaults:\n{groups}\n\n{text}"
 
 
 def _short(setting: str) -> str:

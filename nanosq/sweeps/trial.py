@@ -15,7 +15,10 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from nanosq import config
-from nanosq.sweeps.attributes import LINK, PRUNED, run_id_key
+from nanosq.sweeps import constraints
+from nanosq.sweeps.attributes import LINK, PRUNED, SETTINGS, run_id_key
+from nanosq.sweeps.constraints import Constraint
+from nanosq.sweeps.metrics import TRAIN_SECONDS
 
 if TYPE_CHECKING:
     import optuna
@@ -91,6 +94,7 @@ class PrunerReport:
         self._max_steps = max_steps
         self._metric = ""
         self._trial: optuna.Trial | None = None
+        self._constraints: list[Constraint] = []
         if trial is None or not trial.in_study:
             return
         from optuna import load_study
@@ -107,6 +111,7 @@ class PrunerReport:
         )
         self._trial = storage.open_trial(self._study, sweeper.storage, trial.trial)
         self._reported = {*self._stored_trial().intermediate_values}  # before the run was interrupted
+        self._constraints = constraints.stored(self._study.user_attrs.get(SETTINGS, {}))
         if len(sweeper.objectives) == 1:  # Optuna does not prune for several metrics
             self._metric = sweeper.objectives[0]
 
@@ -130,6 +135,11 @@ class PrunerReport:
         if not self._repeat:
             self._trial.set_user_attr(LINK, link)
 
+    def violated(self, values: Mapping[str, float]) -> Constraint | None:
+        """Return the first constraint of the study that one of these final values violates."""
+        found = (c for c in self._constraints if c.key in values and c.excess(values[c.key]) > 0)
+        return next(found, None)
+
     def evaluated(self, metrics: Mapping[str, float], step: int, *, is_last: bool) -> None:
         """Report an evaluation. Only the metric by which the sweep compares trials counts.
 
@@ -139,9 +149,16 @@ class PrunerReport:
             is_last: Whether training has ended: pruning would then save nothing, and lose the result.
 
         Raises:
-            Pruned: The pruner ends the trial, or has ended it in another run.
+            Pruned: The pruner ends the trial, or has ended it in another run; or training takes longer than a
+                constraint allows.
         """
-        if self._trial is None or self._metric not in metrics:
+        if self._trial is None:
+            return
+        seconds = {key: value for key, value in metrics.items() if key == TRAIN_SECONDS.key}  # they only grow
+        if not is_last and self.violated(seconds):
+            self._trial.set_user_attr(PRUNED, True)
+            raise Pruned
+        if self._metric not in metrics:
             return
         first_seed = self._repeat == 0
         fraction = FULL_TRAINING * step // self._max_steps

@@ -50,6 +50,10 @@ class Store:
         """Return the result of the last finished run that has these tags, or None."""
         return None
 
+    def parameters(self, run_id: str) -> Mapping[str, str]:
+        """Return the parameters of a run, as texts by their name."""
+        raise ValueError(f"tracking=none has no run {run_id}")
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         raise ValueError(f"tracking=none has no run {run_id}: give the path of a checkpoint")

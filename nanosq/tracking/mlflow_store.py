@@ -58,16 +58,14 @@ class MLflowStore(Store):
             state, run.data.metrics, run.info.run_id, run_link(client.tracking_uri, experiment_id, run.info.run_id)
         )
 
+    def parameters(self, run_id: str) -> Mapping[str, str]:
+        """Return the parameters of a run, as texts by their name."""
+        with self._recorded(run_id) as (_, run):
+            return run.data.params
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
-        uri = self._prepare()
-        with explained(uri):
-            store = database(uri)
-            client = None if store is not None and not store.exists() else connect(uri)  # MLflow would create the file
-            with _quick_to_fail():
-                known = client is not None and _find_run(client, run_id) is not None
-            if not known:
-                raise InputError(f"MLflow store {mask(uri)} has no run {run_id}")
+        with self._recorded(run_id) as (uri, _):
             import mlflow
 
             path = f"checkpoint/{file}"
@@ -135,6 +133,19 @@ class MLflowStore(Store):
                 with _quick_to_fail():
                     experiment_id = find_or_create_experiment(client, self._experiment)
             yield client, experiment_id
+
+    @contextmanager
+    def _recorded(self, run_id: str) -> "Iterator[tuple[str, Run]]":
+        """Yield the tracking URI and a run. Raise a ValueError where the store has an error or no such run."""
+        uri = self._prepare()
+        with explained(uri):
+            store = database(uri)
+            client = None if store is not None and not store.exists() else connect(uri)  # MLflow would create the file
+            with _quick_to_fail():
+                run = None if client is None else _find_run(client, run_id)
+            if run is None:
+                raise InputError(f"MLflow store {mask(uri)} has no run {run_id}")
+            yield uri, run
 
     def _prepare(self) -> str:
         """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""

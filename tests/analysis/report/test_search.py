@@ -30,6 +30,29 @@ def test_states_and_ranks(url: str) -> None:
     assert study.metrics == [optuna_study.StudyMetric("Validation perplexity", maximize=False)]
 
 
+def test_a_trial_that_violates_a_constraint_is_not_the_best(scratch: str) -> None:
+    axis = {"model.n_layer": IntDistribution(1, 4)}
+    results = [([9.0], 1, -0.5), ([1.0], 4, 0.5), ([2.0], 2, 0.0), (None, 4, 0.5)]
+    trials = [
+        create_trial(
+            state=TrialState.PRUNED if values is None else TrialState.COMPLETE,
+            values=values,
+            params={"model.n_layer": n_layer},
+            distributions=axis,
+            constraints={"parameters": excess},
+        )
+        for values, n_layer, excess in results
+    ]
+    add(scratch, "small", trials, **{"hydra.sweeper.constraints": {"parameters": 64000.0}})
+    study = search.load(scratch, "small")
+    assert study.counts == {"complete": 2, "violates": 2}
+    assert [trial.number for trial in study.front()] == [2]
+    assert [trial.number for trial in study.ranked()] == [2, 0, 1, 3]
+    text = texts(search.section(scratch, "small"))
+    assert "The best of 2 complete trials is trial 2" in text
+    assert "(2 complete, 2 violates). Constraints: parameters 64,000." in text
+
+
 def test_steps_saved_by_pruning(url: str) -> None:
     assert search.load(url, "single").steps() == (70 + 90, 600)
     assert "Pruning saved 160 of 600 steps (27 %)." in texts(search.section(url, "single"))

@@ -1,0 +1,192 @@
+"""Starting points: settings that a search tries before it draws others, as parameters of its space."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.samplers import BaseSampler, GridSampler
+
+from nanosq import config, identity
+from nanosq.errors import InputError
+from nanosq.sweeps import distributions
+from nanosq.sweeps.search_space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+KEY = "hydra.sweeper.enqueue"
+CURRENT = "current"  # the configuration as it stands, without the axes
+UNCOMPARED = ("seed", "train.max_steps", "train.eval_every")  # settings that a sweep is expected to change
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A setting to try."""
+
+    name: str  # as the user has written it
+    params: Mapping[str, Any]
+
+
+class StartingPoints:
+    """Finds starting points in a space.
+
+    Args:
+        space: The space.
+        sampler: The sampler of the search.
+        compose: A function that returns the configuration of a trial with these overrides, including the `hydra` node.
+            An error begins with the name given first.
+        options: A function that returns the choices of a configuration group.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: BaseSampler,
+        *,
+        compose: Callable[[str, Sequence[str]], DictConfig],
+        options: Callable[[str], Sequence[str]],
+    ) -> None:
+        self._space, self._is_grid = space, isinstance(sampler, GridSampler)
+        self._compose, self._options = compose, options
+
+    def find(self, items: Sequence[Any], *, label: str = "") -> list[StartingPoint]:
+        """Return the starting points that the items describe.
+
+        Args:
+            items: CURRENT, names of presets, ids of runs, and mappings of axes to values. CURRENT is left out, with a
+                line in the log, if the space does not contain it.
+            label: Beginning of the lines in the log.
+
+        Raises:
+            InputError: An item is unknown, or the space does not contain it; or the search is a grid.
+        """
+        if self._is_grid:
+            if items not in ([], [CURRENT]):
+                raise InputError(f"{KEY} has no effect with hydra/sweeper/sampler=grid, which tries all points")
+            return []
+        points = []
+        for item in items:
+            try:
+                points.append(self._find(item))
+            except InputError as error:
+                if item != CURRENT:
+                    raise
+                reason = str(error).removeprefix(f"{KEY}: {CURRENT}: ")
+                logger.info("%sthe configuration as it stands is not tried: %s", label, reason)
+        return points
+
+    def _find(self, item: Any) -> StartingPoint:
+        from nanosq.checkpoint import RUN_ID
+
+        if isinstance(item, Mapping):
+            return self._replaced({str(key): value for key, value in item.items()})
+        if item == CURRENT:
+            return self._composed(CURRENT, [])
+        folder, _, name = f"experiment/{item}".rpartition("/")
+        presets = self._options(folder)
+        if isinstance(item, str) and name in presets:
+            return self._composed(item, [f"experiment={item}"])
+        if isinstance(item, str) and RUN_ID.fullmatch(item):
+            return self._recorded(item)
+        close = get_close_matches(str(item), [CURRENT, *presets], 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"the presets are {', '.join(presets)}"
+        raise InputError(f"{KEY}: {item} is not {CURRENT}, a preset, the id of a run or a mapping of axes; {advice}")
+
+    def _replaced(self, values: Mapping[str, Any]) -> StartingPoint:
+        """Return the configuration as it stands with other values of some axes."""
+        axes, name = self._space.all_axes, "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
+        for key in values:
+            if key not in axes:
+                close = get_close_matches(key, axes, 1)
+                advice = f"did you mean {close[0]!r}?" if close else f"the axes are {', '.join(sorted(axes))}"
+                raise InputError(f"{KEY}: {name}: {key} is no axis of this search; {advice}")
+        components = [f"{key}={value}" for key, value in values.items() if "." not in key]
+        cfg = self._compose(f"{KEY}: {name}", [*self._fixed(), *components])
+        params = self._params(name, lambda key: values[key] if key in values else _value(cfg, key))
+        for key in values:
+            if key not in params:
+                drawn = " ".join(f"{group}={params[group]}" for group in self._space.always.choices if group in params)
+                raise InputError(f"{KEY}: {name}: {key} is no axis of trials with {drawn}")
+        return StartingPoint(name, params)
+
+    def _composed(self, name: str, overrides: Sequence[str]) -> StartingPoint:
+        cfg = self._compose(f"{KEY}: {name}", [*self._fixed(overrides), *overrides])
+        params = self._params(name, lambda key: _value(cfg, key))
+        self._log_differences(name, params, config.flatten(config.without_hydra(cfg)))
+        return StartingPoint(name, params)
+
+    def _recorded(self, run_id: str) -> StartingPoint:
+        cfg = self._compose(KEY, self._fixed())
+        try:
+            recorded = config.build("tracking", cfg.tracking).parameters(run_id)
+        except ValueError as error:
+            raise InputError(f"{KEY}: {error}") from error
+
+        def value(key: str) -> Any:
+            is_group = key in cfg.hydra.runtime.choices
+            return self._component(run_id, key, recorded) if is_group else distributions.typed(recorded.get(key))
+
+        params = self._params(run_id, value)
+        self._log_differences(run_id, params, recorded)
+        return StartingPoint(run_id, params)
+
+    def _component(self, run_id: str, group: str, recorded: Mapping[str, str]) -> str:
+        """Return the choice of a group that a run has: it has the same targets, and the most settings in common."""
+        section = {key: value for key, value in recorded.items() if key.startswith(f"{group}.")}
+        if not section:
+            raise InputError(f"{KEY}: run {run_id} does not say which {group} it has")
+        common: dict[str, int] = {}
+        for choice in self._space.always.choices[group].choices:
+            cfg = self._compose(f"{KEY}: {run_id}", [*self._fixed(), f"{group}={choice}"])
+            settings = {f"{group}.{key}": str(value) for key, value in config.flatten(cfg[group]).items()}
+            if _targets(settings) == _targets(section):
+                common[str(choice)] = len(settings.items() & section.items())
+        return max(common, key=lambda choice: common[choice], default=", ".join(_targets(section).values()))
+
+    def _params(self, name: str, value: Callable[[str], Any]) -> dict[str, Any]:
+        """Return the parameters of a trial with the values that a function returns for the keys of axes."""
+        params: dict[str, Any] = {}
+
+        def add(axes: Mapping[str, Any]) -> None:
+            for key, axis in axes.items():
+                found = value(key)
+                try:
+                    params[key] = distributions.parameter(axis, found)
+                except ValueError as error:
+                    raise InputError(f"{KEY}: {name}: {key}={found} is outside of its axis, {error}") from error
+
+        add(self._space.axes)
+        add(self._space.dependent_axes(params))
+        return params
+
+    def _fixed(self, replaced: Sequence[str] = ()) -> list[str]:
+        """Return the overrides that all trials have, without those of the same key as in `replaced`."""
+        keys = {override.split("=")[0] for override in replaced}
+        return [override for key, override in self._space.always.fixed.items() if key not in keys]
+
+    def _log_differences(self, name: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Say which settings a trial with these parameters does not share with what the user has named."""
+        trial = config.flatten(config.without_hydra(self._compose(name, self._space.overrides(params))))
+        others = [
+            key
+            for key, value in trial.items()
+            if identity.affects_result(key)
+            and key not in UNCOMPARED
+            and not distributions.equal(settings.get(key), value)
+        ]
+        if others:
+            logger.info("%s: %s: the search has other values of %s", KEY, name, ", ".join(others))
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """Return the value of an axis in a composed configuration; None if there is none."""
+    if key in cfg.hydra.runtime.choices:
+        return cfg.hydra.runtime.choices[key]
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _targets(section: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in section.items() if key.rpartition(".")[2] == "_target_"}
