@@ -89,11 +89,14 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     """
     comparison = find(storage, runs.load(tracking_uri, experiment), name)
     compared, settings = section(comparison), comparison.settings()
-    details = (scores, curves, calibration, samples, stories) if settings else ()
+    sections = [compared]
+    if settings:
+        sections.append(scores.section(settings, is_comparison=True))
+        sections += [part.section(settings) for part in (curves, calibration, samples, stories)]
     labels = [contender.label for contender in comparison.contenders]
     title = f"{', '.join(labels[:-1])} or {labels[-1]}: which is better?"
     lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
-    path = page.write(folder, title, lead, [compared, *(part.section(settings) for part in details)])
+    path = page.write(folder, title, lead, sections)
     for block in compared.blocks:
         if isinstance(block, Text) and block.kind == "verdict":
             print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False), end="\n\n")

@@ -39,6 +39,7 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     html = (tmp_path / "page" / "report.html").read_text()
     sections = ["comparison", "scores", "training-and-validation-curves", "calibration", "texts", "stories"]
     assert re.findall(r'<section id="([^"]*)"', html) == sections
+    assert "the report&#39;s own table" not in html
     assert re.search("<pre>python run.py -m hydra/sweeper=compare .*loss=cross_entropy,squentropy.*</pre>", html)
     assert "Besides loss and the settings that were tuned for every contender, the contenders do not differ." in html
 
