@@ -1,18 +1,16 @@
 """Best values that lie at the border of the searched space, so that a better value may lie beyond it."""
 
 import math
-from typing import TYPE_CHECKING
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-if TYPE_CHECKING:
-    from analysis.report.contenders import Comparison
+from analysis.report.contenders import Comparison
 
 Axis = FloatDistribution | IntDistribution
 BORDER = 0.05  # of the range of a setting, on its scale
 
 
-def sentences(comparison: "Comparison") -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
     """Return a sentence on each border at which a best value of the contenders lies: which one, and what to do."""
     at_border: dict[tuple[str, str, str, Axis], list[str]] = {}
     for contender in comparison.contenders:

@@ -20,7 +20,7 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
 
     (metric,) = comparison.contenders[0].tuning.metrics
     best, worst = (max, -math.inf) if metric.maximize else (min, math.inf)
-    drawing, (axes,) = figures.panels(size=(1.3 * figures.PANEL[0], figures.PANEL[1]))
+    drawing, (axes,) = figures.panels()
     shown: list[float] = []
     starts: list[StudyTrial] = []
     for i, contender in enumerate(comparison.contenders):

@@ -76,7 +76,7 @@ def two(scratch: str) -> Comparison:
     }
     confirmation = {
         "cross_entropy": confirmed("cross_entropy", optimizer__lr=0.03),
-        "squentropy": confirmed("squentropy", optimizer__lr=0.04, loss__weight=0.98),
+        "squentropy": confirmed("squentropy", optimizer__lr=0.04, loss__weight=0.98, without=("test/nll_rare",)),
     }
     return read(scratch, tuning, confirmation, spaces=spaces)
 
@@ -146,7 +146,8 @@ def test_confirmation(two: Comparison) -> None:
     means = [sum(run.metric("test/nll") for run in two.contenders[i].runs.values()) / 3 for i in (0, 1)]
     assert [float(cell.split()[0]) for cell in table["test nll, nats/token"][:2]] == pytest.approx(means, rel=1e-3)
     assert table["test nll, nats/token"][2].startswith("0.20")
-    assert table["nll, calibrated"] == [DASH, DASH, DASH]
+    assert "±" in table["nll, calibrated"][2]
+    assert table["nll, rare tokens"][1:] == [DASH, DASH]
 
 
 def test_three_contenders_with_a_seed_that_diverged(scratch: str) -> None:
