@@ -57,6 +57,7 @@ class CompareSweeper(StudySweeper):
     def _prepare(self, entry: Entry) -> None:
         """Check everything, then create the studies or open them."""
         from nanosq.sweeps.confirmation import Confirmation
+        from nanosq.sweeps.starting_points import check_axes
 
         self.check_effect()
         try:
@@ -70,6 +71,8 @@ class CompareSweeper(StudySweeper):
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
         ]
+        axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
+        check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
@@ -87,7 +90,8 @@ class CompareSweeper(StudySweeper):
         """Return a hash of all that makes a comparison the same, whatever its budget is."""
         node = self.config.hydra.sweeper
         methods = [config.flatten(node[key]) for key in ("sampler", "pruner")]
-        facts = [[contender.identity for contender in self.contenders], methods, [*self.settings.objectives]]
+        aims = [*self.settings.objectives, *self.contenders[0].search.constraints]
+        facts = [[contender.identity for contender in self.contenders], methods, aims]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
     def _note(self, *, is_chosen: bool = False) -> None:
