@@ -175,6 +175,9 @@ class CompareSweeper(StudySweeper):
         for contender in self.contenders:
             if contender not in tuned:
                 logger.error("%s: no tuning trial has finished, it is not confirmed", contender.label)
+                contender.search.note_violations()
+        if not tuned:
+            return
         self._note(is_chosen=True)
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
         settings = {contender.label: contender.full_setting() for contender in tuned}
