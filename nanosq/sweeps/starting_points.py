@@ -54,8 +54,9 @@ class StartingPoints:
         options: Callable[[str], Sequence[str]],
         label: str = "",
     ) -> None:
-        self._space, self._is_grid, self._label = space, isinstance(sampler, GridSampler), label
+        self._space, self._is_grid = space, isinstance(sampler, GridSampler)
         self._compose, self._options = compose, options
+        self._is_one_of_several, self._prefix = bool(label), f"{label}: " if label else ""
 
     def find(self, items: Sequence[Any]) -> list[StartingPoint]:
         """Return the starting points that the items describe.
@@ -71,18 +72,18 @@ class StartingPoints:
             if items not in ([], [CURRENT]):
                 raise InputError(f"{KEY} has no effect with hydra/sweeper/sampler=grid, which tries all points")
             return []
-        if not self._label:
+        if not self._is_one_of_several:
             check_axes(items, self._space.all_axes)
         points = []
         for item in (OmegaConf.to_container(item) if OmegaConf.is_config(item) else item for item in items):
             try:
                 points.append(self._find(item))
             except InputError as error:
-                if item != CURRENT and not (self._label and isinstance(error, OutsideError)):
+                if item != CURRENT and not (self._is_one_of_several and isinstance(error, OutsideError)):
                     raise
-                name, reason = _name(item), str(error).removeprefix(f"{KEY}: {_name(item)}: ")
-                what = "the configuration as it stands" if item == CURRENT else name
-                logger.info("%s%s is not tried: %s", f"{self._label}: " if self._label else "", what, reason)
+                what = "the configuration as it stands" if item == CURRENT else _name(item)
+                reason = str(error).removeprefix(f"{KEY}: {_name(item)}: ")
+                logger.info("%s%s is not tried: %s", self._prefix, what, reason)
         return points
 
     def _find(self, item: Any) -> StartingPoint:
@@ -108,7 +109,7 @@ class StartingPoints:
         values = {key: value for key, value in item.items() if key in axes}  # others are axes of another search
         if not values:
             raise OutsideError(f"{KEY}: {name}: none of these is an axis of this search")
-        components = [f"{key}={value}" for key, value in values.items() if "." not in key]
+        components = [f"{key}={distributions.override_text(value)}" for key, value in values.items() if "." not in key]
         cfg = self._compose(f"{KEY}: {name}", [*self._fixed(), *components])
         params = self._params(name, lambda key: values[key] if key in values else _value(cfg, key))
         for key in values:
@@ -183,7 +184,7 @@ class StartingPoints:
             and not distributions.equal(settings.get(key), value)
         ]
         if others:
-            logger.info("%s: %s: the search has other values of %s", KEY, name, ", ".join(others))
+            logger.info("%s%s: the search has other values of %s", self._prefix, name, ", ".join(others))
 
 
 def check_axes(items: Sequence[Any], axes: Collection[str]) -> None:

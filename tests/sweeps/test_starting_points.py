@@ -70,7 +70,7 @@ def test_a_preset_is_tried_without_what_the_search_fixes(search: Found) -> None:
         **{"loss": "squentropy", "optimizer": "muon", "model.n_layer": 4, "loss.weight": 0.5},
         **{"optimizer.lr": 0.004, "model.dropout": 0.1, "train.warmup": 0.05},
     }
-    assert "hydra.sweeper.enqueue: mine: the search has other values of train.weights\n" in messages
+    assert "mine: the search has other values of train.weights\n" in messages
 
 
 def test_the_setting_of_a_run_is_tried(search: Found, run_id: str) -> None:
