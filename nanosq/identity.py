@@ -23,7 +23,9 @@ WITHOUT_EFFECT = (
     *("train.log_every", "train.checkpoint_every", "train.keep_last"),
 )
 # Settings that may change when a run is resumed as another run.
-RESUMABLE = ("train.max_steps", "train.eval_every", "train.patience", "train.weights", "train.min_lr_factor")
+RESUMABLE = (
+    *("train.max_steps", "train.eval_every", "train.patience", "train.weights", "train.min_lr_factor", "score_test"),
+)
 
 
 def affects_result(key: str) -> bool:

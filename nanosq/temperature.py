@@ -35,7 +35,7 @@ KEPT_BYTES = 2**28  # up to this size the hidden states of a split are kept for 
 
 
 class Pass(NamedTuple):
-    """What a pass over a split finds for a scale."""
+    """Derivatives of the mean nll with respect to the scale, from a pass over a split."""
 
     slope: float
     curvature: float

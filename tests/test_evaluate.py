@@ -103,7 +103,7 @@ def test_batch_size_changes_nothing_and_dropout_is_off() -> None:
     assert model.training
 
 
-def test_documents_add_up_to_the_split_whatever_the_windows() -> None:
+def test_documents_and_targets_add_up_to_the_split_whatever_the_windows() -> None:
     torch.manual_seed(0)
     model = Lookup(torch.randn(6, 6))
     tokens_BT, targets_BT = torch.randint(6, (20, 30)), torch.randint(-1, 6, (20, 30))
@@ -115,6 +115,9 @@ def test_documents_add_up_to_the_split_whatever_the_windows() -> None:
         rows = (document_B == document)[:, None] & (targets_BT >= 0)
         nll = -log_p_BTV[rows].gather(1, targets_BT[rows][:, None]).sum()
         assert found.document_nll[document].item() == pytest.approx(nll.item(), rel=1e-6)
+    for target in range(6):
+        nll_N = -log_p_BTV[targets_BT == target][:, target]
+        assert found.target_nll[:, target].tolist() == pytest.approx([len(nll_N), nll_N.sum().item()], rel=1e-6)
     n = int((targets_BT >= 0).sum())
     assert found.document_nll.sum().item() / n == pytest.approx(found.score.nll, abs=1e-12)
     assert found.bins[0].sum() == n

@@ -10,8 +10,8 @@ SETTINGS = [*SMALL, "samples.count=0", "train.log_every=1", "schedule=constant"]
 
 
 def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
-    """The example: more steps. With a constant rate they equal those of one long run."""
-    command(*SETTINGS, "train.keep_last=true", cwd=tmp_path, check=True)
+    """The example: more steps, and the test score. With a constant rate the steps equal those of one long run."""
+    command(*SETTINGS, "train.keep_last=true", "score_test=false", cwd=tmp_path, check=True)
     (trunk,) = runs(tmp_path)
     assert not [*(tmp_path / "checkpoints").iterdir()]
     longer = [*SETTINGS, "train.max_steps=12", "train.warmup=0"]
@@ -23,6 +23,7 @@ def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
     assert "resumed after step 6" in further.stderr
     branch, _ = runs(tmp_path)
     assert branch.data.tags["resumed_from"] == trunk.info.run_id
+    assert "test/nll" in branch.data.metrics.keys() - trunk.data.metrics.keys()
     whole = command(*longer, "train.warmup=0", "tracking=none", cwd=tmp_path, check=True)
     assert printed_perplexity(further) == printed_perplexity(whole)
 

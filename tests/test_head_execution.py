@@ -1,4 +1,4 @@
-"""The head's ways of running a loss: memory, compilation, several processes, evaluation, fused losses."""
+"""The head's ways of running a loss: memory, compilation, several processes, fused losses."""
 
 import copy
 from functools import partial, wraps
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
@@ -16,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from nanosq import losses
 from nanosq.head import head_loss
 from nanosq.token_scores import token_scores
-from tests.test_head import error, full, inputs, sizes
+from tests.test_head import error, full, inputs
 from tests.test_losses import loss_of
 
 
@@ -34,14 +33,10 @@ class LargestTensor(TorchFunctionMode):
         return result
 
 
-@pytest.mark.parametrize("evaluation", [False, True])
-def test_logits_exist_for_one_chunk_at_a_time(evaluation: bool) -> None:
+def test_logits_exist_for_one_chunk_at_a_time() -> None:
     hidden_ND, weight_VD, targets_N = inputs(400, 5, 100)
     with LargestTensor() as largest:
-        if evaluation:
-            token_scores(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)
-        else:
-            head_loss(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)[0].backward()
+        head_loss(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=30)[0].backward()
     assert largest.numel == 29 * 100  # 14 chunks of about equal size
 
 
@@ -115,28 +110,6 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
     full(loss_of("squentropy"), model(tokens_N), model.embedding.weight, tokens_N)[0].backward()
     expected = {name: copy.deepcopy(parameter.grad) for name, parameter in model.named_parameters()}
     torch.multiprocessing.spawn(distributed_step, (str(tmp_path / "rendezvous"), tokens_N, expected), nprocs=2)
-
-
-@pytest.mark.parametrize("chunk_size", [1, 3, 100])
-def test_token_scores(chunk_size: int) -> None:
-    hidden_ND, weight_VD, _ = inputs(10, 4, 7)
-    targets_N = torch.tensor([0, 1, -1, 3, 4, 5, 6, -1, 1, 2])
-    with sizes(tile=14, product=8):
-        scores = token_scores(loss_of("squentropy"), hidden_ND, weight_VD, targets_N, chunk_size=chunk_size)
-    kept = targets_N >= 0
-    logits_NV = hidden_ND[kept] @ weight_VD.T
-    confidence, guess = logits_NV.softmax(dim=-1).max(dim=-1)
-    torch.testing.assert_close(scores.loss, loss_of("squentropy")(logits_NV, targets_N[kept]))
-    torch.testing.assert_close(scores.nll, F.cross_entropy(logits_NV, targets_N[kept], reduction="none"))
-    torch.testing.assert_close(scores.confidence, confidence)
-    assert torch.equal(scores.correct, (guess == targets_N[kept]).float())
-
-
-def test_classes_that_share_the_largest_logit_share_the_accuracy() -> None:
-    """This happens in bfloat16, where close logits are equal."""
-    hidden_ND, weight_VD = torch.ones(3, 1), torch.tensor([[2.0], [1.0], [2.0], [2.0]])
-    scores = token_scores(loss_of("cross_entropy"), hidden_ND, weight_VD, torch.tensor([0, 1, 3]))
-    torch.testing.assert_close(scores.correct, torch.tensor([1 / 3, 0.0, 1 / 3]))
 
 
 def plain(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

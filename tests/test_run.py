@@ -16,8 +16,10 @@ def test_one_run(tmp_path: Path) -> None:
     (run,) = runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert printed_perplexity(result) == pytest.approx(run.data.metrics["val/perplexity"], abs=1e-4)
+    own = {"val": ["temperature"], "test": ["nll_frequent", "nll_medium", "nll_rare"]}
     for split in ("val", "test"):
         names = ["loss", "nll", "perplexity", "bits_per_byte", "accuracy", "ece", "floor_nll", "excess_nll"]
+        names += ["nll_calibrated", "ece_calibrated", *own[split]]
         assert {key for key in run.data.metrics if key.startswith(f"{split}/")} == {f"{split}/{name}" for name in names}
         assert run.data.metrics[f"{split}/excess_nll"] > 0
     assert run.data.metrics["val/loss"] > run.data.metrics["val/nll"]

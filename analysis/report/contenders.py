@@ -38,8 +38,8 @@ class Contender:
 
     @property
     def n_ended(self) -> int:
-        """The number of tuning trials that have ended."""
-        return sum(trial.state in ENDED for trial in self.tuning.trials)
+        """The number of tuning trials that have ended, of those that were planned. Others may replace failed ones."""
+        return min(self.n_trials, sum(trial.state in ENDED for trial in self.tuning.trials))
 
     @property
     def is_tuned(self) -> bool:
@@ -85,7 +85,7 @@ class Comparison:
     @property
     def keys(self) -> list[str]:
         """The keys that distinguish the contenders."""
-        return list(dict.fromkeys(key for contender in self.contenders for key in contender.setting))
+        return list(dict.fromkeys(key.lstrip("+") for contender in self.contenders for key in contender.setting))
 
     @property
     def common_axes(self) -> list[str]:
@@ -152,9 +152,8 @@ def _contender(
 ) -> Contender:
     trials: dict[int, StudyTrial] = {}
     for trial in confirmed:
-        seed, counts = trial.params["seed"], (trial.params["contender"], trial.params["trial"])
-        has_result = seed in trials and trials[seed].state in ("complete", "diverged")
-        if counts == (plan["label"], plan["chosen"]) and not has_result:
+        counts = (trial.params.get("contender"), trial.params.get("trial")) == (plan["label"], plan["chosen"])
+        if counts and ((seed := trial.params["seed"]) not in trials or trials[seed].state == "failed"):
             trials[seed] = trial
     return Contender(
         label=plan["label"],

@@ -1,9 +1,9 @@
-"""Table 1: the test scores of each loss beside those of the student report."""
+"""The test scores of each loss: Table 1 beside that of the student report, calibrated scores, nll by frequency."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.page import DASH, Cell, Row, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.report import selection
 from analysis.runs import RecordedSetting, differing
 
@@ -22,6 +22,16 @@ SCORES = {
     "accuracy, %": ("test/accuracy", 100.0, -1),
     "ece, %": ("test/ece", 100.0, 1),
 }
+CALIBRATED = {
+    "test nll": ("test/nll", 1.0, 1),
+    "calibrated nll": ("test/nll_calibrated", 1.0, 1),
+    "ece, %": ("test/ece", 100.0, 1),
+    "calibrated ece, %": ("test/ece_calibrated", 100.0, 1),
+    "temperature": ("val/temperature", 1.0, 0),
+    "nll, frequent": ("test/nll_frequent", 1.0, 1),
+    "nll, medium": ("test/nll_medium", 1.0, 1),
+    "nll, rare": ("test/nll_rare", 1.0, 1),
+}
 OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
 UNITS = (
     "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
@@ -32,10 +42,19 @@ UNITS = (
 )
 
 
+SCALE = (
+    "A penalty on squared logits makes the logits small, so that the model is less confident than it could be; the "
+    "calibrated scores divide the logits by one temperature, chosen on the validation split, and what is left of a "
+    "difference is knowledge, not scale. Frequent tokens are the most frequent ones that make up 80 % of the training "
+    "split, medium ones the next 15 %, and rare ones the rest."
+)
+
+
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
     notes = [Text(note, "note") for note in (UNITS, *selection.unequal_seeds(best).values())]
-    return Section("Scores", [_table_1(best), *notes, _settings(best), Text(selection.RULE, "note"), _runs(best)])
+    blocks: list[Block] = [_table_1(best), *notes, _calibrated(best), Text(SCALE, "note")]
+    return Section("Scores", [*blocks, _settings(best), Text(selection.RULE, "note"), _runs(best)])
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -48,21 +67,34 @@ def half_interval(values: Sequence[float]) -> float:
 
 
 def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
-    """Return Table 1, with the best value of each column among the rows that have the same seeds in bold."""
-    comparable = best.keys() - selection.unequal_seeds(best)
     rows: list[Row] = []
     for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
         rows.append([name, *(Cell(DASH) if math.isnan(score) else Cell(str(score), score) for score in scores), DASH])
-    for loss, setting in best.items():
-        cells = []
-        for metric, factor, sign in SCORES.values():
-            means = [sign * mean for other in comparable if not math.isnan(mean := best[other].mean(metric))]
-            is_best = sign != 0 and len(means) > 1 and loss in comparable and sign * setting.mean(metric) == min(means)
-            cells.append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
-        n_seeds, left_out = len(setting.runs), ", ".join(map(str, setting.left_out))
+    for loss, cells in _scores(best, SCORES).items():
+        n_seeds, left_out = len(best[loss].runs), ", ".join(map(str, best[loss].left_out))
         rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
     return Table("table_1", ["loss", *SCORES, "seeds"], rows, "Table 1: the test split, and the report's own table")
+
+
+def _calibrated(best: Mapping[str, RecordedSetting]) -> Table:
+    rows: list[Row] = [[loss, *cells] for loss, cells in _scores(best, CALIBRATED).items()]
+    caption = "Calibrated scores, and nll by the frequency of the token, on the test split"
+    return Table("calibrated", ["loss", *CALIBRATED], rows, caption)
+
+
+def _scores(
+    best: Mapping[str, RecordedSetting], columns: Mapping[str, tuple[str, float, int]]
+) -> dict[str, list[Cell]]:
+    """Return the cells of each row, with the best value of each column among the rows with the same seeds in bold."""
+    comparable = best.keys() - selection.unequal_seeds(best)
+    rows: dict[str, list[Cell]] = {loss: [] for loss in best}
+    for metric, factor, sign in columns.values():
+        means = [sign * mean for loss in comparable if not math.isnan(mean := best[loss].mean(metric))]
+        for loss, setting in best.items():
+            is_best = sign != 0 and len(means) > 1 and loss in comparable and sign * setting.mean(metric) == min(means)
+            rows[loss].append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
+    return rows
 
 
 def _mean(values: list[float], *, strong: bool = False) -> Cell:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nanosq import config, errors
-from nanosq.sweeps import budget, contenders
+from nanosq.sweeps import budget, contenders, preset
 from nanosq.sweeps.attributes import COST, DIVERGED
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
@@ -88,10 +88,9 @@ class CompareSweeper(StudySweeper):
 
     def _digest(self) -> str:
         """Return a hash of all that makes a comparison the same, whatever its budget is."""
-        node = self.config.hydra.sweeper
+        node, settings = self.config.hydra.sweeper, self.settings
         methods = [config.flatten(node[key]) for key in ("sampler", "pruner")]
-        aims = [*self.settings.objectives, *self.contenders[0].search.constraints]
-        facts = [[contender.identity for contender in self.contenders], methods, aims]
+        facts = [[*settings.objectives], methods, settings.constraints, [c.identity for c in self.contenders]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
     def _note(self, *, is_chosen: bool = False) -> None:
@@ -231,7 +230,7 @@ class CompareSweeper(StudySweeper):
             if contender.chosen is not None:
                 name = f"best_{folder.name}_{contender.label}".replace(" ", "_")
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
-                command = self.write_preset(folder, name, origin, contender.full_setting())
+                command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")
         raise_first(self.failures)
         if self.seconds_left <= 0 and (done < total or not total):

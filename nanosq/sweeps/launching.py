@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, summary
+from nanosq.sweeps import overrides, preset, summary
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
-COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
 @dataclass(frozen=True)
@@ -191,47 +189,26 @@ class TrialLauncher(Sweeper):
             best: The overrides of the trials to write as experiments, by their number.
             failures: The exceptions of failed trials by their name.
         """
+        if not trials:
+            return
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
         print(f"\n{summary.table(trials, keys)}\n")
         if any(key.split(".")[0] == "data" for key in summary.axes([trial.settings for trial in trials])):
             print("note: trials with different data may be scored on different text: do not compare these\n")
-        for number, trial in best.items():
+        for number, lines in best.items():
+            trial = [line for line in lines if line.split("=")[0].lstrip("+") not in LENGTH]
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            print(f"best: {self.write_preset(folder, name, f'trial {number} of {sweep}', trial)}")
+            print(f"best: {preset.write(self, trial, folder, name, origin=f'trial {number} of {sweep}')}")
         print(f"all trials: {folder / 'trials.csv'}")
         raise_first(failures)
 
     def folder(self, sweep: str) -> Path:
-        """Return the folder for the files of a sweep."""
+        """Return the folder for the files of a sweep. It is created."""
         folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
-        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-    def write_preset(self, folder: Path, name: str, origin: str, trial: Sequence[str]) -> str:
-        """Write the setting of a trial as an experiment, at full length, and return the command that trains it."""
-        text = self._preset(f"Setting of {origin}, at full length.", trial)
-        (folder / "experiment" / f"{name}.yaml").write_text(text)
-        return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
-
-    def _preset(self, title: str, trial: Sequence[str]) -> str:
-        """Return the text of an experiment that trains a setting at full length, with any seed."""
-        full = self.compose(line for line in trial if line.split("=")[0].lstrip("+") not in LENGTH)
-        choices = {group: full.hydra.runtime.choices[group] for group in COMPONENTS}
-        default = self.hydra_context.config_loader.load_configuration(
-            config_name=self.config.hydra.job.config_name,
-            overrides=[f"{group}={choice}" for group, choice in choices.items()],
-            run_mode=RunMode.RUN,
-        )
-        before, after = config.flatten(config.without_hydra(default)), config.flatten(config.without_hydra(full))
-        changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
-        return summary.preset(
-            title,
-            choices,
-            {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
-            | ({"resume": full.resume} if identity.named_state(full) else {}),
-        )
 
 
 def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:

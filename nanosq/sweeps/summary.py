@@ -1,12 +1,10 @@
-"""The summary of a sweep: a table of its trials, the same as a CSV file, and its best setting as an experiment."""
+"""The summary of a sweep: a table of its trials, and the same as a CSV file."""
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from omegaconf import OmegaConf
+from typing import TYPE_CHECKING
 
 from nanosq.privacy import mask
 
@@ -97,16 +95,6 @@ def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
 def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
     """Return the settings with these keys as a line for the console."""
     return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)
-
-
-def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    """Return the text of an experiment: its components by their group, and settings by their dotted key."""
-    nested = OmegaConf.create()
-    for key, value in settings.items():
-        OmegaConf.update(nested, key, value, force_add=True)
-    groups = "\n".join(f"  - override /{group}: {choice}" for group, choice in choices.items())
-    text = OmegaConf.to_yaml(nested) if settings else ""
-    return f"# @package _global_\n# {title}\ndefaults:\n{groups}\n\n{text}"
 
 
 def _short(setting: str) -> str:

@@ -101,11 +101,15 @@ def complete_run(
     scores |= {"accuracy": float(correct.sum() / tokens.sum())}
     scores |= {"ece": float(np.abs(correct - tokens * confidence).sum() / tokens.sum())}
     points: list[tuple[int, str, float]] = []
+    calibrated = {"nll_calibrated": nll - 0.01, "ece_calibrated": scores["ece"] / 2}
+    by_frequency = {"nll_frequent": nll / 2, "nll_medium": 2 * nll, "nll_rare": 5 * nll}
     for step in STEPS:
         train = {"loss": scores["loss"] + 3 / step, "nll": nll + 3 / step, "lr": 0.01 * min(1, step / 10)}
         points += [(step, f"train/{key}", value) for key, value in {**train, "seconds": 0.1 * step + seed}.items()]
     points += [(50, f"val/{key}", value * 1.2) for key, value in scores.items()]
     points += [(100, f"{split}/{key}", value) for split in ("val", "test") for key, value in scores.items()]
+    for split, values in (("val", {**calibrated, "temperature": 0.9}), ("test", {**calibrated, **by_frequency})):
+        points += [(100, f"{split}/{key}", value) for key, value in values.items()]
     points += [(100, "train/tokens", 25_600.0)]
     points = [point for point in points if point[1] not in without]
     bins = np.stack([tokens, correct, tokens * confidence], axis=1).tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from nanosq.sweeps import summary
+from nanosq.sweeps import preset, summary
 from nanosq.sweeps.summary import TrialSummary
 
 TRIALS = [
@@ -60,7 +60,7 @@ def test_trials_are_ranked_by_state_value_and_number() -> None:
 
 def test_a_preset_nests_its_settings_below_its_choices() -> None:
     settings = {"loss.weight": 0.1, "train.max_steps": 400, "seed": 1, "optimizer.betas": [0.9, 0.95]}
-    text = summary.preset("Trial 3.", {"loss": "squentropy"}, settings)
+    text = preset.preset("Trial 3.", {"loss": "squentropy"}, settings)
     assert text.startswith("# @package _global_\n# Trial 3.\n")
     assert yaml.safe_load(text) == {
         "defaults": [{"override /loss": "squentropy"}],

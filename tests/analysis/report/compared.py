@@ -75,10 +75,10 @@ def _trial(
     drawn = params or {axis: _drawn(run.params[axis], distribution) for axis, distribution in space.items()}
     state = STATES.get(run.state, TrialState.COMPLETE)
     attributes = {"mlflow_run_id": run.id, "mlflow_link": run.link}
-    is_complete = state is TrialState.COMPLETE
+    value = math.inf if run.state == "diverged" else run.metrics[METRIC]
     return create_trial(
         state=state,
-        value=run.metrics.get(METRIC, math.inf) if is_complete else None,
+        value=value if state is TrialState.COMPLETE else None,
         params=drawn,
         distributions=dict(space),
         user_attrs=attributes | ({"diverged": True} if run.state == "diverged" else {}),

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.page import Samples
+from analysis.page import DASH, Samples
 from analysis.report import samples, scores, selection
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
 from tests.analysis.recorded import complete_run
+
+BANDS = ("frequent", "medium", "rare")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,27 @@ def test_table_1(best: dict[str, RecordedSetting]) -> None:
     assert rows["squentropy"]["ece, %"].value is None  # the metric is missing
     assert [name for name, row in rows.items() if row["test nll, nats/token"].strong] == ["cross_entropy"]
     assert not any(row["test objective, own unit"].strong for row in rows.values())
+
+
+def test_calibrated_scores_and_nll_by_frequency() -> None:
+    new = {"test/nll_calibrated", "test/ece_calibrated", "val/temperature", *(f"test/nll_{band}" for band in BANDS)}
+    recorded = [complete_run("cross_entropy", seed) for seed in (1, 2)]
+    recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
+    recorded += [complete_run("brier", seed, without=tuple(new)) for seed in (1, 2)]
+    recorded[3].metrics["test/nll_calibrated"] = 0.01
+    best = selection.choose(recorded)
+    section = scores.section(best)
+    table = tables(section)["calibrated"]
+    rows = {row[0].text: dict(zip(table.header, row, strict=True)) for row in table.cells()}
+    assert list(rows) == ["cross_entropy", "brier", "squentropy"]
+    assert {metric for metric, *_ in scores.CALIBRATED.values()} == {*new, "test/nll", "test/ece"}
+    for name, (metric, factor, _) in scores.CALIBRATED.items():
+        assert rows["squentropy"][name].value == pytest.approx(best["squentropy"].mean(metric) * factor)
+        assert (rows["brier"][name].text == DASH) == (metric in new)
+    assert [name for name, row in rows.items() if row["test nll"].strong] == ["cross_entropy"]
+    assert [name for name, row in rows.items() if row["calibrated nll"].strong] == ["squentropy"]
+    assert not any(row["temperature"].strong for row in rows.values())
+    assert scores.SCALE in texts(section, "note")
 
 
 def test_only_rows_with_the_same_seeds_compete() -> None:

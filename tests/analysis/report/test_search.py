@@ -9,7 +9,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from analysis.page import DASH, Table
-from analysis.report import optuna_study, search
+from analysis.report import optuna_storage, optuna_study, search
 from nanosq.sweeps import attributes
 from tests.analysis.blocks import texts
 from tests.analysis.report.studies import LINK, SPACE, add, trial
@@ -165,6 +165,7 @@ def test_reading_writes_nothing(url: str) -> None:
 def test_names_of_attributes_are_those_of_the_sweeper() -> None:
     for name in ("SETTINGS", "RUN_ID", "LINK", "ERRORS", "DIVERGED"):
         assert getattr(optuna_study, name) == getattr(attributes, name)
+    assert optuna_storage.COMPARISON == attributes.COMPARISON
 
 
 def test_command(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,11 @@ import re
 import pytest
 from matplotlib.figure import Figure as Drawing
 from optuna.distributions import FloatDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from analysis import figures
 from analysis.page import DASH, Section, Table
-from analysis.report import importance, parallel_coordinates, search, search_figures
+from analysis.report import parallel_coordinates, search, search_figures
 from tests.analysis.blocks import texts
 from tests.analysis.report.studies import add, line, trial
 
@@ -72,48 +72,6 @@ def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawi
     ax = drawings["search-parallel"].axes[0]
     assert [0.5, parallel_coordinates.NOT_SET, 1.0] in [list(curve.get_ydata()) for curve in ax.lines]
     assert "not set" in [text.get_text() for text in ax.texts]
-
-
-def quadratic(n: int) -> list[FrozenTrial]:
-    """The learning rate matters, depth hardly, the optimizer not at all."""
-    trials = []
-    for i in range(n):
-        exponent, n_layer = (i * 37 % n) / n, 1 + i % 4
-        value = exponent**2 + 0.01 * n_layer
-        trials.append(
-            trial([value], lr=10 ** (-4 + 2 * exponent), n_layer=n_layer, optimizer=["adamw", "sgd"][i // 2 % 2])
-        )
-    return trials
-
-
-def test_importance(scratch: str) -> None:
-    add(scratch, "quadratic", quadratic(40))
-    study = search.load(scratch, "quadratic")
-    (parts,) = importance.estimate(study)
-    assert next(iter(parts)) == "optimizer.lr"
-    assert min(parts["optimizer.lr"]) > 0.8
-    assert all(len(values) == importance.N_FORESTS for values in parts.values())
-    for forest in zip(*parts.values(), strict=True):
-        assert sum(forest) == pytest.approx(1.0)
-    assert importance.estimate(study) == [parts]
-
-
-def test_importance_for_each_metric(url: str) -> None:
-    assert len(importance.estimate(search.load(url, "two"))) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "trials", "why"),
-    [
-        ("few", quadratic(9), "9 complete trials are too few"),
-        ("constant", [trial([1.0], lr=1e-4 * (i + 1)) for i in range(12)], "the same value"),
-    ],
-)
-def test_importance_that_cannot_be_estimated(scratch: str, name: str, trials: list[FrozenTrial], why: str) -> None:
-    add(scratch, name, trials)
-    section = search.section(scratch, name)
-    assert why in texts(section)
-    assert "search-importance" not in names(section)
 
 
 def test_figures_with_one_metric_and_with_two(url: str) -> None:

@@ -1,0 +1,54 @@
+"""The setting of a trial as an experiment: a file that trains it again."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from nanosq import config, identity
+
+if TYPE_CHECKING:
+    from nanosq.sweeps.launching import TrialLauncher
+
+COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
+
+
+def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: str, *, origin: str) -> str:
+    """Write the setting of a trial, for any seed, as an experiment, and return the command that trains it.
+
+    Args:
+        sweeper: The sweeper, which composes configurations.
+        trial: The overrides of the trial at full length.
+        folder: Folder of the sweep.
+        name: Name of the experiment.
+        origin: What the setting is, for a comment in the file.
+    """
+    composed = sweeper.compose(trial)
+    choices = {group: composed.hydra.runtime.choices[group] for group in COMPONENTS}
+    default = sweeper.hydra_context.config_loader.load_configuration(
+        config_name=sweeper.config.hydra.job.config_name,
+        overrides=[f"{group}={choice}" for group, choice in choices.items()],
+        run_mode=RunMode.RUN,
+    )
+    before, after = config.flatten(config.without_hydra(default)), config.flatten(config.without_hydra(composed))
+    changed = {key: value for key, value in after.items() if key not in before or before[key] != value}
+    settings = {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
+    if identity.named_state(composed):
+        settings["resume"] = composed.resume
+    (folder / "experiment").mkdir(parents=True, exist_ok=True)
+    text = preset(f"Setting of {origin}, at full length.", choices, settings)
+    (folder / "experiment" / f"{name}.yaml").write_text(text)
+    return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
+
+
+def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+    """Return the text of an experiment: its components by their group, and settings by their dotted key."""
+    nested = OmegaConf.create()
+    for key, value in settings.items():
+        OmegaConf.update(nested, key, value, force_add=True)
+    groups = "\n".join(f"  - override /{group}: {choice}" for group, choice in choices.items())
+    text = OmegaConf.to_yaml(nested) if settings else ""
+    return f"# @package _global_\n# {title}\ndefaults:\n{groups}\n\n{text}"

@@ -1,0 +1,280 @@
+"""The section on a comparison: contenders, budget, verdicts, and what is missing."""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure as Drawing
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from analysis.page import DASH, Section
+from analysis.recorded_run import RecordedRun
+from analysis.report import comparison, search
+from analysis.report.comparison_figures import tuning_curves
+from analysis.report.contenders import Comparison, load
+from analysis.report.optuna_storage import NoStudy
+from tests.analysis.blocks import figure_names, tables, texts
+from tests.analysis.recorded import complete_run
+from tests.analysis.report.compared import LR, write
+from tests.analysis.report.studies import add, line, trial
+
+LOSSES = ("cross_entropy", "squentropy")
+SEEDS = (1, 2, 3)
+_number = count()
+
+
+def tuned(loss: str, *values: float | str, lr: float = 0.01, **options: Any) -> list[RecordedRun]:
+    """Return runs of tuning trials with these validation perplexities, or which were pruned or diverged."""
+    runs = []
+    for i, value in enumerate(values):
+        run = complete_run(loss, 9, optimizer__lr=lr * (i + 1), score_test=False, **options)
+        run.metrics = {key: score for key, score in run.metrics.items() if not key.startswith("test/")}
+        run.metrics["train/seconds"] = 2.0
+        if isinstance(value, str):
+            run.tags[value] = "true"
+        else:
+            run.metrics["val/perplexity"] = value
+        runs.append(run)
+    return runs
+
+
+def confirmed(loss: str, seeds: Sequence[int] = SEEDS, **options: Any) -> list[RecordedRun]:
+    runs = [complete_run(loss, seed, **options) for seed in seeds]
+    for run in runs:
+        run.metrics["train/seconds"] = 10.0
+    return runs
+
+
+def read(
+    url: str, tuning: dict[str, list[RecordedRun]], confirmation: dict[str, list[RecordedRun]], **plan: Any
+) -> Comparison:
+    """Write a comparison around runs and read it."""
+    name = f"compare-{next(_number)}"
+    write(url, name, tuning, confirmation, **plan)
+    return load(url, [run for runs in (*tuning.values(), *confirmation.values()) for run in runs], name)
+
+
+def rows(section: Section, table: str) -> dict[str, list[str]]:
+    return {first.text: [cell.text for cell in cells] for first, *cells in tables(section)[table].cells()}
+
+
+@pytest.fixture(scope="module")
+def two(scratch: str) -> Comparison:
+    """Squentropy has a weight besides, and is worse in the confirmation."""
+    spaces = {
+        "cross_entropy": {"optimizer.lr": LR, "model.n_layer": IntDistribution(1, 4)},
+        "squentropy": {
+            "optimizer.lr": LR,
+            "model.n_layer": IntDistribution(1, 4),
+            "loss.weight": FloatDistribution(0.01, 1.0, log=True),
+        },
+    }
+    tuning = {
+        "cross_entropy": tuned("cross_entropy", 9.0, "pruned", 7.0, 8.0),
+        "squentropy": tuned("squentropy", 8.0, 9.0, "diverged", 6.0, loss__weight=0.98),
+    }
+    confirmation = {
+        "cross_entropy": confirmed("cross_entropy", optimizer__lr=0.03),
+        "squentropy": confirmed("squentropy", optimizer__lr=0.04, loss__weight=0.98),
+    }
+    return read(scratch, tuning, confirmation, spaces=spaces)
+
+
+def test_the_verdict_is_not_spoiled_by_what_was_tuned(two: Comparison) -> None:
+    section = comparison.section(two)
+    assert texts(section, "verdict").startswith("cross_entropy is better: the test nll of squentropy is 0.2")
+    assert "; 3 seeds, 30 stories)" in texts(section, "verdict")
+    notes = texts(section, "note")
+    assert "Besides loss and the settings that were tuned for every contender, the contenders do not differ." in notes
+    assert "may be a part of the cause" not in notes
+    ((*pair, difference),) = [row[:3] for row in rows(section, "comparison-pairs").values()]
+    assert pair == ["squentropy", "cross_entropy"]
+    assert float(difference) == pytest.approx(0.2, abs=0.01)
+
+
+def test_budget(two: Comparison) -> None:
+    section = comparison.section(two)
+    assert "Contenders: cross_entropy, squentropy. Tuning: 4 trials of 100 steps for each contender, by" in texts(
+        section
+    )
+    assert "Tuned: for every contender optimizer.lr, model.n_layer; only for squentropy loss.weight." in texts(section)
+    assert "for 400 steps with each of the seeds 1, 2, 3." in texts(section)
+    budget = rows(section, "comparison-contenders")
+    expected = {
+        "tuning trials": ["4 of 4", "4 of 4"],
+        "pruned": ["1", "0"],
+        "diverged": ["0", "1"],
+        "best trial": ["2", "3"],
+        "its validation perplexity": ["7", "6"],
+        "confirmation runs": ["3 of 3", "3 of 3"],
+        "training time, s": ["38", "38"],
+    }
+    assert expected.items() <= budget.items()
+    assert texts(section, "code") == two.command
+
+
+def test_tuning_curves(two: Comparison, drawings: dict[str, Drawing]) -> None:
+    tuning_curves(two)
+    drawing = drawings["comparison-tuning"]
+    assert line(drawing, "cross_entropy") == ([1, 2, 3, 4], [9.0, 9.0, 7.0, 7.0])
+    assert line(drawing, "squentropy") == ([1, 2, 3, 4], [8.0, 8.0, 8.0, 6.0])
+    rings = [list(curve.get_ydata()) for curve in drawing.axes[0].lines if list(curve.get_xdata()) == [1]]
+    assert rings == [[9.0], [8.0]]
+
+
+def test_best_settings_and_borders(two: Comparison) -> None:
+    section = comparison.section(two)
+    best = [[cell.text for cell in cells] for cells in tables(section)["comparison-settings"].cells()]
+    assert best == [
+        ["cross_entropy", "as it stands", "9", "0.01", "2", DASH],
+        ["cross_entropy", "best, trial 2", "7", "0.03", "2", DASH],
+        ["squentropy", "as it stands", "8", "0.01", "2", "0.98"],
+        ["squentropy", "best, trial 3", "6", "0.04", "2", "0.98"],
+    ]
+    (border,) = (text for text in texts(section, "note").splitlines() if "border" in text)
+    assert border == (
+        "The best loss.weight lies at the upper border of its space, 0.01 to 1: 0.98 of squentropy. A better value may "
+        'lie beyond it. Compare with a wider space: loss.weight: "tag(log, interval(0.01,10.0))" in '
+        "hydra.sweeper.spaces."
+    )
+
+
+def test_confirmation(two: Comparison) -> None:
+    table = rows(comparison.section(two), "comparison-confirmation")
+    means = [sum(run.metric("test/nll") for run in two.contenders[i].runs.values()) / 3 for i in (0, 1)]
+    assert [float(cell.split()[0]) for cell in table["test nll, nats/token"][:2]] == pytest.approx(means, rel=1e-3)
+    assert table["test nll, nats/token"][2].startswith("0.20")
+    assert table["nll, calibrated"] == [DASH, DASH, DASH]
+
+
+def test_three_contenders_with_a_seed_that_diverged(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0, 8.0) for loss in (*LOSSES, "focal")}
+    confirmation = {loss: confirmed(loss) for loss in tuning}
+    confirmation["focal"][1].tags["diverged"] = "true"
+    section = comparison.section(read(scratch, tuning, confirmation))
+    assert texts(section, "verdict").count("; 2 seeds, 30 stories)") == 3
+    assert "Left out: seed 2 of focal (diverged)." in texts(section, "note")
+    assert texts(section, "note").count("Left out: seed 2 of cross_entropy (not scored with focal).") == 1
+    assert rows(section, "comparison-contenders")["seeds in the verdict"] == ["2", "2", "2"]
+    assert len(tables(section)["comparison-pairs"].rows) == 3
+
+
+def test_one_setting_under_two_names(scratch: str) -> None:
+    same = tuned("cross_entropy", 9.0, 8.0), confirmed("cross_entropy")
+    tuning, confirmation = ({"cross_entropy": runs, "own": runs} for runs in same)
+    section = comparison.section(read(scratch, tuning, confirmation))
+    assert texts(section, "verdict").startswith("No difference was found, because the confidence interval includes 0")
+    assert "cross_entropy and own are the same setting." in texts(section, "note")
+    assert rows(section, "comparison-pairs")["cross_entropy"][2] == "0.000000"
+
+
+def test_what_differs_besides_is_named(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    confirmation = {
+        loss: confirmed(loss, model__dropout=dropout) for loss, dropout in zip(LOSSES, (0, 0.1), strict=True)
+    }
+    section = comparison.section(read(scratch, tuning, confirmation))
+    assert texts(section, "verdict").startswith("The cross_entropy models are better: ")
+    assert "The settings also differ in model.dropout, which may be a part of the cause." in texts(section, "note")
+
+
+def test_the_keys_of_a_swept_group_are_no_other_cause(scratch: str) -> None:
+    names = {"adamw": "torch.optim.AdamW", "muon": "nanosq.muon.Muon"}
+    tuning = {label: tuned("squentropy", 9.0, optimizer___target_=target) for label, target in names.items()}
+    confirmation = {
+        label: confirmed("squentropy", optimizer___target_=target, optimizer__momentum=label)
+        for label, target in names.items()
+    }
+    section = comparison.section(read(scratch, tuning, confirmation, key="optimizer"))
+    assert "Besides optimizer and the settings that were tuned" in texts(section, "note")
+
+
+def test_a_comparison_that_is_not_finished(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    section = comparison.section(read(scratch, tuning, {}, n_trials=3, chosen=None, seeds=[1, 2]))
+    assert texts(section, "verdict") == (
+        "This comparison is not finished. Tuning: 1 of 3 trials of cross_entropy, 1 of 3 trials of squentropy. "
+        "Confirmation: 0 of 2 runs of cross_entropy, 0 of 2 runs of squentropy. The same command continues it."
+    )
+    begun = comparison.section(
+        read(scratch, tuning, {loss: confirmed(loss, (1, 2)) for loss in LOSSES}, seeds=[1, 2, 3])
+    )
+    assert "Confirmation: 2 of 3 runs of cross_entropy" in texts(begun, "verdict")
+    assert "; 2 seeds, 30 stories)" in texts(begun, "verdict")
+    assert "Left out: seed 3 of squentropy (not trained yet)." in texts(begun, "note")
+
+
+def test_a_contender_without_a_result(scratch: str) -> None:
+    tuning = {"cross_entropy": tuned("cross_entropy", 9.0), "squentropy": tuned("squentropy", "diverged")}
+    tuning["focal"] = tuned("focal", 9.0)
+    confirmation = {"cross_entropy": confirmed("cross_entropy"), "focal": confirmed("focal")}
+    for run in confirmation["focal"]:
+        run.tags["diverged"] = "true"
+    section = comparison.section(read(scratch, tuning, confirmation))
+    assert texts(section, "verdict").splitlines() == [
+        "squentropy has no result: no tuning trial is complete (1 diverged).",
+        "focal has no result: no confirmation run has finished (3 diverged).",
+    ]
+    assert rows(section, "comparison-contenders")["best trial"] == ["0", DASH, "0"]
+
+
+def test_trials_of_an_earlier_choice_do_not_count(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0, 8.0) for loss in LOSSES}
+    name, confirmation = "earlier", {loss: confirmed(loss) for loss in LOSSES}
+    write(scratch, name, tuning, confirmation)
+    all_runs = [run for runs in (*tuning.values(), *confirmation.values()) for run in runs]
+    before = load(scratch, all_runs, name)
+    assert before.is_finished
+    study = before.contenders[0].tuning.study
+    study.set_user_attr("comparison", study.user_attrs["comparison"] | {"chosen": 0})
+    after = load(scratch, all_runs, name)
+    assert not after.is_finished
+    assert [len(contender.runs) for contender in after.contenders] == [0, 3]
+
+
+def test_runs_that_are_not_in_the_store_are_left_out(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    confirmation = {loss: confirmed(loss) for loss in LOSSES}
+    write(scratch, "elsewhere", tuning, confirmation)
+    known = [*confirmation["cross_entropy"], *confirmation["squentropy"][1:]]
+    section = comparison.section(load(scratch, known, "elsewhere"))
+    assert "Left out: seed 1 of squentropy (its run is not in MLflow's store)." in texts(section, "note")
+    nothing = comparison.section(load(scratch, [], "elsewhere"))
+    assert "squentropy has no result: no confirmation run has finished (3 its run is not" in texts(nothing, "verdict")
+
+
+def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    confirmation = {loss: confirmed(loss) for loss in LOSSES}
+    for loss, nll in (("cross_entropy", 1.0), ("squentropy", 0.9)):
+        for run in confirmation[loss]:
+            run.metrics["test/nll_calibrated"] = nll + 0.001 * run.seed * (loss == "squentropy")
+    section = comparison.section(read(scratch, tuning, confirmation))
+    assert "cross_entropy is better: " in texts(section, "verdict")
+    assert (
+        "By the calibrated test nll, squentropy is better: that of squentropy is 0.0980 nats per token lower than that "
+        "of cross_entropy (95 % confidence interval 0.0955 to 0.1005, Student's t over 3 seeds)."
+    ) in texts(section, "note")
+    for run in confirmation["squentropy"]:
+        run.metrics["test/nll_calibrated"] += 0.3
+    assert "calibrated test nll" not in texts(comparison.section(read(scratch, tuning, confirmation)))
+
+
+def test_the_search_section_skips_comparisons(tmp_path_factory: pytest.TempPathFactory) -> None:
+    url = f"sqlite:///{tmp_path_factory.mktemp('mixed')}/optuna.db"
+    add(url, "search", [trial([1.0])])
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    with pytest.raises(NoStudy, match="There is no comparison in sqlite:"):
+        load(url, [])
+    for name in ("older", "newer"):
+        write(url, name, tuning, {loss: confirmed(loss) for loss in LOSSES})
+    assert load(url, []).name == "newer"
+    assert load(url, [], "older").name == "older"
+    with pytest.raises(ValueError, match=r"no comparison 'search' in .*; there are older, newer"):
+        load(url, [], "search")
+    section = search.section(url)
+    assert "Study search: " in texts(section)
+    assert "Other studies" not in texts(section)
+    assert "Study newer/squentropy: " in texts(search.section(url, "newer/squentropy"))
+    assert figure_names(comparison.section(load(url, []))) == ["comparison-tuning"]
