@@ -136,16 +136,16 @@ class CompareSweeper(StudySweeper):
         return taken
 
     def _plan(self, *, is_first: bool) -> Plan | None:
-        """Return the plan that fits into the time, once every contender has a trial to judge by. Apply and announce it.
+        """Return the plan that fits into the time, once every contender has done a trial. Apply and announce it.
 
         Raises:
             InputError: Not even the smallest plan fits.
         """
-        costs = [contender.costs() for contender in self.contenders]
-        if not all(costs):
+        costs = [cost for contender in self.contenders for cost in contender.costs()]
+        if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
-        overhead = min(cost.overhead for own in costs for cost in own)  # the first trial also prepares the text
-        paces = [contender.pace(overhead) for contender in self.contenders]
+        usual = budget.usual(costs)
+        paces = [contender.pace(usual) for contender in self.contenders]
         plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
         each = f"each of {len(paces)} contenders"
         if is_first:
@@ -200,7 +200,8 @@ class CompareSweeper(StudySweeper):
         return n_runs * self._seconds_of_run() > self.seconds_left
 
     def _seconds_of_run(self) -> float:
-        return statistics.fmean(trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done())
+        costs = [trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done() if COST in trial.user_attrs]
+        return statistics.fmean(costs or [0.0])
 
     def _log_confirmation(self) -> None:
         done, total = self.confirmation.done(), self.confirmation.n_wanted

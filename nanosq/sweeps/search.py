@@ -149,14 +149,15 @@ class LiveSearch:
             for trial in taken
         ]
 
-    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost) -> None:
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost | None) -> None:
         """Record the results and the cost of a trial. One that was interrupted stays in the study, to be resumed."""
         from optuna.trial import TrialState
 
         trial = self._taken.pop(planned.number)
         if results.state == "interrupted":
             return
-        trial.set_user_attr(COST, asdict(cost))
+        if cost is not None:
+            trial.set_user_attr(COST, asdict(cost))
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
         if results.runs and RUN_ID not in self.study.trials[trial.number].user_attrs:  # of an earlier trial or sweep
