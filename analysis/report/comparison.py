@@ -16,7 +16,7 @@ from analysis.page import Block, Section, Table, Text
 from analysis.recorded_run import RecordedRun
 from analysis.report import borders, calibrated, calibration, compare, curves, samples, scores, selection, stories
 from analysis.report.comparison_figures import tuning_curves
-from analysis.report.comparison_tables import best_settings, budget, confirmation
+from analysis.report.comparison_tables import INTERVALS, best_settings, budget, confirmation
 from analysis.report.comparison_texts import description, progress, without_result
 from analysis.report.contenders import Comparison, load
 from analysis.report.optuna_storage import NoStudy
@@ -25,6 +25,7 @@ from analysis.report.verdict import Verdict, other_keys, verdict
 from analysis.runs import RecordedSetting
 
 COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
+MORE_SEEDS = "hydra.sweeper.seeds=5"
 WIDTH = 80  # characters of a line that `show` prints
 
 
@@ -37,10 +38,10 @@ def section(comparison: Comparison) -> Section:
         blocks.append(Text(progress(comparison), "verdict"))
     blocks += [Text(result.sentence, "verdict") for result in verdicts]
     blocks += [Text(text, "verdict") for text in without_result(comparison)]
-    blocks += [Text(description(comparison)), budget(comparison, settings)]
+    blocks += [*(Text(text) for text in description(comparison)), budget(comparison, settings)]
     blocks += [Text(note, "note") for note in notes]
     if settings:
-        blocks.append(confirmation(settings))
+        blocks += [confirmation(settings), Text(INTERVALS, "note")]
     if verdicts:
         blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
     blocks += [tuning_curves(comparison), best_settings(comparison)]
@@ -57,7 +58,7 @@ def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -
     notes: list[str] = []
     for a, b in combinations(settings, 2):
         try:
-            result = verdict(settings[a], settings[b], labels=(a, b), compared=compared)
+            result = verdict(settings[a], settings[b], labels=(a, b), compared=compared, more_seeds=MORE_SEEDS)
         except ValueError as error:
             notes.append(f"{error}.")
             continue
@@ -88,11 +89,14 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     """
     comparison = find(storage, runs.load(tracking_uri, experiment), name)
     compared, settings = section(comparison), comparison.settings()
-    details = (scores, curves, calibration, samples, stories) if settings else ()
+    sections = [compared]
+    if settings:
+        sections.append(scores.section(settings, is_comparison=True))
+        sections += [part.section(settings) for part in (curves, calibration, samples, stories)]
     labels = [contender.label for contender in comparison.contenders]
     title = f"{', '.join(labels[:-1])} or {labels[-1]}: which is better?"
     lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
-    path = page.write(folder, title, lead, [compared, *(part.section(settings) for part in details)])
+    path = page.write(folder, title, lead, sections)
     for block in compared.blocks:
         if isinstance(block, Text) and block.kind == "verdict":
             print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False), end="\n\n")

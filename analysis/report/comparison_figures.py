@@ -7,6 +7,7 @@ from typing import Any
 from analysis import figures
 from analysis.axes import fit_scale
 from analysis.report.contenders import ENDED, Comparison
+from analysis.report.optuna_study import StudyTrial
 from analysis.report.search_figures import label
 
 RING: Any = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
@@ -19,8 +20,9 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
 
     (metric,) = comparison.contenders[0].tuning.metrics
     best, worst = (max, -math.inf) if metric.maximize else (min, math.inf)
-    drawing, (axes,) = figures.panels(size=(1.3 * figures.PANEL[0], figures.PANEL[1]))
+    drawing, (axes,) = figures.panels()
     shown: list[float] = []
+    starts: list[StudyTrial] = []
     for i, contender in enumerate(comparison.contenders):
         ended = [trial for trial in contender.tuning.trials if trial.state in ENDED]
         values = accumulate((trial.values[0] if trial.values else worst for trial in ended), best)
@@ -28,17 +30,18 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
         look = figures.series(i) | {"markersize": 3, "drawstyle": "steps-post"}
         axes.plot(range(1, len(curve) + 1), curve, **look, label=contender.label)
         shown += [value for value in curve if not math.isnan(value)]
-        start = contender.as_it_stands
-        if start and start.values:
-            axes.plot([1], start.values, color=look["color"], **RING, zorder=3)
-    axes.plot([], [], color=figures.INK, **RING, label="configuration as it stands")
+        if (start := contender.as_it_stands) and start.values:
+            starts.append(start)
+            axes.plot([ended.index(start) + 1], start.values, color=look["color"], **RING, zorder=3)
+    if starts:
+        axes.plot([], [], color=figures.INK, **RING, label="configuration as it stands")
     fit_scale(axes, "y", shown)
-    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best so far: {label(metric)}")
+    name = label(metric)
+    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {name[0].lower()}{name[1:]}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     caption = (
-        f"The best value so far of each contender, by the number of its trials of {comparison.tune_steps:,} steps. "
-        "Trials that were pruned, diverged or failed count as trials. A ring is the configuration as it stands, which "
-        "is tried first."
+        f"The best value of each contender after a number of trials of {comparison.tune_steps:,} steps. "
+        "Trials that were pruned, diverged or failed count as trials."
     )
     return figures.finish(drawing, "comparison-tuning", caption)

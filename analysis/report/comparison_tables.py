@@ -5,12 +5,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Table, number
-from analysis.report.contenders import Comparison, Contender
+from analysis.report.contenders import ENDED, Comparison, Contender
 from analysis.report.optuna_study import StudyTrial
 from analysis.report.scores import half_interval
 from analysis.report.verdict import signed
 from analysis.runs import RecordedSetting
 
+INTERVALS = (
+    "Mean over the seeds ± half of the 95 % confidence interval (Student's t). Differences are paired by seed. The "
+    "page has them in bold if the interval does not include 0. The interval of the verdict also covers the choice of "
+    "stories."
+)
 SCORES = {  # row: metric, factor
     "test nll, nats/token": ("test/nll", 1.0),
     "test perplexity": ("test/perplexity", 1.0),
@@ -28,7 +33,8 @@ SCORES = {  # row: metric, factor
 def budget(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> Table:
     """Return what each contender was given and what came of it, with a column for each contender."""
     columns = [_budget(comparison, contender, settings.get(contender.label)) for contender in comparison.contenders]
-    names = list(columns[0])
+    unused = [state for state in ENDED if not any(column[state] for column in columns)]
+    names = [name for name in columns[0] if name not in unused]
     rows: list[Row] = [[name, *(column[name] for column in columns)] for name in names]
     header = ["contender", *(contender.label for contender in comparison.contenders)]
     return Table("comparison-contenders", header, rows, "Budget and result of each contender")
@@ -43,10 +49,8 @@ def _budget(
     n_confirmed = len(setting.runs) if setting else 0
     return {
         "tuning trials": _of(contender.n_ended, contender.n_trials),
-        "pruned": states["pruned"],
-        "diverged": states["diverged"],
-        "failed": states["failed"],
-        "best trial": chosen.number if chosen else DASH,
+        **{state: states[state] for state in ENDED},
+        "best trial": Cell(f"#{chosen.number}", chosen.number) if chosen else DASH,
         f"its {metric}": number(chosen.values[0] if chosen and chosen.values else math.nan),
         "confirmation runs": _of(comparison.n_confirmed(contender), len(comparison.seeds)),
         "seeds in the verdict": n_confirmed,
@@ -72,11 +76,7 @@ def confirmation(settings: Mapping[str, RecordedSetting]) -> Table:
         cells = [_mean(list(by_seed.values())) for by_seed in values.values()]
         rows.append([name, *cells, *(_difference(values[first], values[other]) for other in others)])
     header = ["score", *settings, *(f"{other} minus {first}" for other in others)]
-    caption = (
-        "Confirmation: mean over the seeds ± half of the 95 % confidence interval (Student's t). A difference is in "
-        "bold if its interval does not include 0."
-    )
-    return Table("comparison-confirmation", header, rows, caption)
+    return Table("comparison-confirmation", header, rows, "Confirmation: scores on the test split")
 
 
 def _mean(values: Sequence[float]) -> Cell:
@@ -107,12 +107,14 @@ def best_settings(comparison: Comparison) -> Table:
         if start:
             named.append(("as it stands, also the best" if start is best else "as it stands", start))
         if best and best is not start:
-            named.append((f"best, trial {best.number}", best))
+            named.append((f"best, #{best.number}", best))
         for name, trial in named:
             value = number(trial.values[0], strong=trial is best) if trial.values else trial.state
             rows.append([contender.label, name, value, *(_value(trial.params.get(key)) for key in axes)])
     header = ["contender", "setting", comparison.contenders[0].tuning.metrics[0].label, *axes]
-    return Table("comparison-settings", header, rows, "The best settings, and the configuration as it stands")
+    was_tried = any(contender.as_it_stands for contender in comparison.contenders)
+    caption = "The best settings" + (", and the configuration as it stands" if was_tried else "")
+    return Table("comparison-settings", header, rows, caption)
 
 
 def _value(value: object) -> Cell:

@@ -5,24 +5,23 @@ from collections import Counter
 from analysis.report.contenders import Comparison
 
 
-def description(comparison: Comparison) -> str:
-    """Return what was compared, and with what budget."""
-    first = comparison.contenders[0]
+def description(comparison: Comparison) -> list[str]:
+    """Return sentences on the contenders, the tuning, and the confirmation, with the budget of each."""
+    first, common = comparison.contenders[0], comparison.common_axes
     metric = first.tuning.metrics[0].label
-    common = comparison.common_axes
     own = [
         f"only for {contender.label} {', '.join(keys)}"
         for contender in comparison.contenders
         if (keys := [key for key in contender.tuning.space if key not in common])
     ]
-    labels = ", ".join(contender.label for contender in comparison.contenders)
     tuned = "; ".join([f"for every contender {', '.join(common)}", *own] if common else own) or "nothing"
-    return (
-        f"Contenders: {labels}. Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for "
-        f"each contender, by {metric[0].lower()}{metric[1:]}. Tuned: {tuned}. Confirmation: the best "
-        f"setting of each contender was trained for {comparison.max_steps:,} steps with each of the seeds "
-        f"{', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split."
-    )
+    return [
+        f"Contenders: {', '.join(contender.label for contender in comparison.contenders)}.",
+        f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender, by "
+        f"{metric[0].lower()}{metric[1:]}. Tuned: {tuned}.",
+        f"Confirmation: the best setting of each contender, trained for {comparison.max_steps:,} steps with each of "
+        f"the seeds {', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split.",
+    ]
 
 
 def progress(comparison: Comparison) -> str:

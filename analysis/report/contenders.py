@@ -14,7 +14,7 @@ from nanosq.privacy import mask
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "its run is not in MLflow's store"
-ENQUEUED = "fixed_params"  # Optuna's attribute of a trial whose setting was given
+ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Contender:
     @property
     def as_it_stands(self) -> StudyTrial | None:
         """The trial of the configuration as it stands; None if the configuration does not lie in the space."""
-        trials = self.tuning.study.get_trials(deepcopy=False)
-        return self.tuning.trials[0] if trials and ENQUEUED in trials[0].system_attrs else None
+        recorded = zip(self.tuning.trials, self.tuning.study.get_trials(deepcopy=False), strict=False)
+        return next((trial for trial, frozen in recorded if frozen.user_attrs.get(ENQUEUED) == CURRENT), None)
 
     @property
     def n_ended(self) -> int:

@@ -46,7 +46,8 @@ def estimate(search: Search) -> Importance:
     from optuna.search_space import intersection_search_space
 
     n = len(search.complete)
-    is_conditional = intersection_search_space(search.study.get_trials(deepcopy=False)).keys() < search.space.keys()
+    common = intersection_search_space(search.study.get_trials(deepcopy=False))
+    is_conditional = any(name not in common for trial in search.complete for name in trial.params)
     least = MIN_COMPLETE_CONDITIONAL if is_conditional else MIN_COMPLETE
     if n < least:
         why = ", because not all trials have the same settings" if is_conditional else ""
@@ -70,9 +71,8 @@ def _shares(search: Search, evaluators: "Sequence[BaseImportanceEvaluator]", i: 
     result: dict[str, list[float]] = {}
     for evaluator in evaluators:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # fANOVA is experimental, and PED-ANOVA says that it takes the lowest values
+            # fANOVA is experimental, and PED-ANOVA says that it takes the lowest values for the best ones.
+            warnings.simplefilter("ignore")
             try:
                 shares = optuna.importance.get_param_importances(
                     search.study, evaluator=evaluator, target=_cost(search, i)

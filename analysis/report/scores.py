@@ -36,12 +36,12 @@ OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test
 UNITS = (
     "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
     "Compare losses by nll, perplexity, bits per byte, accuracy and ece. Do not compare objectives: every loss has its "
-    "own unit. The first column is the objective of the last training batch; the report gives a mean there. The "
-    f"perplexities of the report do not follow from its losses: exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = "
-    f"{math.exp(1.899):.2f}."
+    "own unit. The first column is the objective of the last training batch."
 )
-
-
+OF_REPORT = (
+    "The first column of the report's rows is a mean. The perplexities of the report do not follow from its losses: "
+    f"exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = {math.exp(1.899):.2f}."
+)
 SCALE = (
     "A penalty on squared logits makes the logits small, so that the model is less confident than it could be; the "
     "calibrated scores divide the logits by one temperature, chosen on the validation split, and what is left of a "
@@ -50,11 +50,19 @@ SCALE = (
 )
 
 
-def section(best: Mapping[str, RecordedSetting]) -> Section:
-    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
-    notes = [Text(note, "note") for note in (UNITS, *selection.unequal_seeds(best).values())]
-    blocks: list[Block] = [_table_1(best), *notes, _calibrated(best), Text(SCALE, "note")]
-    return Section("Scores", [*blocks, _settings(best), Text(selection.RULE, "note"), _runs(best)])
+def section(best: Mapping[str, RecordedSetting], *, is_comparison: bool = False) -> Section:
+    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds.
+
+    Args:
+        best: The settings.
+        is_comparison: Whether they are the contenders of a comparison, which are chosen by another rule and need no
+            scores of the student report beside them.
+    """
+    report = {} if is_comparison else REPORT
+    units = UNITS if is_comparison else f"{UNITS} {OF_REPORT}"
+    notes = [Text(note, "note") for note in (units, *selection.unequal_seeds(best).values())]
+    blocks: list[Block] = [_table_1(best, report), *notes, _calibrated(best), Text(SCALE, "note"), _settings(best)]
+    return Section("Scores", [*blocks, *([] if is_comparison else [Text(selection.RULE, "note")]), _runs(best)])
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -66,15 +74,16 @@ def half_interval(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
+def _table_1(best: Mapping[str, RecordedSetting], report: Mapping[str, Mapping[str, float]]) -> Table:
     rows: list[Row] = []
-    for name, printed in REPORT.items():
+    for name, printed in report.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
         rows.append([name, *(Cell(DASH) if math.isnan(score) else Cell(str(score), score) for score in scores), DASH])
     for loss, cells in _scores(best, SCORES).items():
         n_seeds, left_out = len(best[loss].runs), ", ".join(map(str, best[loss].left_out))
         rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
-    return Table("table_1", ["loss", *SCORES, "seeds"], rows, "Table 1: the test split, and the report's own table")
+    caption = "Table 1: the test split" + (", and the report's own table" if report else "")
+    return Table("table_1", ["loss", *SCORES, "seeds"], rows, caption)
 
 
 def _calibrated(best: Mapping[str, RecordedSetting]) -> Table:

@@ -51,6 +51,7 @@ def verdict(
     *,
     labels: Sequence[str] = (),
     compared: Sequence[str] = (),
+    more_seeds: str = MORE_SEEDS,
     n_draws: int = 10_000,
 ) -> Verdict:
     """Compare two settings by their runs with common seeds.
@@ -61,6 +62,7 @@ def verdict(
         labels: Their labels; by default their losses with what distinguishes them.
         compared: Keys and groups of keys that are compared or that were tuned for both, so that they are no other cause
             of a difference. The parameters of two losses always are such keys.
+        more_seeds: How to train with more seeds.
         n_draws: Number of bootstrap samples.
 
     Raises:
@@ -77,7 +79,7 @@ def verdict(
     notes += [*_notes(a, b, label_a, label_b), *missing_a, *missing_b]
     if not (scores_a and scores_b):
         labels = " or ".join(label for label, scores in ((label_a, scores_a), (label_b, scores_b)) if not scores)
-        sentence = f"Not enough runs: no run of {labels} has the scores of its stories. Train with {MORE_SEEDS}."
+        sentence = f"Not enough runs: no run of {labels} has the scores of its stories. Train with {more_seeds}."
         return Verdict(label_a, label_b, sentence, notes=notes)
     tokens, n_bytes = next((scores.tokens, scores.bytes) for scores in scores_a.values())
     if not all(np.array_equal(tokens, scores.tokens) for scores in (*scores_a.values(), *scores_b.values())):
@@ -94,7 +96,9 @@ def verdict(
         is_clean = not (others or programs_differ(a, b))
         sentence = _sentence(label_a, label_b, difference, bits, is_clean=is_clean)
     else:
-        sentence = _sentence_on_models(label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds))
+        sentence = _sentence_on_models(
+            label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds), more_seeds=more_seeds
+        )
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
 
 
@@ -120,14 +124,14 @@ def _sentence(a: str, b: str, difference: Difference, bits: float, *, is_clean: 
 
 
 def _sentence_on_models(
-    a: str, b: str, difference: Difference, bits: float, seeds: tuple[int, int], *, has_common: bool
+    a: str, b: str, difference: Difference, bits: float, seeds: tuple[int, int], *, has_common: bool, more_seeds: str
 ) -> str:
     """Return the sentence on two models with one seed each."""
     common = f"one seed in common ({seeds[0]})" if has_common else "no seed in common"
     models = f"with seed {seeds[0]}" if has_common else f"with seed {seeds[0]} of {a} and seed {seeds[1]} of {b}"
     numbers = _numbers(b, a, difference, bits, "")
     return (
-        f"Not enough runs: {a} and {b} have {common}, and a verdict needs two ({MORE_SEEDS}). For the two models "
+        f"Not enough runs: {a} and {b} have {common}, and a verdict needs two ({more_seeds}). For the two models "
         f"{models}, {numbers} This interval covers the choice of stories only; other seeds may give another result."
     )
 

@@ -57,6 +57,7 @@ class CompareSweeper(StudySweeper):
     def _prepare(self, entry: Entry) -> None:
         """Check everything, then create the studies or open them."""
         from nanosq.sweeps.confirmation import Confirmation
+        from nanosq.sweeps.starting_points import check_axes
 
         self.check_effect()
         try:
@@ -70,6 +71,8 @@ class CompareSweeper(StudySweeper):
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
         ]
+        axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
+        check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
@@ -171,6 +174,9 @@ class CompareSweeper(StudySweeper):
         for contender in self.contenders:
             if contender not in tuned:
                 logger.error("%s: no tuning trial has finished, it is not confirmed", contender.label)
+                contender.search.note_violations()
+        if not tuned:
+            return
         self._note(is_chosen=True)
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
         settings = {contender.label: contender.full_setting() for contender in tuned}

@@ -86,8 +86,8 @@ class LiveSearch:
         with _user_input():
             self.code = identity.code_hash(self.base)
         options = sweeper.hydra_context.config_loader.get_group_options
-        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options)
-        self._starting_points = points.find([*settings.enqueue], label=f"{label}: " if label else "")
+        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options, label=label)
+        self._starting_points = points.find([*settings.enqueue])
 
     @property
     def shared(self) -> dict[str, Any]:

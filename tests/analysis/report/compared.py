@@ -81,8 +81,9 @@ def _trial(
         value=value if state is TrialState.COMPLETE else None,
         params=drawn,
         distributions=dict(space),
-        user_attrs=attributes | ({"diverged": True} if run.state == "diverged" else {}),
-        system_attrs={} if number else {"fixed_params": drawn},
+        user_attrs=attributes
+        | ({"diverged": True} if run.state == "diverged" else {})
+        | ({} if number else {"enqueued": "current"}),
     )
 
 

@@ -39,6 +39,7 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     html = (tmp_path / "page" / "report.html").read_text()
     sections = ["comparison", "scores", "training-and-validation-curves", "calibration", "texts", "stories"]
     assert re.findall(r'<section id="([^"]*)"', html) == sections
+    assert "the report&#39;s own table" not in html
     assert re.search("<pre>python run.py -m hydra/sweeper=compare .*loss=cross_entropy,squentropy.*</pre>", html)
     assert "Besides loss and the settings that were tuned for every contender, the contenders do not differ." in html
 
@@ -50,6 +51,7 @@ def test_command(
     assert comparison.main(["--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "\npython run.py -m hydra/sweeper=compare " in printed
+    assert re.findall(r"^(\w+) +as it stands", printed, re.MULTILINE) == ["cross_entropy", "squentropy"]
     assert {"comparison-tuning.svg", "comparison-pairs.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
     assert comparison.main(["typo"]) == 2
     known = "error: no comparison 'typo' in sqlite:///optuna.db; there are compare-1a2b\n"

@@ -9,8 +9,8 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from analysis.page import DASH, Table
-from analysis.report import optuna_storage, optuna_study, search
-from nanosq.sweeps import attributes
+from analysis.report import contenders, optuna_storage, optuna_study, search
+from nanosq.sweeps import attributes, starting_points
 from tests.analysis.blocks import texts
 from tests.analysis.report.studies import LINK, SPACE, add, trial
 
@@ -166,6 +166,7 @@ def test_names_of_attributes_are_those_of_the_sweeper() -> None:
     for name in ("SETTINGS", "RUN_ID", "LINK", "ERRORS", "DIVERGED"):
         assert getattr(optuna_study, name) == getattr(attributes, name)
     assert optuna_storage.COMPARISON == attributes.COMPARISON
+    assert (contenders.ENQUEUED, contenders.CURRENT) == (attributes.ENQUEUED, starting_points.CURRENT)
 
 
 def test_command(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
