@@ -10,6 +10,7 @@ from nanosq.errors import InputError
 
 RESERVE = 0.05  # fraction of the time left that no plan uses
 MIN_SEEDS = 2  # a verdict needs an interval
+FINAL_EVALUATIONS = 4  # time of the final score and of what is recorded with it, in evaluations
 
 
 def parse_seconds(timeout: Any) -> float | None:
@@ -41,27 +42,24 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Time of a trial."""
+    """Seconds that a trial has added to the sweep. With parallel trials, they are less than it has taken."""
 
-    seconds: float  # that it has added to the sweep: with parallel trials less than it has taken
-    training: float  # fraction of its time in training steps
+    seconds: float
+    training: float = 0.0  # of these, in training steps
+    evaluation: float = 0.0  # of these, in one evaluation of the validation split
 
-    @property
-    def in_training(self) -> float:
-        """Seconds in training steps."""
-        return self.seconds * self.training
-
-    @property
-    def overhead(self) -> float:
-        """Seconds outside of training steps."""
-        return self.seconds - self.in_training
+    def setup(self, n_evaluations: int) -> float:
+        """Return the seconds that are neither in training steps nor in the evaluations."""
+        return max(0.0, self.seconds - self.training - n_evaluations * self.evaluation)
 
 
 def usual(costs: Sequence[Cost]) -> Cost:
-    """Return the median cost. The first trial, which prepares the text, costs more."""
-    overhead = statistics.median_low(cost.overhead for cost in costs)
-    training = statistics.median(cost.in_training for cost in costs)
-    return Cost(overhead + training, training / (overhead + training))
+    """Return the medians of the costs; of two, the lower ones, because the first trial also prepares the text."""
+    return Cost(
+        statistics.median_low(cost.seconds for cost in costs),
+        statistics.median(cost.training for cost in costs),
+        statistics.median_low(cost.evaluation for cost in costs),
+    )
 
 
 @dataclass(frozen=True)

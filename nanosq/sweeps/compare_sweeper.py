@@ -145,7 +145,8 @@ class CompareSweeper(StudySweeper):
         if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
         usual = budget.usual(costs)
-        paces = [contender.pace(usual) for contender in self.contenders]
+        setup = statistics.median_low(seconds for contender in self.contenders for seconds in contender.setups())
+        paces = [contender.pace(usual, setup) for contender in self.contenders]
         plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
         each = f"each of {len(paces)} contenders"
         if is_first:

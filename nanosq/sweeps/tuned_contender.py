@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanosq.errors import InputError
+from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, COST, DIVERGED
-from nanosq.sweeps.budget import Cost, Pace
+from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
 from nanosq.sweeps.contenders import ContenderSetting, Entry
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
@@ -47,7 +48,7 @@ class TunedContender:
         if full.hydra.runtime.choices["tracking"] == "none":
             raise InputError("tracking=none: a comparison reads its verdict from the recorded runs; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
-        self._n_evaluations = self.max_steps / full.train.eval_every
+        self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // DEFAULT_LENGTH)
         if not 1 <= self.tune_steps <= self.max_steps:
             raise InputError(
@@ -108,19 +109,26 @@ class TunedContender:
         ended = (t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
         return [Cost(**trial.user_attrs[COST]) for trial in ended if COST in trial.user_attrs]
 
-    def pace(self, usual: Cost) -> Pace:
+    def setups(self) -> list[float]:
+        """Return the seconds outside of training and evaluation of the trials that were trained to the end."""
+        return [cost.setup(self._n_tuning_evaluations) for cost in self.costs()]
+
+    def pace(self, usual: Cost, setup: float) -> Pace:
         """Return how far the tuning is and what is expected of the rest.
 
         Args:
             usual: The usual cost of a trial of any contender.
+            setup: The usual seconds outside of training and evaluation.
         """
-        training = statistics.median(cost.in_training for cost in self.costs() or [usual])
-        seconds = [usual.overhead + cost.in_training for cost in self.costs()]
+        own = budget.usual(self.costs() or [usual])
+        seconds = [
+            setup + cost.training + self._n_tuning_evaluations * cost.evaluation for cost in self.costs() or [usual]
+        ]
         others = (t for t in self.search.study.trials if t.state.name != "COMPLETE")
         seconds += [trial.user_attrs[COST]["seconds"] for trial in others if COST in trial.user_attrs]
-        evaluations = max(1.0, self._n_evaluations / self._n_tuning_evaluations)
-        run = usual.overhead * evaluations + training * self.max_steps / self.tune_steps
-        return Pace(self.search.n_done, statistics.fmean(seconds or [usual.seconds]), run)
+        training = own.training * self.max_steps / self.tune_steps
+        run = setup + training + own.evaluation * (self._n_evaluations + FINAL_EVALUATIONS)
+        return Pace(self.search.n_done, statistics.fmean(seconds), run)
 
 
 def _key(line: str) -> str:
