@@ -8,6 +8,7 @@
 import hashlib
 import json
 import logging
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ class CompareSweeper(StudySweeper):
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
-        self._command = entry.command(self.config.hydra.overrides.hydra)
+        self._command = entry.command(self.config.hydra.overrides.hydra, self.config_dirs())
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:
@@ -230,7 +231,7 @@ class CompareSweeper(StudySweeper):
             )
         for contender in self.contenders:
             if contender.chosen is not None:
-                name = f"best_{folder.name}_{contender.label}".replace(" ", "_")
+                name = re.sub(r"[^\w.-]", "_", f"best_{folder.name}_{contender.label}")  # a choice in an override
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")

@@ -4,6 +4,7 @@ import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -35,11 +36,12 @@ class Entry:
     axes: Sequence[str]  # intervals and ranges, which are tuned
     seeds: Sequence[int]  # of the confirmation, if they are listed
 
-    def command(self, hydra_overrides: Iterable[str]) -> str:
+    def command(self, hydra_overrides: Iterable[str], config_dirs: Iterable[Path] = ()) -> str:
         """Return the command line. Passwords in URLs are masked.
 
         Args:
             hydra_overrides: The overrides of Hydra's own configuration.
+            config_dirs: The folder of --config-dir, if there is one.
         """
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
         lists: dict[str, dict[str, None]] = {}
@@ -48,7 +50,9 @@ class Entry:
                 lists.setdefault(key, {})[value] = None
         swept = [f"{key}={','.join(values)}" for key, values in lists.items()]
         seeds = [f"seed={','.join(map(str, self.seeds))}"] if self.seeds else []
-        return mask(f"python run.py -m {shlex.join([*hydra, *swept, *seeds, *self.fixed, *self.axes])}")
+        options = [option for path in config_dirs for option in ("--config-dir", str(path))]
+        line = shlex.join(["python", "run.py", *options, "-m", *hydra, *swept, *seeds, *self.fixed, *self.axes])
+        return mask(line)
 
 
 def parse(arguments: Sequence[str]) -> Entry:

@@ -41,7 +41,8 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     (folder / "experiment").mkdir(parents=True, exist_ok=True)
     text = preset(f"Setting of {origin}, at full length.", choices, settings)
     (folder / "experiment" / f"{name}.yaml").write_text(text)
-    return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
+    own = [f"hydra.searchpath=[file://{path}]" for path in sweeper.config_dirs()]  # of a loss in it, for example
+    return f"python run.py {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
 
 
 def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:

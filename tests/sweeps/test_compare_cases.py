@@ -1,12 +1,12 @@
 """Comparisons of other things than two losses, and contenders without a result."""
 
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import mlflow
 import optuna
 import pytest
 
@@ -90,3 +90,62 @@ def test_three_contenders_have_a_verdict_for_each_pair(folder: Path, cache: str)
     assert confirmed(folder) == [(name, seed) for seed in (5, 7) for name in ("adamw", "muon", "sgd")]
     assert "optimizer.lr" in study(folder, "sgd").trials[1].params
     assert "loss.weight" in study(folder, "muon").trials[1].params
+
+
+def test_values_that_are_lists_and_the_commands_that_are_printed(folder: Path, cache: str) -> None:
+    settings = ["loss=again", "optimizer=adamw", "optimizer.betas=[0.9,0.95],[0.8,0.9]"]
+    result = compare(folder, cache, *settings, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1")
+    commands = re.findall(r"^best of (.*): python run.py (.*)$", result.stdout, re.MULTILINE)
+    assert [label for label, _ in commands] == ["optimizer.betas=[0.9,0.95]", "optimizer.betas=[0.8,0.9]"]
+    composed = command(*shlex.split(commands[1][1]), "--cfg", "job", cwd=folder, check=True).stdout
+    assert "_target_: nanosq.losses.cross_entropy\n" in composed  # the command finds the user's loss
+    assert "- 0.8\n" in composed
+    repeat = study(folder, commands[0][0]).user_attrs["comparison"]["command"]
+    assert repeat.startswith("python run.py --config-dir conf -m hydra/sweeper=compare ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "status"),
+    [
+        (["optimizer.lr=1e-3,1e38", "precision=fp32", "train.clip_norm=null"], "(2 diverged)", 0),
+        (["loss=cross_entropy,raising"], "(2 failed)", 1),
+    ],
+)
+def test_a_contender_without_result(settings: list[str], reason: str, status: int, folder: Path, cache: str) -> None:
+    """The other contender is confirmed."""
+    result = compare(folder, cache, *settings, status=status)
+    (sentence,) = sentences(result)
+    assert re.match(rf"\S+ has no result: no tuning trial is complete {re.escape(reason)}\.", sentence)
+    assert re.search(r"^plan: 2 trials and 2 seeds for each of 2 contenders, about", result.stderr, re.MULTILINE)
+    assert "no tuning trial has finished, it is not confirmed" in result.stderr
+    assert len(confirmed(folder)) == 2
+    assert len({contender for contender, _ in confirmed(folder)}) == 1
+
+
+def test_an_interval_is_tuned_and_never_starts_anew(folder: Path, cache: str) -> None:
+    settings = [LOSSES, "optimizer.weight_decay=interval(0.0,0.1)", "model.n_layer=range(1,3)", "resume=never"]
+    few = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1"]
+    compare(folder, cache, *settings, *few)
+    axes = {*study(folder, "squentropy").trials[0].params}
+    assert {"optimizer.weight_decay", "model.n_layer", "loss.weight", "optimizer.lr"} <= axes
+    again = compare(folder, cache, *settings, *few)
+    assert "study mine-2/squentropy in sqlite:///optuna.db: 0 of 1 trials started before" in again.stderr
+    assert len(runs(folder)) == 8
+    assert "Not enough runs" in again.stdout
+
+
+@pytest.mark.parametrize("moment", [r"#1: \S+=", r"seed 1338: \S+="])
+def test_ctrl_c_ends_a_comparison_that_is_continued(moment: str, folder: Path, cache: str) -> None:
+    settings = [*COMPARE, LOSSES, "train.max_steps=1000", "train.eval_every=1000", "hydra.sweeper.tune_steps=500"]
+    process = start(*settings, cwd=folder, NANOSQ_CACHE=cache)
+    assert process.stdout is not None
+    output = ""
+    while not re.search(moment, output):
+        line = process.stdout.readline()
+        assert line, output
+        output += line
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate()
+    assert process.returncode == 130, output + rest
+    assert "Traceback" not in rest
+    assert ": interrupted after step" in rest
