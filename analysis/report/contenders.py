@@ -13,12 +13,12 @@ from analysis.runs import RecordedSetting
 from nanosq.privacy import mask
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
-NOT_FOUND = "its run is not in MLflow's store"
+NOT_FOUND = "not in this experiment of MLflow"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 
 @dataclass(frozen=True)
-class Contender:
+class RecordedContender:
     """One of the settings that are compared. Runs and trials of the confirmation are those of the chosen setting."""
 
     label: str
@@ -72,7 +72,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RecordedComparison:
     """A comparison with its contenders in their order."""
 
     name: str
@@ -80,7 +80,7 @@ class Comparison:
     tune_steps: int
     max_steps: int
     seeds: Sequence[int]  # of the confirmation, as planned
-    contenders: Sequence[Contender]
+    contenders: Sequence[RecordedContender]
 
     @property
     def keys(self) -> list[str]:
@@ -101,7 +101,7 @@ class Comparison:
             for contender in self.contenders
         )
 
-    def n_confirmed(self, contender: Contender) -> int:
+    def n_confirmed(self, contender: RecordedContender) -> int:
         """Return the number of confirmation runs of a contender that have ended."""
         trials = (contender.confirmation.get(seed) for seed in self.seeds)
         return sum(trial is not None and trial.state in ENDED for trial in trials)
@@ -112,7 +112,7 @@ class Comparison:
         return selection.on_common_seeds({label: setting for label, setting in recorded.items() if setting})
 
 
-def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
+def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> RecordedComparison:
     """Return the comparison of this name, or the comparison that was started last.
 
     Args:
@@ -144,18 +144,18 @@ def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> 
             for summary in found[name]
         ]
         plan = found[name][0].user_attrs[COMPARISON]
-    return Comparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
+    return RecordedComparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
 
 
 def _contender(
     plan: Mapping[str, Any], tuning: Search, confirmed: Sequence[StudyTrial], by_id: Mapping[str, RecordedRun]
-) -> Contender:
+) -> RecordedContender:
     trials: dict[int, StudyTrial] = {}
     for trial in confirmed:
         counts = (trial.params.get("contender"), trial.params.get("trial")) == (plan["label"], plan["chosen"])
         if counts and ((seed := trial.params["seed"]) not in trials or trials[seed].state == "failed"):
             trials[seed] = trial
-    return Contender(
+    return RecordedContender(
         label=plan["label"],
         setting=plan["setting"],
         n_trials=plan["n_trials"],
