@@ -44,7 +44,7 @@ METRICS = ("bits_per_byte", "nll", "perplexity")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TimedComparison:
     """Both projects on one text, with one shape."""
 
     overrides: list[str]
@@ -170,7 +170,7 @@ def main() -> None:
             hardware = Hardware.pick(device=options.device, precision="fp32", compile=False)
             overrides = ["experiment=ten_minutes", "data=text", *files, f"device={hardware.device}", *options.overrides]
             checkout, cfg, logs = Checkout(options.nanogpt), compose(overrides), (options.out / "quality").resolve()
-            both = Comparison(overrides, cfg, checkout, hardware.device, Path(folder), logs)
+            both = TimedComparison(overrides, cfg, checkout, hardware.device, Path(folder), logs)
             both.nanogpt_folder.stat()  # prepares the text
         except (ValueError, OSError) as error:
             parser.error(str(error))

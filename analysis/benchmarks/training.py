@@ -39,7 +39,7 @@ from analysis.benchmarks.lib.training_profile import time_shares
 from analysis.benchmarks.lib.training_steps import (
     LR,
     SHAPES,
-    Contender,
+    MeasuredTrainer,
     Shape,
     Worker,
     batches,
@@ -68,8 +68,8 @@ def parity(
         model, nanogpt_model = GPT(**shape.sizes).to(device), checkout.model(**shape.sizes).to(device)
         nanogpt_model.load_state_dict(weights_for_nanogpt(model))
         hardware = Hardware.pick(device=str(device), precision="fp32", compile=False)
-        theirs = nanogpt_step(nanogpt_model, Contender("nanoGPT", "cross_entropy", hardware), schedule=schedule)
-        ours = nanosq_step(model, Contender("nanosq", "cross_entropy", hardware), schedule=factors)
+        theirs = nanogpt_step(nanogpt_model, MeasuredTrainer("nanoGPT", "cross_entropy", hardware), schedule=schedule)
+        ours = nanosq_step(model, MeasuredTrainer("nanosq", "cross_entropy", hardware), schedule=factors)
         losses = [
             (float(theirs(*batch)), float(ours(*batch)))
             for batch in tqdm(batches(shape, steps, device=device), desc="parity", disable=not sys.stderr.isatty())
@@ -80,7 +80,7 @@ def parity(
     return table.assign(difference=table["nanosq"] - table["nanoGPT"])
 
 
-def peak_memory(contenders: list[Contender], shape: Shape, folder: Path) -> dict[Contender, int]:
+def peak_memory(contenders: list[MeasuredTrainer], shape: Shape, folder: Path) -> dict[MeasuredTrainer, int]:
     """Return the peak memory in bytes of two steps for each contender that fits into the memory."""
     peaks = {}
     for contender in tqdm(contenders, desc="memory", disable=not sys.stderr.isatty()):
@@ -94,7 +94,9 @@ def peak_memory(contenders: list[Contender], shape: Shape, folder: Path) -> dict
     return peaks
 
 
-def step_times(peaks: dict[Contender, int], shape: Shape, rounds: int, folder: Path) -> dict[Contender, float]:
+def step_times(
+    peaks: dict[MeasuredTrainer, int], shape: Shape, rounds: int, folder: Path
+) -> dict[MeasuredTrainer, float]:
     """Return the median seconds of a step; two steps of each contender come first, because they touch new memory."""
     groups = [list(peaks)]
     if sum(peaks.values()) > available_memory(next(iter(peaks)).hardware.device):
@@ -103,7 +105,7 @@ def step_times(peaks: dict[Contender, int], shape: Shape, rounds: int, folder: P
     def timer(worker: Worker) -> Callable[[], float]:
         return lambda: worker.step().seconds
 
-    times: dict[Contender, float] = {}
+    times: dict[MeasuredTrainer, float] = {}
     for group in groups:
         with ExitStack() as stack:
             workers = {name: stack.enter_context(Worker(name, shape, folder)) for name in group}
@@ -116,12 +118,12 @@ def speed(checkout: Checkout, shape: Shape, hardware: Hardware, rounds: int) -> 
     on_gpu = hardware.device.type == "cuda"
     as_nanogpt = Hardware(hardware.device, precision="bf16" if on_gpu else "fp32", compile=on_gpu)
     projects = (("nanoGPT", as_nanogpt), ("nanosq", hardware))
-    contenders = [Contender(project, loss, place) for loss in LOSSES for project, place in projects]
+    contenders = [MeasuredTrainer(project, loss, place) for loss in LOSSES for project, place in projects]
     peaks = peak_memory(contenders, shape, checkout.folder)
     times = step_times(peaks, shape, rounds, checkout.folder) if peaks else {}
     rows = []
     for contender, time in times.items():
-        rival = Contender("nanoGPT", contender.loss, as_nanogpt)
+        rival = MeasuredTrainer("nanoGPT", contender.loss, as_nanogpt)
         speedup = times.get(rival, math.nan) / time
         memory = peaks[contender] / peaks.get(rival, math.nan)
         mfu = shape.flops / time / contender.hardware.peak_flops
@@ -132,7 +134,7 @@ def speed(checkout: Checkout, shape: Shape, hardware: Hardware, rounds: int) -> 
 
 def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
     """Return the shares of a step of squentropy, and print the time that its matrix products need at least."""
-    contender = Contender("nanosq", "squentropy", replace(hardware, compile=False, compile_loss=False))
+    contender = MeasuredTrainer("nanosq", "squentropy", replace(hardware, compile=False, compile_loss=False))
     peak = hardware.peak_flops
     milliseconds = 1000 * shape.matrix_flops / peak
     print(f"{contender}: at least {milliseconds:.1f} ms, 6 N tokens at {peak / 1e12:.2f} TFLOP/s of a large product")

@@ -1,6 +1,7 @@
 """The budget of a sweep: its time, the cost of its trials, and what fits into the time that is left."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,9 +47,21 @@ class Cost:
     training: float  # fraction of its time in training steps
 
     @property
+    def in_training(self) -> float:
+        """Seconds in training steps."""
+        return self.seconds * self.training
+
+    @property
     def overhead(self) -> float:
-        """Seconds outside of training."""
-        return self.seconds * (1 - self.training)
+        """Seconds outside of training steps."""
+        return self.seconds - self.in_training
+
+
+def usual(costs: Sequence[Cost]) -> Cost:
+    """Return the median cost. The first trial, which prepares the text, costs more."""
+    overhead = statistics.median_low(cost.overhead for cost in costs)
+    training = statistics.median(cost.in_training for cost in costs)
+    return Cost(overhead + training, training / (overhead + training))
 
 
 @dataclass(frozen=True)

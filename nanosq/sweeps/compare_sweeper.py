@@ -57,6 +57,7 @@ class CompareSweeper(StudySweeper):
     def _prepare(self, entry: Entry) -> None:
         """Check everything, then create the studies or open them."""
         from nanosq.sweeps.confirmation import Confirmation
+        from nanosq.sweeps.starting_points import check_axes
 
         self.check_effect()
         try:
@@ -70,6 +71,8 @@ class CompareSweeper(StudySweeper):
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
         ]
+        axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
+        check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
@@ -133,16 +136,16 @@ class CompareSweeper(StudySweeper):
         return taken
 
     def _plan(self, *, is_first: bool) -> Plan | None:
-        """Return the plan that fits into the time, once every contender has a trial to judge by. Apply and announce it.
+        """Return the plan that fits into the time, once every contender has done a trial. Apply and announce it.
 
         Raises:
             InputError: Not even the smallest plan fits.
         """
-        costs = [contender.costs() for contender in self.contenders]
-        if not all(costs):
+        costs = [cost for contender in self.contenders for cost in contender.costs()]
+        if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
-        overhead = min(cost.overhead for own in costs for cost in own)  # the first trial also prepares the text
-        paces = [contender.pace(overhead) for contender in self.contenders]
+        usual = budget.usual(costs)
+        paces = [contender.pace(usual) for contender in self.contenders]
         plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
         each = f"each of {len(paces)} contenders"
         if is_first:
@@ -171,6 +174,9 @@ class CompareSweeper(StudySweeper):
         for contender in self.contenders:
             if contender not in tuned:
                 logger.error("%s: no tuning trial has finished, it is not confirmed", contender.label)
+                contender.search.note_violations()
+        if not tuned:
+            return
         self._note(is_chosen=True)
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
         settings = {contender.label: contender.full_setting() for contender in tuned}
@@ -194,7 +200,8 @@ class CompareSweeper(StudySweeper):
         return n_runs * self._seconds_of_run() > self.seconds_left
 
     def _seconds_of_run(self) -> float:
-        return statistics.fmean(trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done())
+        costs = [trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done() if COST in trial.user_attrs]
+        return statistics.fmean(costs or [0.0])
 
     def _log_confirmation(self) -> None:
         done, total = self.confirmation.done(), self.confirmation.n_wanted

@@ -85,7 +85,7 @@ class Confirmation:
             taken.append(PlannedTrial(self.study.name, trial.number, lines, label=f"{label} seed {seed}"))
         return taken
 
-    def tell(self, planned: PlannedTrial, results: "SeedResults", cost: Cost) -> None:
+    def tell(self, planned: PlannedTrial, results: "SeedResults", cost: Cost | None) -> None:
         """Record the result of a run. One that was interrupted stays in the study, to be resumed."""
         trial = self._taken.pop(planned.number)
         if results.state == "interrupted":
@@ -93,7 +93,9 @@ class Confirmation:
         if results.state == "failed":
             self.study.tell(trial, TrialState.FAIL)
             return
-        attributes: dict[str, Any] = {COST: vars(cost), RUN_ID: results.runs[0], LINK: results.link}
+        attributes: dict[str, Any] = {RUN_ID: results.runs[0], LINK: results.link}
+        if cost is not None:
+            attributes[COST] = vars(cost)
         if results.state == "diverged":
             attributes[DIVERGED] = True
         for key, value in attributes.items():

@@ -51,7 +51,7 @@ def parse(bounds: Any) -> list[Constraint]:
     known = [PARAMETERS, *METRICS]
     for key, bound in bounds.items():
         if key not in known:
-            close = get_close_matches(key, known, 1)
+            close = get_close_matches(str(key), known, 1)
             advice = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
             raise InputError(f"{KEY}: {key} is not a metric; {advice}")
         is_number = isinstance(bound, int | float) and not isinstance(bound, bool)

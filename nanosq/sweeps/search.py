@@ -86,8 +86,8 @@ class LiveSearch:
         with _user_input():
             self.code = identity.code_hash(self.base)
         options = sweeper.hydra_context.config_loader.get_group_options
-        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options)
-        self._starting_points = points.find([*settings.enqueue], label=f"{label}: " if label else "")
+        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options, label=label)
+        self._starting_points = points.find([*settings.enqueue])
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -149,14 +149,15 @@ class LiveSearch:
             for trial in taken
         ]
 
-    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost) -> None:
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost | None) -> None:
         """Record the results and the cost of a trial. One that was interrupted stays in the study, to be resumed."""
         from optuna.trial import TrialState
 
         trial = self._taken.pop(planned.number)
         if results.state == "interrupted":
             return
-        trial.set_user_attr(COST, asdict(cost))
+        if cost is not None:
+            trial.set_user_attr(COST, asdict(cost))
         if results.is_infeasible:
             trial.set_user_attr(INFEASIBLE, True)
         if results.runs and RUN_ID not in self.study.trials[trial.number].user_attrs:  # of an earlier trial or sweep

@@ -1,7 +1,7 @@
 """Starting points: settings that a search tries before it draws others, as parameters of its space."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -29,6 +29,10 @@ class StartingPoint:
     params: Mapping[str, Any]
 
 
+class OutsideError(InputError):
+    """A space does not contain a setting."""
+
+
 class StartingPoints:
     """Finds starting points in a space.
 
@@ -38,6 +42,7 @@ class StartingPoints:
         compose: A function that returns the configuration of a trial with these overrides, including the `hydra` node.
             An error begins with the name given first.
         options: A function that returns the choices of a configuration group.
+        label: Name of the search, if there are several.
     """
 
     def __init__(
@@ -47,17 +52,18 @@ class StartingPoints:
         *,
         compose: Callable[[str, Sequence[str]], DictConfig],
         options: Callable[[str], Sequence[str]],
+        label: str = "",
     ) -> None:
         self._space, self._is_grid = space, isinstance(sampler, GridSampler)
         self._compose, self._options = compose, options
+        self._is_one_of_several, self._prefix = bool(label), f"{label}: " if label else ""
 
-    def find(self, items: Sequence[Any], *, label: str = "") -> list[StartingPoint]:
+    def find(self, items: Sequence[Any]) -> list[StartingPoint]:
         """Return the starting points that the items describe.
 
         Args:
             items: CURRENT, names of presets, ids of runs, and mappings of axes to values. CURRENT is left out, with a
-                line in the log, if the space does not contain it.
-            label: Beginning of the lines in the log.
+                line in the log, if the space does not contain it. So are other items if there are several searches.
 
         Raises:
             InputError: An item is unknown, or the space does not contain it; or the search is a grid.
@@ -66,22 +72,25 @@ class StartingPoints:
             if items not in ([], [CURRENT]):
                 raise InputError(f"{KEY} has no effect with hydra/sweeper/sampler=grid, which tries all points")
             return []
+        if not self._is_one_of_several:
+            check_axes(items, self._space.all_axes)
         points = []
-        for item in items:
+        for item in (OmegaConf.to_container(item) if OmegaConf.is_config(item) else item for item in items):
             try:
                 points.append(self._find(item))
             except InputError as error:
-                if item != CURRENT:
+                if item != CURRENT and not (self._is_one_of_several and isinstance(error, OutsideError)):
                     raise
-                reason = str(error).removeprefix(f"{KEY}: {CURRENT}: ")
-                logger.info("%sthe configuration as it stands is not tried: %s", label, reason)
+                what = "the configuration as it stands" if item == CURRENT else _name(item)
+                reason = str(error).removeprefix(f"{KEY}: {_name(item)}: ")
+                logger.info("%s%s is not tried: %s", self._prefix, what, reason)
         return points
 
     def _find(self, item: Any) -> StartingPoint:
         from nanosq.checkpoint import RUN_ID
 
         if isinstance(item, Mapping):
-            return self._replaced({str(key): value for key, value in item.items()})
+            return self._replaced(item)
         if item == CURRENT:
             return self._composed(CURRENT, [])
         folder, _, name = f"experiment/{item}".rpartition("/")
@@ -94,21 +103,19 @@ class StartingPoints:
         advice = f"did you mean {close[0]!r}?" if close else f"the presets are {', '.join(presets)}"
         raise InputError(f"{KEY}: {item} is not {CURRENT}, a preset, the id of a run or a mapping of axes; {advice}")
 
-    def _replaced(self, values: Mapping[str, Any]) -> StartingPoint:
+    def _replaced(self, item: Mapping[str, Any]) -> StartingPoint:
         """Return the configuration as it stands with other values of some axes."""
-        axes, name = self._space.all_axes, "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
-        for key in values:
-            if key not in axes:
-                close = get_close_matches(key, axes, 1)
-                advice = f"did you mean {close[0]!r}?" if close else f"the axes are {', '.join(sorted(axes))}"
-                raise InputError(f"{KEY}: {name}: {key} is no axis of this search; {advice}")
-        components = [f"{key}={value}" for key, value in values.items() if "." not in key]
+        name, axes = _name(item), self._space.all_axes
+        values = {key: value for key, value in item.items() if key in axes}  # others are axes of another search
+        if not values:
+            raise OutsideError(f"{KEY}: {name}: none of these is an axis of this search")
+        components = [f"{key}={distributions.override_text(value)}" for key, value in values.items() if "." not in key]
         cfg = self._compose(f"{KEY}: {name}", [*self._fixed(), *components])
         params = self._params(name, lambda key: values[key] if key in values else _value(cfg, key))
         for key in values:
             if key not in params:
                 drawn = " ".join(f"{group}={params[group]}" for group in self._space.always.choices if group in params)
-                raise InputError(f"{KEY}: {name}: {key} is no axis of trials with {drawn}")
+                raise OutsideError(f"{KEY}: {name}: {key} is no axis of trials with {drawn}")
         return StartingPoint(name, params)
 
     def _composed(self, name: str, overrides: Sequence[str]) -> StartingPoint:
@@ -155,7 +162,7 @@ class StartingPoints:
                 try:
                     params[key] = distributions.parameter(axis, found)
                 except ValueError as error:
-                    raise InputError(f"{KEY}: {name}: {key}={found} is outside of its axis, {error}") from error
+                    raise OutsideError(f"{KEY}: {name}: {key}={found} is outside of its axis, {error}") from error
 
         add(self._space.axes)
         add(self._space.dependent_axes(params))
@@ -177,7 +184,24 @@ class StartingPoints:
             and not distributions.equal(settings.get(key), value)
         ]
         if others:
-            logger.info("%s: %s: the search has other values of %s", KEY, name, ", ".join(others))
+            logger.info("%s%s: the search has other values of %s", self._prefix, name, ", ".join(others))
+
+
+def check_axes(items: Sequence[Any], axes: Collection[str]) -> None:
+    """Raise an InputError if a key of a mapping among the items is not one of these axes."""
+    for item in items:
+        for key in item if isinstance(item, Mapping) else ():
+            if key not in axes:
+                close = get_close_matches(str(key), axes, 1)
+                advice = f"did you mean {close[0]!r}?" if close else f"the axes are {', '.join(sorted(axes))}"
+                raise InputError(f"{KEY}: {_name(item)}: {key} is no axis of this search; {advice}")
+
+
+def _name(item: Any) -> str:
+    """Return an item as the user has written it."""
+    if not isinstance(item, Mapping):
+        return str(item)
+    return "{" + ", ".join(f"{key}: {value}" for key, value in item.items()) + "}"
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

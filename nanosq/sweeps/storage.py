@@ -20,6 +20,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", ExperimentalWarning)
 # Trials are compared at the fractions of training at which both were evaluated, and may have others.
 warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
+# A trial that has diverged, or whose model is too big, has no finite value.
+warnings.filterwarnings("ignore", message="Clip non-finite values")
 
 
 @cache

@@ -71,6 +71,7 @@ class SharedStudy:
             self.study.set_user_attr(SETTINGS, dict(settings))
             self.study.set_user_attr(STEP, PER_MILLE)
             self._failed_before = {trial.number for trial in self.trials if trial.state is TrialState.FAIL}
+            self._requeue_interrupted()
 
     def _check(self, directions: Sequence[str], settings: Mapping[str, Any]) -> None:
         """Refuse a study that exists with other settings, or that an older version or another program has begun."""

@@ -74,12 +74,16 @@ class StudySweeper(TrialLauncher):
 
     def run_trials(
         self, trials: Sequence[PlannedTrial], *, axes: set[str], seeds: Sequence[int]
-    ) -> list[tuple[PlannedTrial, SeedResults, Cost]]:
-        """Launch trials together. Return each with its results and its cost. Keep the exceptions of failed ones."""
+    ) -> list[tuple[PlannedTrial, SeedResults, Cost | None]]:
+        """Launch trials together. Keep the exceptions of failed ones.
+
+        Returns:
+            Each trial with its results and its cost. It has no cost if it was trained before, or a part of it.
+        """
         begin = time.monotonic()
         results = self.launch(trials, axes=axes, seeds=seeds)
         elapsed = time.monotonic() - begin
-        costs = [Cost(elapsed / len(trials), min(1.0, result.mean(TRAIN_SECONDS) / elapsed)) for result in results]
+        costs = [_cost(result, elapsed, len(trials)) for result in results]
         for trial, result in zip(trials, results, strict=True):
             if result.is_infeasible:
                 self._infeasible = result.failures
@@ -111,3 +115,11 @@ class StudySweeper(TrialLauncher):
         """Count it as a failure if all trials of a search were infeasible."""
         if self._infeasible and not self.failures and not search.best():
             self.failures["all trials"] = self._infeasible
+
+
+def _cost(result: SeedResults, elapsed: float, n_trials: int) -> Cost | None:
+    """Return the cost of one of several trials that have taken `elapsed` seconds together."""
+    if result.state != "finished":
+        return Cost(elapsed / n_trials, 1.0)
+    training = result.mean(TRAIN_SECONDS)
+    return Cost(elapsed / n_trials, training / elapsed) if training <= elapsed else None

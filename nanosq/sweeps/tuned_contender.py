@@ -1,5 +1,6 @@
 """A contender of a comparison: its search, and the setting that the search has chosen."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from nanosq.sweeps.search import LiveSearch
 if TYPE_CHECKING:
     import optuna
 
-N_EVALUATIONS = 16  # of a tuning trial; a pruner may end it at each of them
+MAX_EVALUATIONS = 16  # of a tuning trial; a pruner may end it at each of them
 DEFAULT_LENGTH = 4  # steps of a run at full length over those of a tuning trial
 
 
@@ -52,9 +53,11 @@ class TunedContender:
             raise InputError(
                 f"hydra.sweeper.tune_steps={self.tune_steps} is not between 1 and train.max_steps={self.max_steps}"
             )
+        eval_every = math.ceil(self.tune_steps / MAX_EVALUATIONS)
+        self._n_tuning_evaluations = math.ceil(self.tune_steps / eval_every)
         tuning = {
             "train.max_steps": self.tune_steps,
-            "train.eval_every": max(1, self.tune_steps // N_EVALUATIONS),
+            "train.eval_every": eval_every,
             "samples.count": 0,
             "score_test": "false",
         }
@@ -100,21 +103,24 @@ class TunedContender:
         return [*self._full, *(line for line in drawn if _key(line) not in self._tuning)]
 
     def costs(self) -> list[Cost]:
-        """Return the costs of the trials that ran to the end."""
+        """Return the costs of the trials that were trained to the end."""
         trials = self.search.study.trials
         ended = (t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
-        return [Cost(**trial.user_attrs[COST]) for trial in ended]
+        return [Cost(**trial.user_attrs[COST]) for trial in ended if COST in trial.user_attrs]
 
-    def pace(self, overhead: float) -> Pace:
+    def pace(self, usual: Cost) -> Pace:
         """Return how far the tuning is and what is expected of the rest.
 
         Args:
-            overhead: Seconds of a trial outside of training.
+            usual: The usual cost of a trial of any contender.
         """
-        seconds = [t.user_attrs[COST]["seconds"] for t in self.search.study.trials if COST in t.user_attrs]
-        training = statistics.median(cost.seconds * cost.training for cost in self.costs())
-        run = overhead * max(1.0, self._n_evaluations / N_EVALUATIONS) + training * self.max_steps / self.tune_steps
-        return Pace(self.search.n_done, statistics.fmean(seconds), run)
+        training = statistics.median(cost.in_training for cost in self.costs() or [usual])
+        seconds = [usual.overhead + cost.in_training for cost in self.costs()]
+        others = (t for t in self.search.study.trials if t.state.name != "COMPLETE")
+        seconds += [trial.user_attrs[COST]["seconds"] for trial in others if COST in trial.user_attrs]
+        evaluations = max(1.0, self._n_evaluations / self._n_tuning_evaluations)
+        run = usual.overhead * evaluations + training * self.max_steps / self.tune_steps
+        return Pace(self.search.n_done, statistics.fmean(seconds or [usual.seconds]), run)
 
 
 def _key(line: str) -> str:

@@ -95,3 +95,47 @@ def test_suggest_draws_from_the_distribution(value: str) -> None:
 def test_override_text_is_parsed_as_the_value(value: Any) -> None:
     (override,) = PARSER.parse_overrides([f"key={distributions.override_text(value)}"])
     assert override.value() == {"[0.9,0.95]": [0.9, 0.95], "{a:1}": {"a": 1}}.get(value, value)
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "expected"),
+    [
+        ("interval(0, 1)", 0, 0.0),
+        ("interval(0, 1)", "1e-3", 0.001),
+        ("tag(log, interval(1e-3, 1))", 1, 1.0),
+        ("range(1, 9, 2)", 3.0, 3),
+        ("range(1, 9, 2)", "5", 5),
+        ("range(0.1, 0.5, 0.1)", 0.3, 0.3),
+        ("choice(1, 2.5)", 2.5, 2.5),
+        ("choice(1, adam)", "1", 1),
+        ("choice(1, adam)", "adam", "adam"),
+        ("choice('a,b', c)", "a,b", "a,b"),
+        ("choice(true, false)", "True", True),
+        ("null,0.5", None, "null"),
+        ("[0.9,0.95],[0.9,0.99]", [0.9, 0.99], "[0.9,0.99]"),
+        ("[0.9,0.95],[0.9,0.99]", "[0.9, 0.99]", "[0.9,0.99]"),
+    ],
+)
+def test_the_parameter_of_a_value(override: str, value: Any, expected: Any) -> None:
+    parameter = distributions.parameter(parse(override), value)
+    assert parameter == expected
+    assert type(parameter) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "message"),
+    [
+        ("interval(0, 1)", 1.5, "0.0 to 1.0"),
+        ("interval(0, 1)", True, "0.0 to 1.0"),
+        ("interval(0, 1)", None, "0.0 to 1.0"),
+        ("interval(0, 1)", "soon", "0.0 to 1.0"),
+        ("range(1, 9)", 1.5, "1 to 8"),
+        ("range(1, 9, 2)", 2, "1 to 7 in steps of 2"),
+        ("range(0.1, 0.5, 0.1)", 0.25, "0.1 to 0.4 in steps of 0.1"),
+        ("choice(1, 2)", True, "one of 1, 2"),
+        ("choice(adam, sgd)", None, "one of adam, sgd"),
+    ],
+)
+def test_a_value_outside_of_a_distribution(override: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        distributions.parameter(parse(override), value)

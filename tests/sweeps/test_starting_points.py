@@ -70,7 +70,7 @@ def test_a_preset_is_tried_without_what_the_search_fixes(search: Found) -> None:
         **{"loss": "squentropy", "optimizer": "muon", "model.n_layer": 4, "loss.weight": 0.5},
         **{"optimizer.lr": 0.004, "model.dropout": 0.1, "train.warmup": 0.05},
     }
-    assert "hydra.sweeper.enqueue: mine: the search has other values of train.weights\n" in messages
+    assert "mine: the search has other values of train.weights\n" in messages
 
 
 def test_the_setting_of_a_run_is_tried(search: Found, run_id: str) -> None:
@@ -166,4 +166,28 @@ def test_a_grid_has_no_starting_point(tmp_path: Path) -> None:
     result = command(*settings, cwd=tmp_path)
     assert result.returncode == 2
     assert "hydra.sweeper.enqueue has no effect with hydra/sweeper/sampler=grid" in result.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_contenders_try_what_they_have_and_none_is_chosen_that_violates_a_constraint(folder: Path) -> None:
+    """No contender is trained, because all models are too big."""
+    compare = ["-m", "hydra/sweeper=compare", "hydra.sweeper.study_name=contest", "hydra.sweeper.n_trials=1"]
+    items = ["loss=cross_entropy,squentropy", "hydra.sweeper.enqueue=[{loss.weight:0.1}]"]
+    limit = ["hydra.sweeper.constraints={parameters:1}", "train.max_steps=4", *FEW]
+    result = command(*compare, *items, *limit, cwd=folder, check=True)
+    line = "cross_entropy: {loss.weight: 0.1} is not tried: none of these is an axis of this search\n"
+    assert line in result.stderr
+    (first,), (second,) = (load_study(folder, f"contest/{loss}").trials for loss in ("cross_entropy", "squentropy"))
+    assert "enqueued" not in first.user_attrs
+    assert second.params["loss.weight"] == 0.1
+    assert all(trial.constraints["parameters"] > 0 for trial in (first, second))
+    assert result.stderr.count("no trial meets hydra.sweeper.constraints: relax them, or change the space") == 2
+    assert not load_study(folder, "contest/confirmation").trials
+
+
+def test_a_key_that_is_no_axis_of_any_contender_is_refused(tmp_path: Path) -> None:
+    items = ["loss=cross_entropy,squentropy", "hydra.sweeper.enqueue=[{los.weight:0.1}]"]
+    result = command("-m", "hydra/sweeper=compare", *items, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "los.weight is no axis of this search; did you mean 'loss.weight'?" in result.stderr
     assert not [*tmp_path.iterdir()]

@@ -23,6 +23,7 @@ from nanosq.errors import InputError
 from nanosq.sweeps import storage
 from nanosq.sweeps.samplers import build_sampler
 from nanosq.sweeps.search_space import SearchSpace
+from nanosq.sweeps.starting_points import StartingPoint
 from nanosq.sweeps.study import SharedStudy
 from tests.commandline import ROOT, environment
 
@@ -65,6 +66,20 @@ def test_trials_up_to_a_total(url: str) -> None:
     assert study.take(1, total=3) == []
     (more,) = study.take(5, total=4)
     assert more.number == 3
+
+
+def test_settings_are_enqueued_once_and_in_their_order(url: str) -> None:
+    """Whatever process or start has enqueued them."""
+    points = [StartingPoint(str(lr), {"optimizer.lr": lr, "model.n_layer": 1}) for lr in (1e-3, 5e-3, 1e-3, 2e-3)]
+    first, second = open_study(url), open_study(url)
+    first.enqueue(points[:1], total=3)
+    (taken,) = first.take(1, total=3)
+    for study in (second, first, open_study(url)):
+        study.enqueue(points, total=3)
+    assert [trial.params["optimizer.lr"] for trial in (taken, *second.take(9, total=3))] == [1e-3, 5e-3, 2e-3]
+    assert [trial.user_attrs["enqueued"] for trial in second.trials] == ["0.001", "0.005", "0.002"]
+    second.enqueue([StartingPoint("late", {"optimizer.lr": 9e-3, "model.n_layer": 2})], total=3)
+    assert len(second.trials) == 3
 
 
 def test_a_released_trial_is_taken_first_and_keeps_its_parameters(url: str) -> None:

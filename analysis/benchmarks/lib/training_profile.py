@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from analysis.benchmarks.lib.measure import synchronize
-from analysis.benchmarks.lib.training_steps import Contender, Shape, batches, nanosq_step
+from analysis.benchmarks.lib.training_steps import MeasuredTrainer, Shape, batches, nanosq_step
 from nanosq.model import GPT
 
 STEPS = 3
@@ -21,7 +21,7 @@ COPIES = ("aten::copy_", "aten::cat", "aten::clone")
 HEAD = "_HeadLoss"  # the autograd function in nanosq/head.py
 
 
-def time_shares(contender: Contender, shape: Shape) -> dict[str, float]:
+def time_shares(contender: MeasuredTrainer, shape: Shape) -> dict[str, float]:
     """Return the share of each kind of operation in the time of a step of nanosq, the largest first.
 
     On a GPU these are shares of the time of its kernels, on a CPU of the whole time. Nothing is compiled.

@@ -80,7 +80,7 @@ SHAPES = {
 }
 
 
-class Contender(NamedTuple):
+class MeasuredTrainer(NamedTuple):
     """A project with a loss on a device."""
 
     project: str  # nanoGPT or nanosq
@@ -109,7 +109,7 @@ def batches(shape: Shape, count: int, *, device: torch.device, seed: int = 0) ->
     return [(window[:, :-1].contiguous(), window[:, 1:].contiguous()) for window in windows]
 
 
-def nanogpt_step(model: Any, contender: Contender, *, schedule: Callable[[int], float] = lambda _: LR) -> Step:
+def nanogpt_step(model: Any, contender: MeasuredTrainer, *, schedule: Callable[[int], float] = lambda _: LR) -> Step:
     """Return a step like that of nanoGPT's train.py, with its optimizer; `schedule` maps steps to learning rates."""
     device = contender.hardware.device.type
     if device == "cuda":
@@ -137,7 +137,7 @@ def nanogpt_step(model: Any, contender: Contender, *, schedule: Callable[[int], 
     return step
 
 
-def nanosq_step(model: GPT, contender: Contender, *, schedule: Callable[[int], float] = lambda _: 1.0) -> Step:
+def nanosq_step(model: GPT, contender: MeasuredTrainer, *, schedule: Callable[[int], float] = lambda _: 1.0) -> Step:
     """Return a step like that of nanosq/train.py, with AdamW; `schedule` maps steps to factors on the learning rate."""
     hardware, loss = contender.hardware, LOSSES[contender.loss]
     if hardware.device.type == "cpu":
@@ -160,7 +160,7 @@ def nanosq_step(model: GPT, contender: Contender, *, schedule: Callable[[int], f
     return step
 
 
-def build_step(contender: Contender, shape: Shape, checkout: Checkout) -> Step:
+def build_step(contender: MeasuredTrainer, shape: Shape, checkout: Checkout) -> Step:
     """Return a step of a new model."""
     device = contender.hardware.device
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ class Measured(NamedTuple):
 class Worker:
     """A process that trains one contender and takes a step when it is asked to; RuntimeError if memory is too small."""
 
-    def __init__(self, contender: Contender, shape: Shape, folder: Path) -> None:
+    def __init__(self, contender: MeasuredTrainer, shape: Shape, folder: Path) -> None:
         self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         self._arguments = contender, shape, folder
 
@@ -197,13 +197,13 @@ class Worker:
 _built: list[Callable[[], Measured]] = []  # in a worker's process: its step, once it is built
 
 
-def _measure_step(contender: Contender, shape: Shape, folder: Path) -> Measured:
+def _measure_step(contender: MeasuredTrainer, shape: Shape, folder: Path) -> Measured:
     if not _built:
         _built.append(_build(contender, shape, Checkout(folder)))
     return _built[0]()
 
 
-def _build(contender: Contender, shape: Shape, checkout: Checkout) -> Callable[[], Measured]:
+def _build(contender: MeasuredTrainer, shape: Shape, checkout: Checkout) -> Callable[[], Measured]:
     device = contender.hardware.device
     if device.type == "cpu":
         limit_memory()

@@ -12,7 +12,7 @@ from analysis.benchmarks.lib.loss_methods import Case, Problem, measure_alone
 from analysis.benchmarks.lib.measure import median_seconds
 from analysis.benchmarks.lib.processes import Program
 from analysis.benchmarks.lib.training_profile import time_shares
-from analysis.benchmarks.lib.training_steps import SHAPES, Contender
+from analysis.benchmarks.lib.training_steps import SHAPES, MeasuredTrainer
 from nanosq.hardware import Hardware
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def test_failure_of_a_program_names_its_log(tmp_path: Path) -> None:
 
 
 def test_profile_finds_the_head() -> None:
-    shares = time_shares(Contender("nanosq", "squentropy", CPU), SHAPES["tiny"])
+    shares = time_shares(MeasuredTrainer("nanosq", "squentropy", CPU), SHAPES["tiny"])
     assert sum(shares.values()) == pytest.approx(1)
     assert {"matrix products, head", "matrix products, layers", "log-softmax and loss", "attention"} <= shares.keys()
 
