@@ -4,13 +4,13 @@ import math
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from analysis.report.contenders import RecordedComparison
+from analysis.report.contenders import Comparison
 
 Axis = FloatDistribution | IntDistribution
 BORDER = 0.05  # of the range of a setting, on its scale
 
 
-def sentences(comparison: RecordedComparison) -> list[str]:
+def sentences(comparison: Comparison) -> list[str]:
     """Return a sentence on each border at which a best value of the contenders lies: which one, and what to do."""
     at_border: dict[tuple[str, str, str, Axis], list[str]] = {}
     for contender in comparison.contenders:

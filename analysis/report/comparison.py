@@ -18,7 +18,7 @@ from analysis.report import borders, calibrated, calibration, compare, curves, s
 from analysis.report.comparison_figures import tuning_curves
 from analysis.report.comparison_tables import INTERVALS, best_settings, budget, confirmation
 from analysis.report.comparison_texts import description, progress, without_result
-from analysis.report.contenders import RecordedComparison, load
+from analysis.report.contenders import Comparison, load
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict, other_keys, verdict
@@ -29,7 +29,7 @@ MORE_SEEDS = "hydra.sweeper.seeds=5"
 WIDTH = 80  # characters of a line that `show` prints
 
 
-def section(comparison: RecordedComparison) -> Section:
+def section(comparison: Comparison) -> Section:
     """Return the section on a comparison."""
     settings = comparison.settings()
     verdicts, notes = _verdicts(comparison, settings)
@@ -53,9 +53,7 @@ def section(comparison: RecordedComparison) -> Section:
     return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 
 
-def _verdicts(
-    comparison: RecordedComparison, settings: Mapping[str, RecordedSetting]
-) -> tuple[list[Verdict], list[str]]:
+def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> tuple[list[Verdict], list[str]]:
     """Return the verdict on each pair of contenders, and notes on all verdicts."""
     compared = [*comparison.keys, *comparison.common_axes]
     verdicts: list[Verdict] = []
@@ -109,7 +107,7 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     print(path)
 
 
-def find(storage: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> RecordedComparison:
+def find(storage: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
     """Return a comparison as `load` does, but raise ValueError also if there is none."""
     try:
         return load(storage, all_runs, name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis import figures
 from analysis.axes import fit_scale
-from analysis.report.contenders import ENDED, RecordedComparison
+from analysis.report.contenders import ENDED, Comparison
 from analysis.report.optuna_study import StudyTrial
 from analysis.report.search_figures import label
 
@@ -14,7 +14,7 @@ RING: Any = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecol
 
 
 @figures.style()
-def tuning_curves(comparison: RecordedComparison) -> figures.Figure:
+def tuning_curves(comparison: Comparison) -> figures.Figure:
     """Draw the best value so far against the number of trials, with a line for each contender."""
     from matplotlib.ticker import MaxNLocator
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Cell, Row, Table, number
-from analysis.report.contenders import ENDED, RecordedComparison, RecordedContender
+from analysis.report.contenders import ENDED, Comparison, Contender
 from analysis.report.optuna_study import StudyTrial
 from analysis.report.scores import half_interval
 from analysis.report.verdict import signed
@@ -30,7 +30,7 @@ SCORES = {  # row: metric, factor
 }
 
 
-def budget(comparison: RecordedComparison, settings: Mapping[str, RecordedSetting]) -> Table:
+def budget(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> Table:
     """Return what each contender was given and what came of it, with a column for each contender."""
     columns = [_budget(comparison, contender, settings.get(contender.label)) for contender in comparison.contenders]
     unused = [state for state in ENDED if not any(column[state] for column in columns)]
@@ -41,7 +41,7 @@ def budget(comparison: RecordedComparison, settings: Mapping[str, RecordedSettin
 
 
 def _budget(
-    comparison: RecordedComparison, contender: RecordedContender, setting: RecordedSetting | None
+    comparison: Comparison, contender: Contender, setting: RecordedSetting | None
 ) -> dict[str, Cell | str | int]:
     states = Counter(trial.state for trial in contender.tuning.trials)
     chosen, metric = contender.chosen, contender.tuning.metrics[0].label.split(" (")[0].lower()
@@ -97,7 +97,7 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
     return Cell(f"{signed(mean, digits)} ± {half:.{digits}f}", mean, strong=abs(mean) > half)
 
 
-def best_settings(comparison: RecordedComparison) -> Table:
+def best_settings(comparison: Comparison) -> Table:
     """Return the best setting of each contender beside the configuration as it stands."""
     axes = list(dict.fromkeys(key for contender in comparison.contenders for key in contender.tuning.space))
     rows: list[Row] = []

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from analysis.report.contenders import RecordedComparison
+from analysis.report.contenders import Comparison
 
 
-def description(comparison: RecordedComparison) -> list[str]:
+def description(comparison: Comparison) -> list[str]:
     """Return sentences on the contenders, the tuning, and the confirmation, with the budget of each."""
     first, common = comparison.contenders[0], comparison.common_axes
     metric = first.tuning.metrics[0].label
@@ -24,7 +24,7 @@ def description(comparison: RecordedComparison) -> list[str]:
     ]
 
 
-def progress(comparison: RecordedComparison) -> str:
+def progress(comparison: Comparison) -> str:
     """Return how far a comparison is that has not finished."""
     tuned = [f"{each.n_ended} of {each.n_trials} trials of {each.label}" for each in comparison.contenders]
     n_seeds = len(comparison.seeds)
@@ -35,7 +35,7 @@ def progress(comparison: RecordedComparison) -> str:
     )
 
 
-def without_result(comparison: RecordedComparison) -> list[str]:
+def without_result(comparison: Comparison) -> list[str]:
     """Return a sentence on each contender that has nothing more to train, but no finished confirmation run."""
     sentences = []
     for contender in comparison.contenders:

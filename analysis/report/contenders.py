@@ -18,7 +18,7 @@ ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value
 
 
 @dataclass(frozen=True)
-class RecordedContender:
+class Contender:
     """One of the settings that are compared. Runs and trials of the confirmation are those of the chosen setting."""
 
     label: str
@@ -72,7 +72,7 @@ class RecordedContender:
 
 
 @dataclass(frozen=True)
-class RecordedComparison:
+class Comparison:
     """A comparison with its contenders in their order."""
 
     name: str
@@ -80,7 +80,7 @@ class RecordedComparison:
     tune_steps: int
     max_steps: int
     seeds: Sequence[int]  # of the confirmation, as planned
-    contenders: Sequence[RecordedContender]
+    contenders: Sequence[Contender]
 
     @property
     def keys(self) -> list[str]:
@@ -101,7 +101,7 @@ class RecordedComparison:
             for contender in self.contenders
         )
 
-    def n_confirmed(self, contender: RecordedContender) -> int:
+    def n_confirmed(self, contender: Contender) -> int:
         """Return the number of confirmation runs of a contender that have ended."""
         trials = (contender.confirmation.get(seed) for seed in self.seeds)
         return sum(trial is not None and trial.state in ENDED for trial in trials)
@@ -112,7 +112,7 @@ class RecordedComparison:
         return selection.on_common_seeds({label: setting for label, setting in recorded.items() if setting})
 
 
-def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> RecordedComparison:
+def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
     """Return the comparison of this name, or the comparison that was started last.
 
     Args:
@@ -144,18 +144,18 @@ def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> 
             for summary in found[name]
         ]
         plan = found[name][0].user_attrs[COMPARISON]
-    return RecordedComparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
+    return Comparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
 
 
 def _contender(
     plan: Mapping[str, Any], tuning: Search, confirmed: Sequence[StudyTrial], by_id: Mapping[str, RecordedRun]
-) -> RecordedContender:
+) -> Contender:
     trials: dict[int, StudyTrial] = {}
     for trial in confirmed:
         counts = (trial.params.get("contender"), trial.params.get("trial")) == (plan["label"], plan["chosen"])
         if counts and ((seed := trial.params["seed"]) not in trials or trials[seed].state == "failed"):
             trials[seed] = trial
-    return RecordedContender(
+    return Contender(
         label=plan["label"],
         setting=plan["setting"],
         n_trials=plan["n_trials"],

@@ -12,7 +12,7 @@ from analysis.page import DASH, Section
 from analysis.recorded_run import RecordedRun
 from analysis.report import comparison, search
 from analysis.report.comparison_figures import tuning_curves
-from analysis.report.contenders import RecordedComparison, load
+from analysis.report.contenders import Comparison, load
 from analysis.report.optuna_storage import NoStudy
 from tests.analysis.blocks import figure_names, tables, texts
 from tests.analysis.recorded import complete_run
@@ -48,7 +48,7 @@ def confirmed(loss: str, seeds: Sequence[int] = SEEDS, **options: Any) -> list[R
 
 def read(
     url: str, tuning: dict[str, list[RecordedRun]], confirmation: dict[str, list[RecordedRun]], **plan: Any
-) -> RecordedComparison:
+) -> Comparison:
     """Write a comparison around runs and read it."""
     name = f"compare-{next(_number)}"
     write(url, name, tuning, confirmation, **plan)
@@ -60,7 +60,7 @@ def rows(section: Section, table: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def two(scratch: str) -> RecordedComparison:
+def two(scratch: str) -> Comparison:
     """Squentropy has a weight besides, and is worse in the confirmation."""
     spaces = {
         "cross_entropy": {"optimizer.lr": LR, "model.n_layer": IntDistribution(1, 4)},
@@ -81,7 +81,7 @@ def two(scratch: str) -> RecordedComparison:
     return read(scratch, tuning, confirmation, spaces=spaces)
 
 
-def test_the_verdict_is_not_spoiled_by_what_was_tuned(two: RecordedComparison) -> None:
+def test_the_verdict_is_not_spoiled_by_what_was_tuned(two: Comparison) -> None:
     section = comparison.section(two)
     assert texts(section, "verdict").startswith("cross_entropy is better: the test nll of squentropy is 0.2")
     assert "; 3 seeds, 30 stories)" in texts(section, "verdict")
@@ -93,7 +93,7 @@ def test_the_verdict_is_not_spoiled_by_what_was_tuned(two: RecordedComparison) -
     assert float(difference) == pytest.approx(0.2, abs=0.01)
 
 
-def test_budget(two: RecordedComparison) -> None:
+def test_budget(two: Comparison) -> None:
     section = comparison.section(two)
     assert "Contenders: cross_entropy, squentropy." in texts(section)
     assert "Tuning: 4 trials of 100 steps for each contender, by validation perplexity. " in texts(section)
@@ -115,7 +115,7 @@ def test_budget(two: RecordedComparison) -> None:
     assert texts(section, "code") == two.command
 
 
-def test_tuning_curves(two: RecordedComparison, drawings: dict[str, Drawing]) -> None:
+def test_tuning_curves(two: Comparison, drawings: dict[str, Drawing]) -> None:
     tuning_curves(two)
     drawing = drawings["comparison-tuning"]
     assert line(drawing, "cross_entropy") == ([1, 2, 3, 4], [9.0, 9.0, 7.0, 7.0])
@@ -124,7 +124,7 @@ def test_tuning_curves(two: RecordedComparison, drawings: dict[str, Drawing]) ->
     assert rings == [[9.0], [8.0]]
 
 
-def test_best_settings_and_borders(two: RecordedComparison) -> None:
+def test_best_settings_and_borders(two: Comparison) -> None:
     section = comparison.section(two)
     best = [[cell.text for cell in cells] for cells in tables(section)["comparison-settings"].cells()]
     assert best == [
@@ -141,7 +141,7 @@ def test_best_settings_and_borders(two: RecordedComparison) -> None:
     )
 
 
-def test_confirmation(two: RecordedComparison) -> None:
+def test_confirmation(two: Comparison) -> None:
     table = rows(comparison.section(two), "comparison-confirmation")
     means = [sum(run.metric("test/nll") for run in two.contenders[i].runs.values()) / 3 for i in (0, 1)]
     assert [float(cell.split()[0]) for cell in table["test nll, nats/token"][:2]] == pytest.approx(means, rel=1e-3)
