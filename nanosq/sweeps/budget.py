@@ -70,6 +70,10 @@ class Plan:
     n_seeds: int
     seconds: float
 
+    def __str__(self) -> str:
+        trials, seeds = "trial" if self.n_trials == 1 else "trials", "seed" if self.n_seeds == 1 else "seeds"
+        return f"{self.n_trials} {trials} and {self.n_seeds} {seeds}"
+
     def fits(self, seconds_left: float) -> bool:
         """Return whether there is enough time for the plan."""
         return self.seconds <= (1 - RESERVE) * seconds_left

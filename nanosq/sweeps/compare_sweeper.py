@@ -156,8 +156,7 @@ class CompareSweeper(StudySweeper):
                     f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
                     f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
                 )
-            what = f"{plan.n_trials} trials and {plan.n_seeds} seeds for {each}"
-            logger.info("plan: %s, about %s", what, budget.duration(plan.seconds))
+            logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
         for contender in self.contenders:
             contender.search.total = plan.n_trials
         return plan

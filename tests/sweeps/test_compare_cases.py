@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from tests.commandline import SMALL, command, runs, start
 
@@ -134,10 +135,14 @@ def test_an_interval_is_tuned_and_never_starts_anew(folder: Path, cache: str) ->
     assert "Not enough runs" in again.stdout
 
 
-@pytest.mark.parametrize("moment", [r"#1: \S+=", r"seed 1338: \S+="])
-def test_ctrl_c_ends_a_comparison_that_is_continued(moment: str, folder: Path, cache: str) -> None:
-    settings = [*COMPARE, LOSSES, "train.max_steps=1000", "train.eval_every=1000", "hydra.sweeper.tune_steps=500"]
-    process = start(*settings, cwd=folder, NANOSQ_CACHE=cache)
+@pytest.mark.parametrize(
+    ("moment", "tune_steps", "name"),
+    [(r"muon #0: \S+=", 1000, "muon"), (r"muon seed 1338: \S+=", 2, "confirmation")],
+)
+def test_ctrl_c_leaves_a_trial_to_resume(moment: str, tune_steps: int, name: str, folder: Path, cache: str) -> None:
+    settings = ["optimizer=muon,adamw", "hydra.sweeper.n_trials=1", "train.max_steps=1000", "train.eval_every=1000"]
+    tuning = f"hydra.sweeper.tune_steps={tune_steps}"
+    process = start(*COMPARE, *settings, tuning, cwd=folder, NANOSQ_CACHE=cache)
     assert process.stdout is not None
     output = ""
     while not re.search(moment, output):
@@ -148,4 +153,21 @@ def test_ctrl_c_ends_a_comparison_that_is_continued(moment: str, folder: Path, c
     rest, _ = process.communicate()
     assert process.returncode == 130, output + rest
     assert "Traceback" not in rest
-    assert ": interrupted after step" in rest
+    (trial,) = (trial for trial in study(folder, name).trials if "mlflow_run_id" in trial.user_attrs)
+    assert trial.state is TrialState.WAITING
+    assert len([*folder.glob("checkpoints/*/last.pt")]) == 1
+
+
+def test_presets_as_contenders(folder: Path, cache: str) -> None:
+    (folder / "conf/experiment").mkdir()
+    for name, bias in (("plain", "false"), ("biased", "true")):
+        text = f"# @package _global_\nmodel: {{bias: {bias}}}\n"
+        (folder / f"conf/experiment/{name}.yaml").write_text(text)
+    few = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1"]
+    result = compare(folder, cache, "experiment=plain,biased", *few)
+    assert "the test nll of biased" in " ".join(result.stdout.split())
+    assert "plan: 1 trial and 1 seed for each of 2 contenders, about" in result.stderr
+    for name, bias in (("plain", "False"), ("biased", "True")):
+        (trial,) = study(folder, name).trials
+        run = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").get_run(trial.user_attrs["mlflow_run_id"])
+        assert run.data.params["model.bias"] == bias
