@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import mlflow
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -153,8 +154,9 @@ def test_ctrl_c_leaves_a_trial_to_resume(moment: str, tune_steps: int, name: str
     rest, _ = process.communicate()
     assert process.returncode == 130, output + rest
     assert "Traceback" not in rest
-    (trial,) = (trial for trial in study(folder, name).trials if "mlflow_run_id" in trial.user_attrs)
-    assert trial.state is TrialState.WAITING
+    (run,) = (run for run in runs(folder) if run.info.status == "KILLED")
+    assert run.data.tags["sweep"] == f"mine/{name}"
+    assert study(folder, name).trials[int(run.data.tags["trial"])].state is TrialState.WAITING
     assert len([*folder.glob("checkpoints/*/last.pt")]) == 1
 
 
