@@ -103,7 +103,7 @@ class CompareSweeper(StudySweeper):
                     "name": self.name,
                     "position": position,
                     "command": self._command,
-                    "n_trials": contender.search.total,
+                    "n_trials": max(contender.search.total, contender.search.n_done),
                     "seeds": self.seeds,
                     "chosen": None if chosen is None else chosen.number,
                 }

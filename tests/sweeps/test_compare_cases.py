@@ -69,9 +69,7 @@ def test_a_loss_under_another_name_has_no_difference(folder: Path, cache: str) -
     """Its trials are pruned as those of the first contender, and the trials that are not are not trained again."""
     settings = ["loss=cross_entropy,again", "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner.n_startup_trials=1"]
     result = compare(folder, cache, *settings)
-    (sentence,) = sentences(result)
-    assert sentence.startswith("No difference was found")
-    assert re.search(r"the test nll of again is 0\.0* nats per token higher", sentence)
+    assert "cross_entropy and again have equal scores in all 2 seeds" in " ".join(result.stdout.split())
     trials, again = (
         [(t.state.name, t.params, t.values, t.intermediate_values) for t in study(folder, name).trials]
         for name in ("cross_entropy", "again")

@@ -1,6 +1,10 @@
 """Long comparisons: kills, trials side by side, and two processes that share a PostgreSQL server."""
 
 import random
+import re
+import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +89,31 @@ def test_two_processes_share_a_comparison(sequential: Outcome, server: str, tmp_
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     assert [outcome(output, studies, tracking) for output in outputs] == [sequential] * 2
     assert all(_trained(output) for output in outputs), "one process has run all trials"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [r"cross_entropy #2: \S+=", r"squentropy seed 1339: \S+="])
+def test_a_process_takes_over_the_trial_of_a_killed_one(moment: str, sequential: Outcome, tmp_path: Path) -> None:
+    """The other process does everything else, waits for this trial, and goes on with it."""
+    first = start(*COMPARISON, cwd=tmp_path)
+    _wait_for(moment, first)
+    first.send_signal(signal.SIGSTOP)
+    second = start(*COMPARISON, cwd=tmp_path)
+    _wait_for(r"study losses/squentropy in ", second)
+    time.sleep(5)
+    assert second.poll() is None
+    first.kill()
+    first.communicate()
+    output, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, output
+    assert outcome(output, f"sqlite:///{tmp_path}/optuna.db", f"sqlite:///{tmp_path}/mlflow.db") == sequential
+
+
+def _wait_for(pattern: str, process: subprocess.Popen[str]) -> None:
+    """Read the output of a process until a line matches a pattern."""
+    assert process.stdout is not None
+    while not re.search(pattern, line := process.stdout.readline()):
+        assert line, "the process has ended"
 
 
 def _trained(output: str) -> Sequence[str]:
