@@ -77,13 +77,13 @@ class CompareSweeper(StudySweeper):
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
-        self._command = entry.command(self.config.hydra.overrides.hydra)
+        self._command = entry.command(self.config.hydra.overrides.hydra, self.config.hydra.runtime.config_sources)
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:
             logger.info(first.search.compared)
-        labels = [contender.label for contender in self.contenders]
-        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, labels, self.metrics[0])
+        lengths = {contender.label: contender.length for contender in self.contenders}
+        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, lengths, self.metrics[0])
         self._note()
 
     def _digest(self) -> str:
@@ -229,7 +229,7 @@ class CompareSweeper(StudySweeper):
             )
         for contender in self.contenders:
             if contender.chosen is not None:
-                name = f"best_{folder.name}_{contender.label}".replace(" ", "_")
+                name = f"best_{folder.name}_{contender.label}"
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")

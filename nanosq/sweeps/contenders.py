@@ -4,6 +4,7 @@ import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -35,12 +36,15 @@ class Entry:
     axes: Sequence[str]  # intervals and ranges, which are tuned
     seeds: Sequence[int]  # of the confirmation, if they are listed
 
-    def command(self, hydra_overrides: Iterable[str]) -> str:
+    def command(self, hydra_overrides: Iterable[str], config_sources: Iterable[Any] = ()) -> str:
         """Return the command line. Passwords in URLs are masked.
 
         Args:
             hydra_overrides: The overrides of Hydra's own configuration.
+            config_sources: Hydra's sources of configurations; that of --config-dir is a part of the command.
         """
+        folders = (source.path for source in config_sources if source.provider == "command-line")
+        options = [text for folder in folders for text in ("--config-dir", folder)]
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
         lists: dict[str, dict[str, None]] = {}
         for contender in self.contenders:
@@ -48,7 +52,7 @@ class Entry:
                 lists.setdefault(key, {})[value] = None
         swept = [f"{key}={','.join(values)}" for key, values in lists.items()]
         seeds = [f"seed={','.join(map(str, self.seeds))}"] if self.seeds else []
-        return mask(f"python run.py -m {shlex.join([*hydra, *swept, *seeds, *self.fixed, *self.axes])}")
+        return mask(f"python run.py -m {shlex.join([*options, *hydra, *swept, *seeds, *self.fixed, *self.axes])}")
 
 
 def parse(arguments: Sequence[str]) -> Entry:
