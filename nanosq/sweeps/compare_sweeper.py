@@ -8,7 +8,6 @@
 import hashlib
 import json
 import logging
-import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -83,8 +82,8 @@ class CompareSweeper(StudySweeper):
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:
             logger.info(first.search.compared)
-        labels = [contender.label for contender in self.contenders]
-        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, labels, self.metrics[0])
+        lengths = {contender.label: contender.length for contender in self.contenders}
+        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, lengths, self.metrics[0])
         self._note()
 
     def _digest(self) -> str:
@@ -230,7 +229,7 @@ class CompareSweeper(StudySweeper):
             )
         for contender in self.contenders:
             if contender.chosen is not None:
-                name = re.sub(r"[^\w.-]", "_", f"best_{folder.name}_{contender.label}")  # a choice in an override
+                name = f"best_{folder.name}_{contender.label}"
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")

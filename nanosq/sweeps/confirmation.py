@@ -26,14 +26,15 @@ class Confirmation:
     Args:
         name: Name of the study.
         url: URL of the database.
-        labels: The contenders.
+        lengths: The settings of the length of a run, by the contender. A confirmation that was started keeps them.
         metric: What the tuning minimizes or maximizes.
     """
 
-    def __init__(self, name: str, url: str, labels: Sequence[str], metric: Metric) -> None:
+    def __init__(self, name: str, url: str, lengths: Mapping[str, Mapping[str, Any]], metric: Metric) -> None:
         self._metric = metric
         self._taken: dict[int, optuna.Trial] = {}
         self._wanted: list[dict[str, Any]] = []
+        by_key = {key: [length[key] for length in lengths.values()] for length in lengths.values() for key in length}
         self.study = SharedStudy(
             name,
             url,
@@ -41,11 +42,14 @@ class Confirmation:
             sampler=optuna.samplers.RandomSampler(),  # draws nothing: all parameters are given
             pruner=optuna.pruners.NopPruner(),
             space={
-                "contender": CategoricalDistribution(labels),
+                "contender": CategoricalDistribution([*lengths]),
                 "trial": IntDistribution(0, MAX),
                 "seed": IntDistribution(0, MAX),
             },
-            settings={"hydra.sweeper.objectives": [metric.key]},
+            settings={
+                "hydra.sweeper.objectives": [metric.key],
+                **{key: values[0] if len({*values}) == 1 else values for key, values in by_key.items()},
+            },
         )
 
     def plan(self, chosen: Mapping[str, int], seeds: Sequence[int]) -> None:

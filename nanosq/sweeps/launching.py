@@ -1,7 +1,6 @@
 """Launching of trials with several seeds, and the summary at the end: the common part of all sweepers."""
 
 import logging
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -216,7 +215,7 @@ class TrialLauncher(Sweeper):
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""
-        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
+        folder = Path(self.config.hydra.sweep.dir) / preset.UNSAFE.sub("_", sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -1,5 +1,6 @@
 """The setting of a trial as an experiment: a file that trains it again."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from nanosq import config, identity
 if TYPE_CHECKING:
     from nanosq.sweeps.launching import TrialLauncher
 
+UNSAFE = re.compile(r"[^\w.-]")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
@@ -23,9 +25,10 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
         sweeper: The sweeper, which composes configurations.
         trial: The overrides of the trial at full length.
         folder: Folder of the sweep.
-        name: Name of the experiment.
+        name: Name of the experiment. Characters that a file or an override cannot have become underscores.
         origin: What the setting is, for a comment in the file.
     """
+    name = UNSAFE.sub("_", name)
     composed = sweeper.compose(trial)
     choices = {group: composed.hydra.runtime.choices[group] for group in COMPONENTS}
     default = sweeper.hydra_context.config_loader.load_configuration(

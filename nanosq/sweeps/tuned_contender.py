@@ -5,12 +5,14 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from nanosq.errors import InputError
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, COST, DIVERGED
 from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
 from nanosq.sweeps.contenders import ContenderSetting, Entry
-from nanosq.sweeps.launching import TrialLauncher
+from nanosq.sweeps.launching import LENGTH, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
 from nanosq.sweeps.search import LiveSearch
@@ -47,7 +49,10 @@ class TunedContender:
             raise InputError(f"seeds={full.seeds}: in a comparison, hydra.sweeper.seeds is the number of seeds")
         if full.hydra.runtime.choices["tracking"] == "none":
             raise InputError("tracking=none: a comparison reads its verdict from the recorded runs; leave it out")
+        if not full.score_test:
+            raise InputError("score_test=false: the verdict of a comparison is on the test split; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
+        self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
         self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // DEFAULT_LENGTH)
         if not 1 <= self.tune_steps <= self.max_steps:
@@ -72,13 +77,14 @@ class TunedContender:
 
     @property
     def identity(self) -> list[Any]:
-        """The facts that make the contender the same in another start: its settings, search space and code."""
+        """The facts that make the contender the same in another start: settings, search space, full length and code."""
         space = self.search.space
         parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
         return [
             self.label,
             self.search.shared,
             [{k: str(v) for k, v in part.items()} for part in parts],
+            self.length,
             self.search.code,
         ]
 
