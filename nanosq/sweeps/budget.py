@@ -101,7 +101,7 @@ def fit(n_trials: int, n_seeds: int, contenders: Sequence[Pace], *, seconds_left
     """
     for percent in range(100, -1, -1):
         trials = max(1, *(pace.n_done for pace in contenders), round(n_trials * percent / 100))
-        seeds = max(min(MIN_SEEDS, n_seeds), round(n_seeds * percent / 100))
+        seeds = max(min(MIN_SEEDS, n_seeds), math.ceil(n_seeds * percent / 100))
         plan = Plan(trials, seeds, sum((trials - pace.n_done) * pace.trial + seeds * pace.run for pace in contenders))
         if plan.fits(seconds_left):
             break

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nanosq import config, errors
 from nanosq.sweeps import budget, contenders, preset
-from nanosq.sweeps.attributes import COST, DIVERGED
+from nanosq.sweeps.attributes import DIVERGED
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.launching import PlannedTrial, raise_first
@@ -74,8 +74,8 @@ class CompareSweeper(StudySweeper):
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
-        n_seeds = self.settings.seeds
-        self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
+        # Not the seed of tuning.
+        self.seeds = [*entry.seeds] or [first.seed + 1 + repeat for repeat in range(self.settings.seeds)]
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
         self._command = entry.command(self.config.hydra.overrides.hydra, self.config_dirs())
         for contender in self.contenders:
@@ -110,7 +110,7 @@ class CompareSweeper(StudySweeper):
 
     def _tune(self) -> None:
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
-        plan = None
+        first = plan = None
         while self.seconds_left > 0:
             if not (taken := self._take()):
                 if not any(contender.search.study.is_running for contender in self.contenders):
@@ -119,8 +119,13 @@ class CompareSweeper(StudySweeper):
                 continue
             if not self.run_searches(taken):
                 raise_first(self.failures)
-            plan = self._plan(is_first=plan is None) or plan
+            plan = self._plan() or plan
+            if first is None and plan is not None:
+                first = plan
+                self._announce(plan, is_first=True)
             self._log_tuning(plan)
+        if plan is not None and str(plan) != str(first):  # trials have taken more or less time than the first ones
+            self._announce(plan)
 
     def _take(self) -> list[tuple[LiveSearch, PlannedTrial]]:
         """Take the next trials, of contenders that have started the fewest, so that all of them advance together."""
@@ -135,12 +140,8 @@ class CompareSweeper(StudySweeper):
                 break
         return taken
 
-    def _plan(self, *, is_first: bool) -> Plan | None:
-        """Return the plan that fits into the time, once every contender has done a trial. Apply and announce it.
-
-        Raises:
-            InputError: Not even the smallest plan fits.
-        """
+    def _plan(self) -> Plan | None:
+        """Return the plan that fits into the time, once every contender has done a trial, and apply it."""
         costs = [cost for contender in self.contenders for cost in contender.costs()]
         if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
@@ -148,17 +149,19 @@ class CompareSweeper(StudySweeper):
         setup = statistics.median_low(seconds for contender in self.contenders for seconds in contender.setups())
         paces = [contender.pace(usual, setup) for contender in self.contenders]
         plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
-        each = f"each of {len(paces)} contenders"
-        if is_first:
-            if not plan.fits(self.seconds_left):
-                raise errors.InputError(
-                    f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
-                    f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
-                )
-            logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
         for contender in self.contenders:
             contender.search.total = plan.n_trials
         return plan
+
+    def _announce(self, plan: Plan, *, is_first: bool = False) -> None:
+        """Say what the plan is. Raise an InputError if it is the first one and has too little time."""
+        each = f"each of {len(self.contenders)} contenders"
+        if is_first and not plan.fits(self.seconds_left):
+            raise errors.InputError(
+                f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
+                f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
+            )
+        logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
 
     def _log_tuning(self, plan: Plan | None) -> None:
         searches = [contender.search for contender in self.contenders]
@@ -197,11 +200,7 @@ class CompareSweeper(StudySweeper):
         done = self.confirmation.done()
         if len(done) < MIN_SEEDS * n_runs or len(done) % n_runs:
             return False
-        return n_runs * self._seconds_of_run() > self.seconds_left
-
-    def _seconds_of_run(self) -> float:
-        costs = [trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done() if COST in trial.user_attrs]
-        return statistics.fmean(costs or [0.0])
+        return n_runs * self.confirmation.seconds_of_run > self.seconds_left
 
     def _log_confirmation(self) -> None:
         done, total = self.confirmation.done(), self.confirmation.n_wanted
@@ -210,7 +209,7 @@ class CompareSweeper(StudySweeper):
             if DIVERGED not in trial.user_attrs:
                 values.setdefault(trial.params["contender"], []).append(trial.values[0])
         means = {label: statistics.fmean(of_label) for label, of_label in values.items()}
-        left = (total - len(done)) * self._seconds_of_run() if done else None
+        left = min((total - len(done)) * self.confirmation.seconds_of_run, self.seconds_left) if done else None
         logger.info("confirmation: %d of %d runs, %s", len(done), total, _status("mean", means, left))
 
     def _conclude(self) -> None:
@@ -234,7 +233,7 @@ class CompareSweeper(StudySweeper):
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")
         raise_first(self.failures)
-        if self.seconds_left <= 0 and (done < total or not total):
+        if self.deadline is not None and (done < total or self.seconds_left <= 0 == total):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
             if done < MIN_SEEDS * len(self.contenders):
                 raise errors.InputError(f"{timeout} ended the comparison before its verdict: {CONTINUE}")

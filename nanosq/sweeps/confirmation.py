@@ -1,5 +1,6 @@
 """The confirmation of a comparison: the chosen setting of each contender, at full length, with several seeds."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,12 @@ class Confirmation:
     def n_wanted(self) -> int:
         """The number of runs that are planned, with those that have ended."""
         return len(self._wanted)
+
+    @property
+    def seconds_of_run(self) -> float:
+        """The mean cost of a run; 0 if all runs were trained before."""
+        costs = (trial.user_attrs.get(COST) for trial in self.done())
+        return statistics.fmean([cost["seconds"] for cost in costs if cost] or [0.0])
 
     def done(self) -> list[FrozenTrial]:
         """Return the planned runs that have a result."""
