@@ -2,11 +2,15 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanosq.errors import InputError
+from nanosq.sweeps.attributes import COST
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 RESERVE = 0.05  # fraction of the time left that no plan uses
 MIN_SEEDS = 2  # a verdict needs an interval
@@ -41,27 +45,26 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Time of a trial."""
+    """Seconds that a trial adds to a sweep: less than it takes, if others run at the same time."""
 
-    seconds: float  # that it has added to the sweep: with parallel trials less than it has taken
-    training: float  # fraction of its time in training steps
-
-    @property
-    def in_training(self) -> float:
-        """Seconds in training steps."""
-        return self.seconds * self.training
+    training: float  # in training steps
+    overhead: float = 0.0  # outside of them
 
     @property
-    def overhead(self) -> float:
-        """Seconds outside of training steps."""
-        return self.seconds - self.in_training
+    def seconds(self) -> float:
+        """The sum of both."""
+        return self.training + self.overhead
+
+
+def costs(trials: "Iterable[FrozenTrial]") -> list[Cost]:
+    """Return the costs of the trials whose cost is known."""
+    return [Cost(**trial.user_attrs[COST]) for trial in trials if COST in trial.user_attrs]
 
 
 def usual(costs: Sequence[Cost]) -> Cost:
     """Return the median cost. The first trial, which prepares the text, costs more."""
-    overhead = statistics.median_low(cost.overhead for cost in costs)
-    training = statistics.median(cost.in_training for cost in costs)
-    return Cost(overhead + training, training / (overhead + training))
+    training = statistics.median(cost.training for cost in costs)
+    return Cost(training, statistics.median_low(cost.overhead for cost in costs))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nanosq import config, errors
 from nanosq.sweeps import budget, contenders, preset
-from nanosq.sweeps.attributes import COST, DIVERGED
+from nanosq.sweeps.attributes import DIVERGED
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.launching import PlannedTrial, raise_first
@@ -69,7 +69,7 @@ class CompareSweeper(StudySweeper):
         if self.settings.seeds < 1:
             raise errors.InputError(f"hydra.sweeper.seeds must be at least 1, not {self.settings.seeds}")
         self.contenders = [
-            TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
+            TunedContender(self, self.settings, self.metrics[0], entry, label) for label in entry.contenders
         ]
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
@@ -84,7 +84,7 @@ class CompareSweeper(StudySweeper):
             logger.info(first.search.compared)
         labels = [contender.label for contender in self.contenders]
         self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, labels, self.metrics[0])
-        self._note()
+        self._note({})
 
     def _digest(self) -> str:
         """Return a hash of all that makes a comparison the same, whatever its budget is."""
@@ -93,20 +93,11 @@ class CompareSweeper(StudySweeper):
         facts = [[*settings.objectives], methods, settings.constraints, [c.identity for c in self.contenders]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
-    def _note(self, *, is_chosen: bool = False) -> None:
-        """Record in the studies what the report needs to know."""
+    def _note(self, chosen: Mapping[str, int]) -> None:
+        """Record in the studies what the report needs to know, with the numbers of the chosen trials."""
+        common = {"name": self.name, "command": self._command, "seeds": self.seeds}
         for position, contender in enumerate(self.contenders):
-            chosen = contender.chosen if is_chosen else None
-            contender.note(
-                {
-                    "name": self.name,
-                    "position": position,
-                    "command": self._command,
-                    "n_trials": contender.search.total,
-                    "seeds": self.seeds,
-                    "chosen": None if chosen is None else chosen.number,
-                }
-            )
+            contender.note({**common, "position": position, "chosen": chosen.get(contender.label)})
 
     def _tune(self) -> None:
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
@@ -177,8 +168,8 @@ class CompareSweeper(StudySweeper):
                 contender.search.note_violations()
         if not tuned:
             return
-        self._note(is_chosen=True)
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
+        self._note(chosen)
         settings = {contender.label: contender.full_setting() for contender in tuned}
         axes = {key for contender in tuned for key in contender.search.space.varied}
         self.confirmation.plan(chosen, self.seeds)
@@ -200,8 +191,8 @@ class CompareSweeper(StudySweeper):
         return n_runs * self._seconds_of_run() > self.seconds_left
 
     def _seconds_of_run(self) -> float:
-        costs = [trial.user_attrs[COST]["seconds"] for trial in self.confirmation.done() if COST in trial.user_attrs]
-        return statistics.fmean(costs or [0.0])
+        costs = budget.costs(self.confirmation.done())
+        return statistics.fmean([cost.seconds for cost in costs] or [0.0])
 
     def _log_confirmation(self) -> None:
         done, total = self.confirmation.done(), self.confirmation.n_wanted

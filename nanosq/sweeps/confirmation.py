@@ -1,20 +1,18 @@
 """The confirmation of a comparison: the chosen setting of each contender, at full length, with several seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nanosq.sweeps.attributes import COST, DIVERGED, LINK, RUN_ID
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.study import SharedStudy
-
-if TYPE_CHECKING:
-    from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.trial import TrialRun
 
 MAX = 2**31 - 1
 PLANNED = "planned"  # attribute of a trial: its parameters, also before it has started
@@ -32,7 +30,6 @@ class Confirmation:
 
     def __init__(self, name: str, url: str, labels: Sequence[str], metric: Metric) -> None:
         self._metric = metric
-        self._taken: dict[int, optuna.Trial] = {}
         self._wanted: list[dict[str, Any]] = []
         self.study = SharedStudy(
             name,
@@ -79,28 +76,15 @@ class Confirmation:
             if trial.params not in self._wanted:  # an earlier start planned it, and has chosen another setting
                 self.study.tell(trial, TrialState.FAIL)
                 continue
-            self._taken[trial.number] = trial
             label, seed = trial.params["contender"], trial.params["seed"]
-            lines = [*settings[label], f"seed={seed}"]
-            taken.append(PlannedTrial(self.study.name, trial.number, lines, label=f"{label} seed {seed}"))
+            run = TrialRun(self.study.name, trial.number, label=f"{label} seed {seed}")
+            taken.append(PlannedTrial(run, [*settings[label], f"seed={seed}"]))
         return taken
 
-    def tell(self, planned: PlannedTrial, results: "SeedResults", cost: Cost | None) -> None:
-        """Record the result of a run. One that was interrupted stays in the study, to be resumed."""
-        trial = self._taken.pop(planned.number)
-        if results.state == "interrupted":
-            return
-        if results.state == "failed":
-            self.study.tell(trial, TrialState.FAIL)
-            return
-        attributes: dict[str, Any] = {RUN_ID: results.runs[0], LINK: results.link}
-        if cost is not None:
-            attributes[COST] = vars(cost)
-        if results.state == "diverged":
-            attributes[DIVERGED] = True
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost | None) -> None:
+        """Record the result of a run."""
+        if trial := self.study.record(planned.run.trial, results, cost):
+            self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
 
     @property
     def n_wanted(self) -> int:

@@ -17,6 +17,8 @@ from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import constraints, storage
 from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.starting_points import CURRENT, StartingPoint
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class SharedStudy:
         self._url = url
         self._space = dict(space)
         self._is_grid = isinstance(sampler, optuna.samplers.GridSampler)
-        self._locks: dict[int, ExitStack] = {}  # by the number of the trial
+        self._taken: dict[int, tuple[Trial, ExitStack]] = {}  # trials of this process and their locks, by number
         database = storage.connect(url)
         with database_lock(url):
             self.study = optuna.create_study(
@@ -169,20 +171,35 @@ class SharedStudy:
                 if not waiting and len(self.trials) >= total + self.n_uncounted:
                     break
                 trial = self.study.ask(self._space)
-                self._locks[trial.number] = lock = ExitStack()
+                self._taken[trial.number] = trial, (lock := ExitStack())
                 lock.enter_context(database_lock(self._url, self._lock_name(trial.number)))
                 taken.append(trial)
         return taken
 
     def _requeue_interrupted(self) -> None:
         for trial in self.trials:
-            if trial.state is TrialState.RUNNING and trial.number not in self._locks:
+            if trial.state is TrialState.RUNNING and trial.number not in self._taken:
                 name = self._lock_name(trial.number)
                 with suppress(TimeoutError), database_lock(self._url, name, wait=False):
                     storage.requeue(self.name, self._url, trial.number)
 
     def _lock_name(self, number: int) -> str:
         return f"{self.name}/{number}"
+
+    def record(self, number: int, results: SeedResults, cost: Cost | None) -> Trial | None:
+        """Store how a taken trial has ended. Return it, to be told its values; None if it has failed.
+
+        None also if it was interrupted: it stays in the study, to be resumed.
+        """
+        trial, _ = self._taken[number]
+        if results.state == "interrupted":
+            return None
+        for name, value in results.attributes(cost).items():
+            trial.set_user_attr(name, value)
+        if results.state == "failed":
+            self.tell(trial, TrialState.FAIL)
+            return None
+        return trial
 
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Record the outcome of a taken trial and release it."""
@@ -192,18 +209,19 @@ class SharedStudy:
                 # After a lost connection to the database another process may have finished the trial.
                 self.study.tell(trial, values, state, skip_if_finished=True)
         finally:
-            self._locks.pop(trial.number).close()
+            _, lock = self._taken.pop(trial.number)
+            lock.close()
 
     def release(self) -> None:
         """Release the trials that were taken and not finished, so that any process may take them."""
         with database_lock(self._url):
             try:
-                for number in self._locks:
+                for number in self._taken:
                     storage.requeue(self.name, self._url, number)
             finally:
-                for lock in self._locks.values():
+                for _, lock in self._taken.values():
                     lock.close()
-                self._locks.clear()
+                self._taken.clear()
 
 
 def _tries(trial: FrozenTrial, point: StartingPoint) -> bool:

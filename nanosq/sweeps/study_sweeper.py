@@ -119,7 +119,5 @@ class StudySweeper(TrialLauncher):
 
 def _cost(result: SeedResults, elapsed: float, n_trials: int) -> Cost | None:
     """Return the cost of one of several trials that have taken `elapsed` seconds together."""
-    if result.state != "finished":
-        return Cost(elapsed / n_trials, 1.0)
-    training = result.mean(TRAIN_SECONDS)
-    return Cost(elapsed / n_trials, training / elapsed) if training <= elapsed else None
+    training = result.mean(TRAIN_SECONDS) if result.state == "finished" else elapsed
+    return Cost(training / n_trials, (elapsed - training) / n_trials) if training <= elapsed else None

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanosq.errors import InputError
-from nanosq.sweeps.attributes import COMPARISON, COST, DIVERGED
+from nanosq.sweeps import budget
+from nanosq.sweeps.attributes import COMPARISON, DIVERGED
 from nanosq.sweeps.budget import Cost, Pace
-from nanosq.sweeps.contenders import ContenderSetting, Entry
+from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
@@ -29,7 +30,7 @@ class TunedContender:
         settings: Settings of the sweeper.
         metric: What the tuning minimizes or maximizes.
         entry: The overrides of the comparison.
-        setting: The contender.
+        label: The label of the contender.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class TunedContender:
         settings: CompareSweeperSettings,
         metric: Metric,
         entry: Entry,
-        setting: ContenderSetting,
+        label: str,
     ) -> None:
-        self.setting, self.label = setting, setting.label
-        full = sweeper.check(self.label, [*entry.fixed, *setting.overrides])
+        self.label, self._setting = label, dict(entry.contenders[label])
+        overrides = [*entry.fixed, *(f"{key}={value}" for key, value in self._setting.items())]
+        full = sweeper.check(label, overrides)
         if full.seeds != 1:
             raise InputError(f"seeds={full.seeds}: in a comparison, hydra.sweeper.seeds is the number of seeds")
         if full.hydra.runtime.choices["tracking"] == "none":
@@ -61,11 +63,10 @@ class TunedContender:
             "samples.count": 0,
             "score_test": "false",
         }
-        lines = [f"{key}={value}" for key, value in tuning.items()]
         self._tuning = [*tuning]
-        self._full = [line for line in (*entry.fixed, *setting.overrides) if _key(line) in tuning]
-        arguments = [*entry.fixed, *entry.axes, *setting.overrides, *lines]
-        self.search = LiveSearch(sweeper, settings, [metric], arguments, label=self.label)
+        self._full = [line for line in overrides if _key(line) in tuning]
+        arguments = [*entry.axes, *overrides, *(f"{key}={value}" for key, value in tuning.items())]
+        self.search = LiveSearch(sweeper, settings, [metric], arguments, label=label)
         if varied := [key for key in tuning if self.search.space.varies(key)]:
             raise InputError(f"hydra.sweeper: {varied[0]} cannot be an axis of a comparison, whose trials set it")
 
@@ -74,20 +75,17 @@ class TunedContender:
         """The facts that make the contender the same in another start: its settings, search space and code."""
         space = self.search.space
         parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
-        return [
-            self.label,
-            self.search.shared,
-            [{k: str(v) for k, v in part.items()} for part in parts],
-            self.search.code,
-        ]
+        texts = [{key: str(value) for key, value in part.items()} for part in parts]
+        return [self.label, self.search.shared, texts, self.search.code]
 
     def note(self, comparison: dict[str, Any]) -> None:
         """Record facts about the comparison and its contender in the study, for the report."""
         own = {
             "label": self.label,
-            "setting": dict(self.setting.setting),
+            "setting": self._setting,
             "tune_steps": self.tune_steps,
             "max_steps": self.max_steps,
+            "n_trials": self.search.total,
         }
         self.search.study.study.set_user_attr(COMPARISON, comparison | own)
 
@@ -105,8 +103,7 @@ class TunedContender:
     def costs(self) -> list[Cost]:
         """Return the costs of the trials that were trained to the end."""
         trials = self.search.study.trials
-        ended = (t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
-        return [Cost(**trial.user_attrs[COST]) for trial in ended if COST in trial.user_attrs]
+        return budget.costs(t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
 
     def pace(self, usual: Cost) -> Pace:
         """Return how far the tuning is and what is expected of the rest.
@@ -114,13 +111,13 @@ class TunedContender:
         Args:
             usual: The usual cost of a trial of any contender.
         """
-        training = statistics.median(cost.in_training for cost in self.costs() or [usual])
-        seconds = [usual.overhead + cost.in_training for cost in self.costs()]
-        others = (t for t in self.search.study.trials if t.state.name != "COMPLETE")
-        seconds += [trial.user_attrs[COST]["seconds"] for trial in others if COST in trial.user_attrs]
+        training = [cost.training for cost in self.costs()]
+        others = budget.costs(t for t in self.search.study.trials if t.state.name != "COMPLETE")
+        seconds = [*(usual.overhead + cost for cost in training), *(cost.seconds for cost in others)]
         evaluations = max(1.0, self._n_evaluations / self._n_tuning_evaluations)
-        run = usual.overhead * evaluations + training * self.max_steps / self.tune_steps
-        return Pace(self.search.n_done, statistics.fmean(seconds or [usual.seconds]), run)
+        full_training = statistics.median(training or [usual.training]) * self.max_steps / self.tune_steps
+        trial, run = statistics.fmean(seconds or [usual.seconds]), usual.overhead * evaluations + full_training
+        return Pace(self.search.n_done, trial, run)
 
 
 def _key(line: str) -> str:
