@@ -3,6 +3,7 @@
 python -m analysis.report                                    report/report.html, from the store of `mlflow ui`
 python -m analysis.report --tracking-uri http://host:5000    from another tracking server
 python -m analysis.report --storage postgresql://host/optuna --study NAME
+python -m analysis.report --sweep NAME                       with this grid or comparison
 
 The best settings of each loss on the validation split represent this loss. Scores and verdicts are those of the test
 split, and of the same seeds of all losses.

@@ -47,6 +47,8 @@ def section(comparison: Comparison) -> Section:
     blocks += [tuning_curves(comparison), best_settings(comparison)]
     none = "No best value of a numeric setting lies at the border of its space."
     blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
+    study = f"'{comparison.name}/{comparison.contenders[0].label}'"
+    blocks.append(Text(f"All trials of a contender: python -m analysis.report.search --study {study}", "note"))
     how = "The command. It continues the comparison, and with a larger n_trials or seeds, it trains what is missing:"
     return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 

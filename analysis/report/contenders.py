@@ -13,7 +13,7 @@ from analysis.runs import RecordedSetting
 from nanosq.privacy import mask
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
-NOT_FOUND = "its run is not in MLflow's store"
+NOT_FOUND = "not in this experiment of MLflow"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 

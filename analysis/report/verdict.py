@@ -116,6 +116,9 @@ def decimals(difference: Difference) -> int:
 
 
 def _sentence(a: str, b: str, difference: Difference, bits: float, *, is_clean: bool) -> str:
+    if difference.low == difference.high == 0:  # the same model under two names
+        scores = f"equal scores in all {difference.n_seeds} seeds and {difference.n_stories:,} stories"
+        return f"No difference was found: {a} and {b} have {scores}."
     numbers = _numbers(b, a, difference, bits, f"{difference.n_seeds} seeds, ")
     if difference.includes_zero:
         return f"No difference was found, because the confidence interval includes 0: {numbers}"

@@ -11,6 +11,7 @@ from analysis.recorded_run import RecordedRun
 from tests.analysis.report.studies import add
 
 LR = FloatDistribution(1e-3, 1e-1, log=True)
+CONFIRMATION = {"trial": IntDistribution(0, 1000), "seed": IntDistribution(0, 1000)}
 STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "running": TrialState.RUNNING}
 METRIC = "val/perplexity"
 
@@ -39,10 +40,10 @@ def write(
     """
     confirmed = []
     for position, (label, runs) in enumerate(tuning.items()):
-        trials = [_trial(run, (spaces or {}).get(label, {"optimizer.lr": LR}), i) for i, run in enumerate(runs)]
-        complete = [
-            i for i, trial in enumerate(trials) if trial.state is TrialState.COMPLETE and trial.values[0] < math.inf
-        ]
+        space = (spaces or {}).get(label, {"optimizer.lr": LR})
+        trials = [_trial(run, space, {axis: _drawn(run.params[axis], space[axis]) for axis in space}) for run in runs]
+        trials[0].set_user_attr("enqueued", "current")
+        values = {i: trial.values[0] for i, trial in enumerate(trials) if trial.values and trial.values[0] < math.inf}
         attribute = {
             "name": name,
             "position": position,
@@ -53,37 +54,29 @@ def write(
             "tune_steps": 100,
             "max_steps": 400,
             "seeds": sorted({run.seed for runs in confirmation.values() for run in runs}),
-            "chosen": min(complete, key=lambda i: trials[i].values[0], default=None),
+            "chosen": min(values, key=lambda i: values[i], default=None),
         } | plan
         study = add(url, f"{name}/{label}", trials, **{"hydra.sweeper.objectives": [METRIC]})
         study.set_user_attr("comparison", attribute)
-        space = {
-            "contender": CategoricalDistribution([*tuning]),
-            "trial": IntDistribution(0, 1000),
-            "seed": IntDistribution(0, 10_000),
-        }
         for run in confirmation.get(label, ()):
             params = {"contender": label, "trial": attribute["chosen"], "seed": run.seed}
-            confirmed.append(_trial(run, space, 1, params))
+            confirmed.append(_trial(run, CONFIRMATION | {"contender": CategoricalDistribution([*tuning])}, params))
     if confirmed:
         add(url, f"{name}/confirmation", confirmed)
 
 
-def _trial(
-    run: RecordedRun, space: Mapping[str, BaseDistribution], number: int, params: Mapping[str, Any] | None = None
-) -> FrozenTrial:
-    drawn = params or {axis: _drawn(run.params[axis], distribution) for axis, distribution in space.items()}
+def _trial(run: RecordedRun, space: Mapping[str, BaseDistribution], params: Mapping[str, Any]) -> FrozenTrial:
     state = STATES.get(run.state, TrialState.COMPLETE)
-    attributes = {"mlflow_run_id": run.id, "mlflow_link": run.link}
+    attributes: dict[str, Any] = {"mlflow_run_id": run.id, "mlflow_link": run.link}
+    if run.state == "diverged":
+        attributes["diverged"] = True
     value = math.inf if run.state == "diverged" else run.metrics[METRIC]
     return create_trial(
         state=state,
         value=value if state is TrialState.COMPLETE else None,
-        params=drawn,
+        params=dict(params),
         distributions=dict(space),
-        user_attrs=attributes
-        | ({"diverged": True} if run.state == "diverged" else {})
-        | ({} if number else {"enqueued": "current"}),
+        user_attrs=attributes,
     )
 
 

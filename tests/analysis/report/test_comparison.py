@@ -166,7 +166,9 @@ def test_one_setting_under_two_names(scratch: str) -> None:
     same = tuned("cross_entropy", 9.0, 8.0), confirmed("cross_entropy")
     tuning, confirmation = ({"cross_entropy": runs, "own": runs} for runs in same)
     section = comparison.section(read(scratch, tuning, confirmation))
-    assert texts(section, "verdict").startswith("No difference was found, because the confidence interval includes 0")
+    assert texts(section, "verdict").startswith(
+        "No difference was found: cross_entropy and own have equal scores in all 3"
+    )
     assert "cross_entropy and own are the same setting." in texts(section, "note")
     assert rows(section, "comparison-pairs")["cross_entropy"][2] == "0.000000"
 
@@ -248,9 +250,11 @@ def test_runs_that_are_not_in_the_store_are_left_out(scratch: str) -> None:
     write(scratch, "elsewhere", tuning, confirmation)
     known = [*confirmation["cross_entropy"], *confirmation["squentropy"][1:]]
     section = comparison.section(load(scratch, known, "elsewhere"))
-    assert "Left out: seed 1 of squentropy (its run is not in MLflow's store)." in texts(section, "note")
+    assert "Left out: seed 1 of squentropy (not in this experiment of MLflow)." in texts(section, "note")
     nothing = comparison.section(load(scratch, [], "elsewhere"))
-    assert "squentropy has no result: no confirmation run has finished (3 its run is not" in texts(nothing, "verdict")
+    assert "squentropy has no result: no confirmation run has finished (3 not in this experiment" in texts(
+        nothing, "verdict"
+    )
 
 
 def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
