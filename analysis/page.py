@@ -113,6 +113,13 @@ def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "
     return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
 
 
+def value_cell(value: object) -> Cell:
+    """Return a cell with the value of a setting; a dash for None."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(f"{value:.4g}", value)
+    return Cell(DASH) if value is None else Cell(str(value), str(value))
+
+
 def _cell(content: Cell | str | int) -> Cell:
     if isinstance(content, Cell):
         return content

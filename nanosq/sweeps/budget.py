@@ -92,13 +92,8 @@ class Pace:
 def fit(n_trials: int, n_seeds: int, contenders: Sequence[Pace], *, seconds_left: float) -> Plan:
     """Return the largest plan that fits into the time that is left, or the smallest one if none does.
 
-    Trials and seeds are reduced in proportion. The smallest plan has the trials that are done and MIN_SEEDS seeds.
-
-    Args:
-        n_trials: Trials of each contender that are wanted.
-        n_seeds: Seeds that are wanted.
-        contenders: The pace of each contender.
-        seconds_left: The time.
+    The largest one has `n_trials` for each contender and `n_seeds`, which are reduced in proportion. The smallest one
+    has the trials that are done and MIN_SEEDS seeds.
     """
     for percent in range(100, -1, -1):
         trials = max(1, *(pace.n_done for pace in contenders), round(n_trials * percent / 100))

@@ -10,8 +10,8 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from nanosq import config, errors
 from nanosq.sweeps import budget, contenders, preset
@@ -26,11 +26,13 @@ from nanosq.sweeps.tuned_contender import TunedContender
 
 if TYPE_CHECKING:
     from nanosq.sweeps.confirmation import Confirmation
+    from nanosq.sweeps.study import SharedStudy
 
 logger = logging.getLogger(__name__)
 
 CONTINUE = "run the same command again to continue it"
 POLL_SECONDS = 1.0  # between two looks at trials that other processes run
+Taken = TypeVar("Taken")  # a trial that was taken from a study, with its search or alone
 
 
 class CompareSweeper(StudySweeper):
@@ -102,16 +104,21 @@ class CompareSweeper(StudySweeper):
     def _tune(self) -> None:
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
         plan = None
-        while self.seconds_left > 0:
-            if not (taken := self._take()):
-                if not any(contender.search.study.is_running for contender in self.contenders):
-                    break
-                time.sleep(POLL_SECONDS)
-                continue
+        for taken in self._until_done(self._take, [contender.search.study for contender in self.contenders]):
             if not self.run_searches(taken):
                 raise_first(self.failures)
             plan = self._plan(is_first=plan is None) or plan
             self._log_tuning(plan)
+
+    def _until_done(self, take: Callable[[], list[Taken]], studies: Sequence["SharedStudy"]) -> Iterator[list[Taken]]:
+        """Yield what a function takes, until there is nothing left to take and no process works on the studies."""
+        while self.seconds_left > 0:
+            if taken := take():
+                yield taken
+            elif any(study.is_running for study in studies):
+                time.sleep(POLL_SECONDS)
+            else:
+                return
 
     def _take(self) -> list[tuple[LiveSearch, PlannedTrial]]:
         """Take the next trials, of contenders that have started the fewest, so that all of them advance together."""
@@ -173,12 +180,12 @@ class CompareSweeper(StudySweeper):
         settings = {contender.label: contender.full_setting() for contender in tuned}
         axes = {key for contender in tuned for key in contender.search.space.varied}
         self.confirmation.plan(chosen, self.seeds)
-        while self.seconds_left > 0 and not self._has_no_time_for(len(tuned)):
-            if not (taken := self.confirmation.take(self.n_jobs(), settings)):
-                if not self.confirmation.study.is_running:
-                    break
-                time.sleep(POLL_SECONDS)
-                continue
+
+        def take() -> list[PlannedTrial]:
+            has_time = not self._has_no_time_for(len(tuned))
+            return self.confirmation.take(self.n_jobs(), settings) if has_time else []
+
+        for taken in self._until_done(take, [self.confirmation.study]):
             for result in self.run_trials(taken, axes=axes, seeds=()):
                 self.confirmation.tell(*result)
             self._log_confirmation()

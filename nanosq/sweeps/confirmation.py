@@ -19,14 +19,7 @@ PLANNED = "planned"  # attribute of a trial: its parameters, also before it has 
 
 
 class Confirmation:
-    """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed.
-
-    Args:
-        name: Name of the study.
-        url: URL of the database.
-        labels: The contenders.
-        metric: What the tuning minimizes or maximizes.
-    """
+    """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed."""
 
     def __init__(self, name: str, url: str, labels: Sequence[str], metric: Metric) -> None:
         self._metric = metric
@@ -48,11 +41,8 @@ class Confirmation:
     def plan(self, chosen: Mapping[str, int], seeds: Sequence[int]) -> None:
         """Plan a run for each contender and seed: all contenders with the first seed, then with the second one.
 
-        Runs that have a result, or are planned, are not planned again. Failed ones are.
-
-        Args:
-            chosen: The number of the best tuning trial by contender.
-            seeds: The seeds.
+        Runs that have a result, or are planned, are not planned again. Failed ones are. `chosen` are the numbers of the
+        best tuning trials by contender.
         """
         self._wanted = [
             {"contender": label, "trial": trial, "seed": seed} for seed in seeds for label, trial in chosen.items()
@@ -64,12 +54,7 @@ class Confirmation:
                     self.study.study.enqueue_trial(params, user_attrs={PLANNED: params})
 
     def take(self, n_runs: int, settings: Mapping[str, Sequence[str]]) -> list[PlannedTrial]:
-        """Take up to `n_runs` planned runs.
-
-        Args:
-            n_runs: Number of runs.
-            settings: The overrides of the chosen setting by contender.
-        """
+        """Take up to `n_runs` planned runs. `settings` are the overrides of the chosen settings by contender."""
         taken: list[PlannedTrial] = []
         while len(taken) < n_runs and (trials := self.study.take(1, total=0)):
             (trial,) = trials

@@ -26,11 +26,7 @@ class Entry:
     typed: Sequence[str]  # all of them
 
     def command(self, hydra_overrides: Iterable[str]) -> str:
-        """Return the command line. Passwords in URLs are masked.
-
-        Args:
-            hydra_overrides: The overrides of Hydra's own configuration.
-        """
+        """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
         return mask(f"python run.py -m {shlex.join([*hydra, *self.typed])}")
 

@@ -33,12 +33,8 @@ logger = logging.getLogger(__name__)
 class LiveSearch:
     """A search: checked when it is created, before anything is written, and stored in a study once it is opened.
 
-    Args:
-        sweeper: The sweeper that composes its trials.
-        settings: Settings of the sweeper.
-        metrics: What the search minimizes or maximizes.
-        arguments: The overrides of all trials, and axes that replace or add to those of the settings.
-        label: Name of the search on the console, if there are several.
+    `arguments` are the overrides of all trials, and axes that replace or add to those of the settings. `label` is the
+    name of the search on the console, if there are several.
 
     Raises:
         InputError: Something is wrong; the message says what to change.
@@ -84,8 +80,7 @@ class LiveSearch:
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             self.code = identity.code_hash(self.base)
-        options = sweeper.hydra_context.config_loader.get_group_options
-        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options, label=label)
+        points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
 
     @property

@@ -42,14 +42,8 @@ class SharedStudy:
     ) -> None:
         """Create the study, or open it.
 
-        Args:
-            name: Name of the study.
-            url: URL of its database.
-            directions: "minimize" or "maximize" for each metric.
-            sampler: The sampler.
-            pruner: The pruner.
-            space: The axes that every trial draws from.
-            settings: The settings that all trials share, by name.
+        `directions` are "minimize" or "maximize" for each metric, `space` has the axes that every trial draws from, and
+        `settings` what all trials share, by name.
 
         Raises:
             InputError: The study exists and has other directions, another space or other settings.

@@ -23,15 +23,7 @@ DEFAULT_LENGTH = 4  # steps of a run at full length over those of a tuning trial
 
 
 class TunedContender:
-    """A contender with its search. Nothing is written before the search is opened.
-
-    Args:
-        sweeper: The sweeper that composes the trials.
-        settings: Settings of the sweeper.
-        metric: What the tuning minimizes or maximizes.
-        entry: The overrides of the comparison.
-        label: The label of the contender.
-    """
+    """A contender with its search. Nothing is written before the search is opened."""
 
     def __init__(
         self,
@@ -106,11 +98,7 @@ class TunedContender:
         return budget.costs(t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
 
     def pace(self, usual: Cost) -> Pace:
-        """Return how far the tuning is and what is expected of the rest.
-
-        Args:
-            usual: The usual cost of a trial of any contender.
-        """
+        """Return how far the tuning is, and the expected costs of the rest from the usual cost of any contender."""
         training = [cost.training for cost in self.costs()]
         others = budget.costs(t for t in self.search.study.trials if t.state.name != "COMPLETE")
         seconds = [*(usual.overhead + cost for cost in training), *(cost.seconds for cost in others)]

@@ -146,8 +146,8 @@ def test_confirmation(two: Comparison) -> None:
     means = [sum(run.metric("test/nll") for run in two.contenders[i].runs.values()) / 3 for i in (0, 1)]
     assert [float(cell.split()[0]) for cell in table["test nll, nats/token"][:2]] == pytest.approx(means, rel=1e-3)
     assert table["test nll, nats/token"][2].startswith("0.20")
-    assert "±" in table["nll, calibrated"][2]
-    assert table["nll, rare tokens"][1:] == [DASH, DASH]
+    assert "±" in table["calibrated nll"][2]
+    assert table["nll, rare"][1:] == [DASH, DASH]
 
 
 def test_three_contenders_with_a_seed_that_diverged(scratch: str) -> None:

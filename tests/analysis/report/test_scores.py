@@ -56,7 +56,7 @@ def test_calibrated_scores_and_nll_by_frequency() -> None:
     for name, (metric, factor, _) in scores.CALIBRATED.items():
         assert rows["squentropy"][name].value == pytest.approx(best["squentropy"].mean(metric) * factor)
         assert (rows["brier"][name].text == DASH) == (metric in new)
-    assert [name for name, row in rows.items() if row["test nll"].strong] == ["cross_entropy"]
+    assert [name for name, row in rows.items() if row["test nll, nats/token"].strong] == ["cross_entropy"]
     assert [name for name, row in rows.items() if row["calibrated nll"].strong] == ["squentropy"]
     assert not any(row["temperature"].strong for row in rows.values())
     assert scores.SCALE in texts(section, "note")
