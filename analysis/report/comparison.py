@@ -50,7 +50,7 @@ def section(comparison: Comparison) -> Section:
     blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
     study = f"'{comparison.name}/{comparison.contenders[0].label}'"
     blocks.append(Text(f"All trials of a contender: python -m analysis.report.search --study {study}", "note"))
-    how = "The command. It continues the comparison, and with a larger n_trials or seeds, it trains what is missing:"
+    how = "This command continues the comparison. With a larger n_trials or more seeds, it trains what is missing:"
     return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 
 

@@ -50,10 +50,10 @@ DIFFERENCES = (
     "stories."
 )
 SCALE = (
-    "A penalty on squared logits makes the logits small, so that the model is less confident than it could be; the "
-    "calibrated scores divide the logits by one temperature, chosen on the validation split, and what is left of a "
-    "difference is knowledge, not scale. Frequent tokens are the most frequent ones that make up 80 % of the training "
-    "split, medium ones the next 15 %, and rare ones the rest."
+    "A penalty on squared logits makes the logits small, so the model is less confident than it could be. For the "
+    "calibrated scores, all logits are divided by one temperature, which is fitted on the validation split: a "
+    "difference that remains is one of knowledge, not of scale. Frequent tokens are the most frequent ones that make "
+    "up 80 % of the training split, medium ones the next 15 %, and rare ones the rest."
 )
 
 

@@ -242,5 +242,5 @@ class CompareSweeper(StudySweeper):
 def _status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
     """Return the values of the contenders so far and the time left as a text."""
     text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
-    left = f", about {budget.duration(seconds_left)} left" if seconds_left else ""
-    return f"{kind} {text or 'none yet'}{left}"
+    left = f"; {budget.duration(seconds_left)} left" if seconds_left else ""
+    return f"{kind}: {text or 'none yet'}{left}"

@@ -18,7 +18,7 @@ from nanosq.sweeps.search_space import SearchSpace
 logger = logging.getLogger(__name__)
 
 KEY = "hydra.sweeper.enqueue"
-CURRENT = "current"  # the configuration as it stands, without the axes
+CURRENT, AS_IT_STANDS = "current", "the configuration as it stands"  # it has no axes
 UNCOMPARED = ("seed", "train.max_steps", "train.eval_every")  # settings that a sweep is expected to change
 
 
@@ -28,6 +28,9 @@ class StartingPoint:
 
     name: str  # as the user has written it
     params: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return AS_IT_STANDS if self.name == CURRENT else self.name
 
 
 class OutsideError(InputError):
@@ -64,7 +67,7 @@ class StartingPoints:
             except InputError as error:
                 if item != CURRENT and not (self._is_one_of_several and isinstance(error, OutsideError)):
                     raise
-                what = "the configuration as it stands" if item == CURRENT else _name(item)
+                what = AS_IT_STANDS if item == CURRENT else _name(item)
                 reason = str(error).removeprefix(f"{KEY}: {_name(item)}: ")
                 logger.info("%s%s is not tried: %s", self._prefix, what, reason)
         return points

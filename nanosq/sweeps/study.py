@@ -151,7 +151,7 @@ class SharedStudy:
                     note = {ENQUEUED: point.name}
                     self.study.enqueue_trial(dict(point.params), user_attrs=note, skip_if_exists=True)
                     if len(self.trials) > n_trials:
-                        logger.info("trial %d of %s tries %s", n_trials, self.name, point.name)
+                        logger.info("trial %d of %s tries %s", n_trials, self.name, point)
                 elif point.name != CURRENT and not any(_tries(trial, point) for trial in self.trials):
                     logger.warning("no trial is left for %s: raise hydra.sweeper.n_trials", point.name)
 
