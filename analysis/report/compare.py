@@ -1,4 +1,4 @@
-"""Comparison of losses: verdicts with confidence intervals, from the scores of the test stories.
+"""Verdicts on losses, or on two runs, with confidence intervals, from the scores of the test stories.
 
 python -m analysis.report.compare RUN_A RUN_B                two runs of MLflow, by id, beginning of an id, or name
 python -m analysis.report.compare RUN_A RUN_B --out DIR      write figures and tables to DIR instead of comparison/

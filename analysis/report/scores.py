@@ -1,4 +1,4 @@
-"""The test scores of each loss: Table 1 beside that of the student report, calibrated scores, nll by frequency."""
+"""The test scores of settings: Table 1 beside that of the student report, and differences from a first setting."""
 
 import math
 from collections.abc import Mapping, Sequence

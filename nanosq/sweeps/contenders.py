@@ -23,7 +23,7 @@ class Entry:
     fixed: Sequence[str]  # overrides of all contenders
     axes: Sequence[str]  # intervals and ranges, which are tuned
     seeds: Sequence[int]  # of the confirmation, if they are listed
-    typed: Sequence[str]  # all of them
+    typed: Sequence[str]  # all overrides, in the order of the command line
 
     def command(self, hydra_overrides: Iterable[str]) -> str:
         """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> Entry:
     """Parse the overrides of a comparison.
 
     A list, as `loss=cross_entropy,squentropy`, names contenders; several lists name all combinations. An interval or a
-    range is an axis that is tuned. A list of seeds are those of the confirmation.
+    range is an axis that is tuned. A list of seeds names those of the confirmation.
 
     Raises:
         InputError: There are fewer than two contenders, or two have the same name.

@@ -1,4 +1,4 @@
-"""Optuna's samplers, built from their configuration. With a seed, a search that was killed draws as if it was not."""
+"""Optuna's samplers, built from their configuration. With a seed, a search draws the same values if it was killed."""
 
 import hashlib
 import math
@@ -17,12 +17,8 @@ import nanosq.sweeps.storage  # noqa: F401  (it sets what Optuna logs)
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
-CONSTRAINED = {
-    "tpe": TPESampler,
-    "gp": GPSampler,
-    "nsgaii": NSGAIISampler,
-    "nsgaiii": NSGAIIISampler,
-}  # read constraints
+# Samplers that learn from constraints, by their names in the configuration.
+CONSTRAINED = {"tpe": TPESampler, "gp": GPSampler, "nsgaii": NSGAIISampler, "nsgaiii": NSGAIIISampler}
 
 
 class RepeatableSampler(BaseSampler):

@@ -18,7 +18,7 @@ from nanosq.sweeps.search_space import SearchSpace
 logger = logging.getLogger(__name__)
 
 KEY = "hydra.sweeper.enqueue"
-CURRENT, AS_IT_STANDS = "current", "the configuration as it stands"  # it has no axes
+CURRENT, AS_IT_STANDS = "current", "the configuration as it stands"  # without the axes of the search
 UNCOMPARED = ("seed", "train.max_steps", "train.eval_every")  # settings that a sweep is expected to change
 
 

@@ -1,4 +1,4 @@
-"""A sweep as its jobs see it: which trial a job runs, and how the job reports to the trial's Optuna study.
+"""What a job knows of its sweep: the trial that it runs, and the Optuna study to which it reports.
 
 A trial is one setting of a sweep. It has one run for each seed. The sweeper passes the trial to the job of a run as an
 override, because launchers keep overrides, wherever they start the job.

@@ -18,8 +18,8 @@ from nanosq.sweeps.search import LiveSearch
 if TYPE_CHECKING:
     import optuna
 
-MAX_EVALUATIONS = 16  # of a tuning trial; a pruner may end it at each of them
-DEFAULT_LENGTH = 4  # steps of a run at full length over those of a tuning trial
+MAX_EVALUATIONS = 16  # of a tuning trial, which a pruner may end after each of them
+SHORTER = 4  # by default, a tuning trial has a quarter of the steps of a run at full length
 
 
 class TunedContender:
@@ -42,7 +42,7 @@ class TunedContender:
             raise InputError("tracking=none: a comparison reads its verdict from the recorded runs; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
         self._n_evaluations = self.max_steps / full.train.eval_every
-        self.tune_steps = settings.tune_steps or max(1, self.max_steps // DEFAULT_LENGTH)
+        self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
         if not 1 <= self.tune_steps <= self.max_steps:
             raise InputError(
                 f"hydra.sweeper.tune_steps={self.tune_steps} is not between 1 and train.max_steps={self.max_steps}"
