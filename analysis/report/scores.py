@@ -130,7 +130,7 @@ def _scores(
 def _mean(values: list[float], *, strong: bool = False) -> Cell:
     mean, half = sum(values) / len(values), half_interval(values)
     cell = number(mean, strong=strong)
-    return cell if math.isnan(half) else Cell(f"{cell.text} ± {half:.2g}", mean, strong=strong)
+    return cell if math.isnan(half) else Cell(f"{cell.text} ± {number(half, 2).text}", mean, strong=strong)
 
 
 def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:

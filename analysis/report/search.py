@@ -98,7 +98,7 @@ def _values(trial: StudyTrial, search: Search, is_best: bool) -> list[Cell]:
         return [Cell(DASH)] * n
     cells = []
     for value, error in zip(trial.values, trial.errors or [math.nan] * n, strict=True):
-        text = number(value).text + (f" ± {error:.2g}" if math.isfinite(error) else "")
+        text = number(value).text + (f" ± {number(error, 2).text}" if math.isfinite(error) else "")
         cells.append(Cell(text, value, strong=is_best))
     return cells
 
