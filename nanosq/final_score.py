@@ -1,5 +1,7 @@
 """The final score of a run: that of its model, the weights of its best evaluation."""
 
+from collections.abc import Mapping
+
 from nanosq import artifacts, checkpoint, distributed, temperature, token_frequency
 from nanosq.data.corpus import Corpus
 from nanosq.evaluate import Evaluation, Evaluator, Score
@@ -17,6 +19,7 @@ def score_and_record(
     evaluator: Evaluator,
     *,
     last: Score,
+    also: Mapping[str, float],
 ) -> dict[str, float]:
     """Restore the weights that are the run's model, score them, and record what the report shows.
 
@@ -27,6 +30,7 @@ def score_and_record(
         log: Log of the run.
         evaluator: Evaluator of the weights of `state`.
         last: Score of the validation split after the last step.
+        also: Other metrics of the run.
 
     Returns:
         The metrics of the result.
@@ -42,6 +46,7 @@ def score_and_record(
         val = evaluator.score(text.val).score
     metrics = {
         **val.metrics("val"),
+        **also,
         "last/val_perplexity": last.perplexity,
         "train/seconds": state.progress.seconds,
         "train/tokens": float(state.progress.step * log.tokens_per_step),

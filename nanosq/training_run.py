@@ -1,6 +1,8 @@
 """One run of an experiment, top to bottom: prepare, build, train, score, record."""
 
+import math
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +16,7 @@ from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus
-from nanosq.evaluate import Evaluator
+from nanosq.evaluate import Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form
@@ -62,6 +64,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     if result is not None:
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
+        pruner.evaluated_before(experiment.store, result.run_id)
         outcome = str(result) if result.state == "finished" else result.state
         print(f"{trial}: {outcome}, as recorded in {result.link}")
     return None if result is None else replace(result, n_parameters=n_parameters)
@@ -135,6 +138,15 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
     folder = experiment.folder
     metrics: dict[str, float] = {}
+    val_seconds = math.nan  # of the last evaluation
+
+    def evaluate() -> Score:
+        nonlocal val_seconds
+        begin = time.perf_counter()
+        score = evaluator.score(text.val).score
+        val_seconds = time.perf_counter() - begin
+        return score
+
     with log.run as tracked, log.console:
         _announce(experiment, text, state, log)
         ended: Ended = "finished"
@@ -145,7 +157,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
                 training,
                 settings=settings,
                 schedule=experiment.schedule,
-                evaluate=lambda: evaluator.score(text.val).score,
+                evaluate=evaluate,
                 hardware=hardware,
                 log=log,
             )
@@ -160,7 +172,8 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             metrics = {"train/seconds": progress.seconds}
             tracked.tag(**{ended: "true"})
         else:
-            metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val)
+            seconds = {"last/val_seconds": val_seconds}
+            metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val, also=seconds)
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
         kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RESERVE = 0.05  # fraction of the time left that no plan uses
 MIN_SEEDS = 2  # a verdict needs an interval
+FINAL_EVALUATIONS = 5  # time of the final score and of what is recorded with it, in evaluations
 
 
 def parse_seconds(timeout: Any) -> float | None:
@@ -45,15 +46,15 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that a trial adds to a sweep: less than it takes, if others run at the same time."""
+    """Seconds that a trial has added to the sweep. With parallel trials, they are less than it has taken."""
 
-    training: float  # in training steps
-    overhead: float = 0.0  # outside of them
+    seconds: float
+    training: float = 0.0  # of these, in training steps
+    evaluation: float = 0.0  # of these, in one evaluation of the validation split
 
-    @property
-    def seconds(self) -> float:
-        """The sum of both."""
-        return self.training + self.overhead
+    def setup(self, n_evaluations: int) -> float:
+        """Return the seconds that are neither in training steps nor in the evaluations."""
+        return max(0.0, self.seconds - self.training - n_evaluations * self.evaluation)
 
 
 def costs(trials: "Iterable[FrozenTrial]") -> list[Cost]:
@@ -62,9 +63,12 @@ def costs(trials: "Iterable[FrozenTrial]") -> list[Cost]:
 
 
 def usual(costs: Sequence[Cost]) -> Cost:
-    """Return the median cost. The first trial, which prepares the text, costs more."""
-    training = statistics.median(cost.training for cost in costs)
-    return Cost(training, statistics.median_low(cost.overhead for cost in costs))
+    """Return the medians of the costs; of two, the lower ones, because the first trial also prepares the text."""
+    return Cost(
+        statistics.median_low(cost.seconds for cost in costs),
+        statistics.median(cost.training for cost in costs),
+        statistics.median_low(cost.evaluation for cost in costs),
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,10 @@ class Plan:
     n_trials: int
     n_seeds: int
     seconds: float
+
+    def __str__(self) -> str:
+        trials, seeds = "trial" if self.n_trials == 1 else "trials", "seed" if self.n_seeds == 1 else "seeds"
+        return f"{self.n_trials} {trials} and {self.n_seeds} {seeds}"
 
     def fits(self, seconds_left: float) -> bool:
         """Return whether there is enough time for the plan."""

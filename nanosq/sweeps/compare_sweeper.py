@@ -79,13 +79,13 @@ class CompareSweeper(StudySweeper):
         n_seeds = self.settings.seeds
         self.seeds = [*entry.seeds] or [*range(first.seed + 1, first.seed + 1 + n_seeds)]  # not the seed of tuning
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
-        self._command = entry.command(self.config.hydra.overrides.hydra)
+        self._command = entry.command(self.config.hydra.overrides.hydra, self.config_dirs())
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:
             logger.info(first.search.compared)
-        labels = [contender.label for contender in self.contenders]
-        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, labels, self.metrics[0])
+        lengths = {contender.label: contender.length for contender in self.contenders}
+        self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, lengths, self.metrics[0])
         self._note({})
 
     def _digest(self) -> str:
@@ -143,7 +143,8 @@ class CompareSweeper(StudySweeper):
         if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
         usual = budget.usual(costs)
-        paces = [contender.pace(usual) for contender in self.contenders]
+        setup = statistics.median_low(seconds for contender in self.contenders for seconds in contender.setups())
+        paces = [contender.pace(usual, setup) for contender in self.contenders]
         plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
         each = f"each of {len(paces)} contenders"
         if is_first:
@@ -152,8 +153,7 @@ class CompareSweeper(StudySweeper):
                     f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
                     f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
                 )
-            what = f"{plan.n_trials} trials and {plan.n_seeds} seeds for {each}"
-            logger.info("plan: %s, about %s", what, budget.duration(plan.seconds))
+            logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
         for contender in self.contenders:
             contender.search.total = plan.n_trials
         return plan
@@ -227,7 +227,7 @@ class CompareSweeper(StudySweeper):
             )
         for contender in self.contenders:
             if contender.chosen is not None:
-                name = f"best_{folder.name}_{contender.label}".replace(" ", "_")
+                name = f"best_{folder.name}_{contender.label}"
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")

@@ -19,11 +19,15 @@ PLANNED = "planned"  # attribute of a trial: its parameters, also before it has 
 
 
 class Confirmation:
-    """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed."""
+    """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed.
 
-    def __init__(self, name: str, url: str, labels: Sequence[str], metric: Metric) -> None:
+    `lengths` are the settings of the length of a run, by the contender. A confirmation that was started keeps them.
+    """
+
+    def __init__(self, name: str, url: str, lengths: Mapping[str, Mapping[str, Any]], metric: Metric) -> None:
         self._metric = metric
         self._wanted: list[dict[str, Any]] = []
+        by_key = {key: [length[key] for length in lengths.values()] for length in lengths.values() for key in length}
         self.study = SharedStudy(
             name,
             url,
@@ -31,11 +35,14 @@ class Confirmation:
             sampler=optuna.samplers.RandomSampler(),  # draws nothing: all parameters are given
             pruner=optuna.pruners.NopPruner(),
             space={
-                "contender": CategoricalDistribution(labels),
+                "contender": CategoricalDistribution([*lengths]),
                 "trial": IntDistribution(0, MAX),
                 "seed": IntDistribution(0, MAX),
             },
-            settings={"hydra.sweeper.objectives": [metric.key]},
+            settings={
+                "hydra.sweeper.objectives": [metric.key],
+                **{key: values[0] if len({*values}) == 1 else values for key, values in by_key.items()},
+            },
         )
 
     def plan(self, chosen: Mapping[str, int], seeds: Sequence[int]) -> None:

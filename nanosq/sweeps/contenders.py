@@ -4,6 +4,7 @@ import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
@@ -25,10 +26,11 @@ class Entry:
     seeds: Sequence[int]  # of the confirmation, if they are listed
     typed: Sequence[str]  # all overrides, in the order of the command line
 
-    def command(self, hydra_overrides: Iterable[str]) -> str:
+    def command(self, hydra_overrides: Iterable[str], config_dirs: Iterable[Path] = ()) -> str:
         """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
-        return mask(f"python run.py -m {shlex.join([*hydra, *self.typed])}")
+        options = [option for path in config_dirs for option in ("--config-dir", str(path))]
+        return mask(shlex.join(["python", "run.py", *options, "-m", *hydra, *self.typed]))
 
 
 def parse(arguments: Sequence[str]) -> Entry:

@@ -1,7 +1,6 @@
 """Launching of trials with several seeds, and the summary at the end: the common part of all sweepers."""
 
 import logging
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -77,6 +76,12 @@ class TrialLauncher(Sweeper):
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
 
+    def config_dirs(self) -> list[Path]:
+        """Return the folder that --config-dir names on the command line, if it does."""
+        sources = self.config.hydra.runtime.config_sources
+        paths = [Path(source.path) for source in sources if source.provider == "command-line"]
+        return [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in paths]
+
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -104,7 +109,7 @@ class TrialLauncher(Sweeper):
         for trial in trials:
             setting = summary.one_line(summary.settings(trial.overrides), axes)
             try:
-                by_identity = self._runs(trial.overrides, seeds)
+                by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
                 failed = f"{trial.run.sweep} {trial.run.trial}"
                 runs.append([failed])
@@ -126,13 +131,17 @@ class TrialLauncher(Sweeper):
             self._n_launched += len(jobs)
         return [SeedResults(self._returns[run] for run in by_identity) for by_identity in runs]
 
-    def _runs(self, trial: Sequence[str], seeds: Sequence[int]) -> dict[str, int]:
-        """Return the seeds of a trial by the identity of the run with this seed."""
-        cfg = config.without_hydra(self.compose(trial))
+    def _runs(self, trial: PlannedTrial, seeds: Sequence[int]) -> dict[str, int]:
+        """Return the seeds of a trial by the identity of the run with this seed.
+
+        A run reports to the study of its trial, so that runs of several studies are not the same.
+        """
+        cfg = config.without_hydra(self.compose(trial.overrides))
+        study = trial.run.sweep if trial.run.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
             cfg.seed = seed
-            by_identity[identity.config_hash(cfg, parent=identity.named_state(cfg))] = seed
+            by_identity[f"{study} {identity.config_hash(cfg, parent=identity.named_state(cfg))}"] = seed
         return by_identity
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
@@ -192,7 +201,7 @@ class TrialLauncher(Sweeper):
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""
-        folder = Path(self.config.hydra.sweep.dir) / re.sub(r"[^\w.-]", "_", sweep)
+        folder = Path(self.config.hydra.sweep.dir) / preset.UNSAFE.sub("_", sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

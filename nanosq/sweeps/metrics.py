@@ -44,6 +44,7 @@ class Metric:
 
 
 TRAIN_SECONDS = Metric("train/seconds")
+VAL_SECONDS = "last/val_seconds"  # key of the time of the last evaluation
 
 
 def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:

@@ -1,5 +1,6 @@
 """The setting of a trial as an experiment: a file that trains it again."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from nanosq import config, identity
 if TYPE_CHECKING:
     from nanosq.sweeps.launching import TrialLauncher
 
+UNSAFE = re.compile(r"[^\w.-]")
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
@@ -20,7 +22,9 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     """Write the setting of a trial, for any seed, as an experiment, and return the command that trains it.
 
     `trial` are its overrides at full length, `folder` is that of the sweep, and `origin` says in the file what it is.
+    Characters of the name that a file or an override cannot have become underscores.
     """
+    name = UNSAFE.sub("_", name)
     composed = sweeper.compose(trial)
     choices = {group: composed.hydra.runtime.choices[group] for group in COMPONENTS}
     default = sweeper.hydra_context.config_loader.load_configuration(
@@ -36,7 +40,8 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     (folder / "experiment").mkdir(parents=True, exist_ok=True)
     text = preset(f"Setting of {origin}, at full length.", choices, settings)
     (folder / "experiment" / f"{name}.yaml").write_text(text)
-    return f"python run.py --config-dir {shlex.quote(str(folder))} experiment={name}"
+    own = [f"hydra.searchpath=[file://{path}]" for path in sweeper.config_dirs()]  # of a loss in it, for example
+    return f"python run.py {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
 
 
 def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:

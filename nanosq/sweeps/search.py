@@ -89,7 +89,8 @@ class LiveSearch:
         shared = {
             key: value
             for key, value in config.flatten(config.without_hydra(self.base)).items()
-            if (identity.affects_result(key) or (key == "resume" and identity.named_state(self.base)))
+            if key != "score_test"  # the trials are the same with and without it, and older studies do not have it
+            and (identity.affects_result(key) or (key == "resume" and identity.named_state(self.base)))
             and not self.space.varies(key)
         }
         return shared | ({"seed": [*self.seeds]} if self.seeds else {})

@@ -1,6 +1,7 @@
 """The common part of the sweepers with Optuna: their settings, their time limit, and the record of a trial."""
 
 import logging
+import statistics
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,7 +10,7 @@ from nanosq import errors
 from nanosq.sweeps import budget
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
-from nanosq.sweeps.metrics import TRAIN_SECONDS, parse_metrics
+from nanosq.sweeps.metrics import TRAIN_SECONDS, VAL_SECONDS, parse_metrics
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
 from nanosq.sweeps.search import LiveSearch
 from nanosq.sweeps.seed_results import SeedResults
@@ -119,5 +120,8 @@ class StudySweeper(TrialLauncher):
 
 def _cost(result: SeedResults, elapsed: float, n_trials: int) -> Cost | None:
     """Return the cost of one of several trials that have taken `elapsed` seconds together."""
-    training = result.mean(TRAIN_SECONDS) if result.state == "finished" else elapsed
-    return Cost(training / n_trials, (elapsed - training) / n_trials) if training <= elapsed else None
+    if result.state != "finished":
+        return Cost(elapsed / n_trials)
+    training = result.mean(TRAIN_SECONDS)
+    evaluation = statistics.fmean(run.metrics.get(VAL_SECONDS, 0.0) for run in result.results)
+    return Cost(elapsed / n_trials, training / n_trials, evaluation / n_trials) if training <= elapsed else None

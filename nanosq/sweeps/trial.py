@@ -23,6 +23,8 @@ from nanosq.sweeps.metrics import TRAIN_SECONDS
 if TYPE_CHECKING:
     import optuna
 
+    from nanosq.tracking import Store
+
 FULL_TRAINING = 1000  # the last step in a study, where a step is a thousandth of training
 VARIABLE = "NANOSQ_TRIAL"  # a key of hydra.job.env_set, the one part of Hydra's configuration that takes any key
 
@@ -160,13 +162,23 @@ class PrunerReport:
             raise Pruned
         if self._metric not in metrics:
             return
-        first_seed = self._repeat == 0
-        fraction = FULL_TRAINING * step // self._max_steps
-        if first_seed and fraction not in self._reported:
-            self._trial.report(metrics[self._metric], fraction)
-            self._reported.add(fraction)
+        self._report(metrics[self._metric], step)
         if is_last:
             return
-        if PRUNED in self._stored_trial().user_attrs or (first_seed and self._trial.should_prune()):
+        if PRUNED in self._stored_trial().user_attrs or (self._repeat == 0 and self._trial.should_prune()):
             self._trial.set_user_attr(PRUNED, True)
             raise Pruned
+
+    def evaluated_before(self, store: "Store", run_id: str) -> None:
+        """Report the evaluations of a recorded run, which the pruner compares with those of other trials."""
+        if self._trial is not None and self._metric:
+            for step, value in store.history(run_id, self._metric):
+                self._report(value, step)
+
+    def _report(self, value: float, step: int) -> None:
+        """Report a value to the study, if it is the first one of its fraction of training, and of the first seed."""
+        assert self._trial is not None
+        fraction = FULL_TRAINING * step // self._max_steps
+        if self._repeat == 0 and fraction not in self._reported:
+            self._trial.report(value, fraction)
+            self._reported.add(fraction)

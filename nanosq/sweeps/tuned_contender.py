@@ -5,12 +5,14 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from nanosq.errors import InputError
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED
-from nanosq.sweeps.budget import Cost, Pace
+from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
 from nanosq.sweeps.contenders import Entry
-from nanosq.sweeps.launching import TrialLauncher
+from nanosq.sweeps.launching import LENGTH, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
 from nanosq.sweeps.search import LiveSearch
@@ -40,8 +42,11 @@ class TunedContender:
             raise InputError(f"seeds={full.seeds}: in a comparison, hydra.sweeper.seeds is the number of seeds")
         if full.hydra.runtime.choices["tracking"] == "none":
             raise InputError("tracking=none: a comparison reads its verdict from the recorded runs; leave it out")
+        if not full.score_test:
+            raise InputError("score_test=false: the verdict of a comparison is on the test split; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
-        self._n_evaluations = self.max_steps / full.train.eval_every
+        self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
+        self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
         if not 1 <= self.tune_steps <= self.max_steps:
             raise InputError(
@@ -64,11 +69,11 @@ class TunedContender:
 
     @property
     def identity(self) -> list[Any]:
-        """The facts that make the contender the same in another start: its settings, search space and code."""
+        """The facts that make the contender the same in another start: settings, search space, full length and code."""
         space = self.search.space
         parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
         texts = [{key: str(value) for key, value in part.items()} for part in parts]
-        return [self.label, self.search.shared, texts, self.search.code]
+        return [self.label, self.search.shared, texts, self.length, self.search.code]
 
     def note(self, comparison: dict[str, Any]) -> None:
         """Record facts about the comparison and its contender in the study, for the report."""
@@ -97,14 +102,23 @@ class TunedContender:
         trials = self.search.study.trials
         return budget.costs(t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
 
-    def pace(self, usual: Cost) -> Pace:
-        """Return how far the tuning is, and the expected costs of the rest from the usual cost of any contender."""
-        training = [cost.training for cost in self.costs()]
+    def setups(self) -> list[float]:
+        """Return the seconds outside of training and evaluation of the trials that were trained to the end."""
+        return [cost.setup(self._n_tuning_evaluations) for cost in self.costs()]
+
+    def pace(self, usual: Cost, setup: float) -> Pace:
+        """Return how far the tuning is, and the expected costs of the rest.
+
+        `usual` is the usual cost of a trial of any contender, and `setup` its seconds outside of training and
+        evaluation.
+        """
+        costs = self.costs() or [usual]
+        own = budget.usual(costs)
         others = budget.costs(t for t in self.search.study.trials if t.state.name != "COMPLETE")
-        seconds = [*(usual.overhead + cost for cost in training), *(cost.seconds for cost in others)]
-        evaluations = max(1.0, self._n_evaluations / self._n_tuning_evaluations)
-        full_training = statistics.median(training or [usual.training]) * self.max_steps / self.tune_steps
-        trial, run = statistics.fmean(seconds or [usual.seconds]), usual.overhead * evaluations + full_training
+        seconds = [setup + cost.training + self._n_tuning_evaluations * cost.evaluation for cost in costs]
+        trial = statistics.fmean([*seconds, *(cost.seconds for cost in others)])
+        evaluations = self._n_evaluations + FINAL_EVALUATIONS
+        run = setup + own.training * self.max_steps / self.tune_steps + evaluations * own.evaluation
         return Pace(self.search.n_done, trial, run)
 
 

@@ -54,6 +54,10 @@ class Store:
         """Return the parameters of a run, as texts by their name."""
         raise ValueError(f"tracking=none has no run {run_id}")
 
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return the steps and values of a metric, in the order in which a run has recorded them."""
+        raise ValueError(f"tracking=none has no run {run_id}")
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         raise ValueError(f"tracking=none has no run {run_id}: give the path of a checkpoint")

@@ -63,6 +63,12 @@ class MLflowStore(Store):
         with self._recorded(run_id) as (_, run):
             return run.data.params
 
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """Return the steps and values of a metric, in the order in which a run has recorded them."""
+        with self._connected() as (client, _):
+            points = client.get_metric_history(run_id, metric)
+        return [(point.step, point.value) for point in sorted(points, key=lambda point: point.timestamp)]
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         with self._recorded(run_id) as (uri, _):

@@ -30,7 +30,7 @@ COMMANDS = {
         "hydra.sweeper.sampler.seed=0",
     ],
 }
-TIMES = ("train/seconds", "train/tokens_per_second", "train/mfu")
+TIMES = ("train/seconds", "train/tokens_per_second", "train/mfu", "last/val_seconds")
 ARTIFACTS = ("samples.txt", "stories.csv", "calibration.csv")
 
 

@@ -30,7 +30,7 @@ COMMAND = [
     *["train.max_steps=300", "train.accumulate=2", "train.eval_every=50", "train.checkpoint_every=20"],
     *["train.log_every=3", "optimizer.lr=5e-4"],
 ]
-TIMES = ("train/seconds", "train/tokens_per_second", "train/mfu")
+TIMES = ("train/seconds", "train/tokens_per_second", "train/mfu", "last/val_seconds")
 
 
 def start(folder: Path, cache: Path) -> subprocess.Popen[str]:

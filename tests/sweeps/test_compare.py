@@ -1,6 +1,7 @@
 """A comparison through the command line: cross-entropy against squentropy."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -129,6 +130,30 @@ def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(com
     assert "3 seeds, 10 stories" in verdict(more.result)
 
 
+def test_another_full_length_is_another_comparison(comparison: Comparison, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(comparison.folder, folder)
+    longer = [*COMPARE, *FEW, "train.max_steps=41"]  # its tuning trials are the same
+    refused = command("-m", *longer, f"hydra.sweeper.study_name={comparison.name}", cwd=folder)
+    assert refused.returncode == 2
+    message = f"study {comparison.name}/confirmation was started with train.max_steps=40, not 41: use the old value"
+    assert f"error: {message}" in refused.stderr
+    command("-m", *longer, cwd=folder, check=True)
+    new = [run for run in runs(folder) if run.data.params["train.max_steps"] == "41"]
+    assert len(new) == 2 * 2
+
+
+def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    values = ["--config-dir", "own", "loss=cross_entropy", "model.n_layer=1,2", "hydra.sweeper.enqueue=[]"]
+    compared = compare(tmp_path, *values, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1")
+    stored = compared.study("model.n_layer=2").user_attrs["comparison"]["command"]
+    assert stored.startswith(f"python run.py -m --config-dir {tmp_path / 'own'} hydra/sweeper=compare ")
+    best = [line for line in compared.result.stdout.splitlines() if line.startswith("best of model.n_layer=2")]
+    arguments = best[0].split("python run.py ")[1].split()
+    assert "n_layer: 2\n" in command(*arguments, "--cfg", "job", cwd=tmp_path, check=True).stdout
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -136,6 +161,7 @@ def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(com
         (["loss=squentropy,squentropy"], "the contender squentropy is listed twice: name each contender once"),
         (["loss=squentropy,squentrop"], "squentrop: "),
         (["seeds=3"], "seeds=3: in a comparison, hydra.sweeper.seeds is the number of seeds"),
+        (["score_test=false"], "score_test=false: the verdict of a comparison is on the test split; leave it out"),
         (["tracking=none"], "tracking=none: a comparison reads its verdict from the recorded runs; leave it out"),
         (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds must be at least 1, not 0"),
         (["hydra.sweeper.tune_steps=41"], "hydra.sweeper.tune_steps=41 is not between 1 and train.max_steps=40"),
