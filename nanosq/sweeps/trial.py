@@ -1,4 +1,4 @@
-"""What a job knows of its sweep: the trial that it runs, and the Optuna study to which it reports.
+"""The trial of a sweep that a job runs, and the Optuna study to which the job reports.
 
 A trial is one setting of a sweep. It has one run for each seed. The sweeper passes the trial to the job of a run as an
 override, because launchers keep overrides, wherever they start the job.
