@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     if result is not None:
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
+        pruner.reused(partial(experiment.store.curve, result.run_id))
         outcome = str(result) if result.state == "finished" else result.state
         print(f"{trial}: {outcome}, as recorded in {result.link}")
     return None if result is None else replace(result, n_parameters=n_parameters)

@@ -5,7 +5,7 @@ override, because launchers keep overrides, wherever they start the job.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,13 +160,26 @@ class PrunerReport:
             raise Pruned
         if self._metric not in metrics:
             return
-        first_seed = self._repeat == 0
-        fraction = FULL_TRAINING * step // self._max_steps
-        if first_seed and fraction not in self._reported:
-            self._trial.report(metrics[self._metric], fraction)
-            self._reported.add(fraction)
+        self._report(metrics[self._metric], step)
         if is_last:
             return
-        if PRUNED in self._stored_trial().user_attrs or (first_seed and self._trial.should_prune()):
+        if PRUNED in self._stored_trial().user_attrs or (self._repeat == 0 and self._trial.should_prune()):
             self._trial.set_user_attr(PRUNED, True)
             raise Pruned
+
+    def reused(self, curve: Callable[[str], Mapping[int, float]]) -> None:
+        """Report the evaluations of a recorded run that stands for this one: other trials are compared with them.
+
+        Args:
+            curve: A function that returns the values of a metric of that run by their step.
+        """
+        if self._metric and self._repeat == 0:
+            for step, value in sorted(curve(self._metric).items()):
+                self._report(value, step)
+
+    def _report(self, value: float, step: int) -> None:
+        assert self._trial is not None
+        fraction = FULL_TRAINING * step // self._max_steps
+        if self._repeat == 0 and fraction not in self._reported:
+            self._trial.report(value, fraction)
+            self._reported.add(fraction)

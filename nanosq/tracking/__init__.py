@@ -54,6 +54,10 @@ class Store:
         """Return the parameters of a run, as texts by their name."""
         raise ValueError(f"tracking=none has no run {run_id}")
 
+    def curve(self, run_id: str, key: str) -> Mapping[int, float]:
+        """Return the values of a metric of a run by their step, without the score of its model at the end."""
+        return {}
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         raise ValueError(f"tracking=none has no run {run_id}: give the path of a checkpoint")

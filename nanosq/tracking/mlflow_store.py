@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -63,6 +63,11 @@ class MLflowStore(Store):
         with self._recorded(run_id) as (_, run):
             return run.data.params
 
+    def curve(self, run_id: str, key: str) -> Mapping[int, float]:
+        """Return the values of a metric of a run by their step, without the score of its model at the end."""
+        with self._connected() as (client, _):
+            return {step: value for (step, _), value in _points(client, run_id, [key]).items()}
+
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
         with self._recorded(run_id) as (uri, _):
@@ -114,7 +119,7 @@ class MLflowStore(Store):
                     tags=[RunTag(key, value) for key, value in tags.items()],
                     synchronous=True,
                 )
-                points = _points(client, run)
+                points = _points(client, run.info.run_id, run.data.metrics)
             except BaseException as error:
                 client.set_terminated(run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
@@ -202,9 +207,9 @@ def _filter(status: str, tags: Mapping[str, str]) -> str:
     return " and ".join([*conditions, f"attributes.status = '{status}'"])
 
 
-def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
-    """Return the first value of every metric of a run at every step: the curves. The result may have added another."""
-    history = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
+def _points(client: "MlflowClient", run_id: str, keys: Iterable[str]) -> dict[tuple[int, str], float]:
+    """Return the first value of metrics of a run at every step: the curves. The result may have added another."""
+    history = (client.get_metric_history(run_id, key) for key in keys)
     points = sorted((point for points in history for point in points), key=lambda point: -point.timestamp)
     return {(point.step, point.key): point.value for point in points}
 

@@ -130,7 +130,7 @@ def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(com
     assert "3 seeds, 10 stories" in verdict(more.result)
 
 
-def test_another_full_length_is_another_comparison(comparison: Comparison, tmp_path: Path) -> None:
+def test_another_full_length_is_another_comparison_with_the_same_tuning(comparison: Comparison, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(comparison.folder, folder)
     longer = [*COMPARE, *FEW, "train.max_steps=41"]  # its tuning trials are the same
@@ -141,6 +141,15 @@ def test_another_full_length_is_another_comparison(comparison: Comparison, tmp_p
     command("-m", *longer, cwd=folder, check=True)
     new = [run for run in runs(folder) if run.data.params["train.max_steps"] == "41"]
     assert len(new) == 2 * 2
+    url = f"sqlite:///{folder}/optuna.db"
+    for label in (
+        "cross_entropy",
+        "squentropy",
+    ):  # the pruner sees the evaluations of trials that were not trained again
+        of_label = [name for name in optuna.get_all_study_names(url) if name.endswith(f"/{label}")]
+        one, other = (optuna.load_study(study_name=name, storage=url).trials for name in of_label)
+        assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]
+        assert one[0].intermediate_values
 
 
 def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path) -> None:
