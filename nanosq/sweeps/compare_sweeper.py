@@ -71,6 +71,8 @@ class CompareSweeper(StudySweeper):
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
         ]
+        for contender in self.contenders:
+            contender.check_same_text(self.contenders[0])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]

@@ -171,6 +171,11 @@ def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path)
         (["loss=squentropy,squentrop"], "squentrop: "),
         (["seeds=3"], "seeds=3: in a comparison, hydra.sweeper.seeds is the number of seeds"),
         (["score_test=false"], "score_test=false: the verdict of a comparison is on the test split; leave it out"),
+        (
+            ["data.source.seed=0,1"],
+            "data.source.seed has several values: a verdict needs contenders with the same text",
+        ),
+        (["data.source.seed=range(0,3)"], "data.source.seed has several values: a verdict needs contenders with the s"),
         (["tracking=none"], "tracking=none: a comparison reads its verdict from the recorded runs; leave it out"),
         (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds must be at least 1, not 0"),
         (["hydra.sweeper.tune_steps=41"], "hydra.sweeper.tune_steps=41 is not between 1 and train.max_steps=40"),
