@@ -146,9 +146,9 @@ class CompareSweeper(StudySweeper):
         costs = [cost for contender in self.contenders for cost in contender.costs()]
         if not costs or not all(contender.search.n_done for contender in self.contenders):
             return None
-        usual = budget.usual(costs)
-        paces = [contender.pace(usual) for contender in self.contenders]
-        plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
+        paces = [contender.pace(budget.usual(costs)) for contender in self.contenders]
+        most = max(contender.most for contender in self.contenders)
+        plan = budget.fit(most, len(self.seeds), paces, seconds_left=self.seconds_left)
         each = f"each of {len(paces)} contenders"
         if is_first:
             if not plan.fits(self.seconds_left):
@@ -156,10 +156,10 @@ class CompareSweeper(StudySweeper):
                     f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
                     f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
                 )
-            what = f"{plan.n_trials} trials and {plan.n_seeds} seeds for {each}"
-            logger.info("plan: %s, about %s", what, budget.duration(plan.seconds))
+            about = budget.duration(plan.seconds)
+            logger.info("plan: %d trials and %d seeds for %s, about %s", plan.n_trials, plan.n_seeds, each, about)
         for contender in self.contenders:
-            contender.search.total = plan.n_trials
+            contender.search.total = min(plan.n_trials, contender.most)
         return plan
 
     def _log_tuning(self, plan: Plan | None) -> None:

@@ -73,6 +73,7 @@ class TunedContender:
         self._full = [line for line in (*entry.fixed, *setting.overrides) if _key(line) in tuning]
         arguments = [*entry.fixed, *entry.axes, *setting.overrides, *lines]
         self.search = LiveSearch(sweeper, settings, [metric], arguments, label=self.label)
+        self.most = self.search.total  # trials; a grid may have fewer points than trials are wanted
         if varied := [key for key in tuning if self.search.space.varies(key)]:
             raise InputError(f"hydra.sweeper: {varied[0]} cannot be an axis of a comparison, whose trials set it")
 

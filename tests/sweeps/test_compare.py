@@ -152,6 +152,14 @@ def test_another_full_length_is_another_comparison_with_the_same_tuning(comparis
         assert one[0].intermediate_values
 
 
+def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
+    axes = ["optimizer.lr=1e-3", "model.dropout=range(0,0.2,0.1)", "train.warmup=0", "hydra/sweeper/sampler=grid"]
+    contenders = ["loss=cross_entropy", "optimizer=adamw,muon"]
+    compared = compare(tmp_path, *contenders, *axes, "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=1")
+    points = {label: len(compared.study(label).trials) for label in ("adamw", "muon")}
+    assert points == {"adamw": 2, "muon": 2}
+
+
 def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     values = ["--config-dir", "own", "loss=cross_entropy", "model.n_layer=1,2", "hydra.sweeper.enqueue=[]"]
