@@ -73,6 +73,8 @@ class CompareSweeper(StudySweeper):
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, label) for label in entry.contenders
         ]
+        for contender in self.contenders:
+            contender.check_same_text(self.contenders[0])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
@@ -146,9 +148,10 @@ class CompareSweeper(StudySweeper):
         usual = budget.usual(costs)
         setup = statistics.median_low(seconds for contender in self.contenders for seconds in contender.setups())
         paces = [contender.pace(usual, setup) for contender in self.contenders]
-        plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
+        most = max(contender.most for contender in self.contenders)
+        plan = budget.fit(most, len(self.seeds), paces, seconds_left=self.seconds_left)
         for contender in self.contenders:
-            contender.search.total = plan.n_trials
+            contender.search.total = min(plan.n_trials, contender.most)
         return plan
 
     def _announce(self, plan: Plan, *, is_first: bool = False) -> None:

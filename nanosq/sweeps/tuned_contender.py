@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from nanosq import config
 from nanosq.errors import InputError
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED
@@ -45,6 +46,7 @@ class TunedContender:
         if not full.score_test:
             raise InputError("score_test=false: the verdict of a comparison is on the test split; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
+        self._data = {f"data.{key}": value for key, value in config.flatten(full.data).items() if key != "window"}
         self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
         self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
@@ -64,8 +66,19 @@ class TunedContender:
         self._full = [line for line in overrides if _key(line) in tuning]
         arguments = [*entry.axes, *overrides, *(f"{key}={value}" for key, value in tuning.items())]
         self.search = LiveSearch(sweeper, settings, [metric], arguments, label=label)
+        self.most = self.search.total  # trials; a grid may have fewer points than trials are wanted
         if varied := [key for key in tuning if self.search.space.varies(key)]:
             raise InputError(f"hydra.sweeper: {varied[0]} cannot be an axis of a comparison, whose trials set it")
+
+    def check_same_text(self, other: "TunedContender") -> None:
+        """Refuse trials of this contender that have another text than those of another one.
+
+        Raises:
+            InputError: A setting of the data is an axis, or differs. No verdict is possible.
+        """
+        for key in sorted({*self._data, *other._data}):
+            if self.search.space.varies(key) or self._data.get(key) != other._data.get(key):
+                raise InputError(f"{key} has several values: a verdict needs contenders with the same text")
 
     @property
     def identity(self) -> list[Any]:
