@@ -69,10 +69,10 @@ def verdict(
         ValueError: The settings were scored on different text.
     """
     label_a, label_b = labels or selection.labels([a, b])
-    text_a, text_b = (setting.runs[0].text_hash or "unknown" for setting in (a, b))
+    texts = list(dict.fromkeys(run.text_hash or "unknown" for setting in (a, b) for run in setting.runs))
     other_text = f"{label_a} and {label_b} were scored on different text: compare runs with the same data"
-    if text_a != text_b:
-        raise ValueError(f"{other_text} (text {text_a} and {text_b})")
+    if len(texts) > 1:
+        raise ValueError(f"{other_text} (text {' and '.join(texts)})")
     (scores_a, missing_a), (scores_b, missing_b) = stories.read_seeds(a), stories.read_seeds(b)
     others = other_keys(a, b, compared)
     notes = [_other_causes(a, b, others, compared)] if others else []

@@ -136,6 +136,10 @@ def test_programs_are_compared_without_the_modules_of_a_user() -> None:
 def test_scores_on_different_text_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match=r"scored on different text.*\(text t and def\)"):
         verdict(story_setting("cross_entropy"), story_setting("squentropy", tags={"text": "def"}))
+    mixed = story_setting("squentropy")
+    mixed.runs[1].tags["text"] = "def"  # seeds that were added after a file of the data had changed
+    with pytest.raises(ValueError, match=r"scored on different text.*\(text t and def\)"):
+        verdict(story_setting("cross_entropy"), mixed)
     half = settings([story_run("squentropy", seed, DIFFICULTY[: N_STORIES // 2]) for seed in (1, 2)])[0]
     with pytest.raises(ValueError, match="scored on different text"):
         verdict(story_setting("cross_entropy"), half)
