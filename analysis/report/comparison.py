@@ -78,7 +78,7 @@ def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -
 
 
 def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str | None, folder: Path) -> None:
-    """Write the page of a comparison, report.html, to a folder, and print the verdicts, the contenders and the path.
+    """Write the page of a comparison, report.html, to a folder. Print its path, the verdicts and the notes on them.
 
     None stands for the default store or experiment of MLflow.
 
@@ -96,9 +96,11 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
     path = page.write(folder, title, lead, sections)
     for block in compared.blocks:
-        if isinstance(block, Text) and block.kind == "verdict":
+        if isinstance(block, Text) and block.kind in ("verdict", "note"):
             print(textwrap.fill(block.text, WIDTH, break_long_words=False, break_on_hyphens=False), end="\n\n")
-        elif isinstance(block, Table) and block.name == "comparison-contenders":
+        elif isinstance(block, Table):
+            if block.name != "comparison-contenders":  # it and what follows are details
+                break
             print(block.text(WIDTH), end="\n\n")
     print(path)
 

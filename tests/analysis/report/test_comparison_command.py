@@ -33,9 +33,10 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines()[:-1])) <= comparison.WIDTH
     assert printed.splitlines()[-1] == str(tmp_path / "page" / "report.html")
-    verdict, table, _ = printed.split("\n\n")
+    verdict, table, *notes, _ = printed.split("\n\n")
     assert "2 seeds, 10 stories" in " ".join(verdict.split())
     assert re.search(r"confirmation runs +2 of 2 +2 of 2\n", table)
+    assert any(note.startswith("Besides loss and the settings") for note in notes)
     html = (tmp_path / "page" / "report.html").read_text()
     sections = ["comparison", "runs", "training-and-validation-curves", "calibration", "texts", "stories"]
     assert re.findall(r'<section id="([^"]*)"', html) == sections
