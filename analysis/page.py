@@ -102,15 +102,22 @@ class Section:
         return [path for block in self.blocks if isinstance(block, Table | Figure) for path in block.save(folder)]
 
 
-def number(value: float, digits: int = 4, *, strong: bool = False, link: str = "") -> Cell:
+def number(value: float, digits: int = 4, *, strong: bool = False) -> Cell:
     """Return a cell with `digits` significant digits; a dash for nan, ∞ for inf."""
     if math.isnan(value):
-        return Cell(DASH, link=link)
+        return Cell(DASH)
     if math.isinf(value):
-        return Cell("∞" if value > 0 else f"{MINUS}∞", value, link, strong)
+        return Cell("∞" if value > 0 else f"{MINUS}∞", value, strong=strong)
     is_whole = abs(value) >= 10**digits or value == int(value)
     text = f"{value:,.0f}" if is_whole else f"{value:#.{digits}g}".rstrip(".")
-    return Cell(text.replace("-", MINUS) if "e" not in text else text, value, link, strong)
+    return Cell(text.replace("-", MINUS) if "e" not in text else text, value, strong=strong)
+
+
+def value_cell(value: object) -> Cell:
+    """Return a cell with the value of a setting; a dash for None."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Cell(f"{value:.4g}", value)
+    return Cell(DASH) if value is None else Cell(str(value), str(value))
 
 
 def _cell(content: Cell | str | int) -> Cell:

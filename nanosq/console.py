@@ -9,7 +9,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from nanosq.evaluate import Evaluation, Score
+from nanosq.evaluate import Score
+from nanosq.temperature import CalibratedScore
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ class Console:
         with tqdm.external_write_mode():
             logger.info(self._label + text)
 
-    def report(self, *, val: Score, test: Evaluation | None, samples: Sequence[str]) -> None:
+    def report(
+        self, *, val: Score, test: Score | None, calibrated: CalibratedScore | None, samples: Sequence[str]
+    ) -> None:
         """Print the result of a run to stdout."""
         self._bar.close()
         for sample in samples:
@@ -72,10 +75,10 @@ class Console:
         print()
         self._print_score("val", val)
         if test is not None:
-            self._print_score("test", test.score)
-            if (calibrated := test.calibrated) is not None:
-                scores = f"nll {calibrated.nll:.4f}  ece {calibrated.ece:.2%}"
-                print(f"test, calibrated  {scores}  (temperature {calibrated.temperature:.4f})")
+            self._print_score("test", test)
+        if calibrated is not None:
+            scores = f"nll {calibrated.nll:.4f}  ece {calibrated.ece:.2%}"
+            print(f"test, calibrated  {scores}  (temperature {calibrated.temperature:.4f})")
 
     @staticmethod
     def _print_score(split: str, score: Score) -> None:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from nanosq import calibration, distributed
-from nanosq.calibration import ECE_BINS, CalibratedScore
+from nanosq.calibration import ECE_BINS
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
 from nanosq.hardware import Hardware
 from nanosq.losses import Loss
 from nanosq.model import GPT
-from nanosq.token_scores import ScaledScores, TokenScores, plain_and_scaled_scores, token_scores
+from nanosq.token_scores import token_scores
 
 Windows = tuple[Tensor, Tensor, Tensor]  # tokens_BT, targets_BT, document_B: the document of each window
 Batch = TypeVar("Batch")
@@ -52,7 +52,6 @@ class Evaluation(NamedTuple):
     document_nll: Tensor  # (n_documents,) float64, nats summed over each document
     bins: Tensor  # (3, ECE_BINS) float64, for equal intervals of confidence: tokens, correct tokens, summed confidence
     target_nll: Tensor  # (2, V) float64, for each entry of the vocabulary: its number as a target, nats summed over it
-    calibrated: CalibratedScore | None  # if a temperature is given
 
 
 @dataclass(frozen=True)
@@ -74,18 +73,44 @@ class Evaluator:
     batch_size: int
     before_batch: Callable[[], None] = lambda: None
 
-    def score(self, split: Split, *, temperature: float | None = None) -> Evaluation:
+    def score(self, split: Split) -> Evaluation:
         """Score every token of a split once. Each of several processes returns the score of all."""
-        return evaluate(
-            self.model,
-            self.loss,
-            self.windows(split),
-            n_documents=len(split.document_bytes),
-            n_bytes=split.n_bytes,
-            log_probability=split.log_probability,
-            hardware=self.hardware,
-            temperature=temperature,
+        # Sums are computed on the CPU, because not every device has float64.
+        model, hardware, V = self.model, self.hardware, len(self.model.head_weight)
+        sums = torch.zeros(2, dtype=torch.float64)
+        document_nll_S = torch.zeros(len(split.document_bytes), dtype=torch.float64)
+        target_nll_2V = torch.zeros(2, V, dtype=torch.float64)
+        bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
+        with evaluating(model, hardware):
+            for tokens_BT, targets_BT, document_B in self.windows(split):
+                scored_BT = targets_BT >= 0
+                document_N, targets_N = document_B[scored_BT.nonzero()[:, 0]], targets_BT[scored_BT]
+                inputs = model(tokens_BT.to(hardware.device)), model.head_weight, targets_BT.to(hardware.device)
+                scores = token_scores(self.loss, *inputs, compile=hardware.compile_loss)
+                loss_N, nll_N, confidence_N, correct_N = (values_N.cpu() for values_N in scores)
+                nll_N = nll_N.double()
+                sums += torch.stack([loss_N.double().sum(), correct_N.double().sum()])
+                document_nll_S.index_add_(0, document_N, nll_N)
+                for row, weights_N in enumerate((None, nll_N)):
+                    target_nll_2V[row] += torch.bincount(targets_N, weights_N, minlength=V)
+                bins += calibration.sum_bins(confidence_N, correct_N)
+        all_sums = sums, document_nll_S, target_nll_2V, bins
+        sums, document_nll_S, target_nll_2V, bins = map(distributed.all_reduce, all_sums)
+        n = int(bins[0].sum())
+        loss_sum, correct_sum = sums.tolist()
+        nll_sum = float(document_nll_S.sum())
+        nll = nll_sum / n
+        score = Score(
+            loss=loss_sum / n,
+            nll=nll,
+            perplexity=_exp(nll),
+            bits_per_byte=nll_sum / (math.log(2) * split.n_bytes),
+            accuracy=correct_sum / n,
+            ece=calibration.ece(bins),
+            floor_nll=-split.log_probability / n,
+            excess_nll=nll + split.log_probability / n,
         )
+        return Evaluation(score, document_nll_S, bins, target_nll_2V)
 
     def windows(self, split: Split, *, every: int = 1) -> Iterator[Windows]:
         """Yield the batches of this process, or only one of `every` batches."""
@@ -98,75 +123,6 @@ class Evaluator:
             if distributed.world_size() == 1:
                 self.before_batch()
             yield batch
-
-
-def evaluate(
-    model: GPT,
-    loss: Loss,
-    windows: Iterable[Windows],
-    *,
-    n_documents: int,
-    n_bytes: int,
-    log_probability: float = math.nan,
-    hardware: Hardware,
-    temperature: float | None = None,
-) -> Evaluation:
-    """Score a model on batches of windows in which every token of a text is a target once.
-
-    Args:
-        model: The model.
-        loss: The training loss, for `Score.loss`.
-        windows: Batches of windows.
-        n_documents: Number of documents.
-        n_bytes: Length of the text in UTF-8 bytes.
-        log_probability: Logarithm of the probability of the text, in nats, if its distribution is known.
-        hardware: Device and precision.
-        temperature: Temperature of the calibrated score; None for no calibrated score.
-    """
-    # Sums are computed on the CPU, because not every device has float64.
-    V = len(model.head_weight)
-    sums = torch.zeros(2, dtype=torch.float64)
-    document_nll_S = torch.zeros(n_documents, dtype=torch.float64)
-    target_nll_2V = torch.zeros(2, V, dtype=torch.float64)
-    bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
-    calibrated_bins = torch.zeros(4, ECE_BINS, dtype=torch.float64)
-    with evaluating(model, hardware):
-        for tokens_BT, targets_BT, document_B in windows:
-            scored_BT = targets_BT >= 0
-            document_N, targets_N = document_B[scored_BT.nonzero()[:, 0]], targets_BT[scored_BT]
-            hidden_BTD = model(tokens_BT.to(hardware.device))
-            inputs = hidden_BTD, model.head_weight, targets_BT.to(hardware.device)
-            if temperature is None:
-                scores = token_scores(loss, *inputs, compile=hardware.compile_loss)
-            else:
-                scores, scaled = plain_and_scaled_scores(loss, 1 / temperature, *inputs, compile=hardware.compile_loss)
-                scaled = ScaledScores(*(score.cpu() for score in scaled))
-                calibrated_bins += calibration.sum_bins(scaled.confidence, scaled.correct, scaled.nll)
-            scores = TokenScores(*(score.cpu() for score in scores))
-            nll_N = scores.nll.double()
-            sums += torch.stack([scores.loss.double().sum(), scores.correct.double().sum()])
-            document_nll_S.index_add_(0, document_N, nll_N)
-            for row, weights_N in enumerate((None, nll_N)):
-                target_nll_2V[row] += torch.bincount(targets_N, weights_N, minlength=V)
-            bins += calibration.sum_bins(scores.confidence, scores.correct)
-    all_sums = sums, document_nll_S, target_nll_2V, bins, calibrated_bins
-    sums, document_nll_S, target_nll_2V, bins, calibrated_bins = map(distributed.all_reduce, all_sums)
-    n = int(bins[0].sum())
-    loss_sum, correct_sum = sums.tolist()
-    nll_sum = float(document_nll_S.sum())
-    nll = nll_sum / n
-    score = Score(
-        loss=loss_sum / n,
-        nll=nll,
-        perplexity=_exp(nll),
-        bits_per_byte=nll_sum / (math.log(2) * n_bytes),
-        accuracy=correct_sum / n,
-        ece=calibration.ece(bins),
-        floor_nll=-log_probability / n,
-        excess_nll=nll + log_probability / n,
-    )
-    calibrated = None if temperature is None else CalibratedScore.from_bins(temperature, calibrated_bins)
-    return Evaluation(score, document_nll_S, bins, target_nll_2V, calibrated)
 
 
 @contextmanager

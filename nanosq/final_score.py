@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-from nanosq import artifacts, checkpoint, distributed, token_frequency
+from nanosq import artifacts, checkpoint, distributed, temperature, token_frequency
 from nanosq.data.corpus import Corpus
 from nanosq.evaluate import Evaluation, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.generate import generate
 from nanosq.run_log import RunLog
-from nanosq.temperature import fit_temperature
 from nanosq.train import TrainState
 
 
@@ -52,12 +51,13 @@ def score_and_record(
         "train/seconds": state.progress.seconds,
         "train/tokens": float(state.progress.step * log.tokens_per_step),
     }
-    test = None
+    test, calibrated = None, None
     if experiment.cfg.score_test:
-        calibrated = fit_temperature(evaluator, text.val)
-        test = evaluator.score(text.test, temperature=calibrated.temperature)
-        metrics |= {**calibrated.metrics("val"), "val/temperature": calibrated.temperature}
-        metrics |= _test_metrics(test, text)
+        fitted = temperature.fit_temperature(evaluator, text.val)
+        test = evaluator.score(text.test)
+        calibrated = temperature.score_at(fitted.temperature, evaluator, text.test)
+        metrics |= {"val/temperature": fitted.temperature, **fitted.metrics("val"), **calibrated.metrics("test")}
+        metrics |= {**test.score.metrics("test"), **_nll_by_frequency(test, text)}
     log.run.summarize(metrics, state.progress.step)
     if log.checkpoints is not None:
         if test is not None:
@@ -66,17 +66,12 @@ def score_and_record(
         samples = generate(state.model, text.tokenizer, **vars(experiment.samples), seed=experiment.cfg.seed)
         log.run.text("\n\n---\n\n".join(samples), "samples.txt")
         if experiment.trial is None:
-            log.console.report(val=val, test=test, samples=samples)
+            log.console.report(val=val, test=test and test.score, calibrated=calibrated, samples=samples)
     return metrics
 
 
-def _test_metrics(test: Evaluation, text: Corpus) -> dict[str, float]:
-    assert test.calibrated is not None
+def _nll_by_frequency(test: Evaluation, text: Corpus) -> dict[str, float]:
     target_nll_2V = test.target_nll.numpy()
     counts_V = token_frequency.count_tokens(text.train.tokens, target_nll_2V.shape[1])
     by_band = token_frequency.nll_by_band(target_nll_2V, token_frequency.bands(counts_V))
-    return {
-        **test.score.metrics("test"),
-        **test.calibrated.metrics("test"),
-        **{f"test/{name}": nll for name, nll in by_band.items()},
-    }
+    return {f"test/{name}": nll for name, nll in by_band.items()}

@@ -14,7 +14,8 @@ so Newton's method needs few passes over the split.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -22,10 +23,11 @@ import torch
 from torch import Tensor
 
 from nanosq import calibration, distributed
-from nanosq.calibration import ECE_BINS, CalibratedScore
+from nanosq.calibration import ECE_BINS
 from nanosq.data.corpus import Split
 from nanosq.evaluate import Evaluator, evaluating
-from nanosq.token_scores import ScaledScores, scaled_scores
+from nanosq.model import GPT
+from nanosq.token_scores import scaled_scores
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 TOLERANCE = 1e-6  # of the scale, relative
@@ -34,12 +36,26 @@ PART = 8  # the first passes take every eighth batch
 KEPT_BYTES = 2**28  # up to this size the hidden states of a split are kept for all passes
 
 
-class Pass(NamedTuple):
-    """Derivatives of the mean nll with respect to the scale, from a pass over a split."""
+@dataclass(frozen=True)
+class CalibratedScore:
+    """The score of a split if the logits are divided by a temperature."""
 
+    temperature: float
+    nll: float  # nats per token
+    ece: float
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """Return the values under the names of their metrics: `{"val/nll_calibrated": ...}`."""
+        return {f"{split}/nll_calibrated": self.nll, f"{split}/ece_calibrated": self.ece}
+
+
+class Pass(NamedTuple):
+    """The scores from a pass over a split, and the derivatives of the mean nll with respect to the scale."""
+
+    nll: float
+    ece: float
     slope: float
     curvature: float
-    bins: Tensor  # as CalibratedScore takes them
 
 
 def fit_temperature(evaluator: Evaluator, split: Split) -> CalibratedScore:
@@ -49,32 +65,49 @@ def fit_temperature(evaluator: Evaluator, split: Split) -> CalibratedScore:
     and return the same.
     """
     model, hardware = evaluator.model, evaluator.hardware
-
-    def states(every: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for tokens_BT, targets_BT, _ in evaluator.windows(split, every=every):
-            hidden_BTD, targets_BT = model(tokens_BT.to(hardware.device)), targets_BT.to(hardware.device)
-            scored_BT = targets_BT >= 0
-            yield hidden_BTD[scored_BT].to(hardware.matmul_dtype), targets_BT[scored_BT]
+    size = len(split.tokens) * model.head_weight.shape[1] * hardware.matmul_dtype.itemsize
 
     def pass_at(scale: float, *, every: int = 1) -> Pass:
-        bins = torch.zeros(6, ECE_BINS, dtype=torch.float64)
-        for hidden_ND, targets_N in states(every) if kept is None else evaluator.stoppable(kept[::every]):
-            scores = ScaledScores(*(s.cpu() for s in scaled_scores(scale, hidden_ND, model.head_weight, targets_N)))
-            bins += calibration.sum_bins(scores.confidence, scores.correct, scores.nll, scores.slope, scores.curvature)
-        bins = distributed.all_reduce(bins)
-        n, _, _, _, slope, curvature = bins.sum(dim=1).tolist()
-        return Pass(slope / n, curvature / n, bins)
+        batches = _states(evaluator, split, every) if kept is None else evaluator.stoppable(kept[::every])
+        return _pass(model, batches, scale)
 
-    size = len(split.tokens) * model.head_weight.shape[1] * hardware.matmul_dtype.itemsize
     with evaluating(model, hardware):
-        kept = list(states(every=1)) if size <= KEPT_BYTES else None
+        kept = list(_states(evaluator, split)) if size <= KEPT_BYTES else None
         start, _ = minimize(partial(pass_at, every=PART))
-        scale, bins = minimize(pass_at, start)
-    return CalibratedScore.from_bins(1 / scale, bins)
+        scale, last = minimize(pass_at, start)
+    return CalibratedScore(1 / scale, last.nll, last.ece)
 
 
-def minimize(pass_at: Callable[[float], Pass], start: float = 1.0) -> tuple[float, Tensor]:
-    """Return the scale with the lowest nll between the limits of the temperature, and the bins of the last pass.
+def score_at(temperature: float, evaluator: Evaluator, split: Split) -> CalibratedScore:
+    """Return the score of a split with a temperature."""
+    with evaluating(evaluator.model, evaluator.hardware):
+        scores = _pass(evaluator.model, _states(evaluator, split), 1 / temperature)
+    return CalibratedScore(temperature, scores.nll, scores.ece)
+
+
+def _states(evaluator: Evaluator, split: Split, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the hidden states and targets of the scored tokens, for one of `every` batches."""
+    device, dtype = evaluator.hardware.device, evaluator.hardware.matmul_dtype
+    for tokens_BT, targets_BT, _ in evaluator.windows(split, every=every):
+        hidden_BTD, targets_BT = evaluator.model(tokens_BT.to(device)), targets_BT.to(device)
+        scored_BT = targets_BT >= 0
+        yield hidden_BTD[scored_BT].to(dtype), targets_BT[scored_BT]
+
+
+def _pass(model: GPT, batches: Iterable[tuple[Tensor, Tensor]], scale: float) -> Pass:
+    bins = torch.zeros(6, ECE_BINS, dtype=torch.float64)
+    for hidden_ND, targets_N in batches:
+        nll_N, slope_N, curvature_N, confidence_N, correct_N = (
+            values_N.cpu() for values_N in scaled_scores(scale, hidden_ND, model.head_weight, targets_N)
+        )
+        bins += calibration.sum_bins(confidence_N, correct_N, nll_N, slope_N, curvature_N)
+    bins = distributed.all_reduce(bins)
+    n, _, _, nll, slope, curvature = bins.sum(dim=1).tolist()
+    return Pass(nll / n, calibration.ece(bins), slope / n, curvature / n)
+
+
+def minimize(pass_at: Callable[[float], Pass], start: float = 1.0) -> tuple[float, Pass]:
+    """Return the scale with the lowest nll between the limits of the temperature, and the last pass.
 
     If the nll has no minimum between them, the result is a limit: the lowest temperature if all tokens are right, for
     example. If it does not depend on the scale, or is not a number, the result is `start`. The scale of the last pass
@@ -84,14 +117,15 @@ def minimize(pass_at: Callable[[float], Pass], start: float = 1.0) -> tuple[floa
     scale, slope, tried = start, math.inf, set[float]()
     while True:
         tried.add(scale)
-        previous, (slope, curvature, bins) = slope, pass_at(scale)
+        previous, last = slope, pass_at(scale)
+        slope, curvature = last.slope, last.curvature
         if slope == 0 or not math.isfinite(slope):
-            return scale, bins
+            return scale, last
         low, high = (scale, high) if slope < 0 else (low, scale)
         step = -slope / curvature if curvature > 0 else -math.copysign(math.inf, slope)
         new = min(max(scale + step, low), high)
         if abs(new - scale) <= TOLERANCE * scale or len(tried) == MAX_PASSES:
-            return new, bins
+            return new, last
         # If the slope falls exponentially, so that there may be no minimum, a step of Newton's method divides it by
         # less than e = 2.7.
         if new in tried or slope / previous > 1 / 3:

@@ -54,19 +54,6 @@ def scaled_scores(
     return ScaledScores(*_over_chunks(partial(_scaled, scale), hidden_ND, weight_VD, targets_N, chunk_size))
 
 
-def plain_and_scaled_scores(
-    loss: Loss, scale: float, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, compile: bool = False
-) -> tuple[TokenScores, ScaledScores]:
-    """Return `token_scores` and `scaled_scores` from logits that are computed once."""
-
-    def both(logits_CV: Tensor, targets_C: Tensor) -> tuple[Tensor, ...]:
-        return *_plain(loss, logits_CV, targets_C, compile=compile), *_scaled(scale, logits_CV, targets_C)
-
-    values = _over_chunks(both, hidden_ND, weight_VD, targets_N)
-    n = len(TokenScores._fields)
-    return TokenScores(*values[:n]), ScaledScores(*values[n:])
-
-
 @torch.no_grad()
 def _over_chunks(
     function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],

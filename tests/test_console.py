@@ -9,12 +9,11 @@ import sys
 import termios
 
 import pytest
-import torch
 
 from nanosq import console
-from nanosq.calibration import CalibratedScore
 from nanosq.console import Console
-from nanosq.evaluate import Evaluation, Score
+from nanosq.evaluate import Score
+from nanosq.temperature import CalibratedScore
 
 TRAIN = {"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12_345.0}
 VAL = Score(2.5, 2.0, 7.389, 0.75, 0.5, 0.0123, floor_nll=1.8, excess_nll=0.2)
@@ -37,10 +36,8 @@ def test_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     known = Score(2.5, 2.0, 7.38906, 0.75, 0.5, 0.0123, floor_nll=1.8, excess_nll=0.2)
     unknown = Score(2.5, 2.0, 7.38906, 0.75, 0.5, 0.0123, floor_nll=math.nan, excess_nll=math.nan)
     with Console(1) as console_:
-        nothing = torch.empty(0)
         calibrated = CalibratedScore(temperature=0.92641, nll=1.5, ece=0.008)
-        test = Evaluation(unknown, nothing, nothing, nothing, calibrated)
-        console_.report(val=known, test=test, samples=["Once upon a time."])
+        console_.report(val=known, test=unknown, calibrated=calibrated, samples=["Once upon a time."])
     _, sample, *_, val, test, calibrated = capsys.readouterr().out.splitlines()
     assert sample == "Once upon a time."
     assert val == (

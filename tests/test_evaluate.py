@@ -1,13 +1,14 @@
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nanosq import evaluate as evaluation
 from nanosq import losses
-from nanosq.evaluate import Score
+from nanosq.evaluate import Evaluation, Evaluator, Score, Windows
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 
@@ -26,13 +27,26 @@ class Lookup(nn.Module):
         return self.table_VV[tokens_BT]
 
 
+class FixedWindows(Evaluator):
+    """An evaluator of splits that consist of their windows."""
+
+    def windows(self, split: Any, *, every: int = 1) -> Iterator[Windows]:
+        return iter(split.windows)
+
+
+def evaluation(model, loss, windows, *, n_documents, n_bytes=1, log_probability=math.nan) -> Evaluation:
+    size = {"document_bytes": [0] * n_documents, "n_bytes": n_bytes}
+    split: Any = SimpleNamespace(windows=windows, **size, log_probability=log_probability)
+    return FixedWindows(model, loss, CPU, batch_size=0).score(split)
+
+
 def evaluate(model, loss, windows, **arguments) -> Score:
     """The score of windows that are documents of their own."""
     numbered, n = [], 0
     for tokens_BT, targets_BT in windows:
         numbered.append((tokens_BT, targets_BT, torch.arange(n, n + len(tokens_BT))))
         n += len(tokens_BT)
-    return evaluation.evaluate(model, loss, numbered, n_documents=n, **arguments).score
+    return evaluation(model, loss, numbered, n_documents=n, **arguments).score
 
 
 def test_score_of_known_probabilities() -> None:
@@ -40,9 +54,7 @@ def test_score_of_known_probabilities() -> None:
     table = torch.tensor([[0.75, 0.25, 1e-30], [0.25, 0.5, 0.25], [1.0, 1.0, 1.0]]).log()
     tokens_BT = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])
     targets_BT = torch.tensor([[0, 0, 0, 1], [1, 1, 1, -1]])
-    score = evaluate(
-        Lookup(table), losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=10, log_probability=-3.5, hardware=CPU
-    )
+    score = evaluate(Lookup(table), losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=10, log_probability=-3.5)
     nats = -(3 * math.log(0.75) + math.log(0.25) + 3 * math.log(0.5))
     assert score.nll == pytest.approx(nats / 7)
     assert score.loss == pytest.approx(score.nll)
@@ -56,7 +68,7 @@ def test_score_of_known_probabilities() -> None:
 
 def test_unknown_floor_is_not_logged() -> None:
     tokens_BT = torch.zeros(1, 2, dtype=torch.long)
-    score = evaluate(Lookup(torch.zeros(2, 2)), losses.cross_entropy, [(tokens_BT, tokens_BT)], n_bytes=2, hardware=CPU)
+    score = evaluate(Lookup(torch.zeros(2, 2)), losses.cross_entropy, [(tokens_BT, tokens_BT)], n_bytes=2)
     assert set(score.metrics("test")) == {
         f"test/{name}" for name in ("loss", "nll", "perplexity", "bits_per_byte", "accuracy", "ece")
     }
@@ -65,7 +77,7 @@ def test_unknown_floor_is_not_logged() -> None:
 def test_loss_is_the_objective_and_nll_is_not() -> None:
     tokens_BT = torch.tensor([[0, 1, 0]])
     model = Lookup(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
-    score = evaluate(model, losses.squentropy, [(tokens_BT, tokens_BT)], n_bytes=3, hardware=CPU)
+    score = evaluate(model, losses.squentropy, [(tokens_BT, tokens_BT)], n_bytes=3)
     logits_NV = model(tokens_BT)[0]
     assert score.loss == pytest.approx(losses.squentropy(logits_NV, tokens_BT[0]).mean().item())
     assert score.nll == pytest.approx(losses.cross_entropy(logits_NV, tokens_BT[0]).mean().item())
@@ -74,7 +86,7 @@ def test_loss_is_the_objective_and_nll_is_not() -> None:
 def test_overflow_is_infinite_perplexity() -> None:
     model = Lookup(torch.tensor([[2000.0, 0.0], [0.0, 0.0]]))
     tokens_BT, targets_BT = torch.tensor([[0]]), torch.tensor([[1]])
-    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1, hardware=CPU)
+    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1)
     assert score.nll == pytest.approx(2000.0)
     assert score.perplexity == math.inf
 
@@ -83,7 +95,7 @@ def test_ece_against_a_loop_over_tokens() -> None:
     torch.manual_seed(0)
     model = Lookup(2 * torch.randn(6, 6))
     tokens_BT, targets_BT = torch.randint(6, (20, 30)), torch.randint(6, (20, 30))
-    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1, hardware=CPU)
+    score = evaluate(model, losses.cross_entropy, [(tokens_BT, targets_BT)], n_bytes=1)
     bins = [SimpleNamespace(n=0, correct=0, confidence=0.0) for _ in range(15)]
     for p, y in zip(model(tokens_BT).flatten(0, 1).softmax(-1), targets_BT.flatten(), strict=True):
         bin = bins[math.ceil(p.max().item() * 15) - 1]
@@ -96,9 +108,9 @@ def test_batch_size_changes_nothing_and_dropout_is_off() -> None:
     torch.manual_seed(0)
     model = GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.5)
     tokens_BT, targets_BT = torch.randint(11, (12, 8)), torch.randint(-1, 11, (12, 8))
-    whole = evaluate(model, losses.squentropy, [(tokens_BT, targets_BT)], n_bytes=50, hardware=CPU)
+    whole = evaluate(model, losses.squentropy, [(tokens_BT, targets_BT)], n_bytes=50)
     rows = zip(tokens_BT.split(1), targets_BT.split(1), strict=True)
-    single = evaluate(model, losses.squentropy, rows, n_bytes=50, hardware=CPU)
+    single = evaluate(model, losses.squentropy, rows, n_bytes=50)
     assert single.metrics("val") == pytest.approx(whole.metrics("val"), rel=1e-6)
     assert model.training
 
@@ -109,7 +121,7 @@ def test_documents_and_targets_add_up_to_the_split_whatever_the_windows() -> Non
     tokens_BT, targets_BT = torch.randint(6, (20, 30)), torch.randint(-1, 6, (20, 30))
     document_B = torch.randint(7, (20,))
     windows = zip(tokens_BT.split(3), targets_BT.split(3), document_B.split(3), strict=True)
-    found = evaluation.evaluate(model, losses.squentropy, windows, n_documents=7, n_bytes=1, hardware=CPU)
+    found = evaluation(model, losses.squentropy, windows, n_documents=7, n_bytes=1)
     log_p_BTV = model(tokens_BT).log_softmax(-1).double()
     for document in range(7):
         rows = (document_B == document)[:, None] & (targets_BT >= 0)

@@ -1,5 +1,6 @@
 """The fitted temperature, compared with that of scipy for the logits in float64."""
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -19,7 +20,7 @@ from nanosq.evaluate import Evaluator
 from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.model import GPT
-from nanosq.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, Pass, fit_temperature, minimize
+from nanosq.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, Pass, fit_temperature, minimize, score_at
 from tests.test_evaluate import Lookup
 
 CPU = Hardware(torch.device("cpu"))
@@ -103,18 +104,15 @@ def test_temperature_and_scores_are_those_of_scipy(
     assert found.nll == pytest.approx(nll, abs=1e-6)
     assert model.training
 
-    plain, scored = evaluator.score(split), evaluator.score(split, temperature=found.temperature)
-    assert scored.score == plain.score
-    assert all(map(torch.equal, scored[1:4], plain[1:4]))
-    assert scored.calibrated is not None
-    assert scored.calibrated.metrics("val") == pytest.approx(found.metrics("val"), abs=1e-6)
+    scored = score_at(found.temperature, evaluator, split)
+    assert scored.metrics("val") == pytest.approx(found.metrics("val"), abs=1e-6)
     p_NV = (logits_NV / expected).softmax(dim=-1)
     confidence_N, guess_N = p_NV.max(dim=-1)
     gap_N = (guess_N == targets_N).double() - confidence_N
     bin_N = (confidence_N * 15).ceil()
     ece = sum(gap_N[bin_N == bin].sum().abs().item() for bin in range(1, 16)) / len(gap_N)
     assert found.ece == pytest.approx(ece, abs=1e-5)
-    assert found.nll < plain.score.nll
+    assert found.nll < evaluator.score(split).score.nll
 
 
 def test_few_passes_see_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +185,7 @@ def test_newton_finds_the_optimum_from_anywhere(data: st.DataObject) -> None:
 
     def pass_at(scale: float) -> Pass:
         scales.append(scale)
-        return Pass(*slope_at(scale, logits_NV, targets_N), torch.empty(0))
+        return Pass(math.nan, math.nan, *slope_at(scale, logits_NV, targets_N))
 
     scale, _ = minimize(pass_at, start)
     assert len(scales) <= 25

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanosq.token_scores import plain_and_scaled_scores, scaled_scores, token_scores
+from nanosq.token_scores import scaled_scores, token_scores
 from tests.test_head import inputs, sizes
 from tests.test_head_execution import LargestTensor
 from tests.test_losses import loss_of
@@ -50,18 +50,10 @@ def test_scaled_scores_and_the_derivatives_of_autograd(data: st.DataObject) -> N
         torch.testing.assert_close(ours.double(), true.detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("name", ["cross_entropy", "squentropy"])
-def test_scores_that_are_computed_together_are_the_same_to_the_last_bit(name: str, compile: bool) -> None:
+def test_a_scale_of_one_changes_nothing() -> None:
     hidden_ND, weight_VD, targets_N = inputs(50, 8, 300)
-    targets_N[3] = -1
     arguments = (hidden_ND.bfloat16(), weight_VD.bfloat16(), targets_N)
-    plain, scaled = plain_and_scaled_scores(loss_of(name), 1.3, *arguments, compile=compile)
-    for both, alone in (
-        (plain, token_scores(loss_of(name), *arguments, compile=compile)),
-        (scaled, scaled_scores(1.3, *arguments)),
-    ):
-        assert all(torch.equal(*values) for values in zip(both, alone, strict=True))
+    plain = token_scores(loss_of("cross_entropy"), *arguments)
     torch.testing.assert_close(scaled_scores(1.0, *arguments).nll, plain.nll)
 
 

@@ -31,8 +31,7 @@ from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_comm
 from analysis.benchmarks.lib.processes import Program, nanosq_command
 from analysis.configuration import compose
 from nanosq import config
-from nanosq.data.batches import evaluation_windows
-from nanosq.evaluate import evaluate
+from nanosq.evaluate import Evaluator
 from nanosq.hardware import Hardware
 from nanosq.losses import cross_entropy
 from nanosq.model import GPT
@@ -124,13 +123,9 @@ class TimedComparison:
         hardware = Hardware(self.device)
         model.to(self.device)
         batch_size = self.cfg.train.batch_size
-        scores = {}
-        for name in SPLITS:
-            split = getattr(self.corpus, name)
-            windows = evaluation_windows(split, block_size=model.block_size, batch_size=4 * batch_size)
-            counts = {"n_documents": len(split.document_bytes), "n_bytes": split.n_bytes}
-            score = evaluate(model, cross_entropy, windows, **counts, hardware=hardware).score
-            scores[name] = {metric: getattr(score, metric) for metric in METRICS}
+        evaluator = Evaluator(model, cross_entropy, hardware, batch_size=4 * batch_size)
+        splits = {name: evaluator.score(getattr(self.corpus, name)).score for name in SPLITS}
+        scores = {name: {metric: getattr(score, metric) for metric in METRICS} for name, score in splits.items()}
         return row("nanoGPT", lr, steps, steps * batch_size * model.block_size, seconds, scores)
 
 

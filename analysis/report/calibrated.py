@@ -31,8 +31,8 @@ def disagreement(verdict: Verdict, a: RecordedSetting, b: RecordedSetting) -> st
     return (
         f"By the calibrated test nll, {result}: that of {verdict.b} is {abs(mean):.{digits}f} nats per token {more} "
         f"than that of {verdict.a} ({interval}, Student's t over {len(values)} seeds). Calibration divides the logits "
-        "by one temperature, fitted on val. So the two results differ by the scale of the logits, not by what the "
-        "models know."
+        "by one temperature, fitted on val: the calibrated nll does not depend on the scale of the logits, but on what "
+        "the models know."
     )
 
 

@@ -1,4 +1,4 @@
-"""Comparison of losses: verdicts with confidence intervals, from the scores of the test stories.
+"""Verdicts on losses, or on two runs, with confidence intervals, from the scores of the test stories.
 
 python -m analysis.report.compare RUN_A RUN_B                two runs of MLflow, by id, beginning of an id, or name
 python -m analysis.report.compare RUN_A RUN_B --out DIR      write figures and tables to DIR instead of comparison/
@@ -7,7 +7,6 @@ A run stands for its setting: finished runs that differ from it only in their se
 this seed.
 """
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,19 +17,10 @@ import numpy as np
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
-from analysis.report import selection, stories, story_figures
+from analysis.report import scores, selection, stories, story_figures
 from analysis.report.verdict import Verdict, decimals, programs_differ, signed, verdict
 from analysis.runs import RecordedSetting
 
-SCORES = {  # metric: unit, factor
-    "test/nll": (", nats/token", 1),
-    "test/perplexity": ("", 1),
-    "test/bits_per_byte": ("", 1),
-    "test/accuracy": (", %", 100),
-    "test/ece": (", %", 100),
-    "test/excess_nll": (", nats/token above the floor", 1),
-    "train/tokens": ("", 1),
-}
 DRAWS, FEWER_DRAWS = 10_000, 2_000  # for pairs with and without a verdict; twelve losses have 55 pairs without one
 SPACE = "\N{NO-BREAK SPACE}"
 METHOD = (
@@ -77,11 +67,12 @@ def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
         raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
     both = selection.on_common_seeds(dict(zip(selection.labels([a, b]), (a, b), strict=True)))
     result = verdict(*both.values(), labels=[*both])
-    differences = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
+    settings = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
     blocks: list[Block] = [
         Text(result.text, "verdict"),
-        Table("scores", ["mean (range over seeds)", *both], _scores([*both.values()])),
-        Table("settings", ["setting", *both], differences),
+        scores.differences(both, "scores"),
+        Text(scores.DIFFERENCES, "note"),
+        Table("settings", ["setting", *both], settings),
     ]
     return Section("Comparison", [*blocks, *_figures(both, [result], list(both)), *stories.section(both).blocks])
 
@@ -115,37 +106,21 @@ def pairs(verdicts: Sequence[Verdict], name: str = "pairs") -> Table:
     return Table(name, [*header, "stories", "common seeds"], rows, "All pairs")
 
 
-def _scores(both: Sequence[RecordedSetting]) -> list[Row]:
-    rows: list[Row] = [
-        [metric + unit, *(_mean_and_range(setting, metric, factor) for setting in both)]
-        for metric, (unit, factor) in SCORES.items()
-    ]
-    return [*rows, ["seeds", *(", ".join(str(run.seed) for run in setting.runs) for setting in both)]]
-
-
-def _mean_and_range(setting: RecordedSetting, metric: str, factor: float) -> Cell:
-    values = [factor * run.metric(metric) for run in setting.runs]
-    mean = number(sum(values) / len(values))
-    if min(values) == max(values) or math.isnan(sum(values)):
-        return mean
-    return Cell(f"{mean.text} ({number(min(values)).text} to {number(max(values)).text})", mean.value)
-
-
 def _figures(settings: Mapping[str, RecordedSetting], verdicts: Sequence[Verdict], order: Sequence[str]) -> list[Block]:
     """Return the figures of the story scores. `order` gives the labels their colors."""
-    scores = {label: by_seed for label, setting in settings.items() if (by_seed := stories.read_seeds(setting)[0])}
-    if not scores:
+    scored = {label: by_seed for label, setting in settings.items() if (by_seed := stories.read_seeds(setting)[0])}
+    if not scored:
         return [Text(f"No run has {stories.FILE}, the scores of the test stories. Train again: {runs.TRAIN}", "note")]
 
     def nats(label: str, seeds: Sequence[int]) -> story_figures.Nats:
-        return np.mean([scores[label][seed].nats for seed in seeds], axis=0)
+        return np.mean([scored[label][seed].nats for seed in seeds], axis=0)
 
     blocks: list[Block] = [
-        story_figures.distributions({label: nats(label, [*by_seed]) for label, by_seed in scores.items()}, order)
+        story_figures.distributions({label: nats(label, [*by_seed]) for label, by_seed in scored.items()}, order)
     ]
     for result in verdicts:
         if result.difference is not None:
-            pair = [nats(label, result.seeds or [min(scores[label])]) for label in (result.a, result.b)]
+            pair = [nats(label, result.seeds or [min(scored[label])]) for label in (result.a, result.b)]
             blocks.append(story_figures.differences((result.a, result.b), (pair[0], pair[1]), order.index(result.b)))
     return blocks
 

@@ -16,7 +16,7 @@ from analysis.page import Block, Section, Table, Text
 from analysis.recorded_run import RecordedRun
 from analysis.report import borders, calibrated, calibration, compare, curves, samples, scores, selection, stories
 from analysis.report.comparison_figures import tuning_curves
-from analysis.report.comparison_tables import INTERVALS, best_settings, budget, confirmation
+from analysis.report.comparison_tables import best_settings, budget
 from analysis.report.comparison_texts import description, progress, without_result
 from analysis.report.contenders import Comparison, load
 from analysis.report.optuna_storage import NoStudy
@@ -41,7 +41,8 @@ def section(comparison: Comparison) -> Section:
     blocks += [*(Text(text) for text in description(comparison)), budget(comparison, settings)]
     blocks += [Text(note, "note") for note in notes]
     if settings:
-        blocks += [confirmation(settings), Text(INTERVALS, "note")]
+        table = scores.differences(settings, "comparison-confirmation", "Confirmation: scores on the test split")
+        blocks += [table, Text(scores.DIFFERENCES, "note"), Text(scores.SCALE, "note")]
     if verdicts:
         blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
     blocks += [tuning_curves(comparison), best_settings(comparison)]
@@ -49,7 +50,7 @@ def section(comparison: Comparison) -> Section:
     blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
     study = f"'{comparison.name}/{comparison.contenders[0].label}'"
     blocks.append(Text(f"All trials of a contender: python -m analysis.report.search --study {study}", "note"))
-    how = "The command. It continues the comparison, and with a larger n_trials or seeds, it trains what is missing:"
+    how = "This command continues the comparison. With a larger n_trials or more seeds, it trains what is missing:"
     return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
 
 
@@ -79,12 +80,7 @@ def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -
 def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str | None, folder: Path) -> None:
     """Write the page of a comparison, report.html, to a folder, and print the verdicts, the contenders and the path.
 
-    Args:
-        name: Name of the comparison.
-        storage: Storage of Optuna.
-        tracking_uri: Store of MLflow; None for its default.
-        experiment: Experiment of MLflow; None for its default.
-        folder: Folder of the page and of the files beside it.
+    None stands for the default store or experiment of MLflow.
 
     Raises:
         ValueError: The storage or the store cannot be read, or there is no such comparison.
@@ -93,7 +89,7 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     compared, settings = section(comparison), comparison.settings()
     sections = [compared]
     if settings:
-        sections.append(scores.section(settings, is_comparison=True))
+        sections.append(Section("Runs", [*scores.settings_and_runs(settings)]))
         sections += [part.section(settings) for part in (curves, calibration, samples, stories)]
     labels = [contender.label for contender in comparison.contenders]
     title = f"{', '.join(labels[:-1])} or {labels[-1]}: which is better?"

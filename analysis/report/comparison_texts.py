@@ -10,15 +10,15 @@ def description(comparison: Comparison) -> list[str]:
     first, common = comparison.contenders[0], comparison.common_axes
     metric = first.tuning.metrics[0].label
     own = [
-        f"only for {contender.label} {', '.join(keys)}"
+        f"{', '.join(keys)} only for {contender.label}"
         for contender in comparison.contenders
         if (keys := [key for key in contender.tuning.space if key not in common])
     ]
-    tuned = "; ".join([f"for every contender {', '.join(common)}", *own] if common else own) or "nothing"
+    tuned = "; ".join([f"{', '.join(common)} for every contender", *own] if common else own) or "none"
     return [
         f"Contenders: {', '.join(contender.label for contender in comparison.contenders)}.",
-        f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender, by "
-        f"{metric[0].lower()}{metric[1:]}. Tuned: {tuned}.",
+        f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender. The best trial is the "
+        f"one with the best {metric[0].lower()}{metric[1:]}. Tuned settings: {tuned}.",
         f"Confirmation: the best setting of each contender, trained for {comparison.max_steps:,} steps with each of "
         f"the seeds {', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split.",
     ]

@@ -113,12 +113,9 @@ class Comparison:
 
 
 def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
-    """Return the comparison of this name, or the comparison that was started last.
+    """Return the comparison of this name in a storage of Optuna, or the comparison that was started last.
 
-    Args:
-        url: Storage of Optuna.
-        all_runs: The runs of MLflow, among which those of the comparison are found by their id.
-        name: Name of the comparison.
+    Its runs are found by their id among `all_runs`, the runs of MLflow.
 
     Raises:
         NoStudy: There is no comparison, or the storage cannot be read.

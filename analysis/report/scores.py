@@ -1,10 +1,11 @@
-"""The test scores of each loss: Table 1 beside that of the student report, calibrated scores, nll by frequency."""
+"""The test scores of settings: Table 1 beside that of the student report, and differences from a first setting."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.report import selection
+from analysis.report.verdict import signed
 from analysis.runs import RecordedSetting, differing
 
 REPORT = {  # Table 1 of the student report, as printed
@@ -23,7 +24,7 @@ SCORES = {
     "ece, %": ("test/ece", 100.0, 1),
 }
 CALIBRATED = {
-    "test nll": ("test/nll", 1.0, 1),
+    "test nll, nats/token": ("test/nll", 1.0, 1),
     "calibrated nll": ("test/nll_calibrated", 1.0, 1),
     "ece, %": ("test/ece", 100.0, 1),
     "calibrated ece, %": ("test/ece_calibrated", 100.0, 1),
@@ -32,6 +33,7 @@ CALIBRATED = {
     "nll, medium": ("test/nll_medium", 1.0, 1),
     "nll, rare": ("test/nll_rare", 1.0, 1),
 }
+COMPARABLE = {name: column for name, column in {**SCORES, **CALIBRATED}.items() if "own unit" not in name}
 OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
 UNITS = (
     "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
@@ -42,27 +44,46 @@ OF_REPORT = (
     "The first column of the report's rows is a mean. The perplexities of the report do not follow from its losses: "
     f"exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = {math.exp(1.899):.2f}."
 )
+DIFFERENCES = (
+    "Mean over the seeds ± half of the 95 % confidence interval (Student's t). Differences are paired by seed. The "
+    "page has them in bold if the interval does not include 0. The interval of the verdict also covers the choice of "
+    "stories."
+)
 SCALE = (
-    "A penalty on squared logits makes the logits small, so that the model is less confident than it could be; the "
-    "calibrated scores divide the logits by one temperature, chosen on the validation split, and what is left of a "
-    "difference is knowledge, not scale. Frequent tokens are the most frequent ones that make up 80 % of the training "
-    "split, medium ones the next 15 %, and rare ones the rest."
+    "A penalty on squared logits makes the logits small, so the model is less confident than it could be. For the "
+    "calibrated scores, all logits are divided by one temperature, which is fitted on the validation split: a "
+    "difference that remains is one of knowledge, not of scale. Frequent tokens are the most frequent ones that make "
+    "up 80 % of the training split, medium ones the next 15 %, and rare ones the rest."
 )
 
 
-def section(best: Mapping[str, RecordedSetting], *, is_comparison: bool = False) -> Section:
-    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds.
+def section(best: Mapping[str, RecordedSetting]) -> Section:
+    """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
+    notes = [Text(note, "note") for note in (f"{UNITS} {OF_REPORT}", *selection.unequal_seeds(best).values())]
+    blocks: list[Block] = [_table_1(best), *notes, _calibrated(best), Text(SCALE, "note"), *settings_and_runs(best)]
+    return Section("Scores", [*blocks, Text(selection.RULE, "note")])
 
-    Args:
-        best: The settings.
-        is_comparison: Whether they are the contenders of a comparison, which are chosen by another rule and need no
-            scores of the student report beside them.
-    """
-    report = {} if is_comparison else REPORT
-    units = UNITS if is_comparison else f"{UNITS} {OF_REPORT}"
-    notes = [Text(note, "note") for note in (units, *selection.unequal_seeds(best).values())]
-    blocks: list[Block] = [_table_1(best, report), *notes, _calibrated(best), Text(SCALE, "note"), _settings(best)]
-    return Section("Scores", [*blocks, *([] if is_comparison else [Text(selection.RULE, "note")]), _runs(best)])
+
+def differences(settings: Mapping[str, RecordedSetting], name: str, caption: str = "") -> Table:
+    """Return the test scores of settings by their label, and the differences from the first setting."""
+    first, *others = settings
+    rows: list[Row] = []
+    for score, (metric, factor, _) in COMPARABLE.items():
+        values = {
+            label: {run.seed: factor * run.metric(metric) for run in setting.runs}
+            for label, setting in settings.items()
+        }
+        cells = [_mean([*by_seed.values()]) for by_seed in values.values()]
+        if any(cell.value is not None for cell in cells):
+            rows.append([score, *cells, *(_difference(values[first], values[other]) for other in others)])
+    seeds = [", ".join(str(run.seed) for run in setting.runs) for setting in settings.values()]
+    rows.append(["seeds", *seeds, *[DASH] * len(others)])
+    return Table(name, ["score", *settings, *(f"{other} minus {first}" for other in others)], rows, caption)
+
+
+def settings_and_runs(best: Mapping[str, RecordedSetting]) -> list[Table]:
+    """Return tables of the settings and of their runs."""
+    return [_settings(best), _runs(best)]
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -74,15 +95,15 @@ def half_interval(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def _table_1(best: Mapping[str, RecordedSetting], report: Mapping[str, Mapping[str, float]]) -> Table:
+def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
     rows: list[Row] = []
-    for name, printed in report.items():
+    for name, printed in REPORT.items():
         scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
         rows.append([name, *(Cell(DASH) if math.isnan(score) else Cell(str(score), score) for score in scores), DASH])
     for loss, cells in _scores(best, SCORES).items():
         n_seeds, left_out = len(best[loss].runs), ", ".join(map(str, best[loss].left_out))
         rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
-    caption = "Table 1: the test split" + (", and the report's own table" if report else "")
+    caption = "Table 1: the test split, and the report's own table"
     return Table("table_1", ["loss", *SCORES, "seeds"], rows, caption)
 
 
@@ -109,7 +130,19 @@ def _scores(
 def _mean(values: list[float], *, strong: bool = False) -> Cell:
     mean, half = sum(values) / len(values), half_interval(values)
     cell = number(mean, strong=strong)
-    return cell if math.isnan(half) else Cell(f"{cell.text} ± {half:.2g}", mean, strong=strong)
+    return cell if math.isnan(half) else Cell(f"{cell.text} ± {number(half, 2).text}", mean, strong=strong)
+
+
+def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
+    """Return the mean difference of the common seeds, in bold if its confidence interval does not include 0."""
+    values = [b[seed] - a[seed] for seed in a.keys() & b.keys()]
+    if not values or math.isnan(sum(values)):
+        return Cell(DASH)
+    mean, half = sum(values) / len(values), half_interval(values)
+    if math.isnan(half):
+        return Cell(signed(mean, 4), mean)
+    digits = min(6, max(0, 1 - math.floor(math.log10(half)))) if half else 4
+    return Cell(f"{signed(mean, digits)} ± {half:.{digits}f}", mean, strong=abs(mean) > half)
 
 
 def _settings(best: Mapping[str, RecordedSetting]) -> Table:
@@ -126,7 +159,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
         for loss, setting in best.items()
     ]
     header = ["loss", "parameters", "tokens", "seconds", *keys, "val nll"]
-    return Table("settings", header, rows, "The settings of Table 1")
+    return Table("settings", header, rows, "The settings")
 
 
 def _runs(best: Mapping[str, RecordedSetting]) -> Table:

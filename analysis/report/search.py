@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis import cli
-from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, value_cell
 from analysis.report import importance, parallel_coordinates, search_figures
 from analysis.report.optuna_study import NoStudy, Search, StudyTrial, load
 
@@ -76,7 +76,7 @@ def _table(search: Search) -> Table:
     for trial in search.ranked()[:N_BEST]:
         is_best = trial.number in front
         first, values = Cell(str(trial.number), trial.number, strong=is_best), _values(trial, search, is_best)
-        settings = [_setting(trial.params.get(name)) for name in search.space]
+        settings = [value_cell(trial.params.get(name)) for name in search.space]
         rows.append(
             [
                 first,
@@ -98,15 +98,9 @@ def _values(trial: StudyTrial, search: Search, is_best: bool) -> list[Cell]:
         return [Cell(DASH)] * n
     cells = []
     for value, error in zip(trial.values, trial.errors or [math.nan] * n, strict=True):
-        text = number(value).text + (f" ± {error:.2g}" if math.isfinite(error) else "")
+        text = number(value).text + (f" ± {number(error, 2).text}" if math.isfinite(error) else "")
         cells.append(Cell(text, value, strong=is_best))
     return cells
-
-
-def _setting(value: object) -> Cell:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{value:.4g}", value)
-    return Cell(DASH) if value is None else Cell(str(value), str(value))
 
 
 def _figures(search: Search) -> list[Block]:

@@ -2,15 +2,19 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanosq.errors import InputError
+from nanosq.sweeps.attributes import COST
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 RESERVE = 0.05  # fraction of the time left that no plan uses
 MIN_SEEDS = 2  # a verdict needs an interval
-FINAL_EVALUATIONS = 4  # time of the final score and of what is recorded with it, in evaluations
+FINAL_EVALUATIONS = 5  # time of the final score and of what is recorded with it, in evaluations
 
 
 def parse_seconds(timeout: Any) -> float | None:
@@ -53,6 +57,11 @@ class Cost:
         return max(0.0, self.seconds - self.training - n_evaluations * self.evaluation)
 
 
+def costs(trials: "Iterable[FrozenTrial]") -> list[Cost]:
+    """Return the costs of the trials whose cost is known."""
+    return [Cost(**trial.user_attrs[COST]) for trial in trials if COST in trial.user_attrs]
+
+
 def usual(costs: Sequence[Cost]) -> Cost:
     """Return the medians of the costs; of two, the lower ones, because the first trial also prepares the text."""
     return Cost(
@@ -91,13 +100,8 @@ class Pace:
 def fit(n_trials: int, n_seeds: int, contenders: Sequence[Pace], *, seconds_left: float) -> Plan:
     """Return the largest plan that fits into the time that is left, or the smallest one if none does.
 
-    Trials and seeds are reduced in proportion. The smallest plan has the trials that are done and MIN_SEEDS seeds.
-
-    Args:
-        n_trials: Trials of each contender that are wanted.
-        n_seeds: Seeds that are wanted.
-        contenders: The pace of each contender.
-        seconds_left: The time.
+    The largest one has `n_trials` for each contender and `n_seeds`, which are reduced in proportion. The smallest one
+    has the trials that are done and MIN_SEEDS seeds.
     """
     for percent in range(100, -1, -1):
         trials = max(1, *(pace.n_done for pace in contenders), round(n_trials * percent / 100))

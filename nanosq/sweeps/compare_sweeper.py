@@ -10,8 +10,8 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from nanosq import config, errors
 from nanosq.sweeps import budget, contenders, preset
@@ -26,11 +26,13 @@ from nanosq.sweeps.tuned_contender import TunedContender
 
 if TYPE_CHECKING:
     from nanosq.sweeps.confirmation import Confirmation
+    from nanosq.sweeps.study import SharedStudy
 
 logger = logging.getLogger(__name__)
 
 CONTINUE = "run the same command again to continue it"
 POLL_SECONDS = 1.0  # between two looks at trials that other processes run
+Taken = TypeVar("Taken")  # a trial that was taken from a study, with its search or alone
 
 
 class CompareSweeper(StudySweeper):
@@ -69,8 +71,10 @@ class CompareSweeper(StudySweeper):
         if self.settings.seeds < 1:
             raise errors.InputError(f"hydra.sweeper.seeds must be at least 1, not {self.settings.seeds}")
         self.contenders = [
-            TunedContender(self, self.settings, self.metrics[0], entry, setting) for setting in entry.contenders
+            TunedContender(self, self.settings, self.metrics[0], entry, label) for label in entry.contenders
         ]
+        for contender in self.contenders:
+            contender.check_same_text(self.contenders[0])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]
@@ -84,7 +88,7 @@ class CompareSweeper(StudySweeper):
             logger.info(first.search.compared)
         lengths = {contender.label: contender.length for contender in self.contenders}
         self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, lengths, self.metrics[0])
-        self._note()
+        self._note({})
 
     def _digest(self) -> str:
         """Return a hash of all that makes a comparison the same, whatever its budget is."""
@@ -93,30 +97,16 @@ class CompareSweeper(StudySweeper):
         facts = [[*settings.objectives], methods, settings.constraints, [c.identity for c in self.contenders]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
-    def _note(self, *, is_chosen: bool = False) -> None:
-        """Record in the studies what the report needs to know."""
+    def _note(self, chosen: Mapping[str, int]) -> None:
+        """Record in the studies what the report needs to know, with the numbers of the chosen trials."""
+        common = {"name": self.name, "command": self._command, "seeds": self.seeds}
         for position, contender in enumerate(self.contenders):
-            chosen = contender.chosen if is_chosen else None
-            contender.note(
-                {
-                    "name": self.name,
-                    "position": position,
-                    "command": self._command,
-                    "n_trials": max(contender.search.total, contender.search.n_done),
-                    "seeds": self.seeds,
-                    "chosen": None if chosen is None else chosen.number,
-                }
-            )
+            contender.note({**common, "position": position, "chosen": chosen.get(contender.label)})
 
     def _tune(self) -> None:
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
         first = plan = None
-        while self.seconds_left > 0:
-            if not (taken := self._take()):
-                if not any(contender.search.study.is_running for contender in self.contenders):
-                    break
-                time.sleep(POLL_SECONDS)
-                continue
+        for taken in self._until_done(self._take, [contender.search.study for contender in self.contenders]):
             if not self.run_searches(taken):
                 raise_first(self.failures)
             plan = self._plan() or plan
@@ -126,6 +116,16 @@ class CompareSweeper(StudySweeper):
             self._log_tuning(plan)
         if plan is not None and str(plan) != str(first):  # trials have taken more or less time than the first ones
             self._announce(plan)
+
+    def _until_done(self, take: Callable[[], list[Taken]], studies: Sequence["SharedStudy"]) -> Iterator[list[Taken]]:
+        """Yield what a function takes, until there is nothing left to take and no process works on the studies."""
+        while self.seconds_left > 0:
+            if taken := take():
+                yield taken
+            elif any(study.is_running for study in studies):
+                time.sleep(POLL_SECONDS)
+            else:
+                return
 
     def _take(self) -> list[tuple[LiveSearch, PlannedTrial]]:
         """Take the next trials, of contenders that have started the fewest, so that all of them advance together."""
@@ -148,9 +148,10 @@ class CompareSweeper(StudySweeper):
         usual = budget.usual(costs)
         setup = statistics.median_low(seconds for contender in self.contenders for seconds in contender.setups())
         paces = [contender.pace(usual, setup) for contender in self.contenders]
-        plan = budget.fit(self.settings.n_trials, len(self.seeds), paces, seconds_left=self.seconds_left)
+        most = max(contender.most for contender in self.contenders)
+        plan = budget.fit(most, len(self.seeds), paces, seconds_left=self.seconds_left)
         for contender in self.contenders:
-            contender.search.total = plan.n_trials
+            contender.search.total = min(plan.n_trials, contender.most)
         return plan
 
     def _announce(self, plan: Plan, *, is_first: bool = False) -> None:
@@ -180,17 +181,17 @@ class CompareSweeper(StudySweeper):
                 contender.search.note_violations()
         if not tuned:
             return
-        self._note(is_chosen=True)
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
+        self._note(chosen)
         settings = {contender.label: contender.full_setting() for contender in tuned}
         axes = {key for contender in tuned for key in contender.search.space.varied}
         self.confirmation.plan(chosen, self.seeds)
-        while self.seconds_left > 0 and not self._has_no_time_for(len(tuned)):
-            if not (taken := self.confirmation.take(self.n_jobs(), settings)):
-                if not self.confirmation.study.is_running:
-                    break
-                time.sleep(POLL_SECONDS)
-                continue
+
+        def take() -> list[PlannedTrial]:
+            has_time = not self._has_no_time_for(len(tuned))
+            return self.confirmation.take(self.n_jobs(), settings) if has_time else []
+
+        for taken in self._until_done(take, [self.confirmation.study]):
             for result in self.run_trials(taken, axes=axes, seeds=()):
                 self.confirmation.tell(*result)
             self._log_confirmation()
@@ -243,5 +244,5 @@ class CompareSweeper(StudySweeper):
 def _status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
     """Return the values of the contenders so far and the time left as a text."""
     text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
-    left = f", about {budget.duration(seconds_left)} left" if seconds_left else ""
-    return f"{kind} {text or 'none yet'}{left}"
+    left = f"; {budget.duration(seconds_left)} left" if seconds_left else ""
+    return f"{kind}: {text or 'none yet'}{left}"

@@ -2,20 +2,18 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nanosq.sweeps.attributes import COST, DIVERGED, LINK, RUN_ID
-from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.budget import Cost, costs
 from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.study import SharedStudy
-
-if TYPE_CHECKING:
-    from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.trial import TrialRun
 
 MAX = 2**31 - 1
 PLANNED = "planned"  # attribute of a trial: its parameters, also before it has started
@@ -24,16 +22,11 @@ PLANNED = "planned"  # attribute of a trial: its parameters, also before it has 
 class Confirmation:
     """A study with one trial for each run. Its parameters are the contender, the chosen tuning trial, and the seed.
 
-    Args:
-        name: Name of the study.
-        url: URL of the database.
-        lengths: The settings of the length of a run, by the contender. A confirmation that was started keeps them.
-        metric: What the tuning minimizes or maximizes.
+    `lengths` are the settings of the length of a run, by the contender. A confirmation that was started keeps them.
     """
 
     def __init__(self, name: str, url: str, lengths: Mapping[str, Mapping[str, Any]], metric: Metric) -> None:
         self._metric = metric
-        self._taken: dict[int, optuna.Trial] = {}
         self._wanted: list[dict[str, Any]] = []
         by_key = {key: [length[key] for length in lengths.values()] for length in lengths.values() for key in length}
         self.study = SharedStudy(
@@ -56,11 +49,8 @@ class Confirmation:
     def plan(self, chosen: Mapping[str, int], seeds: Sequence[int]) -> None:
         """Plan a run for each contender and seed: all contenders with the first seed, then with the second one.
 
-        Runs that have a result, or are planned, are not planned again. Failed ones are.
-
-        Args:
-            chosen: The number of the best tuning trial by contender.
-            seeds: The seeds.
+        Runs that have a result, or are planned, are not planned again. Failed ones are. `chosen` are the numbers of the
+        best tuning trials by contender.
         """
         self._wanted = [
             {"contender": label, "trial": trial, "seed": seed} for seed in seeds for label, trial in chosen.items()
@@ -72,40 +62,22 @@ class Confirmation:
                     self.study.study.enqueue_trial(params, user_attrs={PLANNED: params})
 
     def take(self, n_runs: int, settings: Mapping[str, Sequence[str]]) -> list[PlannedTrial]:
-        """Take up to `n_runs` planned runs.
-
-        Args:
-            n_runs: Number of runs.
-            settings: The overrides of the chosen setting by contender.
-        """
+        """Take up to `n_runs` planned runs. `settings` are the overrides of the chosen settings by contender."""
         taken: list[PlannedTrial] = []
         while len(taken) < n_runs and (trials := self.study.take(1, total=0)):
             (trial,) = trials
             if trial.params not in self._wanted:  # an earlier start planned it, and has chosen another setting
                 self.study.tell(trial, TrialState.FAIL)
                 continue
-            self._taken[trial.number] = trial
             label, seed = trial.params["contender"], trial.params["seed"]
-            lines = [*settings[label], f"seed={seed}"]
-            taken.append(PlannedTrial(self.study.name, trial.number, lines, label=f"{label} seed {seed}"))
+            run = TrialRun(self.study.name, trial.number, label=f"{label} seed {seed}")
+            taken.append(PlannedTrial(run, [*settings[label], f"seed={seed}"]))
         return taken
 
-    def tell(self, planned: PlannedTrial, results: "SeedResults", cost: Cost | None) -> None:
-        """Record the result of a run. One that was interrupted stays in the study, to be resumed."""
-        trial = self._taken.pop(planned.number)
-        if results.state == "interrupted":
-            return
-        if results.state == "failed":
-            self.study.tell(trial, TrialState.FAIL)
-            return
-        attributes: dict[str, Any] = {RUN_ID: results.runs[0], LINK: results.link}
-        if cost is not None:
-            attributes[COST] = vars(cost)
-        if results.state == "diverged":
-            attributes[DIVERGED] = True
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
+    def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost | None) -> None:
+        """Record the result of a run."""
+        if trial := self.study.record(planned.run.trial, results, cost):
+            self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
 
     @property
     def n_wanted(self) -> int:
@@ -115,8 +87,7 @@ class Confirmation:
     @property
     def seconds_of_run(self) -> float:
         """The mean cost of a run; 0 if all runs were trained before."""
-        costs = (trial.user_attrs.get(COST) for trial in self.done())
-        return statistics.fmean([cost["seconds"] for cost in costs if cost] or [0.0])
+        return statistics.fmean([cost.seconds for cost in costs(self.done())] or [0.0])
 
     def done(self) -> list[FrozenTrial]:
         """Return the planned runs that have a result."""

@@ -30,7 +30,7 @@ class Constraint:
         """Return by what fraction of the bound a value is beyond it. It is at most 0 if the value meets the constraint.
 
         The excesses of several constraints have the same unit, so that a sampler can add them. A value that is not
-        finite, as that of a trial that has diverged, counts as beyond the bound by all of it.
+        finite, as that of a trial that has diverged, counts as twice the bound.
         """
         if not math.isfinite(value):
             return 1.0

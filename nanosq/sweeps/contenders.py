@@ -7,90 +7,62 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep
 
 from nanosq.errors import InputError
 from nanosq.privacy import mask
 from nanosq.sweeps import overrides
 
-
-@dataclass(frozen=True)
-class ContenderSetting:
-    """One of the settings that are compared."""
-
-    label: str
-    setting: Mapping[str, str]  # the values of the keys in which contenders differ
-
-    @property
-    def overrides(self) -> list[str]:
-        """The overrides that make the contender."""
-        return [f"{key}={value}" for key, value in self.setting.items()]
+Setting = Mapping[str, str]  # the values of the keys in which contenders differ
 
 
 @dataclass(frozen=True)
 class Entry:
     """The overrides of a comparison, sorted by what they mean."""
 
-    contenders: Sequence[ContenderSetting]
+    contenders: Mapping[str, Setting]  # by the label of the contender
     fixed: Sequence[str]  # overrides of all contenders
     axes: Sequence[str]  # intervals and ranges, which are tuned
     seeds: Sequence[int]  # of the confirmation, if they are listed
+    typed: Sequence[str]  # all overrides, in the order of the command line
 
     def command(self, hydra_overrides: Iterable[str], config_dirs: Iterable[Path] = ()) -> str:
-        """Return the command line. Passwords in URLs are masked.
-
-        Args:
-            hydra_overrides: The overrides of Hydra's own configuration.
-            config_dirs: The folder of --config-dir, if there is one.
-        """
+        """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
-        lists: dict[str, dict[str, None]] = {}
-        for contender in self.contenders:
-            for key, value in contender.setting.items():
-                lists.setdefault(key, {})[value] = None
-        swept = [f"{key}={','.join(values)}" for key, values in lists.items()]
-        seeds = [f"seed={','.join(map(str, self.seeds))}"] if self.seeds else []
         options = [option for path in config_dirs for option in ("--config-dir", str(path))]
-        line = shlex.join(["python", "run.py", *options, "-m", *hydra, *swept, *seeds, *self.fixed, *self.axes])
-        return mask(line)
+        return mask(shlex.join(["python", "run.py", *options, "-m", *hydra, *self.typed]))
 
 
 def parse(arguments: Sequence[str]) -> Entry:
     """Parse the overrides of a comparison.
 
     A list, as `loss=cross_entropy,squentropy`, names contenders; several lists name all combinations. An interval or a
-    range is an axis that is tuned. A list of seeds are those of the confirmation.
+    range is an axis that is tuned. A list of seeds names those of the confirmation.
 
     Raises:
         InputError: There are fewer than two contenders, or two have the same name.
     """
-    parsed, seeds = overrides.take_seeds(OverridesParser.create().parse_overrides([*arguments]))
+    typed = OverridesParser.create().parse_overrides([*arguments])
+    parsed, seeds = overrides.take_seeds(typed)
     by_key = {overrides.key_of(override): override for override in parsed}  # a later override replaces an earlier one
-    lists = {key: override for key, override in by_key.items() if _is_list(override)}
-    values = [[(override.get_key_element(), value) for value in _values(override)] for override in lists.values()]
-    contenders = [ContenderSetting(_label(setting), dict(setting)) for setting in itertools.product(*values)]
-    if len(contenders) < 2:
+    axes = [override for override in by_key.values() if overrides.is_axis(override)]
+    lists = [override for override in axes if isinstance(override.value(), ChoiceSweep)]
+    values = [[(each.get_key_element(), value) for value in each.sweep_string_iterator()] for each in lists]
+    settings = [dict(setting) for setting in itertools.product(*values)]
+    if len(settings) < 2:
         raise InputError("hydra/sweeper=compare needs two contenders: list them, as in loss=cross_entropy,squentropy")
-    labels = [contender.label for contender in contenders]
+    labels = [_label(setting) for setting in settings]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise InputError(f"the contender {twice[0]} is listed twice: name each contender once")
-    rest = [override for key, override in by_key.items() if key not in lists]
     return Entry(
-        contenders,
-        fixed=[overrides.text(override) for override in rest if not overrides.is_axis(override)],
-        axes=[str(override.input_line) for override in rest if overrides.is_axis(override)],
+        dict(zip(labels, settings, strict=True)),
+        fixed=[overrides.text(override) for override in by_key.values() if override not in axes],
+        axes=[overrides.text(override) for override in axes if override not in lists],
         seeds=seeds,
+        typed=[overrides.text(override) for override in typed],
     )
 
 
-def _is_list(override: Override) -> bool:
-    return overrides.is_axis(override) and isinstance(override.value(), ChoiceSweep)
-
-
-def _values(override: Override) -> list[str]:
-    return [*override.sweep_string_iterator()]
-
-
-def _label(setting: Sequence[tuple[str, str]]) -> str:
+def _label(setting: Setting) -> str:
     """Return the name of a contender: the component that it chooses, or the setting with its value."""
-    return " ".join(value if "." not in key else f"{key.lstrip('+')}={value}" for key, value in setting)
+    return " ".join(value if "." not in key else f"{key.lstrip('+')}={value}" for key, value in setting.items())

@@ -16,6 +16,7 @@ from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
+from nanosq.sweeps.trial import TrialRun
 
 
 class GridSweeper(TrialLauncher):
@@ -54,7 +55,7 @@ class GridSweeper(TrialLauncher):
         hashes = [identity.config_hash(config.without_hydra(c), parent=identity.named_state(c)) for c in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
-        planned = [PlannedTrial(name, number, trial) for number, trial in trials.items()]
+        planned = [PlannedTrial(TrialRun(name, number), trial) for number, trial in trials.items()]
         results = dict(zip(trials, self.launch(planned, axes=axes, seeds=seeds), strict=True))
         metric = Metric()
         ranked = summary.rank(_summary(number, trials[number], results[number], metric) for number in trials)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -32,21 +32,18 @@ LENGTH = ("train.max_steps", "train.eval_every")
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A trial to launch."""
+    """A trial to launch: its first run, from which the runs with other seeds are made, and its overrides."""
 
-    sweep: str  # name of the sweep
-    number: int
+    run: TrialRun
     overrides: Sequence[str]
-    label: str = ""  # name of the trial on the console; empty: its number
-    in_study: bool = False  # whether the sweep is an Optuna study, to which the runs report
 
     @property
     def name(self) -> str:
         """The name of the trial in a sentence."""
-        return self.label or f"trial {self.number}"
+        return self.run.label or f"trial {self.run.trial}"
 
     def __str__(self) -> str:
-        return self.label or f"#{self.number}"
+        return str(self.run)
 
 
 class TrialLauncher(Sweeper):
@@ -114,7 +111,7 @@ class TrialLauncher(Sweeper):
             try:
                 by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
-                failed = f"{trial.sweep} {trial.number}"
+                failed = f"{trial.run.sweep} {trial.run.trial}"
                 runs.append([failed])
                 self._returns[failed] = _failed(errors.InfeasibleError(errors.one_line(error)))
                 logger.error("%s: failed: %s", trial, errors.one_line(error))
@@ -124,7 +121,8 @@ class TrialLauncher(Sweeper):
                 print(f"{trial}: not trained, because {self._trials[runs[-1][0]]} has the same setting")
             for repeat, (run, seed) in enumerate(by_identity.items()):
                 if self._trials.setdefault(run, trial) is trial:
-                    jobs[run] = [*trial.overrides, f"seed={seed}", self._job(trial, repeat, setting, seed).override()]
+                    job = replace(trial.run, repeat=repeat, setting=setting, seed=seed, deadline=self.deadline)
+                    jobs[run] = [*trial.overrides, f"seed={seed}", job.override()]
         if jobs:
             choice = self.config.hydra.runtime.choices["hydra/launcher"]
             if choice != "basic":
@@ -133,25 +131,13 @@ class TrialLauncher(Sweeper):
             self._n_launched += len(jobs)
         return [SeedResults(self._returns[run] for run in by_identity) for by_identity in runs]
 
-    def _job(self, trial: PlannedTrial, repeat: int, setting: str, seed: int) -> TrialRun:
-        return TrialRun(
-            trial.sweep,
-            trial.number,
-            repeat,
-            setting,
-            seed,
-            label=trial.label,
-            in_study=trial.in_study,
-            deadline=self.deadline,
-        )
-
     def _runs(self, trial: PlannedTrial, seeds: Sequence[int]) -> dict[str, int]:
         """Return the seeds of a trial by the identity of the run with this seed.
 
         A run reports to the study of its trial, so that runs of several studies are not the same.
         """
         cfg = config.without_hydra(self.compose(trial.overrides))
-        study = trial.sweep if trial.in_study else ""
+        study = trial.run.sweep if trial.run.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
             cfg.seed = seed

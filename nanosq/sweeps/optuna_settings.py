@@ -19,7 +19,7 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     pruner: Any = MISSING
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
-    timeout: Any = None  # seconds, or a text as "1h30m"; null: no limit
+    timeout: Any = None  # seconds, or a text such as "1h30m"; null: no limit
     enqueue: list[Any] = field(default_factory=lambda: ["current"])  # see StartingPoints.find
     constraints: Any = None  # bounds by the key of a metric; see constraints.py. An empty mapping could not be extended
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
@@ -32,7 +32,7 @@ class CompareSweeperSettings(OptunaSweeperSettings):
     _target_: str = "nanosq.sweeps.compare_sweeper.CompareSweeper"
     tune_steps: int | None = None  # steps of a tuning trial; null: a quarter of those of a full run
     seeds: int = 5  # runs of each contender in the confirmation
-    report: str = MISSING  # function that writes the page: see CompareSweeper.report
+    report: str = MISSING  # function that writes the page: analysis.report.comparison.show
 
 
 @dataclass

@@ -45,7 +45,7 @@ def is_axis(override: Override) -> bool:
 
 
 def text(override: Override) -> str:
-    """Return an override that is no axis as it was typed."""
+    """Return an override as it was typed."""
     deferred = _deferred(override)
     assert override.input_line is not None
     return override.input_line if deferred is None else deferred

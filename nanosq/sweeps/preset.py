@@ -21,12 +21,8 @@ COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: str, *, origin: str) -> str:
     """Write the setting of a trial, for any seed, as an experiment, and return the command that trains it.
 
-    Args:
-        sweeper: The sweeper, which composes configurations.
-        trial: The overrides of the trial at full length.
-        folder: Folder of the sweep.
-        name: Name of the experiment. Characters that a file or an override cannot have become underscores.
-        origin: What the setting is, for a comment in the file.
+    `trial` are its overrides at full length, `folder` is that of the sweep, and `origin` says in the file what it is.
+    Characters of the name that a file or an override cannot have become underscores.
     """
     name = UNSAFE.sub("_", name)
     composed = sweeper.compose(trial)

@@ -16,13 +16,7 @@ WITH_RUNGS = (HyperbandPruner, SuccessiveHalvingPruner)
 
 
 def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, *, arguments: dict[str, object]) -> str:
-    """Return one line that says what the pruner compares; it is empty for NopPruner.
-
-    Args:
-        pruner: The pruner.
-        metrics: The metrics of the search.
-        space: The search space.
-        arguments: The arguments of the pruner.
+    """Return one line that says what the pruner, which has these arguments, compares; it is empty for NopPruner.
 
     Raises:
         InputError: The pruner cannot compare the trials of this search.

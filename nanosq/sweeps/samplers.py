@@ -1,4 +1,4 @@
-"""Optuna's samplers, built from their configuration. With a seed, a search that was killed draws as if it was not."""
+"""Optuna's samplers, built from their configuration. With a seed, a search draws the same values if it was killed."""
 
 import hashlib
 import math
@@ -17,30 +17,20 @@ import nanosq.sweeps.storage  # noqa: F401  (it sets what Optuna logs)
 from nanosq.sweeps.distributions import grid_points
 from nanosq.sweeps.search_space import SearchSpace
 
-CONSTRAINED = {
-    "tpe": TPESampler,
-    "gp": GPSampler,
-    "nsgaii": NSGAIISampler,
-    "nsgaiii": NSGAIIISampler,
-}  # read constraints
+# Samplers that learn from constraints, by their names in the configuration.
+CONSTRAINED = {"tpe": TPESampler, "gp": GPSampler, "nsgaii": NSGAIISampler, "nsgaiii": NSGAIIISampler}
 
 
 class RepeatableSampler(BaseSampler):
     """A sampler whose draws depend on the seed, the number of the trial, the axis and the finished trials only.
 
     Optuna's samplers continue one sequence of random numbers, which starts again with every process. A process that
-    goes on with a trial of which another process has drawn some axes would draw other values for the rest.
+    resumes a trial of which another process has drawn some axes would draw other values for the rest. `build` returns a
+    new sampler with a seed, and `seed` is that of the search.
     """
 
     def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
-        """Create the sampler.
-
-        Args:
-            build: A function that returns a new sampler with a seed.
-            seed: The seed of the search.
-        """
-        self._build = build
-        self._seed = seed
+        self._build, self._seed = build, seed
         self.kind = self._relative = build(seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -81,14 +71,7 @@ def build_sampler(
     directions: Sequence[str],
     is_constrained: bool = False,
 ) -> tuple[BaseSampler, int]:
-    """Build an Optuna sampler from its configuration.
-
-    Args:
-        node: Configuration of the sampler.
-        space: The search space.
-        n_trials: Number of trials.
-        directions: "minimize" or "maximize" for each metric.
-        is_constrained: Whether the search has constraints.
+    """Build an Optuna sampler from `node`, its configuration, for metrics with these directions.
 
     Returns:
         The sampler, and the total number of trials: `n_trials`, or the number of points of a grid if it is smaller.

@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,13 +12,14 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import constraints, overrides, summary
-from nanosq.sweeps.attributes import COST, DIVERGED, ERRORS, INFEASIBLE, LINK, RUN_ID, run_id_key
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
+from nanosq.sweeps.trial import TrialRun
 
 # Optuna and modules that need it are imported inside the methods: Hydra loads the sweepers before every run.
 if TYPE_CHECKING:
@@ -33,12 +33,8 @@ logger = logging.getLogger(__name__)
 class LiveSearch:
     """A search: checked when it is created, before anything is written, and stored in a study once it is opened.
 
-    Args:
-        sweeper: The sweeper that composes its trials.
-        settings: Settings of the sweeper.
-        metrics: What the search minimizes or maximizes.
-        arguments: The overrides of all trials, and axes that replace or add to those of the settings.
-        label: Name of the search on the console, if there are several.
+    `arguments` are the overrides of all trials, and axes that replace or add to those of the settings. `label` is the
+    name of the search on the console, if there are several.
 
     Raises:
         InputError: Something is wrong; the message says what to change.
@@ -62,7 +58,6 @@ class LiveSearch:
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
         self.url = cast(str, settings.storage)
-        self._taken: dict[int, optuna.Trial] = {}
         self.constraints = constraints.parse(settings.constraints)
         with _user_input():
             self.space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
@@ -85,8 +80,7 @@ class LiveSearch:
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             self.code = identity.code_hash(self.base)
-        options = sweeper.hydra_context.config_loader.get_group_options
-        points = StartingPoints(self.space, self._sampler, compose=sweeper.check, options=options, label=label)
+        points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
 
     @property
@@ -134,43 +128,23 @@ class LiveSearch:
 
     def take(self, n_trials: int) -> list[PlannedTrial]:
         """Take up to `n_trials` trials, interrupted ones first, until the study has as many as the settings say."""
-        taken = self.study.take(n_trials, total=self.total)
-        for trial in taken:
+        planned = []
+        for trial in self.study.take(n_trials, total=self.total):
             if self._extend is not None:
                 self._extend(trial)
-        self._taken |= {trial.number: trial for trial in taken}
-        return [
-            PlannedTrial(
-                self.study.name,
-                trial.number,
-                self.space.draw(trial),
-                label=f"{self.label} #{trial.number}" if self.label else "",
-                in_study=True,
-            )
-            for trial in taken
-        ]
+            label = f"{self.label} #{trial.number}" if self.label else ""
+            run = TrialRun(self.study.name, trial.number, label=label, in_study=True)
+            planned.append(PlannedTrial(run, self.space.draw(trial)))
+        return planned
 
     def tell(self, planned: PlannedTrial, results: SeedResults, cost: Cost | None) -> None:
-        """Record the results and the cost of a trial. One that was interrupted stays in the study, to be resumed."""
+        """Record the results and the cost of a trial."""
         from optuna.trial import TrialState
 
-        trial = self._taken.pop(planned.number)
-        if results.state == "interrupted":
+        trial = self.study.record(planned.run.trial, results, cost)
+        if trial is None:
             return
-        if cost is not None:
-            trial.set_user_attr(COST, asdict(cost))
-        if results.is_infeasible:
-            trial.set_user_attr(INFEASIBLE, True)
-        if results.runs and RUN_ID not in self.study.trials[trial.number].user_attrs:  # of an earlier trial or sweep
-            trial.set_user_attr(LINK, results.link)
-            for repeat, run in enumerate(results.runs):
-                trial.set_user_attr(run_id_key(repeat), run)
-        if results.state == "failed":
-            self.study.tell(trial, TrialState.FAIL)
-            return
-        if results.state == "diverged":
-            trial.set_user_attr(DIVERGED, True)
-        elif results.state == "finished" and len(results.results) > 1:
+        if results.state == "finished" and len(results.results) > 1:
             trial.set_user_attr(ERRORS, [results.standard_error(metric) for metric in self.metrics])
         if constraints.record(trial, self.constraints, results, self._sampler):
             self.study.tell(trial, TrialState.COMPLETE, [results.mean(metric) for metric in self.metrics])

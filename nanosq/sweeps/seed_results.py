@@ -5,11 +5,15 @@ import math
 import statistics
 from collections.abc import Iterable
 from contextlib import redirect_stderr
+from dataclasses import asdict
+from typing import Any
 
 from hydra.core.utils import JobReturn
 
 from nanosq.errors import InfeasibleError
 from nanosq.result import Result
+from nanosq.sweeps.attributes import COST, DIVERGED, INFEASIBLE, LINK, run_id_key
+from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.metrics import TRAIN_SECONDS, Metric
 from nanosq.sweeps.summary import STATES
@@ -47,6 +51,17 @@ class SeedResults:
     def link(self) -> str:
         """The link to the first recorded run; empty without one."""
         return next((result.link for result in self.results if result.link), "")
+
+    def attributes(self, cost: Cost | None) -> dict[str, Any]:
+        """Return the attributes that the trial has in its study. The cost is None if it is unknown."""
+        found: dict[str, Any] = {
+            DIVERGED: self.state == "diverged",
+            INFEASIBLE: self.is_infeasible,
+            COST: cost and asdict(cost),
+        }
+        if self.state != "failed":
+            found |= {LINK: self.link, **{run_id_key(i): run for i, run in enumerate(self.runs)}}
+        return {name: value for name, value in found.items() if value}
 
     def bounded(self, key: str) -> float | None:
         """Return the value that a constraint bounds: the mean over the seeds, or None if it is unknown."""

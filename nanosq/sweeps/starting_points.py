@@ -12,12 +12,13 @@ from optuna.samplers import BaseSampler, GridSampler
 from nanosq import config, identity
 from nanosq.errors import InputError
 from nanosq.sweeps import distributions
+from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.search_space import SearchSpace
 
 logger = logging.getLogger(__name__)
 
 KEY = "hydra.sweeper.enqueue"
-CURRENT = "current"  # the configuration as it stands, without the axes
+CURRENT, AS_IT_STANDS = "current", "the configuration as it stands"  # without the axes of the search
 UNCOMPARED = ("seed", "train.max_steps", "train.eval_every")  # settings that a sweep is expected to change
 
 
@@ -28,34 +29,19 @@ class StartingPoint:
     name: str  # as the user has written it
     params: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        return AS_IT_STANDS if self.name == CURRENT else self.name
+
 
 class OutsideError(InputError):
     """A space does not contain a setting."""
 
 
 class StartingPoints:
-    """Finds starting points in a space.
+    """Finds starting points in a space. The label is the name of the search, if there are several."""
 
-    Args:
-        space: The space.
-        sampler: The sampler of the search.
-        compose: A function that returns the configuration of a trial with these overrides, including the `hydra` node.
-            An error begins with the name given first.
-        options: A function that returns the choices of a configuration group.
-        label: Name of the search, if there are several.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        sampler: BaseSampler,
-        *,
-        compose: Callable[[str, Sequence[str]], DictConfig],
-        options: Callable[[str], Sequence[str]],
-        label: str = "",
-    ) -> None:
-        self._space, self._is_grid = space, isinstance(sampler, GridSampler)
-        self._compose, self._options = compose, options
+    def __init__(self, space: SearchSpace, sampler: BaseSampler, sweeper: TrialLauncher, *, label: str = "") -> None:
+        self._space, self._is_grid, self._sweeper = space, isinstance(sampler, GridSampler), sweeper
         self._is_one_of_several, self._prefix = bool(label), f"{label}: " if label else ""
 
     def find(self, items: Sequence[Any]) -> list[StartingPoint]:
@@ -81,7 +67,7 @@ class StartingPoints:
             except InputError as error:
                 if item != CURRENT and not (self._is_one_of_several and isinstance(error, OutsideError)):
                     raise
-                what = "the configuration as it stands" if item == CURRENT else _name(item)
+                what = AS_IT_STANDS if item == CURRENT else _name(item)
                 reason = str(error).removeprefix(f"{KEY}: {_name(item)}: ")
                 logger.info("%s%s is not tried: %s", self._prefix, what, reason)
         return points
@@ -94,7 +80,7 @@ class StartingPoints:
         if item == CURRENT:
             return self._composed(CURRENT, [])
         folder, _, name = f"experiment/{item}".rpartition("/")
-        presets = self._options(folder)
+        presets = self._sweeper.hydra_context.config_loader.get_group_options(folder)
         if isinstance(item, str) and name in presets:
             return self._composed(item, [f"experiment={item}"])
         if isinstance(item, str) and RUN_ID.fullmatch(item):
@@ -110,7 +96,7 @@ class StartingPoints:
         if not values:
             raise OutsideError(f"{KEY}: {name}: none of these is an axis of this search")
         components = [f"{key}={distributions.override_text(value)}" for key, value in values.items() if "." not in key]
-        cfg = self._compose(f"{KEY}: {name}", [*self._fixed(), *components])
+        cfg = self._sweeper.check(f"{KEY}: {name}", [*self._fixed(), *components])
         params = self._params(name, lambda key: values[key] if key in values else _value(cfg, key))
         for key in values:
             if key not in params:
@@ -119,13 +105,13 @@ class StartingPoints:
         return StartingPoint(name, params)
 
     def _composed(self, name: str, overrides: Sequence[str]) -> StartingPoint:
-        cfg = self._compose(f"{KEY}: {name}", [*self._fixed(overrides), *overrides])
+        cfg = self._sweeper.check(f"{KEY}: {name}", [*self._fixed(overrides), *overrides])
         params = self._params(name, lambda key: _value(cfg, key))
         self._log_differences(name, params, config.flatten(config.without_hydra(cfg)))
         return StartingPoint(name, params)
 
     def _recorded(self, run_id: str) -> StartingPoint:
-        cfg = self._compose(KEY, self._fixed())
+        cfg = self._sweeper.check(KEY, self._fixed())
         try:
             recorded = config.build("tracking", cfg.tracking).parameters(run_id)
         except ValueError as error:
@@ -146,7 +132,7 @@ class StartingPoints:
             raise InputError(f"{KEY}: run {run_id} does not say which {group} it has")
         common: dict[str, int] = {}
         for choice in self._space.always.choices[group].choices:
-            cfg = self._compose(f"{KEY}: {run_id}", [*self._fixed(), f"{group}={choice}"])
+            cfg = self._sweeper.check(f"{KEY}: {run_id}", [*self._fixed(), f"{group}={choice}"])
             settings = {f"{group}.{key}": str(value) for key, value in config.flatten(cfg[group]).items()}
             if _targets(settings) == _targets(section):
                 common[str(choice)] = len(settings.items() & section.items())
@@ -175,7 +161,7 @@ class StartingPoints:
 
     def _log_differences(self, name: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Say which settings a trial with these parameters does not share with what the user has named."""
-        trial = config.flatten(config.without_hydra(self._compose(name, self._space.overrides(params))))
+        trial = config.flatten(config.without_hydra(self._sweeper.check(name, self._space.overrides(params))))
         others = [
             key
             for key, value in trial.items()

@@ -17,6 +17,8 @@ from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import constraints, storage
 from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.budget import Cost
+from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.starting_points import CURRENT, StartingPoint
 
 logger = logging.getLogger(__name__)
@@ -40,14 +42,8 @@ class SharedStudy:
     ) -> None:
         """Create the study, or open it.
 
-        Args:
-            name: Name of the study.
-            url: URL of its database.
-            directions: "minimize" or "maximize" for each metric.
-            sampler: The sampler.
-            pruner: The pruner.
-            space: The axes that every trial draws from.
-            settings: The settings that all trials share, by name.
+        `directions` are "minimize" or "maximize" for each metric, `space` has the axes that every trial draws from, and
+        `settings` what all trials share, by name.
 
         Raises:
             InputError: The study exists and has other directions, another space or other settings.
@@ -56,7 +52,7 @@ class SharedStudy:
         self._url = url
         self._space = dict(space)
         self._is_grid = isinstance(sampler, optuna.samplers.GridSampler)
-        self._locks: dict[int, ExitStack] = {}  # by the number of the trial
+        self._taken: dict[int, tuple[Trial, ExitStack]] = {}  # trials of this process and their locks, by number
         database = storage.connect(url)
         with database_lock(url):
             self.study = optuna.create_study(
@@ -155,7 +151,7 @@ class SharedStudy:
                     note = {ENQUEUED: point.name}
                     self.study.enqueue_trial(dict(point.params), user_attrs=note, skip_if_exists=True)
                     if len(self.trials) > n_trials:
-                        logger.info("trial %d of %s tries %s", n_trials, self.name, point.name)
+                        logger.info("trial %d of %s tries %s", n_trials, self.name, point)
                 elif point.name != CURRENT and not any(_tries(trial, point) for trial in self.trials):
                     logger.warning("no trial is left for %s: raise hydra.sweeper.n_trials", point.name)
 
@@ -169,20 +165,35 @@ class SharedStudy:
                 if not waiting and len(self.trials) >= total + self.n_uncounted:
                     break
                 trial = self.study.ask(self._space)
-                self._locks[trial.number] = lock = ExitStack()
+                self._taken[trial.number] = trial, (lock := ExitStack())
                 lock.enter_context(database_lock(self._url, self._lock_name(trial.number)))
                 taken.append(trial)
         return taken
 
     def _requeue_interrupted(self) -> None:
         for trial in self.trials:
-            if trial.state is TrialState.RUNNING and trial.number not in self._locks:
+            if trial.state is TrialState.RUNNING and trial.number not in self._taken:
                 name = self._lock_name(trial.number)
                 with suppress(TimeoutError), database_lock(self._url, name, wait=False):
                     storage.requeue(self.name, self._url, trial.number)
 
     def _lock_name(self, number: int) -> str:
         return f"{self.name}/{number}"
+
+    def record(self, number: int, results: SeedResults, cost: Cost | None) -> Trial | None:
+        """Store how a taken trial has ended. Return it, to be told its values; None if it has failed.
+
+        None also if it was interrupted: it stays in the study, to be resumed.
+        """
+        trial, _ = self._taken[number]
+        if results.state == "interrupted":
+            return None
+        for name, value in results.attributes(cost).items():
+            trial.set_user_attr(name, value)
+        if results.state == "failed":
+            self.tell(trial, TrialState.FAIL)
+            return None
+        return trial
 
     def tell(self, trial: Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """Record the outcome of a taken trial and release it."""
@@ -192,18 +203,19 @@ class SharedStudy:
                 # After a lost connection to the database another process may have finished the trial.
                 self.study.tell(trial, values, state, skip_if_finished=True)
         finally:
-            self._locks.pop(trial.number).close()
+            _, lock = self._taken.pop(trial.number)
+            lock.close()
 
     def release(self) -> None:
         """Release the trials that were taken and not finished, so that any process may take them."""
         with database_lock(self._url):
             try:
-                for number in self._locks:
+                for number in self._taken:
                     storage.requeue(self.name, self._url, number)
             finally:
-                for lock in self._locks.values():
+                for _, lock in self._taken.values():
                     lock.close()
-                self._locks.clear()
+                self._taken.clear()
 
 
 def _tries(trial: FrozenTrial, point: StartingPoint) -> bool:

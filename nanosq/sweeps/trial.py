@@ -1,4 +1,4 @@
-"""A sweep as its jobs see it: which trial a job runs, and how the job reports to the trial's Optuna study.
+"""The trial of a sweep that a job runs, and the Optuna study to which the job reports.
 
 A trial is one setting of a sweep. It has one run for each seed. The sweeper passes the trial to the job of a run as an
 override, because launchers keep overrides, wherever they start the job.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from nanosq import config
 from nanosq.errors import InputError
 from nanosq.sweeps import budget
-from nanosq.sweeps.attributes import COMPARISON, COST, DIVERGED
+from nanosq.sweeps.attributes import COMPARISON, DIVERGED
 from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
-from nanosq.sweeps.contenders import ContenderSetting, Entry
+from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.launching import LENGTH, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
@@ -20,20 +21,12 @@ from nanosq.sweeps.search import LiveSearch
 if TYPE_CHECKING:
     import optuna
 
-MAX_EVALUATIONS = 16  # of a tuning trial; a pruner may end it at each of them
-DEFAULT_LENGTH = 4  # steps of a run at full length over those of a tuning trial
+MAX_EVALUATIONS = 16  # of a tuning trial, which a pruner may end after each of them
+SHORTER = 4  # by default, a tuning trial has a quarter of the steps of a run at full length
 
 
 class TunedContender:
-    """A contender with its search. Nothing is written before the search is opened.
-
-    Args:
-        sweeper: The sweeper that composes the trials.
-        settings: Settings of the sweeper.
-        metric: What the tuning minimizes or maximizes.
-        entry: The overrides of the comparison.
-        setting: The contender.
-    """
+    """A contender with its search. Nothing is written before the search is opened."""
 
     def __init__(
         self,
@@ -41,10 +34,11 @@ class TunedContender:
         settings: CompareSweeperSettings,
         metric: Metric,
         entry: Entry,
-        setting: ContenderSetting,
+        label: str,
     ) -> None:
-        self.setting, self.label = setting, setting.label
-        full = sweeper.check(self.label, [*entry.fixed, *setting.overrides])
+        self.label, self._setting = label, dict(entry.contenders[label])
+        overrides = [*entry.fixed, *(f"{key}={value}" for key, value in self._setting.items())]
+        full = sweeper.check(label, overrides)
         if full.seeds != 1:
             raise InputError(f"seeds={full.seeds}: in a comparison, hydra.sweeper.seeds is the number of seeds")
         if full.hydra.runtime.choices["tracking"] == "none":
@@ -52,9 +46,10 @@ class TunedContender:
         if not full.score_test:
             raise InputError("score_test=false: the verdict of a comparison is on the test split; leave it out")
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
+        self._data = {f"data.{key}": value for key, value in config.flatten(full.data).items() if key != "window"}
         self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
         self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
-        self.tune_steps = settings.tune_steps or max(1, self.max_steps // DEFAULT_LENGTH)
+        self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
         if not 1 <= self.tune_steps <= self.max_steps:
             raise InputError(
                 f"hydra.sweeper.tune_steps={self.tune_steps} is not between 1 and train.max_steps={self.max_steps}"
@@ -67,34 +62,40 @@ class TunedContender:
             "samples.count": 0,
             "score_test": "false",
         }
-        lines = [f"{key}={value}" for key, value in tuning.items()]
         self._tuning = [*tuning]
-        self._full = [line for line in (*entry.fixed, *setting.overrides) if _key(line) in tuning]
-        arguments = [*entry.fixed, *entry.axes, *setting.overrides, *lines]
-        self.search = LiveSearch(sweeper, settings, [metric], arguments, label=self.label)
+        self._full = [line for line in overrides if _key(line) in tuning]
+        arguments = [*entry.axes, *overrides, *(f"{key}={value}" for key, value in tuning.items())]
+        self.search = LiveSearch(sweeper, settings, [metric], arguments, label=label)
+        self.most = self.search.total  # trials; a grid may have fewer points than trials are wanted
         if varied := [key for key in tuning if self.search.space.varies(key)]:
             raise InputError(f"hydra.sweeper: {varied[0]} cannot be an axis of a comparison, whose trials set it")
+
+    def check_same_text(self, other: "TunedContender") -> None:
+        """Refuse trials of this contender that have another text than those of another one.
+
+        Raises:
+            InputError: A setting of the data is an axis, or differs. No verdict is possible.
+        """
+        for key in sorted({*self._data, *other._data}):
+            if self.search.space.varies(key) or self._data.get(key) != other._data.get(key):
+                raise InputError(f"{key} has several values: a verdict needs contenders with the same text")
 
     @property
     def identity(self) -> list[Any]:
         """The facts that make the contender the same in another start: settings, search space, full length and code."""
         space = self.search.space
         parts = [{**part.axes, **part.fixed} for part in (space.always, *space.conditional.values())]
-        return [
-            self.label,
-            self.search.shared,
-            [{k: str(v) for k, v in part.items()} for part in parts],
-            self.length,
-            self.search.code,
-        ]
+        texts = [{key: str(value) for key, value in part.items()} for part in parts]
+        return [self.label, self.search.shared, texts, self.length, self.search.code]
 
     def note(self, comparison: dict[str, Any]) -> None:
         """Record facts about the comparison and its contender in the study, for the report."""
         own = {
             "label": self.label,
-            "setting": dict(self.setting.setting),
+            "setting": self._setting,
             "tune_steps": self.tune_steps,
             "max_steps": self.max_steps,
+            "n_trials": max(self.search.total, self.search.n_done),
         }
         self.search.study.study.set_user_attr(COMPARISON, comparison | own)
 
@@ -112,29 +113,26 @@ class TunedContender:
     def costs(self) -> list[Cost]:
         """Return the costs of the trials that were trained to the end."""
         trials = self.search.study.trials
-        ended = (t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
-        return [Cost(**trial.user_attrs[COST]) for trial in ended if COST in trial.user_attrs]
+        return budget.costs(t for t in trials if t.state.name == "COMPLETE" and DIVERGED not in t.user_attrs)
 
     def setups(self) -> list[float]:
         """Return the seconds outside of training and evaluation of the trials that were trained to the end."""
         return [cost.setup(self._n_tuning_evaluations) for cost in self.costs()]
 
     def pace(self, usual: Cost, setup: float) -> Pace:
-        """Return how far the tuning is and what is expected of the rest.
+        """Return how far the tuning is, and the expected costs of the rest.
 
-        Args:
-            usual: The usual cost of a trial of any contender.
-            setup: The usual seconds outside of training and evaluation.
+        `usual` is the usual cost of a trial of any contender, and `setup` its seconds outside of training and
+        evaluation.
         """
-        own = budget.usual(self.costs() or [usual])
-        seconds = [
-            setup + cost.training + self._n_tuning_evaluations * cost.evaluation for cost in self.costs() or [usual]
-        ]
-        others = (t for t in self.search.study.trials if t.state.name != "COMPLETE")
-        seconds += [trial.user_attrs[COST]["seconds"] for trial in others if COST in trial.user_attrs]
-        training = own.training * self.max_steps / self.tune_steps
-        run = setup + training + own.evaluation * (self._n_evaluations + FINAL_EVALUATIONS)
-        return Pace(self.search.n_done, statistics.fmean(seconds), run)
+        costs = self.costs() or [usual]
+        own = budget.usual(costs)
+        others = budget.costs(t for t in self.search.study.trials if t.state.name != "COMPLETE")
+        seconds = [setup + cost.training + self._n_tuning_evaluations * cost.evaluation for cost in costs]
+        trial = statistics.fmean([*seconds, *(cost.seconds for cost in others)])
+        evaluations = self._n_evaluations + FINAL_EVALUATIONS
+        run = setup + own.training * self.max_steps / self.tune_steps + evaluations * own.evaluation
+        return Pace(self.search.n_done, trial, run)
 
 
 def _key(line: str) -> str:

@@ -99,8 +99,8 @@ def test_the_setting_with_the_best_validation_score_is_confirmed(comparison: Com
 def test_the_output_has_a_plan_progress_a_verdict_and_a_page(comparison: Comparison) -> None:
     output = comparison.result.stderr
     assert re.search(r"^plan: 3 trials and 2 seeds for each of 2 contenders, about \d+ \w+", output, re.MULTILINE)
-    assert re.search(r"^tuning: 5 of 6 trials, best cross_entropy [\d.]+, squentropy [\d.]+, about", output, re.M)
-    assert re.search(r"^confirmation: 4 of 4 runs, mean cross_entropy [\d.]+, squentropy [\d.]+$", output, re.M)
+    assert re.search(r"^tuning: 5 of 6 trials, best: cross_entropy [\d.]+, squentropy [\d.]+; \d+ s left", output, re.M)
+    assert re.search(r"^confirmation: 4 of 4 runs, mean: cross_entropy [\d.]+, squentropy [\d.]+$", output, re.M)
     assert "2 seeds, 10 stories" in verdict(comparison.result)
     assert max(map(len, comparison.result.stdout.split("best of")[0].splitlines())) <= 80
     assert (comparison.folder / "sweeps" / comparison.name / "report.html").exists()
@@ -130,7 +130,7 @@ def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(com
     assert "3 seeds, 10 stories" in verdict(more.result)
 
 
-def test_another_full_length_is_another_comparison(comparison: Comparison, tmp_path: Path) -> None:
+def test_another_full_length_is_another_comparison_with_the_same_tuning(comparison: Comparison, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(comparison.folder, folder)
     longer = [*COMPARE, *FEW, "train.max_steps=41"]  # its tuning trials are the same
@@ -141,6 +141,23 @@ def test_another_full_length_is_another_comparison(comparison: Comparison, tmp_p
     command("-m", *longer, cwd=folder, check=True)
     new = [run for run in runs(folder) if run.data.params["train.max_steps"] == "41"]
     assert len(new) == 2 * 2
+    url = f"sqlite:///{folder}/optuna.db"
+    for label in (
+        "cross_entropy",
+        "squentropy",
+    ):  # the pruner sees the evaluations of trials that were not trained again
+        of_label = [name for name in optuna.get_all_study_names(url) if name.endswith(f"/{label}")]
+        one, other = (optuna.load_study(study_name=name, storage=url).trials for name in of_label)
+        assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]
+        assert one[0].intermediate_values
+
+
+def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
+    axes = ["optimizer.lr=1e-3", "model.dropout=range(0,0.2,0.1)", "train.warmup=0", "hydra/sweeper/sampler=grid"]
+    contenders = ["loss=cross_entropy", "optimizer=adamw,muon"]
+    compared = compare(tmp_path, *contenders, *axes, "hydra.sweeper.n_trials=5", "hydra.sweeper.seeds=1")
+    points = {label: len(compared.study(label).trials) for label in ("adamw", "muon")}
+    assert points == {"adamw": 2, "muon": 2}
 
 
 def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path) -> None:
@@ -162,6 +179,11 @@ def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path)
         (["loss=squentropy,squentrop"], "squentrop: "),
         (["seeds=3"], "seeds=3: in a comparison, hydra.sweeper.seeds is the number of seeds"),
         (["score_test=false"], "score_test=false: the verdict of a comparison is on the test split; leave it out"),
+        (
+            ["data.source.seed=0,1"],
+            "data.source.seed has several values: a verdict needs contenders with the same text",
+        ),
+        (["data.source.seed=range(0,3)"], "data.source.seed has several values: a verdict needs contenders with the s"),
         (["tracking=none"], "tracking=none: a comparison reads its verdict from the recorded runs; leave it out"),
         (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds must be at least 1, not 0"),
         (["hydra.sweeper.tune_steps=41"], "hydra.sweeper.tune_steps=41 is not between 1 and train.max_steps=40"),

@@ -9,10 +9,7 @@ from nanosq.sweeps import contenders
 def test_lists_are_contenders_and_everything_else_is_common() -> None:
     typed = ["loss=cross_entropy,squentropy", "optimizer=adamw", "optimizer.lr=interval(1e-3,1e-2)", "seed=4,5"]
     entry = contenders.parse([*typed, "model.n_layer=range(1,3)", "+x=1"])
-    assert [(contender.label, contender.overrides) for contender in entry.contenders] == [
-        ("cross_entropy", ["loss=cross_entropy"]),
-        ("squentropy", ["loss=squentropy"]),
-    ]
+    assert entry.contenders == {"cross_entropy": {"loss": "cross_entropy"}, "squentropy": {"loss": "squentropy"}}
     assert entry.fixed == ["optimizer=adamw", "+x=1"]
     assert entry.axes == ["optimizer.lr=interval(1e-3,1e-2)", "model.n_layer=range(1,3)"]
     assert entry.seeds == (4, 5)
@@ -20,14 +17,12 @@ def test_lists_are_contenders_and_everything_else_is_common() -> None:
 
 def test_several_lists_name_all_combinations() -> None:
     entry = contenders.parse(["model.n_layer=1,2", "optimizer=choice(adamw,muon)"])
-    assert [contender.label for contender in entry.contenders] == [
-        f"model.n_layer={n} {optimizer}" for n in (1, 2) for optimizer in ("adamw", "muon")
-    ]
+    assert [*entry.contenders] == [f"model.n_layer={n} {optimizer}" for n in (1, 2) for optimizer in ("adamw", "muon")]
 
 
 def test_a_later_override_replaces_an_earlier_one() -> None:
     entry = contenders.parse(["loss=brier", "optimizer=adamw,sgd", "optimizer=muon", "loss=focal,poly1"])
-    assert [contender.label for contender in entry.contenders] == ["focal", "poly1"]
+    assert [*entry.contenders] == ["focal", "poly1"]
     assert entry.fixed == ["optimizer=muon"]
 
 

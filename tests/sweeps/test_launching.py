@@ -14,6 +14,7 @@ from nanosq.sweeps.grid import GridSweeper
 from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.trial import TrialRun
 
 MISSING_LOSS = "loss=missing"
 
@@ -56,7 +57,7 @@ def launch(
     sweeper.hydra_context = SimpleNamespace(config_loader=fakes)  # type: ignore[assignment]
     sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "basic"}}}})
     sweeper.launcher = launcher  # type: ignore[assignment]
-    planned = [PlannedTrial("a sweep", number, trial) for number, trial in trials.items()]
+    planned = [PlannedTrial(TrialRun("a sweep", number), trial) for number, trial in trials.items()]
     return sweeper.launch(planned, axes=(), seeds=seeds), launcher
 
 

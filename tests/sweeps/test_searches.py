@@ -107,6 +107,15 @@ def test_a_study_with_training_steps_is_not_continued(folder: Path) -> None:
     assert len(study.trials) == 1
 
 
+def test_a_study_from_before_the_setting_score_test_is_continued(folder: Path) -> None:
+    axis = "optimizer.lr=choice(1e-3,2e-2)"
+    _, study = search(folder, "older", axis, "hydra.sweeper.n_trials=1")
+    settings = study.user_attrs["settings"]
+    study.set_user_attr("settings", {key: value for key, value in settings.items() if key != "score_test"})
+    _, study = search(folder, "older", axis, "hydra.sweeper.n_trials=2")
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+
+
 TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
 
 

@@ -57,7 +57,7 @@ def search(folder: Path, run_id: str) -> Found:
 
 def test_the_configuration_as_it_stands_is_tried_first(search: Found) -> None:
     messages, trials = search
-    assert "trial 0 of first tries current" in messages
+    assert "trial 0 of first tries the configuration as it stands" in messages
     assert trials[0].params == {
         **{"loss": "cross_entropy", "optimizer": "muon", "model.n_layer": 2},
         **{"optimizer.lr": 0.008, "model.dropout": 0.0, "train.warmup": 0.05},

@@ -37,7 +37,7 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "2 seeds, 10 stories" in " ".join(verdict.split())
     assert re.search(r"confirmation runs +2 of 2 +2 of 2\n", table)
     html = (tmp_path / "page" / "report.html").read_text()
-    sections = ["comparison", "scores", "training-and-validation-curves", "calibration", "texts", "stories"]
+    sections = ["comparison", "runs", "training-and-validation-curves", "calibration", "texts", "stories"]
     assert re.findall(r'<section id="([^"]*)"', html) == sections
     assert "the report&#39;s own table" not in html
     assert re.search("<pre>python run.py -m hydra/sweeper=compare .*loss=cross_entropy,squentropy.*</pre>", html)

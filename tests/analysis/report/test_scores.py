@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.page import DASH, Samples
+from analysis.page import DASH, Samples, number
 from analysis.report import samples, scores, selection
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
@@ -30,7 +30,7 @@ def test_table_1(best: dict[str, RecordedSetting]) -> None:
     cell = rows["squentropy"]["test nll, nats/token"]
     assert cell.value == pytest.approx(np.mean(values))
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert cell.text.endswith(f"± {(high - low) / 2:.2g}")
+    assert cell.text.endswith(f"± {number((high - low) / 2, 2).text}")
     assert "±" not in rows["brier"]["test nll, nats/token"].text  # one seed
     accuracy = 100 * best["cross_entropy"].mean("test/accuracy")
     assert rows["cross_entropy"]["accuracy, %"].value == pytest.approx(accuracy)
@@ -56,7 +56,7 @@ def test_calibrated_scores_and_nll_by_frequency() -> None:
     for name, (metric, factor, _) in scores.CALIBRATED.items():
         assert rows["squentropy"][name].value == pytest.approx(best["squentropy"].mean(metric) * factor)
         assert (rows["brier"][name].text == DASH) == (metric in new)
-    assert [name for name, row in rows.items() if row["test nll"].strong] == ["cross_entropy"]
+    assert [name for name, row in rows.items() if row["test nll, nats/token"].strong] == ["cross_entropy"]
     assert [name for name, row in rows.items() if row["calibrated nll"].strong] == ["squentropy"]
     assert not any(row["temperature"].strong for row in rows.values())
     assert scores.SCALE in texts(section, "note")
