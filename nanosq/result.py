@@ -20,6 +20,7 @@ class Result:
     run_id: str = ""  # empty where nothing was recorded, as is the link
     link: str = ""
     n_parameters: int = 0  # of the model; 0 if unknown
+    is_recorded: bool = False  # whether it was found in the tracking store, and not trained now
 
     def __float__(self) -> float:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf

@@ -67,7 +67,7 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         pruner.evaluated_before(experiment.store, result.run_id)
         outcome = str(result) if result.state == "finished" else result.state
         print(f"{trial}: {outcome}, as recorded in {result.link}")
-    return None if result is None else replace(result, n_parameters=n_parameters)
+    return None if result is None else replace(result, n_parameters=n_parameters, is_recorded=True)
 
 
 def build(

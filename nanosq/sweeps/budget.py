@@ -12,7 +12,7 @@ from nanosq.sweeps.attributes import COST
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-RESERVE = 0.05  # fraction of the time left that no plan uses
+RESERVE = 0.1  # fraction of the time left that no plan uses, because a machine may become slower
 MIN_SEEDS = 2  # a verdict needs an interval
 FINAL_EVALUATIONS = 5  # time of the final score and of what is recorded with it, in evaluations
 

@@ -234,7 +234,7 @@ class CompareSweeper(StudySweeper):
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(f"best of {contender.label}: {command}")
         raise_first(self.failures)
-        if self.deadline is not None and (done < total or self.seconds_left <= 0 == total):
+        if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
             if done < MIN_SEEDS * len(self.contenders):
                 raise errors.InputError(f"{timeout} ended the comparison before its verdict: {CONTINUE}")

@@ -119,7 +119,9 @@ class StudySweeper(TrialLauncher):
 
 
 def _cost(result: SeedResults, elapsed: float, n_trials: int) -> Cost | None:
-    """Return the cost of one of several trials that have taken `elapsed` seconds together."""
+    """Return the cost of one of several trials that have taken `elapsed` seconds together; see `run_trials`."""
+    if any(run.is_recorded for run in result.results):
+        return None
     if result.state != "finished":
         return Cost(elapsed / n_trials)
     training = result.mean(TRAIN_SECONDS)

@@ -1,6 +1,6 @@
 """Compare a loss with itself many times, and count how often the verdict is that no difference was found.
 
-python -m tests.stress.same_contenders                  20 comparisons (15 minutes)
+python -m tests.stress.same_contenders                  20 comparisons (10 to 25 minutes)
 python -m tests.stress.same_contenders --comparisons 2
 
 Each comparison has other seeds, and four contenders that are the same loss:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from nanosq.errors import InputError
-from nanosq.sweeps.budget import Pace, duration, fit, parse_seconds
+from nanosq.sweeps.budget import Cost, Pace, duration, fit, parse_seconds, usual
 from tests.commandline import command, runs
 from tests.sweeps.test_sweeps import FEW, load_study
 
@@ -36,6 +36,13 @@ def test_a_time_is_a_number_of_seconds_or_has_units(text: Any, seconds: float | 
 def test_other_times_are_refused(text: Any) -> None:
     with pytest.raises(InputError, match=r"hydra\.sweeper\.timeout=.*: give a time such as 90s, 10m or 1h30m"):
         parse_seconds(text)
+
+
+def test_the_usual_cost_is_not_that_of_the_first_trial() -> None:
+    first, second = Cost(60, training=5, evaluation=2), Cost(20, training=7, evaluation=1)
+    assert usual([first, second]) == Cost(20, training=6, evaluation=1)
+    assert second.setup(10) == 3
+    assert second.setup(20) == 0
 
 
 @given(

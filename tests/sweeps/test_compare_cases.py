@@ -75,6 +75,7 @@ def test_a_loss_under_another_name_has_no_difference(folder: Path) -> None:
         assert facts[0] == facts[1]
         same_run = one.user_attrs["mlflow_run_id"] == other.user_attrs["mlflow_run_id"]
         assert same_run == (one.state is TrialState.COMPLETE)
+        assert ("cost" in other.user_attrs) != same_run
 
 
 def test_three_contenders_have_a_verdict_for_each_pair(folder: Path) -> None:
@@ -117,6 +118,14 @@ def test_a_contender_without_result(name: str, settings: list[str], reason: str,
     assert "no tuning trial has finished, it is not confirmed" in result.stderr
     assert len(confirmed(folder, name)) == 2
     assert len({contender for contender, _ in confirmed(folder, name)}) == 1
+
+
+def test_a_time_that_does_not_suffice_is_known_after_the_first_trials(folder: Path) -> None:
+    few = ["optimizer=muon,adamw", "hydra.sweeper.n_trials=3", "train.max_steps=100000", "hydra.sweeper.timeout=10m"]
+    error = compare(folder, "short", *few, status=2).stderr.splitlines()[-1]
+    what = "2 runs of each of 2 contenders with train.max_steps=100000 need about"
+    assert re.fullmatch(rf"error: hydra\.sweeper\.timeout=10m is too short: {what} \d.*", error)
+    assert [len(study(folder, f"short/{label}").trials) for label in ("muon", "adamw")] == [1, 1]
 
 
 def test_an_interval_is_tuned_and_never_starts_anew(folder: Path) -> None:
