@@ -1,6 +1,7 @@
 """A comparison through the command line: cross-entropy against squentropy."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path)
     stored = compared.study("model.n_layer=2").user_attrs["comparison"]["command"]
     assert stored.startswith("python run.py --config-dir own -m hydra/sweeper=compare ")
     best = [line for line in compared.result.stdout.splitlines() if line.startswith("best of model.n_layer=2")]
-    arguments = best[0].split("python run.py ")[1].split()
+    arguments = shlex.split(best[0].split("python run.py ")[1])
     assert "n_layer: 2\n" in command(*arguments, "--cfg", "job", cwd=tmp_path, check=True).stdout
 
 
