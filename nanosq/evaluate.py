@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from nanosq.model import GPT
 from nanosq.token_scores import token_scores
 
 Windows = tuple[Tensor, Tensor, Tensor]  # tokens_BT, targets_BT, document_B: the document of each window
-Batch = TypeVar("Batch")
+KEPT_BYTES = 2**28  # largest size of hidden states that are kept for further passes
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ class Evaluation(NamedTuple):
     target_nll: Tensor  # (2, V) float64, for each entry of the vocabulary: its number as a target, nats summed over it
 
 
+class ScoredTokens(NamedTuple):
+    """The scored tokens of a batch, before the output layer."""
+
+    hidden_ND: Tensor  # in the type in which the output layer multiplies
+    targets_N: Tensor
+    document_N: Tensor  # the document of each token, on the CPU
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Score the present weights of a model on splits. Several processes share the windows.
@@ -73,8 +81,13 @@ class Evaluator:
     batch_size: int
     before_batch: Callable[[], None] = lambda: None
 
-    def score(self, split: Split) -> Evaluation:
-        """Score every token of a split once. Each of several processes returns the score of all."""
+    def score(self, split: Split, batches: Iterable[ScoredTokens] | None = None) -> Evaluation:
+        """Score every token of a split once. Each of several processes returns the score of all.
+
+        Args:
+            split: The split.
+            batches: Its batches, if they have been computed for several passes.
+        """
         # Sums are computed on the CPU, because not every device has float64.
         model, hardware, V = self.model, self.hardware, len(self.model.head_weight)
         sums = torch.zeros(2, dtype=torch.float64)
@@ -82,17 +95,14 @@ class Evaluator:
         target_nll_2V = torch.zeros(2, V, dtype=torch.float64)
         bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
         with evaluating(model, hardware):
-            for tokens_BT, targets_BT, document_B in self.windows(split):
-                scored_BT = targets_BT >= 0
-                document_N, targets_N = document_B[scored_BT.nonzero()[:, 0]], targets_BT[scored_BT]
-                inputs = model(tokens_BT.to(hardware.device)), model.head_weight, targets_BT.to(hardware.device)
-                scores = token_scores(self.loss, *inputs, compile=hardware.compile_loss)
+            for hidden_ND, targets_N, document_N in self.batches(split) if batches is None else batches:
+                scores = token_scores(self.loss, hidden_ND, model.head_weight, targets_N, compile=hardware.compile_loss)
                 loss_N, nll_N, confidence_N, correct_N = (values_N.cpu() for values_N in scores)
                 nll_N = nll_N.double()
                 sums += torch.stack([loss_N.double().sum(), correct_N.double().sum()])
                 document_nll_S.index_add_(0, document_N, nll_N)
                 for row, weights_N in enumerate((None, nll_N)):
-                    target_nll_2V[row] += torch.bincount(targets_N, weights_N, minlength=V)
+                    target_nll_2V[row] += torch.bincount(targets_N.cpu(), weights_N, minlength=V)
                 bins += calibration.sum_bins(confidence_N, correct_N)
         all_sums = sums, document_nll_S, target_nll_2V, bins
         sums, document_nll_S, target_nll_2V, bins = map(distributed.all_reduce, all_sums)
@@ -112,16 +122,49 @@ class Evaluator:
         )
         return Evaluation(score, document_nll_S, bins, target_nll_2V)
 
-    def windows(self, split: Split, *, every: int = 1) -> Iterator[Windows]:
-        """Yield the batches of this process, or only one of `every` batches."""
-        batches = evaluation_windows(split, block_size=self.model.block_size, batch_size=self.batch_size)
-        return self.stoppable(islice(batches, distributed.rank(), None, every * distributed.world_size()))
+    def batches(self, split: Split, *, every: int = 1) -> Iterator[ScoredTokens]:
+        """Yield the batches of this process, or one of `every` batches. Iterate inside of `evaluating`."""
+        device, dtype = self.hardware.device, self.hardware.matmul_dtype
+        for tokens_BT, targets_BT, document_B in self.windows(split, every=every):
+            hidden_BTD, scored_BT = self.model(tokens_BT.to(device)), targets_BT >= 0
+            document_N, scored_on_device_BT = document_B[scored_BT.nonzero()[:, 0]], scored_BT.to(device)
+            yield ScoredTokens(hidden_BTD[scored_on_device_BT].to(dtype), targets_BT[scored_BT].to(device), document_N)
 
-    def stoppable(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches and call `before_batch` before each."""
-        for batch in batches:
-            if distributed.world_size() == 1:
-                self.before_batch()
+    def windows(self, split: Split, *, every: int = 1) -> Iterator[Windows]:
+        """Yield the windows of `batches`. Call `before_batch` before each batch."""
+        all_windows = evaluation_windows(split, block_size=self.model.block_size, batch_size=self.batch_size)
+        for windows in islice(all_windows, distributed.rank(), None, every * distributed.world_size()):
+            self.check()
+            yield windows
+
+    def check(self) -> None:
+        """Call `before_batch`, unless there are several processes."""
+        if distributed.world_size() == 1:
+            self.before_batch()
+
+
+class Batches:
+    """The batches of a split for several passes. If the hidden states are small, the model computes them once.
+
+    Args:
+        evaluator: Evaluator of the model, whose weights do not change meanwhile.
+        split: The split.
+    """
+
+    def __init__(self, evaluator: Evaluator, split: Split) -> None:
+        self._evaluator, self._split = evaluator, split
+        size = len(split.tokens) * evaluator.model.head_weight.shape[1] * evaluator.hardware.matmul_dtype.itemsize
+        self._kept: list[ScoredTokens] | None = [] if size <= KEPT_BYTES else None
+
+    def __call__(self, *, every: int = 1) -> Iterator[ScoredTokens]:
+        """Yield the batches, or one of `every` batches. Iterate inside of `evaluating`."""
+        if self._kept is None:
+            yield from self._evaluator.batches(self._split, every=every)
+            return
+        if not self._kept:
+            self._kept.extend(self._evaluator.batches(self._split))
+        for batch in self._kept[::every]:
+            self._evaluator.check()
             yield batch
 
 

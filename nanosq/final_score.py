@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from nanosq import artifacts, checkpoint, distributed, temperature, token_frequency
 from nanosq.data.corpus import Corpus
-from nanosq.evaluate import Evaluation, Evaluator, Score
+from nanosq.evaluate import Batches, Evaluation, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.generate import generate
 from nanosq.run_log import RunLog
@@ -54,8 +54,9 @@ def score_and_record(
     test, calibrated = None, None
     if experiment.cfg.score_test:
         fitted = temperature.fit_temperature(evaluator, text.val)
-        test = evaluator.score(text.test)
-        calibrated = temperature.score_at(fitted.temperature, evaluator, text.test)
+        batches = Batches(evaluator, text.test)
+        test = evaluator.score(text.test, batches())
+        calibrated = temperature.score_at(fitted.temperature, evaluator, batches())
         metrics |= {"val/temperature": fitted.temperature, **fitted.metrics("val"), **calibrated.metrics("test")}
         metrics |= {**test.score.metrics("test"), **_nll_by_frequency(test, text)}
     log.run.summarize(metrics, state.progress.step)

@@ -14,26 +14,23 @@ so Newton's method needs few passes over the split.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from nanosq import calibration, distributed
 from nanosq.calibration import ECE_BINS
 from nanosq.data.corpus import Split
-from nanosq.evaluate import Evaluator, evaluating
-from nanosq.model import GPT
+from nanosq.evaluate import Batches, Evaluator, ScoredTokens, evaluating
 from nanosq.token_scores import scaled_scores
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
 TOLERANCE = 1e-6  # of the scale, relative
 MAX_PASSES = 50  # where rounding errors are larger than the tolerance
 PART = 8  # the first passes take every eighth batch
-KEPT_BYTES = 2**28  # up to this size the hidden states of a split are kept for all passes
 
 
 @dataclass(frozen=True)
@@ -64,43 +61,30 @@ def fit_temperature(evaluator: Evaluator, split: Split) -> CalibratedScore:
     A part of the split gives the scale from which the passes over all of it start. Several processes share the batches
     and return the same.
     """
-    model, hardware = evaluator.model, evaluator.hardware
-    size = len(split.tokens) * model.head_weight.shape[1] * hardware.matmul_dtype.itemsize
+    batches = Batches(evaluator, split)
 
     def pass_at(scale: float, *, every: int = 1) -> Pass:
-        batches = _states(evaluator, split, every) if kept is None else evaluator.stoppable(kept[::every])
-        return _pass(model, batches, scale)
+        return _pass(evaluator, batches(every=every), scale)
 
-    with evaluating(model, hardware):
-        kept = list(_states(evaluator, split)) if size <= KEPT_BYTES else None
-        start, _ = minimize(partial(pass_at, every=PART))
-        scale, last = minimize(pass_at, start)
+    start, _ = minimize(partial(pass_at, every=PART))
+    scale, last = minimize(pass_at, start)
     return CalibratedScore(1 / scale, last.nll, last.ece)
 
 
-def score_at(temperature: float, evaluator: Evaluator, split: Split) -> CalibratedScore:
-    """Return the score of a split with a temperature."""
-    with evaluating(evaluator.model, evaluator.hardware):
-        scores = _pass(evaluator.model, _states(evaluator, split), 1 / temperature)
+def score_at(temperature: float, evaluator: Evaluator, batches: Iterable[ScoredTokens]) -> CalibratedScore:
+    """Return the score of a split, given by its batches, with a temperature."""
+    scores = _pass(evaluator, batches, 1 / temperature)
     return CalibratedScore(temperature, scores.nll, scores.ece)
 
 
-def _states(evaluator: Evaluator, split: Split, every: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the hidden states and targets of the scored tokens, for one of `every` batches."""
-    device, dtype = evaluator.hardware.device, evaluator.hardware.matmul_dtype
-    for tokens_BT, targets_BT, _ in evaluator.windows(split, every=every):
-        hidden_BTD, targets_BT = evaluator.model(tokens_BT.to(device)), targets_BT.to(device)
-        scored_BT = targets_BT >= 0
-        yield hidden_BTD[scored_BT].to(dtype), targets_BT[scored_BT]
-
-
-def _pass(model: GPT, batches: Iterable[tuple[Tensor, Tensor]], scale: float) -> Pass:
+def _pass(evaluator: Evaluator, batches: Iterable[ScoredTokens], scale: float) -> Pass:
     bins = torch.zeros(6, ECE_BINS, dtype=torch.float64)
-    for hidden_ND, targets_N in batches:
-        nll_N, slope_N, curvature_N, confidence_N, correct_N = (
-            values_N.cpu() for values_N in scaled_scores(scale, hidden_ND, model.head_weight, targets_N)
-        )
-        bins += calibration.sum_bins(confidence_N, correct_N, nll_N, slope_N, curvature_N)
+    with evaluating(evaluator.model, evaluator.hardware):
+        for hidden_ND, targets_N, _ in batches:
+            nll_N, slope_N, curvature_N, confidence_N, correct_N = (
+                values_N.cpu() for values_N in scaled_scores(scale, hidden_ND, evaluator.model.head_weight, targets_N)
+            )
+            bins += calibration.sum_bins(confidence_N, correct_N, nll_N, slope_N, curvature_N)
     bins = distributed.all_reduce(bins)
     n, _, _, nll, slope, curvature = bins.sum(dim=1).tolist()
     return Pass(nll / n, calibration.ece(bins), slope / n, curvature / n)

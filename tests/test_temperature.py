@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 from torch import Tensor
 
-from nanosq import losses, temperature
+from nanosq import evaluate, losses, temperature
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
 from nanosq.evaluate import Evaluator
@@ -94,7 +94,7 @@ def slope_at(scale: float, logits_NV: Tensor, targets_N: Tensor) -> tuple[float,
 def test_temperature_and_scores_are_those_of_scipy(
     loss: losses.Loss, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temperature, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(evaluate, "KEPT_BYTES", kept_bytes)
     model, split = trained(loss), noisy_split()
     evaluator = Evaluator(model, loss, CPU, batch_size=4)
     found = fit_temperature(evaluator, split)
@@ -104,7 +104,7 @@ def test_temperature_and_scores_are_those_of_scipy(
     assert found.nll == pytest.approx(nll, abs=1e-6)
     assert model.training
 
-    scored = score_at(found.temperature, evaluator, split)
+    scored = score_at(found.temperature, evaluator, evaluator.batches(split))
     assert scored.metrics("val") == pytest.approx(found.metrics("val"), abs=1e-6)
     p_NV = (logits_NV / expected).softmax(dim=-1)
     confidence_N, guess_N = p_NV.max(dim=-1)
@@ -132,7 +132,7 @@ def test_few_passes_see_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("kept_bytes", [2**28, 0])
 def test_a_signal_ends_a_pass(kept_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(temperature, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(evaluate, "KEPT_BYTES", kept_bytes)
     n_batches = 0
 
     def stop() -> None:
