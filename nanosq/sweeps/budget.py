@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,9 @@ def parse_seconds(timeout: Any) -> float | None:
     import pandas as pd
 
     try:
-        seconds = float(timeout) if isinstance(timeout, int | float) else pd.Timedelta(timeout).total_seconds()
+        seconds = float(timeout)  # also a text without a unit, which pandas would read as nanoseconds
     except ValueError:
-        seconds = math.nan
+        seconds = pd.to_timedelta(timeout, errors="coerce").total_seconds()
     if isinstance(timeout, bool) or not 0 < seconds < math.inf:
         raise InputError(f"hydra.sweeper.timeout={timeout}: give a time such as 90s, 10m or 1h30m")
     return seconds
@@ -42,6 +42,13 @@ def duration(seconds: float) -> str:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
+    """Return the values of the contenders so far and the time left as a text."""
+    text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
+    left = f"; {duration(seconds_left)} left" if seconds_left else ""
+    return f"{kind}: {text or 'none yet'}{left}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from nanosq import config, errors
@@ -58,6 +58,7 @@ class CompareSweeper(StudySweeper):
 
     def _prepare(self, entry: Entry) -> None:
         """Check everything, then create the studies or open them."""
+        from nanosq.sweeps import storage
         from nanosq.sweeps.confirmation import Confirmation
         from nanosq.sweeps.starting_points import check_axes
 
@@ -88,7 +89,12 @@ class CompareSweeper(StudySweeper):
             logger.info(first.search.compared)
         lengths = {contender.label: contender.length for contender in self.contenders}
         self.confirmation = Confirmation(f"{self.name}/confirmation", first.search.url, lengths, self.metrics[0])
-        self._note({})
+        self._is_new = not any(contender.search.n_done for contender in self.contenders)
+        if self._is_new and (older := storage.comparisons_of(self._command, first.search.url) - {self.name}):
+            logger.info("%s had other code or settings: this comparison begins anew", ", ".join(sorted(older)))
+        if first.seed in self.seeds:
+            logger.info("seed %d confirms what it has tuned: better choose other seeds", first.seed)
+        self._note()
 
     def _digest(self) -> str:
         """Return a hash of all that makes a comparison the same, whatever its budget is."""
@@ -97,11 +103,12 @@ class CompareSweeper(StudySweeper):
         facts = [[*settings.objectives], methods, settings.constraints, [c.identity for c in self.contenders]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
-    def _note(self, chosen: Mapping[str, int]) -> None:
-        """Record in the studies what the report needs to know, with the numbers of the chosen trials."""
+    def _note(self, *, is_tuned: bool = False) -> None:
+        """Record in the studies what the report needs to know, with the choice if the tuning has ended."""
         common = {"name": self.name, "command": self._command, "seeds": self.seeds}
         for position, contender in enumerate(self.contenders):
-            contender.note({**common, "position": position, "chosen": chosen.get(contender.label)})
+            choice = {"chosen": contender.chosen and contender.chosen.number} if is_tuned else {}
+            contender.note({**common, **choice, "position": position})
 
     def _tune(self) -> None:
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
@@ -155,9 +162,9 @@ class CompareSweeper(StudySweeper):
         return plan
 
     def _announce(self, plan: Plan, *, is_first: bool = False) -> None:
-        """Say what the plan is. Raise an InputError if it is the first one and has too little time."""
+        """Say what the plan is. Raise an InputError if the comparison has just begun and there is too little time."""
         each = f"each of {len(self.contenders)} contenders"
-        if is_first and not plan.fits(self.seconds_left):
+        if is_first and self._is_new and not plan.fits(self.seconds_left):
             raise errors.InputError(
                 f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
                 f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
@@ -168,7 +175,9 @@ class CompareSweeper(StudySweeper):
         searches = [contender.search for contender in self.contenders]
         done, total = sum(search.n_done for search in searches), sum(search.total for search in searches)
         best = {c.label: c.chosen.values[0] for c in self.contenders if c.chosen is not None}
-        logger.info("tuning: %d of %d trials, %s", done, total, _status("best", best, plan.seconds if plan else None))
+        logger.info(
+            "tuning: %d of %d trials, %s", done, total, budget.status("best", best, plan.seconds if plan else None)
+        )
 
     def _confirm(self) -> None:
         """Train the chosen setting of each contender with all seeds, as far as the time allows."""
@@ -182,7 +191,7 @@ class CompareSweeper(StudySweeper):
         if not tuned:
             return
         chosen = {contender.label: contender.chosen.number for contender in tuned if contender.chosen is not None}
-        self._note(chosen)
+        self._note(is_tuned=True)
         settings = {contender.label: contender.full_setting() for contender in tuned}
         axes = {key for contender in tuned for key in contender.search.space.varied}
         self.confirmation.plan(chosen, self.seeds)
@@ -211,7 +220,7 @@ class CompareSweeper(StudySweeper):
                 values.setdefault(trial.params["contender"], []).append(trial.values[0])
         means = {label: statistics.fmean(of_label) for label, of_label in values.items()}
         left = min((total - len(done)) * self.confirmation.seconds_of_run, self.seconds_left) if done else None
-        logger.info("confirmation: %d of %d runs, %s", len(done), total, _status("mean", means, left))
+        logger.info("confirmation: %d of %d runs, %s", len(done), total, budget.status("mean", means, left))
 
     def _conclude(self) -> None:
         """Write the best settings and the page, and print the verdict."""
@@ -239,10 +248,3 @@ class CompareSweeper(StudySweeper):
             if done < MIN_SEEDS * len(self.contenders):
                 raise errors.InputError(f"{timeout} ended the comparison before its verdict: {CONTINUE}")
             logger.info("%s ends the comparison after %d of %d runs: %s", timeout, done, total, CONTINUE)
-
-
-def _status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
-    """Return the values of the contenders so far and the time left as a text."""
-    text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
-    left = f"; {budget.duration(seconds_left)} left" if seconds_left else ""
-    return f"{kind}: {text or 'none yet'}{left}"

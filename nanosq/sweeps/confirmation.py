@@ -27,6 +27,7 @@ class Confirmation:
 
     def __init__(self, name: str, url: str, lengths: Mapping[str, Mapping[str, Any]], metric: Metric) -> None:
         self._metric = metric
+        self._chosen: Mapping[str, int] = {}
         self._wanted: list[dict[str, Any]] = []
         by_key = {key: [length[key] for length in lengths.values()] for length in lengths.values() for key in length}
         self.study = SharedStudy(
@@ -52,6 +53,7 @@ class Confirmation:
         Runs that have a result, or are planned, are not planned again. Failed ones are. `chosen` are the numbers of the
         best tuning trials by contender.
         """
+        self._chosen = chosen
         self._wanted = [
             {"contender": label, "trial": trial, "seed": seed} for seed in seeds for label, trial in chosen.items()
         ]
@@ -66,10 +68,10 @@ class Confirmation:
         taken: list[PlannedTrial] = []
         while len(taken) < n_runs and (trials := self.study.take(1, total=0)):
             (trial,) = trials
-            if trial.params not in self._wanted:  # an earlier start planned it, and has chosen another setting
+            label, seed = trial.params["contender"], trial.params["seed"]
+            if trial.params["trial"] != self._chosen.get(label):  # planned before more tuning changed the choice
                 self.study.tell(trial, TrialState.FAIL)
                 continue
-            label, seed = trial.params["contender"], trial.params["seed"]
             run = TrialRun(self.study.name, trial.number, label=f"{label} seed {seed}")
             taken.append(PlannedTrial(run, [*settings[label], f"seed={seed}"]))
         return taken

@@ -65,4 +65,5 @@ def parse(arguments: Sequence[str]) -> Entry:
 
 def _label(setting: Setting) -> str:
     """Return the name of a contender: the component that it chooses, or the setting with its value."""
-    return " ".join(value if "." not in key else f"{key.lstrip('+')}={value}" for key, value in setting.items())
+    names = (value if "." not in key else f"{key.lstrip('+')}={value}" for key, value in setting.items())
+    return mask(" ".join(names))

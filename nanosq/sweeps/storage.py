@@ -12,6 +12,7 @@ from optuna.trial import Trial, TrialState
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import SQLITE, database_lock, has_locks
 from nanosq.privacy import mask
+from nanosq.sweeps.attributes import COMPARISON
 
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
@@ -49,6 +50,13 @@ def unused_name(name: str, url: str) -> str:
     existing = {*names_of_studies, *(study.split("/")[0] for study in names_of_studies)}
     names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(candidate for candidate in names if candidate not in existing)
+
+
+def comparisons_of(command: str, url: str) -> set[str]:
+    """Return the names of the comparisons that a command has started, as this or another version of the program."""
+    summaries = optuna.get_all_study_summaries(connect(url), include_best_trial=False)
+    facts = (summary.user_attrs.get(COMPARISON, {}) for summary in summaries)
+    return {comparison["name"] for comparison in facts if comparison.get("command") == command}
 
 
 # Optuna calls BaseStorage and the constructor of Trial internal. tests/sweeps/test_storage.py fails if they change.

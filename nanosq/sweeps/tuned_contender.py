@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from nanosq import config
 from nanosq.errors import InputError
+from nanosq.privacy import mask
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED
 from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
@@ -89,15 +90,20 @@ class TunedContender:
         return [self.label, self.search.shared, texts, self.length, self.search.code]
 
     def note(self, comparison: dict[str, Any]) -> None:
-        """Record facts about the comparison and its contender in the study, for the report."""
+        """Record facts about the comparison and its contender in the study, for the report.
+
+        A choice that another start has made stays until there is a new one.
+        """
+        study = self.search.study.study
         own = {
+            "chosen": study.user_attrs.get(COMPARISON, {}).get("chosen"),
             "label": self.label,
-            "setting": self._setting,
+            "setting": {key: mask(value) for key, value in self._setting.items()},
             "tune_steps": self.tune_steps,
             "max_steps": self.max_steps,
             "n_trials": max(self.search.total, self.search.n_done),
         }
-        self.search.study.study.set_user_attr(COMPARISON, comparison | own)
+        study.set_user_attr(COMPARISON, own | comparison)
 
     @property
     def chosen(self) -> "optuna.trial.FrozenTrial | None":

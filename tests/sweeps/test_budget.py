@@ -26,7 +26,17 @@ SEARCH = [
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [(None, None), (90, 90), (0.5, 0.5), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2h", 7200), ("1.5h", 5400)],
+    [
+        (None, None),
+        (90, 90),
+        ("90", 90),
+        (0.5, 0.5),
+        ("90s", 90),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("2h", 7200),
+        ("1.5h", 5400),
+    ],
 )
 def test_a_time_is_a_number_of_seconds_or_has_units(text: Any, seconds: float | None) -> None:
     assert parse_seconds(text) == seconds

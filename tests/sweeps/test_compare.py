@@ -146,11 +146,11 @@ def test_another_full_length_is_another_comparison_with_the_same_tuning(comparis
     for label in (
         "cross_entropy",
         "squentropy",
-    ):  # the pruner sees the evaluations of trials that were not trained again
+    ):  # the pruner sees the evaluations of trials that are not trained again
         of_label = [name for name in optuna.get_all_study_names(url) if name.endswith(f"/{label}")]
-        one, other = (optuna.load_study(study_name=name, storage=url).trials for name in of_label)
-        assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]
-        assert one[0].intermediate_values
+        first, second = (optuna.load_study(study_name=name, storage=url).trials[:3] for name in of_label)
+        assert [trial.intermediate_values for trial in first] == [trial.intermediate_values for trial in second]
+        assert first[0].intermediate_values
 
 
 def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:

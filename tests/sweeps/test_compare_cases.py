@@ -125,7 +125,8 @@ def test_a_time_that_does_not_suffice_is_known_after_the_first_trials(folder: Pa
     error = compare(folder, "short", *few, status=2).stderr.splitlines()[-1]
     what = "2 runs of each of 2 contenders with train.max_steps=100000 need about"
     assert re.fullmatch(rf"error: hydra\.sweeper\.timeout=10m is too short: {what} \d.*", error)
-    assert [len(study(folder, f"short/{label}").trials) for label in ("muon", "adamw")] == [1, 1]
+    muon, adamw = (len(study(folder, f"short/{label}").trials) for label in ("muon", "adamw"))
+    assert muon == adamw < 3  # the first trials may have been recorded by other comparisons, and then have no cost
 
 
 def test_an_interval_is_tuned_and_never_starts_anew(folder: Path) -> None:
