@@ -56,6 +56,7 @@ def old_and_new(folder: Path) -> list[mlflow.entities.Run]:
 @pytest.mark.parametrize(
     ("file", "signal"), [pytest.param("my_loss.py", 15, marks=pytest.mark.slow), ("my_helper.py", 9)]
 )
+@pytest.mark.slow
 def test_a_changed_module_of_the_user(file: str, signal: int, folder: Path) -> None:
     """A module from which the loss imports counts too. A run that was killed at once is marked as KILLED."""
     stop(folder, *SETTINGS, signal=signal)

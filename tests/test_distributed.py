@@ -60,6 +60,7 @@ def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: 
         assert together.data.metrics[key] == pytest.approx(alone.data.metrics[key], rel=1e-4, abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_one_resumes(tmp_path: Path) -> None:
     settings = [*SMALL, "train.max_steps=200", "train.eval_every=200", "train.checkpoint_every=2"]
     process = start(*settings, cwd=tmp_path)

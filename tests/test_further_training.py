@@ -28,6 +28,7 @@ def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
     assert printed_perplexity(further) == printed_perplexity(whole)
 
 
+@pytest.mark.slow
 def test_one_trunk_and_several_decays(tmp_path: Path) -> None:
     """A sweep of branches finds its finished trials again, and a run from scratch is not one of them."""
     command(*SETTINGS, "train.keep_last=true", cwd=tmp_path, check=True)

@@ -175,6 +175,7 @@ def test_init_from_another_run(tmp_path: Path) -> None:
     assert len(runs(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_init_from_counts_if_the_checkpoint_disappears_before_the_run_starts(tmp_path: Path) -> None:
     """Another process may finish the same run, and delete its checkpoint, after this one has found it."""
     source = command(*SMALL, "tracking=none", "checkpoint_dir=source", cwd=tmp_path, check=True)
@@ -194,6 +195,7 @@ training_run.prepare = delete_and_prepare
     assert printed_perplexity(result) == pytest.approx(printed_perplexity(source), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_that_reuses_recorded_trials(tmp_path: Path) -> None:
     sweep = ["-m", *SMALL, "model.dropout=0.0,0.1"]
     command(*sweep, cwd=tmp_path, check=True)

@@ -131,6 +131,7 @@ def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(com
     assert "3 seeds, 10 stories" in verdict(more.result)
 
 
+@pytest.mark.slow
 def test_another_full_length_is_another_comparison_with_the_same_tuning(comparison: Comparison, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(comparison.folder, folder)
@@ -153,6 +154,7 @@ def test_another_full_length_is_another_comparison_with_the_same_tuning(comparis
         assert first[0].intermediate_values
 
 
+@pytest.mark.slow
 def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
     axes = ["optimizer.lr=1e-3", "model.dropout=range(0,0.2,0.1)", "train.warmup=0", "hydra/sweeper/sampler=grid"]
     contenders = ["loss=cross_entropy", "optimizer=adamw,muon"]
@@ -161,6 +163,7 @@ def test_a_grid_has_no_more_trials_than_points(tmp_path: Path) -> None:
     assert points == {"adamw": 2, "muon": 2}
 
 
+@pytest.mark.slow
 def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     values = ["--config-dir", "own", "loss=cross_entropy", "model.n_layer=1,2", "hydra.sweeper.enqueue=[]"]

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from tests.commandline import SMALL, command, runs, start
 
+pytestmark = pytest.mark.slow
 COMPARE = [
     *["-m", "hydra/sweeper=compare", "hydra.sweeper.tune_steps=4", "samples.count=0"],
     *["hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2", *SMALL],

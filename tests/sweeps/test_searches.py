@@ -107,6 +107,7 @@ def test_a_study_with_training_steps_is_not_continued(folder: Path) -> None:
     assert len(study.trials) == 1
 
 
+@pytest.mark.slow
 def test_a_study_from_before_the_setting_score_test_is_continued(folder: Path) -> None:
     axis = "optimizer.lr=choice(1e-3,2e-2)"
     _, study = search(folder, "older", axis, "hydra.sweeper.n_trials=1")

@@ -52,6 +52,7 @@ def test_trials_with_the_setting_of_another_one_have_its_runs(tmp_path: Path) ->
     assert first == second
 
 
+@pytest.mark.slow
 def test_infeasible_trials_do_not_count(folder: Path) -> None:
     """Three heads do not divide the width 16."""
     few = [setting for setting in TINY if "n_head" not in setting]
