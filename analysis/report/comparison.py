@@ -27,6 +27,10 @@ from analysis.runs import RecordedSetting
 COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
 MORE_SEEDS = "hydra.sweeper.seeds=5"
 WIDTH = 80  # characters of a line that `show` prints
+LUCK = (
+    "The interval covers the choice of seeds and stories. It does not cover the luck of the tuning: with few trials, one "
+    "contender may by chance get a worse setting than another. More trials (hydra.sweeper.n_trials) make this less likely."
+)
 
 
 def section(comparison: Comparison) -> Section:
@@ -44,7 +48,8 @@ def section(comparison: Comparison) -> Section:
         table = scores.differences(settings, "comparison-confirmation", "Confirmation: scores on the test split")
         blocks += [table, Text(scores.DIFFERENCES, "note"), Text(scores.SCALE, "note")]
     if verdicts:
-        blocks += [compare.pairs(verdicts, "comparison-pairs"), Text(compare.METHOD, "note")]
+        pairs = compare.pairs(verdicts, "comparison-pairs")
+        blocks += [pairs, Text(compare.METHOD, "note"), Text(LUCK, "note")]
     blocks += [tuning_curves(comparison), best_settings(comparison)]
     none = "No best value of a numeric setting lies at the border of its space."
     blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
