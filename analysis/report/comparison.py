@@ -28,8 +28,9 @@ COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
 MORE_SEEDS = "hydra.sweeper.seeds=5"
 WIDTH = 80  # characters of a line that `show` prints
 LUCK = (
-    "The interval covers the choice of seeds and stories. It does not cover the luck of the tuning: with few trials, one "
-    "contender may by chance get a worse setting than another. More trials (hydra.sweeper.n_trials) make this less likely."
+    "The interval covers the choice of seeds and stories. It does not cover the luck of the tuning: with few trials, "
+    "one contender may by chance get a worse setting than another. A larger hydra.sweeper.n_trials makes this less "
+    "likely."
 )
 
 
@@ -62,6 +63,8 @@ def section(comparison: Comparison) -> Section:
 def _verdicts(comparison: Comparison, settings: Mapping[str, RecordedSetting]) -> tuple[list[Verdict], list[str]]:
     """Return the verdict on each pair of contenders, and notes on all verdicts."""
     compared = [*comparison.keys, *comparison.common_axes]
+    if "experiment" in comparison.keys:  # a preset is a contender with all that it sets
+        compared += runs.differing([setting.params for setting in settings.values()])
     verdicts: list[Verdict] = []
     notes: list[str] = []
     for a, b in combinations(settings, 2):

@@ -175,6 +175,7 @@ def test_presets_as_contenders(folder: Path) -> None:
     few = ["hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=1"]
     result = compare(folder, "presets", "experiment=plain,biased", *few)
     assert "the test nll of biased" in " ".join(result.stdout.split())
+    assert "also differ" not in result.stdout
     assert "plan: 1 trial and 1 seed for each of 2 contenders, about" in result.stderr
     for name, bias in (("plain", "False"), ("biased", "True")):
         (trial,) = study(folder, f"presets/{name}").trials
