@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 RESERVE = 0.1  # fraction of the time left that no plan uses, because a machine may become slower
 MIN_SEEDS = 2  # a verdict needs an interval
-FINAL_EVALUATIONS = 5  # time of the final score and of what is recorded with it, in evaluations
+FINAL_EVALUATIONS = 4  # time of the final score and of what is recorded with it, in evaluations
 
 
 def parse_seconds(timeout: Any) -> float | None:

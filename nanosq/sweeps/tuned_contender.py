@@ -22,7 +22,7 @@ from nanosq.sweeps.search import LiveSearch
 if TYPE_CHECKING:
     import optuna
 
-MAX_EVALUATIONS = 16  # of a tuning trial, which a pruner may end after each of them
+MAX_EVALUATIONS = 8  # of a tuning trial; a pruner may end it at each of them, and each costs as much as some steps
 SHORTER = 4  # by default, a tuning trial has a quarter of the steps of a run at full length
 
 
