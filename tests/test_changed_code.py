@@ -100,6 +100,7 @@ def test_a_changed_formula_of_the_package(tmp_path: Path) -> None:
     old_and_new(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint(folder: Path) -> None:
     settings = [*SETTINGS, "train.checkpoint_every=null"]
     stop(folder, *settings, signal=9, when="mlflow.db")
@@ -108,6 +109,7 @@ def test_a_run_killed_before_its_first_checkpoint(folder: Path) -> None:
     old_and_new(folder)
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_sweep(folder: Path) -> None:
     sweep = ["-m", *SETTINGS, "optimizer.lr=1e-3,2e-3"]
     stop(folder, *sweep)

@@ -40,6 +40,7 @@ OVERFIT = ["data.source.n_train=10", "optimizer.lr=2e-2", "train.max_steps=20", 
         pytest.param(["train.accumulate=2", "model.dropout=0.1"], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_two_processes_train_the_same_model_as_one(shared: list[str], tmp_path: Path) -> None:
     """They share micro-batches, with dropout, if there are two; otherwise rows. Only the order of sums differs."""
     settings = [*SMALL, *shared, "precision=fp32", "train.log_every=1"]

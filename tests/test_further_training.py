@@ -9,6 +9,7 @@ from tests.commandline import SMALL, command, printed_perplexity, runs
 SETTINGS = [*SMALL, "samples.count=0", "train.log_every=1", "schedule=constant"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_trained_further(tmp_path: Path) -> None:
     """The example: more steps, and the test score. With a constant rate the steps equal those of one long run."""
     command(*SETTINGS, "train.keep_last=true", "score_test=false", cwd=tmp_path, check=True)

@@ -50,6 +50,7 @@ def evaluations_at(step: int, points: list[mlflow.entities.Metric]) -> float:
     return float(min((point for point in points if point.step == step), key=lambda point: point.timestamp).value)
 
 
+@pytest.mark.slow
 def test_early_stopping_and_a_sweep_rank_the_best_weights(tmp_path: Path) -> None:
     result = command("-m", *OVERFIT, "train.patience=2", "optimizer.lr=1e-2,3e-2", cwd=tmp_path, check=True)
     trials = list(csv.DictReader(next((tmp_path / "sweeps").glob("*/trials.csv")).read_text().splitlines()))
@@ -64,6 +65,7 @@ def test_early_stopping_and_a_sweep_rank_the_best_weights(tmp_path: Path) -> Non
     assert result.stdout.split("best: ")[1] == found.stdout.split("best: ")[1]
 
 
+@pytest.mark.slow
 def test_weights_of_the_last_step_on_request(tmp_path: Path) -> None:
     """The presets of the student report keep the last weights, as its code did."""
     result = command(*OVERFIT, "train.weights=last", cwd=tmp_path, check=True)

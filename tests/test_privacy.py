@@ -181,6 +181,7 @@ runs.load()
 @pytest.mark.parametrize(
     "program", [["-c", STORE_AND_LOAD], pytest.param([str(ROOT / "run.py"), *QUICK], marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_telemetry_is_off_unless_it_is_wanted(program: list[str], tmp_path: Path) -> None:
     """A host that the program looks up is in hosts.txt."""
     (tmp_path / "sitecustomize.py").write_text(RECORD_LOOK_UPS)

@@ -112,8 +112,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("signal", "status"),
     [
-        *[("SIGINT", 130), ("SIGTERM", 143)],
-        *[pytest.param(name, 143, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGUSR2")],
+        ("SIGINT", 130),
+        *[pytest.param(name, 143, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGHUP", "SIGUSR2")],
     ],
 )
 def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_path: Path) -> None:
@@ -152,6 +152,7 @@ def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_pat
         assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_init_from_another_run(tmp_path: Path) -> None:
     command(*SMALL, cwd=tmp_path, check=True)
     (run,) = runs(tmp_path)
@@ -213,6 +214,7 @@ MLflowStore.find = find_and_interrupt
     assert "#1" not in result.stdout
 
 
+@pytest.mark.slow
 def test_a_second_process_with_the_same_configuration_is_refused(tmp_path: Path) -> None:
     """The first one is not disturbed."""
     from filelock import FileLock

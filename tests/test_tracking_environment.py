@@ -22,6 +22,7 @@ def seeds(folder: Path) -> list[str]:
     return sorted(run.data.params["seed"] for run in runs(folder))
 
 
+@pytest.mark.slow
 def test_no_run_or_experiment_of_another_program_is_used(tmp_path: Path) -> None:
     command(*SMALL, "seed=1", cwd=tmp_path, check=True)
     (first,) = runs(tmp_path)

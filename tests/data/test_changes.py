@@ -50,6 +50,7 @@ def documents(found: corpus.Corpus) -> Iterator[tuple[str, str]]:
             yield found.tokenizer.decode(split.tokens[begin + 1 : end]), name
 
 
+@pytest.mark.slow
 def test_a_new_file_moves_no_document_and_an_edit_is_noticed(folder, tmp_path):
     """The new file has separators, unlike the others. The edit keeps the size and the time of the file."""
 

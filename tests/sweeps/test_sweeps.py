@@ -215,6 +215,7 @@ def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(folder: P
     assert len(load_study(folder).trials) == 3
 
 
+@pytest.mark.slow
 def test_a_search_over_losses_for_two_metrics(folder: Path) -> None:
     """The weight is searched if the loss has one. The best trials are a Pareto front. Metrics are means over seeds.
 

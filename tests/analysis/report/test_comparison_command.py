@@ -62,6 +62,7 @@ def test_command(
     assert capsys.readouterr().err.endswith("Start a comparison: " + comparison.COMMAND + "\n")
 
 
+@pytest.mark.slow
 def test_the_whole_report_begins_with_the_newest_comparison(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
