@@ -110,26 +110,32 @@ def check_equal(whole: Path, killed: Path) -> None:
     assert values(killed) == values(whole)
 
 
+def settings(n_trials: int, seeds: int) -> list[str]:
+    """Return the settings of a comparison with this budget."""
+    return [*COMPARISON, f"hydra.sweeper.n_trials={n_trials}", f"hydra.sweeper.seeds={seeds}"]
+
+
 def check(scratch: Path, *, n_trials: int, seeds: int, kills: int, moments: random.Random) -> None:
-    """Check a comparison that is killed at `kills` of the moments, and then extended."""
+    """Check a comparison that is killed at `kills` of the moments."""
     cache, whole, killed = scratch / "cache", scratch / "whole", scratch / "killed"
     whole.mkdir()
     killed.mkdir()
-
-    def settings(more: int) -> list[str]:
-        return [*COMPARISON, f"hydra.sweeper.n_trials={n_trials + more}", f"hydra.sweeper.seeds={seeds + more}"]
-
-    expected = finish(settings(0), whole, cache)
+    small = settings(n_trials, seeds)
+    expected = finish(small, whole, cache)
     for moment in sorted(moments.sample(range(len(MOMENTS)), kills)):
-        MOMENTS[moment].kill(settings(0), killed, cache, moments)
-    assert finish(settings(0), killed, cache) == expected
+        MOMENTS[moment].kill(small, killed, cache, moments)
+    assert finish(small, killed, cache) == expected
     check_equal(whole, killed)
     print(f"killed {kills} times, {len(values(killed))} runs of the undisturbed comparison\n{expected}", flush=True)
 
+
+def check_extension(scratch: Path, *, n_trials: int, seeds: int) -> None:
+    """Extend both comparisons of `check` by a trial and a seed. Check that only what is missing is trained."""
+    cache, whole, killed = scratch / "cache", scratch / "whole", scratch / "killed"
     verdicts: set[str] = set()
     for folder in (whole, killed):
         before, chosen_before = {run.info.run_id: run.info.end_time for run in runs(folder)}, chosen(folder)
-        verdicts.add(finish(settings(1), folder, cache))
+        verdicts.add(finish(settings(n_trials + 1, seeds + 1), folder, cache))
         after = {run.info.run_id: run.info.end_time for run in runs(folder)}
         assert before.items() <= after.items(), "a run that had finished was trained again"
         n_seeds = [1 if chosen(folder)[label] == number else seeds + 1 for label, number in chosen_before.items()]
@@ -146,6 +152,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="nanosq-"))
     print(scratch)
     check(scratch, n_trials=6, seeds=3, kills=len(MOMENTS), moments=random.Random(options.seed))
+    check_extension(scratch, n_trials=6, seeds=3)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
             steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
             if key.startswith("val/") and steps.count(STEPS) == 2:  # the model is of an earlier step
                 steps.remove(STEPS)
-            at_end = key.startswith(("test/", "last/")) or key == "train/tokens"
+            at_end = key.startswith(("test/", "last/")) or key.endswith(("/tokens", "/temperature", "_calibrated"))
             every = STEPS if at_end else 1 if key.startswith("train/") else EVAL_EVERY
             assert sorted(steps) == [*range(every, STEPS + 1, every)], (run.info.run_id, key, steps)
     assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
