@@ -1,6 +1,5 @@
 """One run of an experiment, top to bottom: prepare, build, train, score, record."""
 
-import math
 import socket
 import time
 from collections.abc import Iterator
@@ -138,13 +137,12 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
     folder = experiment.folder
     metrics: dict[str, float] = {}
-    val_seconds = math.nan  # of the last evaluation
+    seconds: dict[str, float] = {}  # empty if the run was interrupted after its last evaluation
 
     def evaluate() -> Score:
-        nonlocal val_seconds
         begin = time.perf_counter()
         score = evaluator.score(text.val).score
-        val_seconds = time.perf_counter() - begin
+        seconds["last/val_seconds"] = time.perf_counter() - begin
         return score
 
     with log.run as tracked, log.console:
@@ -172,7 +170,6 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             metrics = {"train/seconds": progress.seconds}
             tracked.tag(**{ended: "true"})
         else:
-            seconds = {"last/val_seconds": val_seconds}
             metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val, also=seconds)
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
         kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
