@@ -30,7 +30,7 @@ server = test_postgres.server
 
 
 class Outcome(NamedTuple):
-    """What a comparison leaves."""
+    """The verdict, trials and runs of a finished comparison."""
 
     verdict: str
     trials: dict[str, list[Any]]
