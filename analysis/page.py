@@ -81,7 +81,15 @@ class Samples:
     columns: Sequence[tuple[str, str]]
 
 
-Block = Text | Table | Figure | Samples
+@dataclass(frozen=True)
+class Facts:
+    """A box of facts, as pairs of name and text."""
+
+    title: str
+    rows: Sequence[tuple[str, str]]
+
+
+Block = Text | Table | Figure | Samples | Facts
 
 
 @dataclass
@@ -133,7 +141,7 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.tests |= {
         kind.__name__.lower(): lambda block, kind=kind: isinstance(block, kind)
-        for kind in (Text, Table, Figure, Samples)
+        for kind in (Text, Table, Figure, Samples, Facts)
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(title=title, lead=lead, sections=sections, theme=THEME)

@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from analysis import figures, page
-from analysis.page import Cell, Samples, Section, Table, Text, number
+from analysis.page import Cell, Facts, Samples, Section, Table, Text, number
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_series_look_different() -> None:
 @pytest.fixture(scope="module")
 def html() -> str:
     table = Table("t", ["a<b", "n"], [["x & y", number(1 / 3)], [Cell("run", "id", "http://host/#/runs/id"), "z"]])
-    blocks = [Text("<script>", "verdict"), table, figure("one"), figure("two"), Samples([("t", "a\n\nb <i>")])]
+    blocks = [Text("<script>", "verdict"), table, figure("one"), figure("two"), Samples([("t", "a\n\nb <i>")]), Facts("box", [("data", "<p>")])]
     return page.render("Title & more", "lead", [Section("Part one", blocks), Section("Empty")])
 
 
