@@ -60,9 +60,11 @@ def _settings(text: str) -> Iterator[tuple[str, str]]:
     commands = re.findall(r"(?:python|torchrun \S+) run\.py ([^`]*?)(?:`|  +#|\n)", text)
     code = re.findall(r"`([^`\n]+)`", text)
     for line in (*commands, *(span for span in code if not span.startswith(("python", "error")))):
-        for word in shlex.split(line.replace("it's", "")) if "=" in line else ():
+        for word in shlex.split(line) if "=" in line else ():
             if match := re.fullmatch(r"\+?([a-z_]+(?:[./][a-z_]+)*)=(\S.*)", word):
                 yield match[1], match[2]
+    sections = "|".join(("data", "model", "loss", "optimizer", "schedule", "samples", "train", "hydra"))
+    yield from ((key, "") for key in code if re.fullmatch(rf"(?:{sections})\.[a-z_.]+(?<!\.py)", key))
 
 
 @cache
