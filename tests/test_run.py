@@ -33,7 +33,10 @@ def test_one_run(tmp_path: Path) -> None:
     files = Path(run.info.artifact_uri.removeprefix("file://"))
     texts = {"config.yaml", "curves.csv", "samples.txt", "stories.csv", "calibration.csv"}
     assert {path.name for path in files.iterdir()} == {*texts, "checkpoint"}
-    assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
+    assert (
+        f"experiments/{run.info.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=nanosq"
+        in result.stdout
+    )
     left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock"}
     assert left == {"cache", "checkpoints", "mlflow.db", "mlruns"}
     assert not [*(tmp_path / "checkpoints").iterdir()]
