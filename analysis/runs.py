@@ -95,10 +95,10 @@ def _check_server(uri: str) -> None:
 
 
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
-    """Return the run whose id starts with `wanted`, or the last run of this name.
+    """Return the run whose id starts with `wanted`, or the run of this name.
 
     Raises:
-        ValueError: There is no such run, or several ids start like this.
+        ValueError: There is no such run, or there are several.
     """
     by_id = [run for run in runs if run.id.startswith(wanted)]
     matches = by_id or [run for run in runs if run.name == wanted]
@@ -107,6 +107,9 @@ def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
         raise ValueError(f"there is no run {wanted!r}; some of the runs: {known or 'none'}")
     if len(by_id) > 1:
         raise ValueError(f"{len(by_id)} runs begin with {wanted!r}: give more of the id")
+    if len(matches) > 1:
+        ids = ", ".join(run.id[:8] for run in matches)
+        raise ValueError(f"{len(matches)} runs have the name {wanted!r}: name one of them by its id, {ids}")
     return matches[0]
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests.commandline import SMALL, command, runs
+from tests.commandline import SMALL, check_names_and_commands, command, runs
 
 # The settings of a small run without those that sweeps here vary.
 FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]
@@ -105,7 +105,7 @@ def test_a_grid_ends_with_a_table_and_a_file_of_its_trials(mixed: Sweep) -> None
     best, rows = best_run(mixed.runs), mixed.rows
     assert list(rows[0]) == ["trial", "state", "val/perplexity", "optimizer.lr", "model.n_head", "run"]
     assert rows[0]["trial"] == best.data.tags["trial"]
-    assert rows[0]["run"].endswith(f"/#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}")
+    assert f"/#/experiments/{best.info.experiment_id}/runs/{best.info.run_id}?" in rows[0]["run"]
     assert [row["state"] for row in rows] == ["finished"] * 2 + ["diverged"] + ["failed"] * 3
     assert float(rows[0]["val/perplexity"]) < float(rows[1]["val/perplexity"])
     written = list(csv.DictReader((mixed.folder / "trials.csv").open()))
@@ -123,6 +123,10 @@ def test_the_best_setting_is_an_experiment_at_full_length(mixed: Sweep, folder: 
     assert cfg["train"]["max_steps"] == 1600
     assert cfg["data"]["source"]["n_train"] == 150
     assert cfg["samples"]["count"] == 3
+
+
+def test_names_of_runs_are_unique_and_their_commands_train_the_same(mixed: Sweep, paired: Sweep) -> None:
+    check_names_and_commands([*mixed.runs, *paired.runs])
 
 
 def test_every_setting_is_trained_with_every_seed(paired: Sweep) -> None:
