@@ -12,6 +12,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from nanosq import terminal
 from nanosq.privacy import mask, masked_output
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
@@ -75,7 +76,7 @@ def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterat
 def report(error: Exception) -> int:
     """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(terminal.style("error:", "red", sys.stderr), one_line(error), file=sys.stderr)
     return 2
 
 
