@@ -99,7 +99,7 @@ class Console:
             print(terminal.command(f"to train further: python run.py {further}", sys.stdout))
         if table:
             print("\n`mlflow ui` shows this run and all others:")
-            print(f"table: {table}\nrun: {result.link}\nnext: python -m analysis.report")
+            print(f"table: {table}\nrun: {result.link}\n{terminal.NEXT}")
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import TextIO
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 ESCAPE = re.compile(r"\x1b\[\d*m")
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d,.]+(e[-+]?\d+)?%?|\N{EN DASH}|")
+NEXT = "next: python -m analysis.report"  # last line of a run and of a sweep
 GAP = "  "  # between the columns of a table
 
 

@@ -9,11 +9,12 @@ import hashlib
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from nanosq import config, errors
+from nanosq import config, errors, terminal
 from nanosq.sweeps import budget, contenders, preset
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
@@ -234,7 +235,9 @@ class CompareSweeper(StudySweeper):
                 name = f"best_{folder.name}_{contender.label}"
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
-                print(f"best of {contender.label}: {command}")
+                print(terminal.command(f"best of {contender.label}: {command}", sys.stdout))
+        if done:
+            print(terminal.NEXT)
         raise_first(self.failures)
         if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"

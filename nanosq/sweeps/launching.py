@@ -21,7 +21,7 @@ from nanosq import config, errors, identity, terminal
 from nanosq.signals import Workers
 from nanosq.sweeps import overrides, preset, progress, summary
 from nanosq.sweeps.metrics import Metric
-from nanosq.sweeps.progress import Progress, Standing
+from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
@@ -118,7 +118,8 @@ class TrialLauncher(Sweeper):
         jobs: dict[str, TrialRun] = {}
         runs: list[list[str]] = []
         for trial in trials:
-            setting = summary.one_line(summary.settings(trial.overrides), axes)
+            settings = summary.settings(trial.overrides)
+            setting = summary.one_line(settings, summary.short_names(key for key in settings if key in axes))
             try:
                 by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
@@ -169,7 +170,7 @@ class TrialLauncher(Sweeper):
                 job = replace(job, progress=shared, is_parallel=n_jobs > 1)
                 lines.append([*self._trials[run].overrides, f"seed={job.seed}", job.override()])
             returns = self._run_jobs(lines, first=self._n_launched)
-            self._seconds[standing.phase] = Progress.parse(path.read_bytes()).seconds
+            self._seconds[standing.phase] = SweepProgress.parse(path.read_bytes()).seconds
         self._n_launched += len(jobs)
         return returns
 
@@ -227,7 +228,7 @@ class TrialLauncher(Sweeper):
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
             command = preset.write(self, trial, folder, name, origin=f"trial {number} of {sweep}")
             print(terminal.command(f"best: {command}", sys.stdout))
-        print(f"all trials: {folder / 'trials.csv'}\nnext: python -m analysis.report")
+        print(f"all trials: {folder / 'trials.csv'}\n{terminal.NEXT}")
         raise_first(failures)
 
     def folder(self, sweep: str) -> Path:

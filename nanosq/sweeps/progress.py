@@ -54,7 +54,7 @@ class EndedRun:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """How far a sweep is: its standing at a launch, and the runs that have ended since then."""
 
     standing: Standing
@@ -113,13 +113,13 @@ def shared(standing: Standing) -> Iterator[Path]:
         yield path
 
 
-def append(path: Path, run: EndedRun) -> Progress:
+def append(path: Path, run: EndedRun) -> SweepProgress:
     """Append a run to the file. Return its content up to this run, whatever other processes append meanwhile."""
     with path.open("ab+", buffering=0) as file:
         file.write(json.dumps(asdict(run)).encode() + b"\n")
         end = file.tell()
         file.seek(0)
-        return Progress.parse(file.read(end))
+        return SweepProgress.parse(file.read(end))
 
 
 class TrialReport:
@@ -157,7 +157,7 @@ class TrialReport:
         print(terminal.fit(text, sys.stdout), flush=True)  # also in a worker process, whose stdout does not wrap lines
         return result
 
-    def _append(self, metrics: Mapping[str, float], *, is_trained: bool = False) -> Progress | None:
+    def _append(self, metrics: Mapping[str, float], *, is_trained: bool = False) -> SweepProgress | None:
         """Record that the run has ended. Return how far the sweep is; None if its runs are on several machines."""
         trial = self._trial
         if trial is None or not trial.progress:

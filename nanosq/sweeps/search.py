@@ -177,10 +177,9 @@ class LiveSearch:
 
     def standing(self) -> Standing:
         """Return how far the search is."""
-        n_ended = self.n_done
         best = {self._name(trial.number): [trial.values[0]] for trial in self.best()}
-        metric = self.metrics[0].key
-        return Standing(max(self.total, n_ended + 1) * self._n_seeds, n_ended * self._n_seeds, best, metric)
+        n_runs, n_ended = (self._n_seeds * n for n in (max(self.total, self.n_started), self.n_done))
+        return Standing(n_runs, n_ended, best, self.metrics[0].key)
 
     def note_violations(self) -> None:
         """Say that the constraints are the reason if there is no best trial."""

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def table(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> str:
         if any(errors):
             columns[f"{metric} +-"] = errors
     columns |= {key: [_short(trial.settings.get(key, ""), MAX_CELL) for trial in shown] for key in keys}
-    text = terminal.table(_headers([*columns], keys), [*zip(*columns.values(), strict=True)])
+    names = short_names(keys)
+    header = ["+-" if column.endswith(" +-") else names.get(column, column) for column in columns]
+    text = terminal.table(header, [*zip(*columns.values(), strict=True)])
     return _coloured(text, shown, columns[metrics[0]][0])
 
 
@@ -80,12 +83,6 @@ def _coloured(text: str, trials: Sequence[TrialSummary], best: str) -> str:
     for state in ("diverged", "failed"):
         text = text.replace(state, terminal.style(state, "red", sys.stdout))
     return text
-
-
-def _headers(columns: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Return the names of columns: of settings the last part of the key, if no other column has the same name."""
-    short = ["+-" if name.endswith(" +-") else name.rpartition(".")[2] if name in keys else name for name in columns]
-    return [a if short.count(a) == 1 or a == "+-" else name for a, name in zip(short, columns, strict=True)]
 
 
 def _numbers(values: Sequence[float], digits: int) -> list[str]:
@@ -127,9 +124,16 @@ def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({trial.get(key) for trial in trials}) > 1]
 
 
-def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
-    """Return the settings with these keys as a line for the console."""
-    return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each key, or the key if another one ends with the same part."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
+
+
+def one_line(settings: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Return settings as a line for the console; `names` has the name of each key to show."""
+    return " ".join(f"{names[key]}={_short(value)}" for key, value in settings.items() if key in names)
 
 
 def _short(setting: str, length: int | None = None) -> str:
