@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from nanosq import config, errors, privacy, signals, sweeps, terminal
 from nanosq.result import Result
 from nanosq.sweeps.progress import TrialReport
-from nanosq.sweeps.trial import PrunerReport, current
+from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
 SWEEP = ("hydra.sweeper.", "hydra.launcher.")  # settings that a single run does not read
 
@@ -33,7 +33,14 @@ def main(cfg: DictConfig) -> Result:
     terminal.format_logs()
     context = HydraConfig.get()
     trial = current(context)
-    with signals.job(), TrialReport(trial) as report, ExitStack() as stack:
+    batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
+    with signals.job(), TrialReport(trial) as report, errors.out_of_memory(is_single=trial is None, **batch):
+        return run(cfg, context, trial, report)
+
+
+def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
+    """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
+    with ExitStack() as stack:
         with errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
