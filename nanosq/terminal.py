@@ -80,9 +80,8 @@ def _aligned(name: str, cells: Sequence[str]) -> list[str]:
     if not all(map(NUMBER.fullmatch, cells)):
         size = max(map(len, (name, *cells)))
         return [cell.ljust(size) for cell in (name, *cells)]
-    parts = [cell.partition(".") for cell in cells]
-    size = max((len(dot + fraction) for _, dot, fraction in parts), default=0)
-    numbers = [whole + (dot + fraction).ljust(size) for whole, dot, fraction in parts]
+    after = [len(cell) - len(re.split(r"[.%]", cell)[0]) for cell in cells]  # characters from the point on
+    numbers = [cell + " " * (max(after) - size) for cell, size in zip(cells, after, strict=True)]
     size = max(map(len, (name, *numbers)))
     return [cell.rjust(size) for cell in (name, *numbers)]
 
