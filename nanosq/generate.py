@@ -3,12 +3,11 @@
 python -m nanosq.generate best.pt --prompt "Once upon a time"
 """
 
-import argparse
 from typing import Any
 
 import torch
 
-from nanosq import checkpoint
+from nanosq import checkpoint, terminal
 from nanosq.data import tokenizers
 from nanosq.data.tokenizers import Tokenizer
 from nanosq.model import GPT
@@ -79,9 +78,7 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print texts of a checkpoint."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nanosq.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = terminal.parser("nanosq.generate", __doc__)
     parser.add_argument("checkpoint", help="best.pt of a run, from its MLflow artifacts or from checkpoints/")
     parser.add_argument("--prompt", default="", help="beginning of every text")
     parser.add_argument("--count", type=int, default=1, help="number of texts")

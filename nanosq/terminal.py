@@ -3,10 +3,11 @@
 In files and pipes a line stays one line, without colours. Tables fit into 80 columns there.
 """
 
+import argparse
+import itertools
 import logging
 import os
 import re
-import shlex
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,9 @@ from typing import TextIO
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 ESCAPE = re.compile(r"\x1b\[\d*m")
-NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d,.]+(e[-+]?\d+)?%?|\N{EN DASH}|")
+NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d,.]+(e[-+]?\d+)?%?( ± [\d.]+)?|\N{EN DASH}|∞|")
 NEXT = "next: python -m analysis.report"  # last line of a run and of a sweep
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 GAP = "  "  # between the columns of a table
 
 
@@ -26,7 +28,7 @@ def width() -> int:
 
 def fit(text: str, stream: TextIO) -> str:
     """Wrap the lines of a text by words if it is written to a terminal. A longer word, as a link, has its own line."""
-    if "\r" in text or not stream.isatty():  # not a progress bar, which rewrites its line
+    if "\r" in text or not stream.isatty():  # a progress bar, or a command that is wrapped already
         return text
     return "\n".join(wrap(line, width()) for line in text.split("\n"))
 
@@ -45,8 +47,24 @@ def command(line: str, stream: TextIO) -> str:
     """Wrap a command of the shell if it is written to a terminal, so that it can still be copied."""
     if not stream.isatty():
         return line
-    words = [shlex.quote(word).replace(" ", "\0") for word in shlex.split(line)]  # no break inside of quotes
-    return wrap(" ".join(words), width() - 4).replace("\n", " \\\n  ").replace("\0", " ")
+    words = QUOTED.sub(lambda quoted: quoted[0].replace(" ", "\0"), line)  # no break inside of quotes
+    return wrap(words, width() - 4).replace("\n", " \\\n  ").replace("\0", " ") + "\r"
+
+
+def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the options of a command. Its help begins with the docstring of the module."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(f"python -m {module}", description=_help(doc or ""), formatter_class=raw)
+
+
+def _help(doc: str) -> str:
+    """Return a docstring for the width of the terminal. What a command does follows below the command if needed."""
+    paragraphs = []
+    for paragraph in doc.strip().split("\n\n"):
+        lines = paragraph.split("\n") if paragraph.startswith("python ") else [" ".join(paragraph.split())]
+        narrow = [line if len(line) <= width() else re.sub(" {2,}", "\n    ", line) for line in lines]
+        paragraphs.append("\n".join(wrap(line, width()) for line in "\n".join(narrow).split("\n")))
+    return "\n\n".join(paragraphs)
 
 
 def style(text: str, name: str, stream: TextIO) -> str:
@@ -59,16 +77,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int | N
     """Return a table whose numbers are aligned at the decimal point.
 
     Columns that do not fit into `columns` characters, by default those of the terminal, follow below, beside the first
-    column again.
+    column again. Long cells are wrapped by words.
     """
     limit = columns or width()
-    first, *others = (_aligned(name, cells) for name, *cells in zip(header, *rows, strict=True))
+    widest = min(limit // 2, max(len(row[0]) for row in (header, *rows)))
+    lines = [line for row in rows for line in _wrapped(row, widest, limit - widest - len(GAP))]
+    first, *others = (_aligned(name, cells) for name, *cells in zip(header, *lines, strict=True))
     blocks = [[first]]
     for column in others:
         if len(blocks[-1]) > 1 and sum(len(each[0]) + len(GAP) for each in blocks[-1]) + len(column[0]) > limit:
             blocks.append([first])
         blocks[-1].append(column)
     return "\n\n".join("\n".join(_lines(block)) for block in blocks)
+
+
+def _wrapped(row: Sequence[str], first: int, other: int) -> Iterator[Sequence[str]]:
+    """Return the lines of a row whose first cell and other cells have at most this many characters."""
+    cells = [wrap(cell, other if position else first).split("\n") for position, cell in enumerate(row)]
+    return itertools.zip_longest(*cells, fillvalue="")
 
 
 def _lines(block: Sequence[Sequence[str]]) -> Iterator[str]:

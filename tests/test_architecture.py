@@ -52,7 +52,8 @@ LEAVES = {
 }
 # What the report may import.
 SHARED = (
-    *("nanosq.privacy", "nanosq.tracking.location", "nanosq.tracking.parameters", "nanosq.tracking.store_errors"),
+    *("nanosq.privacy", "nanosq.terminal"),
+    *("nanosq.tracking.location", "nanosq.tracking.parameters", "nanosq.tracking.store_errors"),
 )
 # Packages and the modules that they must not import.
 FORBIDDEN = {

@@ -53,6 +53,7 @@ def test_a_command_that_is_wrapped_is_the_same_command() -> None:
     assert text.count(" \\\n") == 2
     assert max(map(len, text.splitlines())) <= 80
     assert shlex.split(text.replace("\\\n", "")) == words
+    assert written(text, Terminal()) == text.split("\n")
     assert terminal.command(shlex.join(words), io.StringIO()) == shlex.join(words)
 
 
@@ -74,7 +75,7 @@ def test_numbers_of_a_table_are_aligned_at_the_point() -> None:
     assert terminal.table(["name", "ppl", "acc", "text"], rows).splitlines() == [
         "name       ppl    acc  text",
         "a         3.4   82.5%  x",
-        "bb       12.31    9%",
+        "bb       12.31   9%",
         "c     1,281            y z",
     ]
 
