@@ -13,9 +13,11 @@ from nanosq.tracking.location import default_experiment
 width = terminal.width
 
 
-def parser(doc: str | None, *, module: str = "analysis.report", out: str = "report") -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, arguments: str = "", *, module: str = "analysis.report", out: str = "report"
+) -> argparse.ArgumentParser:
     """Return a parser with options for the tracking server, the experiment and the output folder."""
-    result = terminal.parser(module, doc)
+    result = terminal.parser(module, doc, arguments)
     result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
     result.add_argument("--experiment", default=default_experiment(), metavar="NAME", help="default: %(default)s")
     result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
@@ -50,4 +52,5 @@ def show(section: Section, folder: Path) -> None:
             tell(Section("", [block]))
         elif not block.folded:
             print(block.text(), end="\n\n")
-    print(*section.save(folder), sep="\n")
+    if paths := section.save(folder):
+        print(*paths, sep="\n")

@@ -78,8 +78,8 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print texts of a checkpoint."""
-    parser = terminal.parser("nanosq.generate", __doc__)
-    parser.add_argument("checkpoint", help="best.pt of a run, from its MLflow artifacts or from checkpoints/")
+    parser = terminal.parser("nanosq.generate", __doc__, "CHECKPOINT")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt of a run, in checkpoints/ or its artifacts")
     parser.add_argument("--prompt", default="", help="beginning of every text")
     parser.add_argument("--count", type=int, default=1, help="number of texts")
     parser.add_argument("--length", type=int, default=256, help="largest number of new tokens")

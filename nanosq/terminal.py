@@ -51,10 +51,14 @@ def command(line: str, stream: TextIO) -> str:
     return wrap(words, width() - 4).replace("\n", " \\\n  ").replace("\0", " ") + "\r"
 
 
-def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser of the options of a command. Its help begins with the docstring of the module."""
-    raw = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(f"python -m {module}", description=_help(doc or ""), formatter_class=raw)
+def parser(module: str, doc: str | None, arguments: str = "") -> argparse.ArgumentParser:
+    """Return a parser of a command. Its help begins with the names of the arguments and the docstring of the module."""
+    return argparse.ArgumentParser(
+        f"python -m {module}",
+        usage=f"%(prog)s [options] {arguments}".rstrip(),
+        description=_help(doc or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _help(doc: str) -> str:

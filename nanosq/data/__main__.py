@@ -17,8 +17,8 @@ from nanosq.data import cache
 
 def main() -> int:
     """Run the command. Return 0, or 1 if a corpus is damaged or cannot be removed."""
-    parser = terminal.parser("nanosq.data", __doc__)
-    parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
+    parser = terminal.parser("nanosq.data", __doc__, "[COMMAND] [NAME ...]")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=("list", "verify", "remove"), default="list")
     parser.add_argument("names", nargs="*", metavar="NAME", help="name of a corpus; without names, verify checks all")
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()

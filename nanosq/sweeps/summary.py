@@ -70,9 +70,9 @@ def table(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> str:
 
 def notes(trials: Sequence[TrialSummary]) -> list[str]:
     """Return what a reader of the table should know."""
-    found = [f"These are the best of {len(trials)} trials."] if len(trials) > MAX_ROWS else []
+    found = [f"\nThese are the best of {len(trials)} trials."] if len(trials) > MAX_ROWS else []
     if any(key.split(".")[0] == "data" for key in axes([trial.settings for trial in trials])):
-        found.append("Trials with different data may be scored on different text: do not compare these.")
+        found.append("\nTrials with different data may be scored on different text: do not compare these.")
     return found
 
 

@@ -29,7 +29,7 @@ def test_the_table_has_the_best_trials() -> None:
     trials = [replace(TRIALS[0], number=number, values=[1.5 + number]) for number in range(12)]
     shown = summary.table(trials, ["val/perplexity"]).splitlines()[1:]
     assert [line.split()[2] for line in shown] == [f"{1.5 + number:.4f}" for number in range(10)]
-    assert summary.notes(trials) == ["These are the best of 12 trials."]
+    assert summary.notes(trials) == ["\nThese are the best of 12 trials."]
     assert not summary.notes(trials[:10])
 
 
