@@ -30,7 +30,7 @@ def run(work: Callable[[], None]) -> int:
         try:
             work()
         except (ValueError, OSError) as error:
-            print(terminal.style("error:", "red", sys.stderr), error, file=sys.stderr)
+            print(f"{terminal.style('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
             return 2
     return 0
 

@@ -118,7 +118,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def report(error: Exception) -> int:
     """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(terminal.style("error:", "red", sys.stderr), one_line(error), file=sys.stderr)
+        print(f"{terminal.style('error:', 'red', sys.stderr)} {one_line(error)}", file=sys.stderr)
     return 2
 
 

@@ -80,4 +80,13 @@ def test_colours_are_used_sparingly(screen: Callable[[str], str], tmp_path: Path
     for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         status, text = on_terminal("analysis.report", cwd=tmp_path, **variables)
         assert (status, "\x1b" in text) == (2, False), text
-        assert "error: " in text
+        assert max(map(len, lines(text))) <= 80
+        assert text.startswith("error: ")
+
+
+def test_errors_are_wrapped(tmp_path: Path) -> None:
+    status, text = on_terminal("run.py", "loss=squentopy", cwd=tmp_path)
+    assert status == 2
+    assert "\x1b[31merror:" in text
+    assert max(map(len, lines(text))) <= 80
+    assert "squentropy_listing" in text

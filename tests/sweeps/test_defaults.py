@@ -62,3 +62,9 @@ def test_the_command_line_shows_the_defaults(tmp_path: Path) -> None:
     sampler = yaml.safe_load(shown.stdout)
     assert sampler["_target_"] == "optuna.samplers.TPESampler"
     assert differences(sampler, optuna.samplers.TPESampler) == {}
+
+
+def test_tab_completion_offers_the_sweepers(tmp_path: Path) -> None:
+    line = "python run.py hydra/sweeper="
+    result = command("-sc", "query=bash", cwd=tmp_path, check=True, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert result.stdout.split() == [f"hydra/sweeper={name}" for name in ("basic", "compare", "grid", "optuna")]
