@@ -107,7 +107,7 @@ def _lines(block: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _aligned(name: str, cells: Sequence[str]) -> list[str]:
     """Return the cells of a column, its name first, all with the same length."""
-    if not all(map(NUMBER.fullmatch, cells)):
+    if not cells or not all(map(NUMBER.fullmatch, cells)):
         size = max(map(len, (name, *cells)))
         return [cell.ljust(size) for cell in (name, *cells)]
     after = [len(cell) - len(re.split(r"[.%]", cell)[0]) for cell in cells]  # characters from the point on

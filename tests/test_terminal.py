@@ -89,3 +89,10 @@ def test_columns_that_do_not_fit_follow_below() -> None:
     assert [name for block in blocks for name in block[0][1:]] == header[1:]
     assert [[row[0] for row in block] for block in blocks] == [["trial", "0", "1", "2"]] * 2
     assert terminal.table(header, rows, columns=1000).count("\n\n") == 0
+    assert terminal.table(["a", "b"], []) == "a  b"
+
+
+def test_long_cells_are_wrapped_by_words() -> None:
+    first, second, third = terminal.table(["name", "text"], [["a", SENTENCE], ["b", "1"]], columns=70).splitlines()[1:]
+    assert [line[:6] for line in (first, second, third)] == ["a     ", "      ", "b     "]
+    assert f"{first[6:]} {second[6:]}" == SENTENCE
