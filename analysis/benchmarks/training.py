@@ -49,6 +49,7 @@ from analysis.benchmarks.lib.training_steps import (
     nanogpt_step,
     nanosq_step,
 )
+from nanosq import terminal
 from nanosq.errors import is_out_of_memory
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
@@ -158,7 +159,7 @@ def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
 
 def parse() -> tuple[argparse.Namespace, list[Hardware], Checkout | None]:
     """Read the command line. The fastest precision is the last one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.training", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--parity", action="store_true", help="compare the losses of every step")
     parser.add_argument("--speed", action="store_true", help="compare time and memory of a step")

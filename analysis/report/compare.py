@@ -127,7 +127,7 @@ def _figures(settings: Mapping[str, RecordedSetting], verdicts: Sequence[Verdict
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__, module="analysis.report.compare", out="comparison")
+    parser = cli.parser(__doc__, "RUN RUN", module="analysis.report.compare", out="comparison")
     parser.add_argument("run", nargs=2, metavar="RUN", help="id, beginning of an id, or name of a finished run")
     options = parser.parse_args(arguments)
 

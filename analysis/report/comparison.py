@@ -123,7 +123,7 @@ def find(storage: str, all_runs: Sequence[RecordedRun], name: str | None = None)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__, module="analysis.report.comparison")
+    parser = cli.parser(__doc__, "[NAME]", module="analysis.report.comparison")
     parser.add_argument("name", nargs="?", metavar="NAME", help="default: the comparison that was started last")
     parser.add_argument("--storage", default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s")
     options = parser.parse_args(arguments)

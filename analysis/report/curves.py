@@ -160,7 +160,7 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__, module="analysis.report.curves")
+    parser = cli.parser(__doc__, "[RUN ...]", module="analysis.report.curves")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="default: the runs of the best setting of each loss")
     parser.add_argument("--against", choices=list(AGAINST), default="steps", help="x axis; default: %(default)s")
     options = parser.parse_args(arguments)

@@ -3,13 +3,12 @@
 python -m analysis.report.glossary    print both lists
 """
 
-import argparse
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from analysis.page import Facts, Section
+from nanosq.terminal import parser, width
 
 TERMS = {
     "nll": "Negative log-likelihood in nats per token: how badly a model predicts a text. Lower is better.",
@@ -68,21 +67,17 @@ def section() -> Section:
     return Section("Glossary", [Facts("Glossary", list(TERMS.items()))])
 
 
-def as_text(entries: Mapping[str, str], width: int) -> str:
-    """Return entries as two columns of at most `width` characters."""
+def as_text(entries: Mapping[str, str], columns: int) -> str:
+    """Return entries as two columns of at most `columns` characters."""
     first = max(map(len, entries)) + 2
-    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * first, break_long_words=False, break_on_hyphens=False)
+    wrap = textwrap.TextWrapper(columns, subsequent_indent=" " * first, break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap.fill(f"{name:{first}}{text}") for name, text in entries.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        "python -m analysis.report.glossary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(arguments)
-    width = shutil.get_terminal_size().columns
-    print(f"Terms\n\n{as_text(TERMS, width)}\n\nMetrics of a run\n\n{as_text(METRICS, width)}")
+    parser("analysis.report.glossary", __doc__).parse_args(arguments)
+    print(f"Terms\n\n{as_text(TERMS, width())}\n\nMetrics of a run\n\n{as_text(METRICS, width())}")
     return 0
 
 
