@@ -34,14 +34,26 @@ def run(work: Callable[[], None]) -> int:
     return 0
 
 
-def show(section: Section, folder: Path) -> None:
-    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
-    width = shutil.get_terminal_size().columns
+def width() -> int:
+    """Return the number of characters in a line of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
+def tell(section: Section) -> None:
+    """Print the texts of a section, wrapped between words."""
     for block in section.blocks:
         if isinstance(block, Text) and block.kind == "code":
             print(block.text, end="\n\n")  # in one line, to be copied
         elif isinstance(block, Text):
-            print(textwrap.fill(block.text, width, break_long_words=False, break_on_hyphens=False), end="\n\n")
-        elif isinstance(block, Table) and not block.folded:
-            print(block.text(width), end="\n\n")
+            print(textwrap.fill(block.text, width(), break_long_words=False, break_on_hyphens=False), end="\n\n")
+
+
+def show(section: Section, folder: Path) -> None:
+    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
+    for block in section.blocks:
+        if isinstance(block, Table):
+            if not block.folded:
+                print(block.text(width()), end="\n\n")
+        else:
+            tell(Section("", [block]))
     print(*section.save(folder), sep="\n")
