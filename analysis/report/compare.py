@@ -42,7 +42,7 @@ def section(matched: Matched) -> Section:
     if 1 < len(matched.order) <= MAX_COLUMNS:
         table = scores.differences({label: matched.settings[label] for label in matched.order}, "Differences by score")
         blocks += [table, Text(scores.DIFFERENCES, "note")]
-    return Section("Verdict", [*blocks, *_figures(matched.settings, on_base, [*matched.settings])])
+    return Section("Differences", [*blocks, *_figures(matched.settings, on_base, [*matched.settings])])
 
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:

@@ -36,8 +36,10 @@ def compared(settings: Sequence[RecordedSetting]) -> list[str]:
 def labels(settings: Sequence[RecordedSetting], component: str = "loss") -> list[str]:
     """Return the name of the component of each setting, with its parameters in which settings of this name differ.
 
-    Settings that differ only otherwise are told apart by a letter.
+    Settings that differ only otherwise are told apart by a letter. Instead of a component, it may be any other key.
     """
+    if component not in COMPONENTS:
+        return [f"{component}={setting.params.get(component, 'none')}" for setting in settings]
     result = []
     for setting in settings:
         same = [other for other in settings if name(other.params, component) == name(setting.params, component)]

@@ -15,14 +15,15 @@ from analysis.report.verdict import Verdict
 from analysis.runs import differing
 
 MAX_LISTED = 20
+LIKE_WITH_LIKE = (
+    "Contenders differ only in one component (loss, optimizer, schedule or model) and its own parameters. They were "
+    "trained on the same text by the same version of the program. Of more than "
+    f"{matched.MAX_CONTENDERS} contenders, only the best of each component on the validation split is compared."
+)
 RULE = (
-    "Settings are compared if they differ only in one component (loss, optimizer, schedule or model) and its own "
-    "parameters, and were trained on the same text by the same version of the program. The newest comparison of "
-    "hydra/sweeper=compare with a result comes first; then the one with the most seeds that its contenders have in "
-    "common, where three are as good as more; then losses before optimizers, schedules and models; then the most "
-    "training tokens; then the newest. The page shows the first one. To see another: python -m analysis.report --show "
-    f"NAME. Of more than {matched.MAX_CONTENDERS} values, only the best of each component on the validation split "
-    "is a contender."
+    "The page shows the first comparison: the newest one of hydra/sweeper=compare; then that with the most seeds that "
+    "contenders have in common, where three are as good as more; then losses before optimizers, schedules and models; "
+    "then the most training tokens; then the lowest validation nll. Show another: python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
     "This is the setting with the lowest mean validation nll of each of these losses, among those with the most seeds, "
@@ -100,7 +101,7 @@ def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = 
             blocks.append(Text(f"Not like with like ({BEST}): {_on_best(best).sentence}"))
         blocks.append(Text(RULE_OF_BEST, "note"))
     blocks += [Text(text) for text in waiting]
-    return Section("Comparisons", [*blocks, Text(RULE, "note")])
+    return Section("Comparisons", [*blocks, Text(LIKE_WITH_LIKE, "note"), Text(RULE, "note")])
 
 
 def _on_best(best: Matched) -> Verdict:
@@ -111,5 +112,5 @@ def _on_best(best: Matched) -> Verdict:
 
 def _rank(each: Matched) -> tuple[float, ...]:
     tokens = max(run.metrics.get("train/tokens", 0.0) for run in each.runs)
-    newest = max(run.started for run in each.runs)
-    return -min(ENOUGH_SEEDS, each.n_seeds), components.COMPONENTS.index(each.what), -tokens, -newest
+    nll = min(setting.mean("val/nll") for setting in each.settings.values())
+    return -min(ENOUGH_SEEDS, each.n_seeds), components.COMPONENTS.index(each.what), -tokens, nll

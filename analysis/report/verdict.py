@@ -99,9 +99,7 @@ def verdict(
     difference = paired(nll_a, nll_b, tokens, n_draws=n_draws)
     bits = float(tokens.sum() / (math.log(2) * n_bytes.sum()))
     if len(seeds) < 2:
-        sentence = _on_models(
-            label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds), more_seeds=more_seeds
-        )
+        sentence = _on_models(label_a, label_b, difference, pairs[0], has_common=bool(seeds), more_seeds=more_seeds)
     elif difference.low == difference.high == 0:  # the same model under two names
         scores = f"equal scores in all {difference.n_seeds} seeds and {difference.n_stories:,} stories"
         sentence = f"No difference was found: {label_a} and {label_b} have {scores}."
@@ -110,7 +108,7 @@ def verdict(
     else:
         sentence = _judgement(label_a, label_b, difference, bits)
     if besides:
-        sentence += f" {_reservation(a, b, besides)}"
+        sentence += f" {_reservation(compared, besides)}"
     return Verdict(label_a, label_b, sentence, difference, seeds, bits, besides, notes)
 
 
@@ -128,7 +126,13 @@ def decimals(difference: Difference) -> int:
 
 
 def _judgement(a: str, b: str, difference: Difference, bits: float) -> str:
-    numbers = _numbers(a, b, difference, bits, f"{difference.n_seeds} seeds, ")
+    amount, interval = _amount(difference, f"{difference.n_seeds} seeds, ")
+    percent = number(abs(100 * (stories.exp(difference.effect) - 1)), 2).text
+    numbers = (
+        f"the test nll of {b} is {amount} than that of {a} ({interval}). That is "
+        f"{abs(difference.effect) * bits:.{decimals(difference)}f} bits per byte, and a perplexity that is {percent} % "
+        f"{_more(difference)}."
+    )
     if difference.includes_zero:
         return f"No difference was found, because the confidence interval includes 0: {numbers}"
     return f"{b if difference.effect < 0 else a} is better: {numbers}"
@@ -140,33 +144,23 @@ def _description(a: str, b: str, difference: Difference) -> str:
     return f"The runs of {b} have a test nll that is {amount} than that of {a} ({interval})."
 
 
-def _reservation(a: RecordedSetting, b: RecordedSetting, besides: Sequence[str]) -> str:
-    if a.loss != b.loss:
-        return f"They also differ in {enumeration(besides)}, so this does not show which loss is better."
+def _reservation(compared: Sequence[str], besides: Sequence[str]) -> str:
+    if compared:
+        return f"They also differ in {enumeration(besides)}, so this does not show which {compared[0]} is better."
     return f"They differ in {enumeration(besides)}, so this does not show what causes the difference."
 
 
 def _on_models(
-    a: str, b: str, difference: Difference, bits: float, seeds: tuple[int, int], *, has_common: bool, more_seeds: str
+    a: str, b: str, difference: Difference, seeds: tuple[int, int], *, has_common: bool, more_seeds: str
 ) -> str:
     """Return the sentence on two models with one seed each."""
     common = f"one seed in common ({seeds[0]})" if has_common else "no seed in common"
     models = f"with seed {seeds[0]}" if has_common else f"with seed {seeds[0]} of {a} and seed {seeds[1]} of {b}"
+    amount, interval = _amount(difference, "")
     return (
         f"Not enough runs: {a} and {b} have {common}, and a verdict needs two ({more_seeds}). For the two models "
-        f"{models}, {_numbers(a, b, difference, bits, '')} This interval covers the choice of stories only; other "
-        "seeds may give another result."
-    )
-
-
-def _numbers(a: str, b: str, difference: Difference, bits: float, seeds: str) -> str:
-    """Return the clause that gives the difference in all units."""
-    amount, interval = _amount(difference, seeds)
-    percent = number(abs(100 * (stories.exp(difference.effect) - 1)), 2).text
-    return (
-        f"the test nll of {b} is {amount} than that of {a} ({interval}). That is "
-        f"{abs(difference.effect) * bits:.{decimals(difference)}f} bits per byte, and a perplexity that is {percent} % "
-        f"{_more(difference)}."
+        f"{models}, the test nll of {b} is {amount} than that of {a} ({interval}). This interval covers the choice of "
+        "stories only; other seeds may give another result."
     )
 
 
