@@ -76,7 +76,8 @@ class Matched:
     def headline(self, n_draws: int = FEWER_DRAWS) -> str:
         """Return the result in a sentence or two."""
         if len(self.settings) < 2:
-            return f"A verdict needs two contenders, and only {', '.join(self.settings)} has finished runs: {TRAIN}"
+            text = f"A verdict needs two contenders, and only {', '.join(self.settings)} has finished runs."
+            return text if self.command else f"{text} Train others: {TRAIN}"
         best = min(self.settings, key=lambda label: self.settings[label].mean("test/nll"))
         verdicts = self.against(best, n_draws)
         if len(verdicts) == 1:
