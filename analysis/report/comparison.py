@@ -46,7 +46,7 @@ def section(comparison: Comparison, matched: Matched) -> Section:
     study = f"'{comparison.name}/{comparison.contenders[0].label}'"
     blocks.append(Text(f"All trials of a contender: python -m analysis.report.search --study {study}", "note"))
     how = "This command continues the comparison. With a larger n_trials or more seeds, it trains what is missing:"
-    return Section("Comparison", [*blocks, Text(how), Text(comparison.command, "code")])
+    return Section("Tuning and confirmation", [*blocks, Text(how), Text(comparison.command, "code")])
 
 
 def details(matched: Matched, *, against: str = "steps") -> list[Section]:

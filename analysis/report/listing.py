@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis.page import Block, Cell, Row, Section, Table, Text
-from analysis.recorded_run import RecordedRun
+from analysis.recorded_run import RecordedRun, normal
 from analysis.report import components, matched
 from analysis.report.contenders import Comparison, load
 from analysis.report.grid_trials import describe
@@ -12,7 +12,6 @@ from analysis.report.matched import BEST, ENOUGH_SEEDS, Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
-from analysis.runs import differing
 
 MAX_LISTED = 20
 LIKE_WITH_LIKE = (
@@ -79,22 +78,19 @@ def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = 
         waiting: Sentences on comparisons without a result.
     """
     like = [each for each in listed if each.name != BEST]
-    rest = [
-        {key: value for key, value in each.runs[0].setting.items() if not components.belongs(key, each.compared)}
-        for each in like
+    rows: list[Row] = [
+        [
+            Cell(each.name, each.name, strong=each is shown),
+            f"{each.what}: {', '.join(each.settings)}{_elsewhere(each, shown)}",
+            *(len(each.runs), each.n_seeds, each.headline()),
+        ]
+        for each in like[:MAX_LISTED]
     ]
-    keys = differing(rest)
-    rows: list[Row] = []
-    for each, params in list(zip(like, rest, strict=True))[:MAX_LISTED]:
-        with_ = describe(params, [key for key in keys if key in params])
-        about = f"{each.what}: {', '.join(each.settings)}" + (f"; {with_}" if with_ else "")
-        name = Cell(each.name, each.name, strong=each is shown)
-        rows.append([name, about, len(each.runs), each.n_seeds, each.headline()])
     header = ["name", "contenders", "runs", "common seeds", "result"]
     blocks: list[Block] = []
     if rows:
         more = f" The table shows the first {MAX_LISTED} of {len(like)}." if len(like) > MAX_LISTED else ""
-        caption = f"Comparisons of like with like. The page shows {shown.name}.{more}"
+        caption = f"Comparisons of like with like. In brackets: what differs from {shown.name}, which is shown.{more}"
         blocks.append(Table("comparisons", header, rows, caption))
     for best in listed[len(like) :]:
         if best is not shown:
@@ -102,6 +98,18 @@ def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = 
         blocks.append(Text(RULE_OF_BEST, "note"))
     blocks += [Text(text) for text in waiting]
     return Section("Comparisons", [*blocks, Text(LIKE_WITH_LIKE, "note"), Text(RULE, "note")])
+
+
+def _elsewhere(each: Matched, shown: Matched) -> str:
+    """Return the settings of a comparison that are not those of the comparison that is shown, in brackets."""
+    params = each.runs[0].setting
+    keys = [
+        key
+        for key in sorted(params)
+        if not components.belongs(key, each.compared)
+        and {normal(setting.params.get(key, "")) for setting in shown.settings.values()} != {normal(params[key])}
+    ]
+    return f" ({describe(params, keys)})" if keys and each is not shown else ""
 
 
 def _on_best(best: Matched) -> Verdict:

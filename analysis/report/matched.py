@@ -25,7 +25,7 @@ class Matched:
     name: str
     what: str  # is compared: a component, as loss
     settings: Mapping[str, RecordedSetting]  # by label, with the runs of their common seeds
-    tried: Mapping[str, int]  # number of settings that were tried for each label
+    tried: Mapping[str, int]  # number of settings that were tried of each component, or for each label
     compared: Sequence[str]  # keys and groups of keys in which the settings may differ
     more_seeds: str = MORE_SEEDS  # how to train with more seeds
     command: str = ""  # that trains all of them; empty for settings that were trained one by one
@@ -160,7 +160,7 @@ def _matched(name: str, component: str, chosen: Sequence[RecordedSetting], all_r
     rows = dict(zip(components.labels(chosen, component), chosen, strict=True))
     ended = [run for run in all_runs if run.text_hash == chosen[0].runs[0].text_hash and run.state in RESULTS]
     tried = Counter(components.name(group[0].params, component) for group in by_setting(ended))
-    counts = {label: tried[components.name(setting.params, component)] for label, setting in rows.items()}
+    counts = {name: tried[name] for name in (components.name(setting.params, component) for setting in chosen)}
     return Matched(name, component, common_seeds.on_common_seeds(rows), counts, [component])
 
 

@@ -83,11 +83,11 @@ def test_every_comparison_has_its_verdict_on_the_page() -> None:
     section = listing.section(found, found[0], ["compare-1a2b: This comparison is not finished."])
     first, second = tables(section)["comparisons"].cells()
     assert [cell.text for cell in first[:4]] == [
-        *(found[0].name, "loss: cross_entropy, squentropy; layers 2", "6", "3"),
+        *(found[0].name, "loss: cross_entropy, squentropy", "6", "3"),
     ]
     assert first[0].strong
     assert not second[0].strong
-    assert second[1].text.endswith("layers 3")
+    assert second[1].text == "loss: cross_entropy, squentropy (layers 3)"
     assert [row[4].text for row in (first, second)] == [each.headline() for each in found]
     assert listing.RULE in texts(section, "note")
     assert "This comparison is not finished." in texts(section)
