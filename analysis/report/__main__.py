@@ -21,7 +21,7 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import comparison, curves, grid, listing, opening, search
+from analysis.report import comparison, curves, glossary, grid, listing, opening, search
 
 MAX_LISTED = 50  # runs without a result
 
@@ -34,16 +34,17 @@ def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
         raise ValueError(f"there is no run on a text {options.text!r}: --text takes one of {known}")
     sweeps = listing.sweeps(options.storage, wanted)
     listed = listing.comparisons(wanted, sweeps)
-    shown = listing.pick(listed, options.show) or (sweeps[0].matched() if sweeps else None)
+    names = [each.name for each in listed]
+    waiting = [f"{each.name}: {' '.join(comparison.status(each))}" for each in sweeps if each.name not in names]
+    shown = listing.pick(listed, options.show) or next((each.matched() for each in sweeps), None)
     sweep = next((each for each in sweeps if shown and each.name == shown.name), None)
-    others = [each for each in sweeps if each is not sweep and each.name not in [one.name for one in listed]]
-    waiting = [f"{each.name}: {' '.join(comparison.status(each))}" for each in others]
     first = opening.section(shown, comparison.status(sweep) if sweep else [])
-    sections = [
-        first,
-        *([listing.section(listed, shown, waiting)] if shown else []),
-        *([comparison.section(sweep, shown)] if sweep and shown else []),
-        *(comparison.details(shown, against=options.against) if shown else []),
+    sections = [first, glossary.section()]
+    if shown:
+        sections += [listing.section(listed, shown, waiting)] if listed else []
+        sections += [comparison.section(sweep, shown)] if sweep else []
+        sections += comparison.details(shown, against=options.against)
+    sections += [
         grid.section(wanted, options.sweep),
         search.section(options.storage, options.study),
         audit.section(all_runs, stories=options.stories),

@@ -115,7 +115,8 @@ def _elsewhere(each: Matched, shown: Matched) -> str:
 def _on_best(best: Matched) -> Verdict:
     """Return the verdict on the reference and the best other setting on the validation split."""
     base, *others = best.order
-    return best.verdict(base, min(others, key=lambda label: best.settings[label].mean("val/nll")))
+    other = min(others, key=lambda label: best.settings[label].mean("val/nll"))
+    return best.verdict(base, other, matched.DRAWS)
 
 
 def _rank(each: Matched) -> tuple[float, ...]:

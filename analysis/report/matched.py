@@ -90,7 +90,8 @@ class Matched:
         nll = self.settings[best].mean("test/nll")
         texts = [f"{best} has the lowest test nll of the {len(self.settings)}, {nll:.4g} nats per token."]
         if better := groups.get("better"):
-            texts.append(f"It is better than {enumeration(better)}.")
+            interval = "the 95 % confidence interval of the difference does not include 0"
+            texts.append(f"It is better than {enumeration(better)}: {interval} ({self.n_seeds} seeds).")
         if unclear := groups.get("unclear"):
             texts.append(f"No difference from {enumeration(unclear)} was found.")
         if few := groups.get("few"):

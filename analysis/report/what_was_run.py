@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from analysis.page import DASH, Facts, number
-from analysis.report.components import enumeration, name, own
+from analysis.report.components import enumeration, labels, name, own
 from analysis.report.grid_trials import short
 from analysis.report.matched import Matched
 from analysis.runs import RecordedSetting
@@ -50,9 +50,13 @@ def fairness(matched: Matched) -> str:
     same: list[str] = []
     different: list[str] = []
     for title, describe in CHANCES.items():
-        text = _each(matched.settings, describe)
-        is_same = len({describe(setting) for setting in matched.settings.values()}) == 1
-        (same if is_same else different).append(f"{title} ({text})")
+        values = [describe(setting) for setting in matched.settings.values()]
+        if len({*values}) == 1:
+            same.append(f"{title} ({values[0].partition(' (')[0]})")  # a component without its parameters
+        else:
+            values = labels([*matched.settings.values()], "model") if title == "model" else values
+            each = "; ".join(f"{label}: {value}" for label, value in zip(matched.settings, values, strict=True))
+            different.append(f"{title} ({each})")
     texts = [f"The same {enumeration(same)}." if same else ""]
     texts.append(f"Not the same: {enumeration(different)}." if different else "")
     return f"Fairness: {' '.join(filter(None, [*texts, _tried(matched)]))}"
@@ -157,6 +161,7 @@ CONDITIONS: dict[str, Describe] = {
 }
 CHANCES: dict[str, Describe] = {
     "data": _data,
+    "model": _component("model"),
     "number of parameters": _parameters,
     "training tokens": _tokens,
     "learning rate": _param("optimizer.lr"),

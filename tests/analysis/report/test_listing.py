@@ -9,8 +9,8 @@ from tests.analysis.blocks import tables, texts
 from tests.analysis.recorded import complete_run
 
 LOSSES = ("cross_entropy", "squentropy")
-MUON = {"optimizer": "Muon", "optimizer__lr": 0.008}
-PRESET = {"optimizer": "Muon", "optimizer__lr": 0.02, "model__n_layer": 4, "loss__weight": 0.001}
+MUON = {"optimizer": "Muon", "optimizer__lr": 0.008, "model": "GPT"}
+PRESET = {**MUON, "optimizer__lr": 0.02, "model__n_layer": 4, "loss__weight": 0.001}
 
 
 def both(*seeds: int, **options: object) -> list[RecordedRun]:
@@ -110,5 +110,7 @@ def test_without_a_comparison_the_best_settings_are_shown() -> None:
     text = texts(opening.section(best), "verdict")
     assert "so this does not show which loss is better." in text
     assert "differ only" not in text
-    assert "Not the same: learning rate (cross_entropy: 0.008; squentropy: 0.02)" in texts(opening.section(best))
+    different = "model (cross_entropy: GPT n_layer=2; squentropy: GPT n_layer=4)"
+    rates = "learning rate (cross_entropy: 0.008; squentropy: 0.02)"
+    assert f"Not the same: {different} and {rates}." in texts(opening.section(best))
     assert listing.comparisons([complete_run(status="RUNNING")], []) == []
