@@ -10,6 +10,7 @@ from tests.analysis.recorded import complete_run
 
 LOSSES = ("cross_entropy", "squentropy")
 MUON = {"optimizer": "Muon", "optimizer__lr": 0.008, "model": "GPT"}
+ADAMW = {**MUON, "optimizer": "torch.optim.AdamW", "optimizer__lr": 0.001}
 PRESET = {**MUON, "optimizer__lr": 0.02, "model__n_layer": 4, "loss__weight": 0.001}
 
 
@@ -50,7 +51,7 @@ def test_other_runs_do_not_change_the_result() -> None:
     losses = both(1, 2)
     (alone,) = listed(losses)
     others = {
-        "optimizers": [complete_run("cross_entropy", seed, optimizer="torch.optim.AdamW") for seed in (1, 2, 3)],
+        "optimizers": [complete_run("cross_entropy", seed, **ADAMW) for seed in (1, 2, 3)],
         "another batch size": [complete_run("squentropy", seed, **MUON, train__batch_size=8) for seed in (1, 2, 3)],
         "a run that is running": [complete_run("squentropy", 3, **MUON, status="RUNNING")],
         "another text": [complete_run("squentropy", seed, **MUON, tags={"text": "other"}) for seed in (1, 2, 3)],
