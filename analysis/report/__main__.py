@@ -21,7 +21,7 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import comparison, curves, glossary, grid, listing, opening, search
+from analysis.report import comparison, curves, grid, listing, opening, search
 
 MAX_LISTED = 50  # runs without a result
 
@@ -39,7 +39,7 @@ def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
     shown = listing.pick(listed, options.show) or next((each.matched() for each in sweeps), None)
     sweep = next((each for each in sweeps if shown and each.name == shown.name), None)
     first = opening.section(shown, comparison.status(sweep) if sweep else [])
-    sections = [first, glossary.section()]
+    sections = [first]
     if shown:
         sections += [listing.section(listed, shown, waiting)] if listed else []
         sections += [comparison.section(sweep, shown)] if sweep else []

@@ -51,7 +51,7 @@ def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
     Raises:
         ValueError: The settings are the same, or they were scored on different text.
     """
-    keys, compared = runs.differing([a.params, b.params]), components.compared([a, b])
+    keys, compared = sorted(runs.differing([a.params, b.params])), components.compared([a, b])
     if not keys and {run.program for run in a.runs} == {run.program for run in b.runs}:
         raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
     labels = components.labels([a, b], *compared[:1])

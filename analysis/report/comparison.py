@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.page import Block, Section, Text
 from analysis.recorded_run import RecordedRun
-from analysis.report import borders, calibration, compare, curves, glossary, opening, samples, scores, stories
+from analysis.report import borders, calibration, compare, curves, opening, samples, scores, stories
 from analysis.report.comparison_figures import tuning_curves
 from analysis.report.comparison_tables import best_settings, budget
 from analysis.report.comparison_texts import description, progress, without_result
@@ -74,7 +74,7 @@ def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str |
     matched = comparison.matched()
     first = opening.section(matched, status(comparison))
     lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
-    sections = [first, glossary.section(), section(comparison, matched), *details(matched)]
+    sections = [first, section(comparison, matched), *details(matched)]
     path = page.write(folder, matched.title, lead, sections)
     cli.tell(first)
     print(budget(comparison, matched.settings).text(cli.width()), end="\n\n")

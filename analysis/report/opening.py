@@ -1,9 +1,9 @@
-"""The opening of the page: the result, how sure it is, whether it is fair, and what was run."""
+"""The opening of the page: the result, how sure it is, whether it is fair, what was run, and what the words mean."""
 
 from collections.abc import Sequence
 
 from analysis.page import Block, Section, Text
-from analysis.report import what_was_run
+from analysis.report import glossary, what_was_run
 from analysis.report.matched import DRAWS, Matched
 from analysis.runs import NO_RESULT
 
@@ -26,4 +26,4 @@ def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
         blocks += [Text(text) for text in [what_was_run.fairness(matched)] if text]
         blocks += [Text(note, "note") for note in matched.notes()]
         blocks.append(what_was_run.facts(matched))
-    return Section(TITLE, blocks)
+    return Section(TITLE, [*blocks, *glossary.section().blocks])

@@ -180,7 +180,7 @@ def _more(difference: Difference) -> str:
 def _besides(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str]) -> list[str]:
     """Return what differs besides the keys and groups that are compared: see `verdict`."""
     keys = differing([a.params, b.params])
-    besides = [key for key in keys if not components.belongs(key, compared)]
+    besides = [key for key in sorted(keys) if not components.belongs(key, compared)]
     if len({run.program for setting in (a, b) for run in setting.runs}) > 1:
         besides.append("the version of the program")
     tokens = [setting.mean("train/tokens") for setting in (a, b)]

@@ -41,7 +41,6 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     html = (tmp_path / "page" / "report.html").read_text()
     sections = [
         "result",
-        "glossary",
         "tuning-and-confirmation",
         "differences",
         "scores",
@@ -82,8 +81,8 @@ def test_the_whole_report_begins_with_the_newest_comparison(
     printed = capsys.readouterr().out
     assert " ".join(printed.split()).endswith(f"Tuned with 2 trials each. {tmp_path}/out/report.html")
     html = (tmp_path / "out" / "report.html").read_text()
-    sections = ["result", "glossary", "comparisons", "tuning-and-confirmation", "differences"]
-    assert re.findall(r'<section id="([^"]*)"', html)[:5] == sections
+    sections = ["result", "comparisons", "tuning-and-confirmation", "differences"]
+    assert re.findall(r'<section id="([^"]*)"', html)[:4] == sections
     assert "No trial of a search has started in sqlite:///optuna.db." in html
     assert report.main(["--show", "typo", *out]) == 2
     assert capsys.readouterr().err == "error: no comparison 'typo': --show takes one of compare-1a2b\n"

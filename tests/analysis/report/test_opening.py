@@ -3,7 +3,7 @@
 from typing import Any
 
 from analysis.page import DASH, Facts, Section
-from analysis.report import opening
+from analysis.report import glossary, opening
 from analysis.report.matched import find
 from tests.analysis.blocks import texts
 from tests.analysis.recorded import complete_run
@@ -29,13 +29,14 @@ def opened(*losses: dict[str, Any], **options: Any) -> Section:
 
 
 def facts(section: Section) -> dict[str, str]:
-    (box,) = (block for block in section.blocks if isinstance(block, Facts))
-    return dict(box.rows)
+    first, *_ = (block for block in section.blocks if isinstance(block, Facts))
+    return dict(first.rows)
 
 
 def test_the_opening_says_what_was_run() -> None:
     section = opened({"loss": "cross_entropy"}, {"loss": "squentropy", "loss__weight": 1.0})
-    assert [type(block).__name__ for block in section.blocks] == ["Text", "Text", "Facts"]
+    assert [type(block).__name__ for block in section.blocks] == ["Text", "Text", "Facts", "Facts"]
+    assert section.blocks[-1] == glossary.section().blocks[-1]
     result, fairness = texts(section).splitlines()
     assert result.startswith("cross_entropy is better: the test nll of squentropy is ")
     assert result.endswith(

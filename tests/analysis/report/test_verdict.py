@@ -78,7 +78,7 @@ def test_where_more_differs_no_loss_is_called_better() -> None:
     assert (result.better, result.has_enough_seeds) == ("", True)
     assert result.text.startswith("The runs of squentropy have a test nll that is 0.2")
     assert " nats per token higher than that of cross_entropy (95 % confidence interval 0.2" in result.text
-    besides = "optimizer.lr, model.n_layer and the number of training tokens (1,000,000 and 2,000,000)"
+    besides = "model.n_layer, optimizer.lr and the number of training tokens (1,000,000 and 2,000,000)"
     assert result.text.endswith(
         f"; 3 seeds, 30 stories). They also differ in {besides}, so this does not show which loss is better."
     )
@@ -87,7 +87,7 @@ def test_where_more_differs_no_loss_is_called_better() -> None:
     assert verdict(a, same).besides == []
     two_keys = story_setting("cross_entropy", shift=0.25, optimizer__lr=0.2, model__n_layer=4)
     assert verdict(a, two_keys).text.endswith(
-        "They differ in optimizer.lr and model.n_layer, so this does not show what causes the difference."
+        "They differ in model.n_layer and optimizer.lr, so this does not show what causes the difference."
     )
 
 
