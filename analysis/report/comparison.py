@@ -1,7 +1,7 @@
 """A comparison with hydra/sweeper=compare: what was compared, with what budget, and which contender is better.
 
-python -m analysis.report.comparison                                       the comparison that was started last
-python -m analysis.report.comparison NAME --storage sqlite:///optuna.db    the comparison of this name
+python -m analysis.report.comparison         the page of the comparison that was started last, into report/
+python -m analysis.report.comparison NAME    the page of the comparison of this name
 """
 
 import sys
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from analysis import cli, page, runs
 from analysis.page import Block, Section, Text
-from analysis.recorded_run import RecordedRun
 from analysis.report import borders, calibration, compare, curves, opening, samples, scores, stories
 from analysis.report.comparison_figures import tuning_curves
 from analysis.report.comparison_tables import best_settings, budget
@@ -62,31 +61,25 @@ def details(matched: Matched, *, against: str = "steps") -> list[Section]:
     ]
 
 
-def show(name: str, *, storage: str, tracking_uri: str | None, experiment: str | None, folder: Path) -> None:
+def show(name: str | None, *, storage: str, tracking_uri: str | None, experiment: str | None, folder: Path) -> None:
     """Write the page of a comparison, report.html, to a folder. Print its path, the result and the budget.
 
-    None stands for the default store or experiment of MLflow.
+    None stands for the comparison that was started last, and for the default store or experiment of MLflow.
 
     Raises:
         ValueError: The storage or the store cannot be read, or there is no such comparison.
     """
-    comparison = find(storage, runs.load(tracking_uri, experiment), name)
+    try:
+        comparison = load(storage, runs.load(tracking_uri, experiment), name)[0]
+    except NoStudy as error:
+        raise ValueError(f"{error} Start a comparison: {COMMAND}") from error
     matched = comparison.matched()
     first = opening.section(matched, status(comparison))
-    lead = f"Comparison {name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
+    lead = f"Comparison {comparison.name}, read on {time.strftime('%Y-%m-%d %H:%M')}."
     sections = [first, section(comparison, matched), *details(matched)]
     path = page.write(folder, matched.title, lead, sections)
     cli.tell(first)
-    print(budget(comparison, matched.settings).text(cli.width()), end="\n\n")
-    print(path)
-
-
-def find(storage: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
-    """Return the first comparison of `load`, but raise ValueError also if there is none."""
-    try:
-        return load(storage, all_runs, name)[0]
-    except NoStudy as error:
-        raise ValueError(f"{error} Start a comparison: {COMMAND}") from error
+    print(budget(comparison, matched.settings).text(cli.width()), path, sep="\n\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,14 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", metavar="NAME", help="default: the comparison that was started last")
     parser.add_argument("--storage", default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s")
     options = parser.parse_args(arguments)
-
-    def work() -> None:
-        comparison = find(options.storage, runs.load(options.tracking_uri, options.experiment), options.name)
-        matched = comparison.matched()
-        cli.tell(opening.section(matched, status(comparison)))
-        cli.show(section(comparison, matched), options.out)
-
-    return cli.run(work)
+    place = {"storage": options.storage, "tracking_uri": options.tracking_uri, "experiment": options.experiment}
+    return cli.run(lambda: show(options.name, **place, folder=options.out))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from analysis.page import Block, Section, Text
-from analysis.report import glossary, what_was_run
+from analysis.report import facts, glossary
 from analysis.report.matched import DRAWS, Matched
 from analysis.runs import NO_RESULT
 
@@ -21,9 +21,9 @@ def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
     if matched is None:
         blocks.append(Text(NO_RESULT, "verdict"))
     elif matched.settings:
-        result = f"{matched.headline(DRAWS)} {what_was_run.conditions(matched)}"
+        result = f"{matched.headline(DRAWS)} {facts.conditions(matched)}"
         blocks.append(Text(result.strip(), "verdict"))
-        blocks += [Text(text) for text in [what_was_run.fairness(matched)] if text]
+        blocks += [Text(text) for text in [facts.fairness(matched)] if text]
         blocks += [Text(note, "note") for note in matched.notes()]
-        blocks.append(what_was_run.facts(matched))
+        blocks.append(facts.facts(matched))
     return Section(TITLE, [*blocks, *glossary.section().blocks])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis import runs
-from analysis.report import compare, listing, scores, what_was_run
+from analysis.report import compare, facts, listing, scores
 from tests.analysis.blocks import tables
 from tests.commandline import SMALL, command
 
@@ -54,7 +54,7 @@ def test_settings_and_seeds(folder: Path) -> None:
         assert result.difference.effect == pytest.approx(of_table)
         assert "Left out: seed 3 of cross_entropy (not scored with squentropy weight=1 and 1 more)." in result.notes
     tried = "1 of cross_entropy, 1 of mine.cross_entropy, 2 of squentropy and 1 of yours.cross_entropy."
-    assert tried in what_was_run.fairness(first)
+    assert tried in facts.fairness(first)
 
 
 def test_optimizers_are_trained_by_one_version_of_the_program(folder: Path, tmp_path: Path) -> None:

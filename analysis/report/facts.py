@@ -1,4 +1,4 @@
-"""What the runs of a comparison were: the box of facts, and whether the contenders had the same chances."""
+"""The box of facts on the runs of a comparison, and whether the contenders had the same chances."""
 
 from collections.abc import Callable, Mapping
 
