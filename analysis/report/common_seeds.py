@@ -57,10 +57,11 @@ def on_common_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, RecordedSe
 
 
 def left_out(label: str, setting: RecordedSetting) -> list[str]:
-    """Return a sentence for each reason for which seeds of a setting are left out."""
+    """Return a sentence for each reason for which seeds of a setting are left out. A run that is running is none."""
     by_reason: dict[str, list[int]] = {}
     for seed, reason in setting.left_out.items():
         by_reason.setdefault(reason, []).append(seed)
+    by_reason.pop("running", None)
     return [f"Left out: {_seeds(seeds)} of {label} ({reason})." for reason, seeds in by_reason.items()]
 
 

@@ -81,11 +81,13 @@ def _each(settings: Mapping[str, RecordedSetting], describe: Describe) -> str:
 
 
 def _component(component: str) -> Describe:
-    def describe(setting: RecordedSetting) -> str:
-        values = ", ".join(f"{key} {short(value)}" for key, value in own(setting.params, component).items())
-        return name(setting.params, component) + (f" ({values})" if values else "")
+    return lambda setting: name(setting.params, component) + _own(setting, component)
 
-    return describe
+
+def _own(setting: RecordedSetting, component: str) -> str:
+    """Return the own parameters of a component in brackets."""
+    values = ", ".join(f"{key} {short(value)}" for key, value in own(setting.params, component).items())
+    return f" ({values})" if values else ""
 
 
 def _param(key: str) -> Describe:
@@ -97,8 +99,7 @@ def _data(setting: RecordedSetting) -> str:
 
 
 def _source(setting: RecordedSetting) -> str:
-    values = ", ".join(f"{key} {short(value)}" for key, value in own(setting.params, "data.source").items())
-    return f"{_data(setting)} ({values}), text {setting.runs[0].text_hash or DASH}"
+    return f"{_data(setting)}{_own(setting, 'data.source')}, text {setting.runs[0].text_hash or DASH}"
 
 
 def _vocabulary(setting: RecordedSetting) -> str:

@@ -12,6 +12,7 @@ from analysis.report.matched import BEST, ENOUGH_SEEDS, Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
+from analysis.runs import RecordedSetting
 
 MAX_LISTED = 20
 LIKE_WITH_LIKE = (
@@ -25,8 +26,8 @@ RULE = (
     "then the most training tokens; then the lowest validation nll. Show another: python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
-    "This is the setting with the lowest mean validation nll of each of these losses, among those with the most seeds, "
-    "where three are as good as more."
+    "The best setting of a loss has the lowest mean validation nll among its settings with the most seeds, where three "
+    "are as good as more."
 )
 
 
@@ -89,27 +90,34 @@ def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = 
     header = ["name", "contenders", "runs", "common seeds", "result"]
     blocks: list[Block] = []
     if rows:
-        more = f" The table shows the first {MAX_LISTED} of {len(like)}." if len(like) > MAX_LISTED else ""
-        caption = f"Comparisons of like with like. In brackets: what differs from {shown.name}, which is shown.{more}"
-        blocks.append(Table("comparisons", header, rows, caption))
+        more = f" In brackets: what is not as in {shown.name}, which is shown." if len(like) > 1 else ""
+        more += f" The table shows the first {MAX_LISTED} of {len(like)}." if len(like) > MAX_LISTED else ""
+        blocks.append(Table("comparisons", header, rows, f"Comparisons of like with like.{more}"))
     for best in listed[len(like) :]:
         if best is not shown:
-            blocks.append(Text(f"Not like with like ({BEST}): {_on_best(best).sentence}"))
+            blocks.append(
+                Text(f"Not like with like, the best setting of each loss (--show {BEST}): {_on_best(best).sentence}")
+            )
         blocks.append(Text(RULE_OF_BEST, "note"))
     blocks += [Text(text) for text in waiting]
     return Section("Comparisons", [*blocks, Text(LIKE_WITH_LIKE, "note"), Text(RULE, "note")])
 
 
 def _elsewhere(each: Matched, shown: Matched) -> str:
-    """Return the settings of a comparison that are not those of the comparison that is shown, in brackets."""
-    params = each.runs[0].setting
+    """Return what is not the same as in the comparison that is shown, in brackets."""
+    params, others = _all_params(next(iter(each.settings.values()))), [*map(_all_params, shown.settings.values())]
     keys = [
         key
         for key in sorted(params)
         if not components.belongs(key, each.compared)
-        and {normal(setting.params.get(key, "")) for setting in shown.settings.values()} != {normal(params[key])}
+        and {normal(other.get(key, "")) for other in others} != {normal(params[key])}
     ]
     return f" ({describe(params, keys)})" if keys and each is not shown else ""
+
+
+def _all_params(setting: RecordedSetting) -> dict[str, str]:
+    """Return the parameters of a setting, its text and its version of the program."""
+    return {**setting.params, "text": setting.runs[0].text_hash, "program": setting.runs[0].program}
 
 
 def _on_best(best: Matched) -> Verdict:

@@ -90,7 +90,7 @@ class Matched:
         nll = self.settings[best].mean("test/nll")
         texts = [f"{best} has the lowest test nll of the {len(self.settings)}, {nll:.4g} nats per token."]
         if better := groups.get("better"):
-            interval = "the 95 % confidence interval of the difference does not include 0"
+            interval = "the 95 % confidence interval of each difference does not include 0"
             texts.append(f"It is better than {enumeration(better)}: {interval} ({self.n_seeds} seeds).")
         if unclear := groups.get("unclear"):
             texts.append(f"No difference from {enumeration(unclear)} was found.")

@@ -56,6 +56,7 @@ def test_other_runs_do_not_change_the_result() -> None:
     for name, runs in others.items():
         first, *_ = listed(losses, runs)
         assert (first.name, first.headline()) == (alone.name, alone.headline()), name
+        assert texts(opening.section(first), "note") == texts(opening.section(alone), "note"), name
     worse = both(1, 2, train__batch_size=2)
     for run in worse:
         run.metrics["val/nll"] += 1
@@ -77,16 +78,17 @@ def test_the_order_is_that_of_the_rule() -> None:
 
 
 def test_every_comparison_has_its_verdict_on_the_page() -> None:
-    found = listed(both(1, 2, 3), both(1, 2, model__n_layer=3))
+    found = listed(both(1, 2, 3), both(1, 2, model__n_layer=3), both(1, tags={"text": "other"}))
     section = listing.section(found, found[0], ["compare-1a2b: This comparison is not finished."])
-    first, second = tables(section)["comparisons"].cells()
+    first, second, third = tables(section)["comparisons"].cells()
     assert [cell.text for cell in first[:4]] == [
         *(found[0].name, "loss: cross_entropy, squentropy", "6", "3"),
     ]
     assert first[0].strong
     assert not second[0].strong
     assert second[1].text == "loss: cross_entropy, squentropy (layers 3)"
-    assert [row[4].text for row in (first, second)] == [each.headline() for each in found]
+    assert third[1].text == "loss: cross_entropy, squentropy (text other)"
+    assert [row[4].text for row in (first, second, third)] == [each.headline() for each in found]
     assert listing.RULE in texts(section, "note")
     assert "This comparison is not finished." in texts(section)
 

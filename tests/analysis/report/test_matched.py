@@ -96,7 +96,7 @@ def four() -> Matched:
 def test_the_headline_of_many_contenders(four: Matched) -> None:
     text = four.headline()
     assert text.startswith("poly1 has the lowest test nll of the 4, ")
-    interval = "the 95 % confidence interval of the difference does not include 0 (3 seeds)"
+    interval = "the 95 % confidence interval of each difference does not include 0 (3 seeds)"
     assert text.endswith(f"It is better than cross_entropy and brier: {interval}. No difference from focal was found.")
     assert four.order == ["cross_entropy", "brier", "focal", "poly1"]
     assert four.title == "Which loss is better?"
