@@ -73,7 +73,7 @@ def section(best: Mapping[str, RecordedSetting]) -> Section:
         blocks += [_table_1(), Text(OF_REPORT, "note")]
     else:
         blocks.append(Text(APART, "note"))
-    return Section("Scores", [*blocks, _calibrated(best), Text(SCALE, "note"), *settings_and_runs(best)])
+    return Section("Scores", [*blocks, _calibrated(best), Text(SCALE, "note"), _settings(best), _runs(best)])
 
 
 def differences(settings: Mapping[str, RecordedSetting], caption: str = "") -> Table:
@@ -91,11 +91,6 @@ def differences(settings: Mapping[str, RecordedSetting], caption: str = "") -> T
     seeds = [", ".join(str(run.seed) for run in setting.runs) for setting in settings.values()]
     rows.append(["seeds", *seeds, *[DASH] * len(others)])
     return Table("differences", ["score", *settings, *(f"{other} minus {first}" for other in others)], rows, caption)
-
-
-def settings_and_runs(best: Mapping[str, RecordedSetting]) -> list[Table]:
-    """Return tables of the settings and of their runs."""
-    return [_settings(best), _runs(best)]
 
 
 def half_interval(values: Sequence[float]) -> float:

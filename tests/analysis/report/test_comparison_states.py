@@ -82,6 +82,10 @@ def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
     for run in confirmation["squentropy"]:
         run.metrics["test/nll_calibrated"] += 0.3
     assert "calibrated test nll" not in texts(section_of(read(scratch, tuning, confirmation)))
+    for run in confirmation["squentropy"]:
+        run.metrics["test/nll_calibrated"] -= 0.3
+        run.params["model.dropout"] = "0.3"
+    assert "calibrated test nll" not in texts(section_of(read(scratch, tuning, confirmation)))  # more differs
 
 
 def test_the_search_section_skips_comparisons(tmp_path_factory: pytest.TempPathFactory) -> None:
