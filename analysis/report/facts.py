@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from analysis.page import DASH, Facts, number
 from analysis.report.components import enumeration, labels, name, own
 from analysis.report.grid_trials import short
-from analysis.report.matched import Matched
+from analysis.report.matched import DRAWS, Matched
 from analysis.runs import RecordedSetting
 
 COMMIT = "mlflow.source.git.commit"
@@ -37,7 +37,7 @@ def conditions(matched: Matched) -> str:
             parts.append(text.format(*values))
     who = "Both" if len(matched.settings) == PAIR else "All"
     trained = f"{who} were trained {' '.join(parts)}." if parts else ""
-    if any(result.besides for result in matched.against(matched.order[0])):
+    if any(result.besides for result in matched.against(matched.order[0], DRAWS)):
         return trained
     tuned = " and in the settings that were tuned for each of them" if matched.command else ""
     return f"{trained} They differ only in the {matched.what}{tuned}.".strip()
@@ -158,7 +158,7 @@ CONDITIONS: dict[str, Describe] = {
     "for {} steps": _param("train.max_steps"),
     "on the data {}": _data,
     "with a model of {} parameters": _parameters,
-    "and the optimizer {}": lambda setting: name(setting.params, "optimizer"),
+    "using the optimizer {}": lambda setting: name(setting.params, "optimizer"),
 }
 CHANCES: dict[str, Describe] = {
     "data": _data,

@@ -21,9 +21,10 @@ LIKE_WITH_LIKE = (
     f"{matched.MAX_CONTENDERS} contenders, only the best of each component on the validation split is compared."
 )
 RULE = (
-    "The page shows the first comparison: the newest one of hydra/sweeper=compare; then that with the most seeds that "
-    "contenders have in common, where three are as good as more; then losses before optimizers, schedules and models; "
-    "then the most training tokens; then the lowest validation nll. Show another: python -m analysis.report --show NAME"
+    "The page shows the first comparison: the newest one of hydra/sweeper=compare that has a result; then that with "
+    "the most seeds that contenders have in common, where three are as good as more; then losses before optimizers, "
+    "schedules and models; then the most training tokens; then the lowest validation nll. Show another: "
+    "python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
     "The best setting of a loss has the lowest mean validation nll among its settings with the most seeds, where three "
@@ -95,9 +96,8 @@ def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = 
         blocks.append(Table("comparisons", header, rows, f"Comparisons of like with like.{more}"))
     for best in listed[len(like) :]:
         if best is not shown:
-            blocks.append(
-                Text(f"Not like with like, the best setting of each loss (--show {BEST}): {_on_best(best).sentence}")
-            )
+            sentence = _on_best(best).sentence
+            blocks.append(Text(f"Not like with like, the best setting of each loss (--show {BEST}): {sentence}"))
         blocks.append(Text(RULE_OF_BEST, "note"))
     blocks += [Text(text) for text in waiting]
     return Section("Comparisons", [*blocks, Text(LIKE_WITH_LIKE, "note"), Text(RULE, "note")])

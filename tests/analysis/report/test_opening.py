@@ -40,7 +40,7 @@ def test_the_opening_says_what_was_run() -> None:
     result, fairness = texts(section).splitlines()
     assert result.startswith("cross_entropy is better: the test nll of squentropy is ")
     assert result.endswith(
-        "Both were trained for 100 steps on the data stories with a model of 640,000 parameters and the optimizer "
+        "Both were trained for 100 steps on the data stories with a model of 640,000 parameters using the optimizer "
         "AdamW. They differ only in the loss."
     )
     assert fairness == (
@@ -70,7 +70,7 @@ def test_what_differs_is_said_for_each_contender() -> None:
     fairness = texts(section).splitlines()[1]
     assert "Not the same: learning rate (AdamW: 0.001; Muon: 0.02)." in fairness
     assert "learning rate" not in fairness.partition("Not the same")[0]
-    assert "and the optimizer" not in texts(section).splitlines()[0]
+    assert "using the optimizer" not in texts(section).splitlines()[0]
     assert facts(section)["Optimizer"] == "AdamW (lr 0.001, weight_decay 0.1); Muon (lr 0.02, weight_decay 0.1)"
     assert facts(section)["Loss"] == "focal"
 
