@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+Side = Literal["x", "y"]
+SIDES: tuple[Side, Side] = ("x", "y")
 
 WIDE = 5.0  # an axis is logarithmic if the highest value is more than this many times the lowest
 NARROW = 3.0  # up to this ratio, a logarithmic axis has evenly spaced ticks
@@ -29,7 +31,7 @@ def is_wide(values: Sequence[float] | Array) -> bool:
 
 def fit_scale(
     axes: "Axes",
-    which: Literal["x", "y"],
+    which: Side,
     values: Sequence[float] | Array,
     *,
     is_log: bool | None = None,
@@ -113,3 +115,9 @@ def _round_numbers(low: float, high: float, bulk: Array) -> list[float]:
         if len(widths) >= MIN_TICKS and sum(bulk[0] <= place <= bulk[1] for place in widths) >= MIN_TICKS - 1:
             break
     return sorted(widths)
+
+
+def span(values: Sequence[float]) -> str:
+    """Return the lowest and the highest of some whole numbers as text; a single number if they are equal."""
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

@@ -10,7 +10,6 @@ wider than PANEL, so that its text keeps a size of 9 points on a screen of 400 p
 import io
 import math
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,8 +55,6 @@ STYLE: Any = {
 INCH = 96  # CSS pixels
 PANEL = (4.3, 3.2)  # inches; the width is the greatest that a panel may have
 N_COLUMNS = 3  # of panels in a file
-CHARACTERS = 14  # of a line of a name beside the end of its curve
-MAX_NAMES = 8  # beside the ends of curves; more are listed in a legend
 
 
 @dataclass(frozen=True)
@@ -124,51 +121,6 @@ def panels(n: int = 1, *, size: tuple[float, float] = PANEL) -> "tuple[Drawing, 
     """Return a drawing with n panels of this size in inches, row by row. Use it inside of `style()`."""
     drawing = sheet(n, size=size)
     return drawing, [part.subplots() for part in drawing.subfigs]
-
-
-def legend(axes: "Axes") -> None:
-    """Put a legend below a panel, where it covers no data."""
-    handles, names = axes.get_legend_handles_labels()
-    n_columns = max(1, min(len(names), 60 // (10 + max(map(len, names), default=0))))
-    axes.figure.legend(handles, names, loc="outside lower left", ncols=n_columns)
-
-
-def name_ends(axes: "Axes") -> None:
-    """Write the label of each line to the right of its last point. Labels that would overlap are moved apart."""
-    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_") and len(line.get_xdata())]
-    if len(lines) > MAX_NAMES:
-        legend(axes)
-        return
-    axes.get_figure(root=True).draw_without_rendering()
-    ends = axes.transData.transform([(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines])
-    ends = axes.transAxes.inverted().transform(ends)[:, 1] if lines else ends
-    texts = [textwrap.fill(str(line.get_label()), CHARACTERS, break_long_words=False) for line in lines]
-    line_height = 1.25 * STYLE["font.size"] / 72 * axes.figure.dpi / axes.bbox.height
-    heights = [line_height * (text.count("\n") + 1) for text in texts]
-    order = sorted(range(len(lines)), key=lambda i: ends[i])
-    for i, place in zip(order, spread([ends[i] for i in order], [heights[i] for i in order]), strict=True):
-        end = lines[i].get_xdata()[-1], lines[i].get_ydata()[-1]
-        arrow: Any = {"arrowstyle": "-", "color": lines[i].get_color(), "linewidth": 0.8, "relpos": (0, 0.5)}
-        text: Any = {"color": lines[i].get_color(), "va": "center", "linespacing": 1}
-        axes.annotate(texts[i], end, (1.05, place), textcoords="axes fraction", arrowprops=arrow, **text)
-
-
-def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """Move texts apart that would overlap, and keep them between 0 and 1 if they fit.
-
-    Args:
-        places: Where the middles of the texts should be, in ascending order.
-        heights: The heights of the texts.
-    """
-    result = [*places]
-    for i in range(len(result)):
-        least = result[i - 1] + (heights[i - 1] + heights[i]) / 2 if i else heights[0] / 2
-        result[i] = max(result[i], least)
-    for i in reversed(range(len(result))):
-        last = i == len(result) - 1
-        most = 1 - heights[i] / 2 if last else result[i + 1] - (heights[i] + heights[i + 1]) / 2
-        result[i] = min(result[i], most)
-    return result
 
 
 def finish(drawing: "Drawing", name: str, caption: str) -> Figure:

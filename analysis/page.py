@@ -47,6 +47,10 @@ class Table:
         """Return the rows with all cells as `Cell`."""
         return [[_cell(content) for content in row] for row in self.rows]
 
+    def numeric(self) -> list[bool]:
+        """Return for each column whether it holds only numbers, which are aligned at the right."""
+        return [all(cell.number for cell in column) for column in zip(*self.cells(), strict=True)]
+
     def save(self, folder: Path) -> list[Path]:
         """Write the CSV file and return its path in a list."""
         path = folder / f"{self.name}.csv"

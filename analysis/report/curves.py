@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import cli, figures, runs
+from analysis import cli, figures, labels, runs
 from analysis.axes import fit_scale
 from analysis.lines import Line, line, mean_and_range, thinned
 from analysis.page import Section, Text
@@ -109,7 +109,7 @@ def _figure(name: str, caption: str, panels: Sequence[Panel], against: str) -> f
         fit_scale(axes, "x", [0, *np.concatenate([x for x, _ in shown])], is_log=False)
         axes.set(xlabel=AGAINST[against], ylabel=y_label)
         axes.set_title(title, wrap=True)
-        figures.name_ends(axes)
+        labels.name_ends(axes)
     single = [label for *_, series in panels for label, lines in series.items() if lines and len(lines[0][0]) == 1]
     if single:
         caption += f" One point, not a curve: {', '.join(dict.fromkeys(single))}; set train.eval_every for more."

@@ -3,13 +3,12 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis import figures
-from analysis.axes import fit_scale
+from analysis.axes import SIDES, fit_scale
 from analysis.report.stories import file_name
 
 Nats = NDArray[np.float64]  # (n_stories,) nats per token
@@ -79,8 +78,7 @@ def differences(labels: tuple[str, str], nats: tuple[Nats, Nats], series: int = 
     low, high = both.min() * 0.97, both.max() * 1.03
     scatter.plot([low, high], [low, high], color=figures.INK, linewidth=1)
     scatter.plot(x, y, "o", color=color, markersize=3, alpha=0.5, markeredgewidth=0)
-    sides: tuple[Literal["x"], Literal["y"]] = ("x", "y")
-    for which in sides:
+    for which in SIDES:
         fit_scale(scatter, which, both, is_log=True)
     scatter.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Perplexity of the test stories")
     scatter.set(xlabel=_lines(f"perplexity, {a}"), ylabel=_lines(f"perplexity, {b}"))

@@ -19,7 +19,7 @@ def test_every_range_has_at_least_three_ticks_within_it(is_log: bool) -> None:
         places = axes.ticks([low, high], is_log=is_log)
         assert 3 <= len(places) <= 12, (low, high, places)
         rounding = 1e-8 * (high - low)
-        assert low - rounding <= places[0] and places[-1] <= high + rounding, (low, high, places)
+        assert low - rounding <= places[0] <= places[-1] <= high + rounding, (low, high, places)
         assert sorted({*places}) == places
         assert len({*axes.tick_texts(places)}) == len(places), (low, high, axes.tick_texts(places))
 
