@@ -21,7 +21,8 @@ EQUAL = 1e-8  # values whose relative difference is smaller need one tick only
 MIN_TICKS = 4
 BULK = (0.05, 0.95)  # quantiles of the values between which ticks are wanted
 ROUND = ((1,), (2, 5), (3,), (1.5, 7), (1.2, 2.5, 4, 6, 8))  # factors of powers of ten, the roundest numbers first
-GAP, CHARACTER = 0.03, 0.025  # between ticks, and for a character of their texts; shares of an axis
+# Room between ticks, as shares of an axis: on a vertical one, and on a horizontal one without and for a character.
+LINE, GAP, CHARACTER = 0.08, 0.03, 0.032
 
 
 def is_wide(values: Sequence[float] | Array) -> bool:
@@ -36,6 +37,7 @@ def fit_scale(
     *,
     is_log: bool | None = None,
     is_integer: bool = False,
+    least: int = MIN_TICKS,
 ) -> None:
     """Choose the scale of an axis and its ticks, which lie where the values lie.
 
@@ -45,6 +47,7 @@ def fit_scale(
         values: All that the axis shows. A logarithmic axis ignores values that are not positive.
         is_log: True for a logarithmic axis; by default, it is one if the values span a wide range.
         is_integer: True for ticks at whole numbers only.
+        least: Number of ticks; a long axis may have more.
     """
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -55,26 +58,50 @@ def fit_scale(
         return
     if is_log:
         axes.set(**{f"{which}scale": "log"})
-    places = ticks(shown, is_log=is_log, is_integer=is_integer)
+    if is_log and max(shown) > NARROW * min(shown):
+        places = log_ticks(shown, is_vertical=which == "y", least=least)
+    else:
+        places = ticks(min(shown), max(shown), is_integer=is_integer, least=least)
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(FixedFormatter(tick_texts(places)))
     axis.set_minor_locator(NullLocator())
 
 
-def ticks(values: Sequence[float] | Array, *, is_log: bool, is_integer: bool = False) -> list[float]:
-    """Return the places of ticks between the lowest and the highest value: at least three if the values differ."""
-    low, high = float(min(values)), float(max(values))
+def ticks(low: float, high: float, *, is_integer: bool = False, least: int = MIN_TICKS) -> list[float]:
+    """Return the places of evenly spaced ticks between two values: at least `least`, if the values differ."""
     if high - low <= EQUAL * max(abs(low), abs(high)):
         return [low]
-    if is_log and high > NARROW * low:
-        return _round_numbers(low, high, np.quantile(values, BULK))
     exponent = math.ceil(math.log10(high - low))
     steps = [factor * 10.0**power for power in (exponent, exponent - 1) for factor in (1, 0.5, 0.25, 0.2)]
     if is_integer:
         steps = [step for step in steps if step.is_integer()] or [1.0]
-    all_places = [_multiples(step, low, high) for step in steps]
-    return next((places for places in all_places if len(places) >= MIN_TICKS), all_places[-1])
+    places = [_multiples(step, low, high) for step in steps]
+    return next((multiples for multiples in places if len(multiples) >= least), places[-1])
+
+
+def log_ticks(values: Sequence[float] | Array, *, is_vertical: bool = False, least: int = MIN_TICKS) -> list[float]:
+    """Return the places of ticks of a logarithmic axis.
+
+    The roundest numbers come first, and less round ones follow where there is room, until there are `least` ticks and
+    almost as many of them where most of the values lie.
+    """
+    low, high = float(min(values)), float(max(values))
+    first, last = np.quantile(values, BULK)
+    widths: dict[float, int] = {}  # characters of the ticks
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ROUND:
+        for place in (float(f"{factor}e{decade}") for decade in decades for factor in factors):
+            if low <= place <= high:
+                width = len(tick_texts([place])[0])
+                room = {
+                    other: LINE if is_vertical else GAP + CHARACTER * (width + widths[other]) / 2 for other in widths
+                }
+                if all(abs(math.log(place / other)) > room[other] * math.log(high / low) for other in widths):
+                    widths[place] = width
+        if len(widths) >= least and sum(first <= place <= last for place in widths) >= least - 1:
+            break
+    return sorted(widths)
 
 
 def tick_texts(places: Sequence[float]) -> list[str]:
@@ -94,27 +121,6 @@ def _multiples(step: float, low: float, high: float) -> list[float]:
     """Return the multiples of a step that lie between two values."""
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-
-
-def _round_numbers(low: float, high: float, bulk: Array) -> list[float]:
-    """Return ticks of a logarithmic axis.
-
-    The roundest numbers come first, and less round ones follow where there is room, until there are enough ticks and
-    enough of them lie between the two values of `bulk`, where most of the data lie.
-    """
-    widths: dict[float, int] = {}  # characters of the ticks
-    span = math.log(high / low)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ROUND:
-        for place in (float(f"{factor}e{decade}") for decade in decades for factor in factors):
-            if low <= place <= high:
-                width = len(tick_texts([place])[0])
-                distances = ((abs(math.log(place / other)) / span, width + widths[other]) for other in widths)
-                if all(distance > GAP + CHARACTER * characters / 2 for distance, characters in distances):
-                    widths[place] = width
-        if len(widths) >= MIN_TICKS and sum(bulk[0] <= place <= bulk[1] for place in widths) >= MIN_TICKS - 1:
-            break
-    return sorted(widths)
 
 
 def span(values: Sequence[float]) -> str:

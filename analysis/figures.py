@@ -4,7 +4,7 @@ A figure is drawn in the colors of a light page. The SVG of the page replaces ev
 the figure is also legible on a dark page. Series differ in marker and dash as well as in color.
 
 The page shows the panels of a figure one by one: side by side, or below each other on a narrow screen. A panel is never
-wider than PANEL, so that its text keeps a size of 9 points on a screen of 400 pixels. The files show all panels at once.
+wider than PANEL, so that its text has a size of at least 9 points on a screen of 400 pixels. The files show all panels.
 """
 
 import io
@@ -42,8 +42,8 @@ STYLE: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"), 10),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 10),
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "figure.labelsize"), 10),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 10),
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "grid.alpha": 0.25,

@@ -70,8 +70,8 @@ def _diagram(bins: Mapping[str, list[Bins]], order: list[str]) -> figures.Figure
         for which in SIDES:
             fit_scale(axes, which, [0, 1])
         axes.text(0.04, 0.96, "underconfident", va="top")
-        axes.text(0.96, 0.04, "overconfident", ha="right")
-        axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9)
+        axes.text(0.93, 0.55, "overconfident", ha="right")
+        axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9, wrap=True)
     return figures.finish(drawing, "calibration", CAPTION)
 
 

@@ -110,9 +110,13 @@ def _figure(name: str, caption: str, panels: Sequence[Panel], against: str) -> f
         axes.set(xlabel=AGAINST[against], ylabel=y_label)
         axes.set_title(title, wrap=True)
         labels.name_ends(axes)
-    single = [label for *_, series in panels for label, lines in series.items() if lines and len(lines[0][0]) == 1]
-    if single:
-        caption += f" One point, not a curve: {', '.join(dict.fromkeys(single))}; set train.eval_every for more."
+    if single := [
+        f"{title} of {label}" if label not in SPLITS else label
+        for title, _, series in panels
+        for label, lines in series.items()
+        if lines and len(lines[0][0]) == 1
+    ]:
+        caption += f" One point, not a curve: {', '.join(single)}; set train.eval_every for more."
     return figures.finish(drawing, name, caption)
 
 

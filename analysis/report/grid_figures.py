@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PERPLEXITY = "Validation perplexity"
 HATCHES = {"diverged": "xxx", "missing": "", "pruned": "\\\\\\"}  # by state; other states have slanted lines
+STEPS = "train.max_steps"
 CELL = 0.68, 0.52  # inches
 SHORT_TICK, CHARACTER = 7, 0.08  # characters of a label that fits under a cell; width of one more in inches
 SLANTED: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # long labels, as of the functions of a user
@@ -70,10 +71,8 @@ def heat_maps(
         axes.tick_params(length=0)
         if panel:
             axes.set_title(f"{label(panel)}: {short(depth)}")
-    steps = [
-        int(run.params["train.max_steps"]) for trial in grid for run in trial.runs if "train.max_steps" in run.params
-    ]
-    after = f" after {span(steps)} training steps" if min(steps) else ""
+    steps = [int(run.params[STEPS]) for trial in grid for run in trial.runs if STEPS in run.params]
+    after = f" after {span(steps)} training steps" if steps else ""
     scale = " on a logarithmic scale" if isinstance(norm, LogNorm) else ""
     caption = (
         f"{PERPLEXITY} of the trials{after}: the number in each cell, and its color{scale}. Lower and lighter is "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis import figures, labels
-from analysis.axes import is_wide, tick_texts, ticks
+from analysis.axes import NARROW, is_wide, log_ticks, tick_texts, ticks
 from analysis.report.optuna_study import Search, StudyTrial
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 NOT_SET = -0.16  # place of a line at a setting that its trial does not have
 N_BEST, MAX_BEST = 4, 10  # the best 1 / N_BEST of the trials, but at most MAX_BEST, are drawn in color
+BEST: Any = {"color": figures.SERIES[0], "linewidth": 1.8}
 OTHERS: Any = {"color": figures.INK, "linewidth": 0.9, "linestyle": figures.DASHES[2], "alpha": 0.6}
-ROW, STRIP = 0.72, 0.22  # inches: the distance of two axes, and the height of an axis
+ROW, STRIP = 0.8, 0.22  # inches: the distance of two axes, and the height of an axis
 CHARACTERS = 14  # of a line of the name of an axis
 
 
@@ -50,13 +51,13 @@ def figure(search: Search) -> figures.Figure:
         coordinates.append(_numeric(f"{metric.label} {better}", values, is_log=is_wide(values)))
     drawing, (axes,) = figures.panels(size=(figures.PANEL[0], 0.6 + ROW * len(coordinates)))
     for rank, trial in reversed([*enumerate(complete)]):  # the best on top
-        look = figures.series(0) if trial.number in best else OTHERS
+        look = BEST if trial.number in best else OTHERS
         places = _places(search, trial, coordinates, (rank + 0.5) / len(complete) - 0.5)
         heights = [-i + edge * STRIP / ROW / 2 for i in range(len(places)) for edge in (1, -1)]
         axes.plot([place for place in places for _ in range(2)], heights, **look)
     for row, coordinate in enumerate(coordinates):
         _draw(axes, row, coordinate)
-    axes.plot([], [], **figures.series(0), label=name)
+    axes.plot([], [], **BEST, label=name)
     if len(best) < len(complete):
         axes.plot([], [], **OTHERS, label="other complete trials")
     labels.legend(axes)
@@ -112,7 +113,8 @@ def _numeric(name: str, values: Sequence[float], *, is_log: bool, is_integer: bo
     def place(value: float) -> float:
         return (scale(value) - scale(low)) / span if span else 0.5
 
-    places = ticks([low, high], is_log=is_log, is_integer=is_integer)
+    is_curved = is_log and high > NARROW * low
+    places = log_ticks([low, high]) if is_curved else ticks(low, high, is_integer=is_integer)
     return Coordinate(name, place, [*zip(map(place, places), tick_texts(places), strict=True)])
 
 
@@ -122,7 +124,7 @@ def _draw(axes: "Axes", row: int, coordinate: Coordinate) -> None:
     half = STRIP / ROW / 2
     left = min(0.0, *(place for place, _ in coordinate.ticks))
     strip: Any = {"facecolor": figures.PAPER, "edgecolor": figures.FAINT, "linewidth": 0.8, "zorder": 3}
-    axes.add_patch(Rectangle((left - 0.06, -row - half), 1.12 - left, 2 * half, **strip))
+    axes.add_patch(Rectangle((left - 0.09, -row - half), 1.18 - left, 2 * half, **strip))
     for place, text in coordinate.ticks:
         axes.text(place, -row, text, ha="center", va="center", zorder=4)
         axes.plot([place, place], [-row + half, -row + 1.35 * half], color=figures.FAINT, linewidth=1, zorder=2)

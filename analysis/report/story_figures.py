@@ -16,6 +16,7 @@ BINS = 40
 MAX_NATS = 300.0  # nats per token that an axis can show
 MAX_POINTS = 800  # stories in a scatter plot; more make the page heavy but not clearer
 ROW = 1.3  # inches
+HEADROOM = 1.35  # highest value of the axis of counts over the highest count: there is room for the median
 
 
 @figures.style()
@@ -26,6 +27,7 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
     low, high = everything.min(), everything.max()
     edges = np.geomspace(low, max(high, low * 1.01), BINS + 1)
     counts = {label: np.histogram(values, edges)[0] for label, values in perplexity.items()}
+    highest = max(values.max() for values in counts.values())
     drawing = figures.sheet(1, size=(figures.PANEL[0], 0.7 + ROW * len(nats)))
     (part,) = drawing.subfigs
     rows = part.subplots(len(nats), 1, sharex=True, sharey=True, squeeze=False).flat
@@ -46,7 +48,8 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
             va="top",
         )
         axes.set_title(label)
-        fit_scale(axes, "y", [0, max(values.max() for values in counts.values())], is_log=False, is_integer=True)
+        fit_scale(axes, "y", [0, highest], is_log=False, is_integer=True, least=3)
+        axes.set_ylim(0, HEADROOM * highest)
     fit_scale(axes, "x", everything, is_log=True)
     part.supylabel("Number of test stories")
     part.supxlabel("Perplexity of a test story")
@@ -80,10 +83,8 @@ def differences(labels: tuple[str, str], nats: tuple[Nats, Nats], series: int = 
     scatter.plot(x, y, "o", color=color, markersize=3, alpha=0.5, markeredgewidth=0)
     for which in SIDES:
         fit_scale(scatter, which, both, is_log=True)
-    scatter.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Perplexity of the test stories")
+    scatter.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Perplexity of each test story")
     scatter.set(xlabel=_lines(f"perplexity, {a}"), ylabel=_lines(f"perplexity, {b}"))
-    scatter.text(0.03, 0.97, _lines(f"{a} is better", 20), transform=scatter.transAxes, va="top")
-    scatter.text(0.97, 0.03, _lines(f"{b} is better", 20), transform=scatter.transAxes, ha="right")
 
     shares = (np.arange(n) + 0.5) / n * 100
     curve.fill_between(shares[kept], difference[kept], 0, color=color, alpha=0.25, linewidth=0)
@@ -96,9 +97,9 @@ def differences(labels: tuple[str, str], nats: tuple[Nats, Nats], series: int = 
     fit_scale(curve, "x", [0, 100])
     fit_scale(curve, "y", [bottom, top])
     for better, wins, height, va in ((a, difference > 0, 0.97, "top"), (b, difference < 0, 0.03, "bottom")):
-        text = _lines(f"{better} is better: {100 * wins.mean():.1f} % of stories", 34)
+        text = _lines(f"{better} is better: {100 * wins.mean():.1f} % of stories", 40)
         curve.text(0.03, height, text, transform=curve.transAxes, va=va)
-    caption = f"{b} against {a} on the test stories. A point is a story; on the line, both are equal. "
+    caption = f"{b} against {a} on the test stories. A point is a story: above the line, {a} is better. "
     caption += f"Difference: {b} minus {a}; below zero, {b} is better."
     caption += f" Points: {len(kept):,} of the {n:,} stories." if len(kept) < n else ""
     return figures.finish(drawing, f"stories-{file_name(b)}-{file_name(a)}", caption)
