@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+NUMERIC = 0.75  # share of numbers in a column that is aligned like numbers
 MAX_WHOLE = 1e7  # greater values of settings are written with an exponent
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -49,11 +50,9 @@ class Table:
         return [[_cell(content) for content in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Return for each column whether most of its cells hold numbers. It is aligned at the right."""
-        columns = zip(*self.cells(), strict=True)
-        return [2 * sum(cell.number for cell in column) > len(column) for column in columns] or [False] * len(
-            self.header
-        )
+        """Return for each column whether it holds numbers and hardly any text. It is aligned at the right."""
+        columns = [*zip(*self.cells(), strict=True)] or [()] * len(self.header)
+        return [sum(cell.number for cell in column) > NUMERIC * len(column) for column in columns]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the CSV file and return its path in a list."""
