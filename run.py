@@ -35,7 +35,14 @@ def main(cfg: DictConfig) -> Result:
     """Train the configured model and return its result, which a sweeper converts to the validation perplexity."""
     context = HydraConfig.get()
     trial = current(context)
-    with signals.job(), log_failure(trial), ExitStack() as stack:
+    batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
+    with signals.job(), log_failure(trial), errors.out_of_memory(is_single=trial is None, **batch):
+        return run(cfg, context, trial)
+
+
+def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None) -> Result:
+    """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
+    with ExitStack() as stack:
         with errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from nanosq.tracking.parameters import readable
+
 # States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting. A trial
 # violates a constraint of its search.
 STATES = (
@@ -26,7 +28,10 @@ class Curve:
 
 @dataclass(eq=False)
 class RecordedRun:
-    """A run of an MLflow experiment. Parameters and tags are strings; metrics are last values."""
+    """A run of an MLflow experiment. Parameters and tags are strings; metrics are last values.
+
+    The parameters of runs of an older program become those that a new run records.
+    """
 
     id: str
     name: str
@@ -38,6 +43,9 @@ class RecordedRun:
     metrics: dict[str, float]
     tags: dict[str, str]
     texts: dict[str, str | None] = field(default_factory=dict, repr=False)  # artifacts that have been read, by path
+
+    def __post_init__(self) -> None:
+        self.params = readable(self.params)
 
     @property
     def state(self) -> str:
@@ -53,7 +61,7 @@ class RecordedRun:
     @property
     def loss(self) -> str:
         """The name of the loss function: that of nanosq/losses.py, or the full name of a function elsewhere."""
-        return self.params.get("loss._target_", "unknown").removeprefix("nanosq.losses.")
+        return self.params.get("loss", "unknown")
 
     @property
     def seed(self) -> int:

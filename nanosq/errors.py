@@ -17,6 +17,9 @@ from nanosq.privacy import mask, masked_output
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
 NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
+# What PyTorch and the libraries below it say if an allocation fails.
+NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
+
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -28,10 +31,15 @@ class InfeasibleError(InputError):
     """A configuration that cannot be trained, whatever the state of stores, files and networks is."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """Training does not fit into memory: the message tells in one line what to change. The exit status is 1."""
+
+
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception.
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. Those of memory are
+    shown in one line too.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
@@ -42,6 +50,11 @@ def exit_status(task: Callable[[], Any]) -> int:
             if show_all:
                 raise
             return report(error)
+        except OutOfMemoryError as error:
+            if show_all:
+                raise
+            report(error)
+            return 1
         except ValueError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):
@@ -70,6 +83,35 @@ def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterat
         if is_single:
             sys.exit(report(error))
         raise kind(one_line(error)) from error
+
+
+@contextmanager
+def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Iterator[None]:
+    """Turn a failed allocation of the block, a call that trains, into an error that says what to change.
+
+    Args:
+        is_single: Whether a single run exits. A trial of a sweep raises OutOfMemoryError.
+        batch_size: Windows of a batch.
+        accumulate: Batches of a step.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
+        factor = next((n for n in range(2, batch_size + 1) if batch_size % n == 0), 1)
+        batch = f"train.batch_size={batch_size // factor} train.accumulate={accumulate * factor}"
+        same = f"set {batch}, which keeps the number of tokens in a step, or " if factor > 1 else ""
+        failure = OutOfMemoryError(f"out of memory: {same}lower model.block_size, model.n_embd or model.n_layer")
+        if is_single:
+            sys.exit(f"error: {failure}")  # prints it; the status is 1
+        raise failure from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed, in main memory or on a GPU."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)
 
 
 def report(error: Exception) -> int:

@@ -1,5 +1,6 @@
 """Settings of training and of sample texts: the typed sections of conf/config.yaml, passed whole to what uses them."""
 
+import math
 from dataclasses import dataclass
 from typing import Union
 
@@ -14,7 +15,7 @@ class TrainSettings:
     clip_norm: float | None
     warmup: Union[int, float]  # noqa: UP007  (OmegaConf does not support int | float)
     min_lr_factor: float
-    eval_every: int
+    eval_every: Union[int, float]  # noqa: UP007
     log_every: int
     checkpoint_every: int | None
     patience: int | None
@@ -23,10 +24,14 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise a ValueError that names the first setting that is out of range."""
-        for key in ("max_steps", "batch_size", "accumulate", "eval_every", "log_every", "checkpoint_every", "patience"):
+        for key in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "patience"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"train.{key} must be at least 1, not {value}")
+        if self.eval_every <= 0 or (isinstance(self.eval_every, float) and self.eval_every > 1):
+            raise ValueError(
+                f"train.eval_every must be a number of steps or a fraction in (0, 1], not {self.eval_every}"
+            )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"train.clip_norm must be positive or null, not {self.clip_norm}")
         if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
@@ -41,13 +46,25 @@ class TrainSettings:
         """Number of warmup steps."""
         return round(self.warmup * self.max_steps) if isinstance(self.warmup, float) else self.warmup
 
+    @property
+    def eval_steps(self) -> int:
+        """Number of steps from one evaluation to the next."""
+        if isinstance(self.eval_every, float):
+            return math.ceil(round(self.eval_every * self.max_steps, 6))  # 0.1 * 30 is a little more than 3
+        return self.eval_every
+
+    @property
+    def n_evaluations(self) -> int:
+        """Number of evaluations of a run that trains all of its steps."""
+        return math.ceil(self.max_steps / self.eval_steps)
+
     def is_logged(self, step: int) -> bool:
         """Return whether the training loss of a step is logged."""
         return step % self.log_every == 0 or step == self.max_steps
 
     def is_evaluated(self, step: int) -> bool:
         """Return whether the model is evaluated after a step. The last step of a run is evaluated in any case."""
-        return step % self.eval_every == 0
+        return step % self.eval_steps == 0
 
     def is_checkpointed(self, step: int) -> bool:
         """Return whether a checkpoint is written after a step."""

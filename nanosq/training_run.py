@@ -25,7 +25,7 @@ from nanosq.signals import Interruption
 from nanosq.start import Origin
 from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
-from nanosq.tracking import Store
+from nanosq.tracking import Store, parameters
 from nanosq.train import TrainState, train
 
 
@@ -93,7 +93,7 @@ def build(
     origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
     tracked = (experiment.store if is_first else Store()).start(
         f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
-        params=config.flatten(cfg),
+        params=parameters.readable(config.flatten(cfg)),
         tags=_tags(experiment, text, origin, hardware),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),

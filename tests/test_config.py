@@ -79,7 +79,10 @@ def test_build_passes_what_the_program_adds() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["train.max_steps=0", "train.batch_size=-1", "train.clip_norm=0", "train.warmup=1.5", "train.min_lr_factor=2"],
+    [
+        *("train.max_steps=0", "train.batch_size=-1", "train.clip_norm=0", "train.warmup=1.5", "train.min_lr_factor=2"),
+        *("train.eval_every=0", "train.eval_every=0.0", "train.eval_every=-0.1", "train.eval_every=1.5"),
+    ],
 )
 def test_numbers_that_make_no_sense(override: str) -> None:
     with pytest.raises(ValueError, match=override.split("=")[0].replace(".", r"\.")):
@@ -89,6 +92,25 @@ def test_numbers_that_make_no_sense(override: str) -> None:
 def test_warmup_is_steps_or_a_fraction() -> None:
     assert config.settings(composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
     assert config.settings(composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "eval_every", "steps"),
+    [
+        (1600, "400", [400, 800, 1200, 1600]),
+        (1600, "0.25", [400, 800, 1200, 1600]),
+        (50, "0.25", [13, 26, 39, 50]),
+        (30, "0.1", [*range(3, 31, 3)]),
+        (10, "1", [*range(1, 11)]),
+        (10, "1.0", [10]),
+        (2, "0.01", [1, 2]),
+    ],
+)
+def test_eval_every_is_steps_or_a_fraction(max_steps: int, eval_every: str, steps: list[int]) -> None:
+    settings = config.settings(composed(f"train.max_steps={max_steps}", f"train.eval_every={eval_every}").train)
+    evaluated = [step for step in range(1, max_steps) if settings.is_evaluated(step)] + [max_steps]
+    assert evaluated == steps
+    assert settings.n_evaluations == len(steps)
 
 
 def test_hash_knows_what_matters() -> None:

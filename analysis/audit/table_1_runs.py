@@ -9,9 +9,10 @@ from analysis.audit import recompute
 from analysis.audit.claims import TABLE_1, Claim, ReportedNumbers
 from analysis.page import Cell, number
 from analysis.recorded_run import RecordedRun
+from nanosq.tracking.parameters import readable
 
 TOLERANCE = 0.05  # relative, of a perplexity: two standard errors of the report's 10,240 tokens
-GROUPS = ("data.", "loss.", "model.", "optimizer.", "schedule.", "train.")
+GROUPS = ("data", "loss", "model", "optimizer", "schedule", "train")
 # Keys of these groups that do not change the model that is trained.
 NO_EFFECT = ("data.source.path", "train.log_every", "train.checkpoint_every")
 
@@ -19,13 +20,13 @@ NO_EFFECT = ("data.source.path", "train.log_every", "train.checkpoint_every")
 def check(reported: ReportedNumbers, all_runs: Sequence[RecordedRun]) -> Iterator[Claim]:
     """Yield a claim for each column of Table 1, checked by the mean over seeds of the newest such setting."""
     for name, perplexity in zip(TABLE_1, reported.perplexities, strict=True):
-        settings = recompute.preset(name)
+        settings = readable(recompute.preset(name))
         matching = [setting for setting in runs.settings(all_runs) if _has_settings(setting.params, settings)]
         # The report's test set is the validation split of these settings.
         trained = matching[-1].mean("val/perplexity") if matching else math.nan
         missing = math.isnan(trained)
         yield Claim(
-            f"{settings['loss._target_'].rpartition('.')[2]} with the settings of Table 1 reaches its perplexity",
+            f"{settings['loss']} with the settings of Table 1 reaches its perplexity",
             Cell(f"{perplexity:g}", perplexity),
             Cell("no such run in MLflow") if missing else number(trained),
             None if missing else abs(trained / perplexity - 1) <= TOLERANCE,
@@ -34,5 +35,6 @@ def check(reported: ReportedNumbers, all_runs: Sequence[RecordedRun]) -> Iterato
 
 
 def _has_settings(params: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
-    wanted = {key: str(value) for key, value in settings.items() if key.startswith(GROUPS) and key not in NO_EFFECT}
+    compared = (key for key in settings if key.partition(".")[0] in GROUPS and key not in NO_EFFECT)
+    wanted = {key: str(settings[key]) for key in compared}
     return all(params.get(key, "None") == value for key, value in wanted.items())  # MLflow stores no None

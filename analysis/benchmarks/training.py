@@ -33,7 +33,7 @@ import torch
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, show
-from analysis.benchmarks.lib.memory import MIB, available_memory, is_out_of_memory
+from analysis.benchmarks.lib.memory import MIB, available_memory
 from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
 from analysis.benchmarks.lib.training_profile import time_shares
 from analysis.benchmarks.lib.training_steps import (
@@ -46,6 +46,7 @@ from analysis.benchmarks.lib.training_steps import (
     nanogpt_step,
     nanosq_step,
 )
+from nanosq.errors import is_out_of_memory
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 from nanosq.optim import cosine, cosine_from_zero

@@ -22,7 +22,7 @@ SCORES = {
     "Val nll (nats/token)": "val/nll",
     "Val bits/byte": "val/bits_per_byte",
 }
-SCHEDULE = ("optimizer.lr", "optimizer._target_", "schedule.", "train.warmup", "train.max_steps", "train.min_lr_factor")
+SCHEDULE = ("optimizer.lr", "optimizer", "schedule", "train.warmup", "train.max_steps", "train.min_lr_factor")
 REPORT_SHARE = 49 / 2000  # of the nominal learning rate: the last of 50 steps in a warmup of 2000 steps from 0
 MAX_LISTED = 10  # other sweeps
 
@@ -67,7 +67,7 @@ def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
             blocks.append(Text(f"The figure shows only trials with {shown}, the values of the best trial.", "note"))
     else:
         blocks.append(Text("The trials differ only in their seed.", "note"))
-    schedules = grid_figures.schedules(grid, [key for key in keys if key.startswith(SCHEDULE)])
+    schedules = grid_figures.schedules(grid, [key for key in keys if key in SCHEDULE or key.startswith("schedule.")])
     if schedules:
         blocks += [schedules, Text(learning_rate_text(grid), "note")]
     else:

@@ -78,7 +78,8 @@ def axes(grid: Sequence[GridTrial]) -> list[str]:
     A setting that follows from another is no axis: the weight of a loss follows from the loss, and `zip` pairs two.
     """
     settings = [trial.settings for trial in grid]
-    keys = sorted(differing(settings), key=lambda key: (not key.endswith("_target_"), key not in PREFERRED))
+    # A component, as "loss", comes before its own parameters, as "loss.weight".
+    keys = sorted(differing(settings), key=lambda key: (key.count("."), key not in PREFERRED))
 
     def n_values(*names: str) -> int:
         return len({tuple(setting.get(name) for name in names) for setting in settings})
@@ -119,7 +120,7 @@ def best_trial(grid: Iterable[GridTrial]) -> GridTrial | None:
 
 def label(key: str) -> str:
     """Return the label of a setting."""
-    return LABELS.get(key, key.removesuffix("._target_"))
+    return LABELS.get(key, key)
 
 
 def short(value: str | None) -> str:
@@ -129,7 +130,7 @@ def short(value: str | None) -> str:
     try:
         return min(f"{float(value):.4g}", value, key=len)
     except ValueError:
-        return value.rsplit(".", 1)[-1] if value.startswith(("nanosq.", "torch.")) else value
+        return value.rsplit(".", 1)[-1] if value.startswith("torch.") else value
 
 
 def describe(settings: Mapping[str, str], keys: Iterable[str]) -> str:

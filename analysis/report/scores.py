@@ -146,7 +146,7 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
 
 
 def _settings(best: Mapping[str, RecordedSetting]) -> Table:
-    keys = [key for key in differing([setting.params for setting in best.values()]) if key != "loss._target_"]
+    keys = [key for key in differing([setting.params for setting in best.values()]) if key != "loss"]
     rows: list[Row] = [
         [
             loss,

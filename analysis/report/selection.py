@@ -155,6 +155,6 @@ def _enough(candidates: Sequence[RecordedSetting]) -> int:
 
 
 def _own(setting: RecordedSetting) -> dict[str, str]:
-    """Return the parameters of the loss function by name, without those of Hydra, which begin with an underscore."""
-    params = ((key.removeprefix("loss."), value) for key, value in setting.params.items() if key.startswith("loss."))
-    return {name: normal(value) for name, value in params if not name.startswith("_")}
+    """Return the parameters of the loss function by name."""
+    params = setting.params.items()
+    return {key.removeprefix("loss."): normal(value) for key, value in params if key.startswith("loss.")}

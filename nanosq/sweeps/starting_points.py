@@ -14,6 +14,7 @@ from nanosq.errors import InputError
 from nanosq.sweeps import distributions
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.search_space import SearchSpace
+from nanosq.tracking.parameters import readable
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class StartingPoints:
     def _recorded(self, run_id: str) -> StartingPoint:
         cfg = self._sweeper.check(KEY, self._fixed())
         try:
-            recorded = config.build("tracking", cfg.tracking).parameters(run_id)
+            recorded = readable(config.build("tracking", cfg.tracking).parameters(run_id))
         except ValueError as error:
             raise InputError(f"{KEY}: {error}") from error
 
@@ -126,17 +127,19 @@ class StartingPoints:
         return StartingPoint(run_id, params)
 
     def _component(self, run_id: str, group: str, recorded: Mapping[str, str]) -> str:
-        """Return the choice of a group that a run has: it has the same targets, and the most settings in common."""
-        section = {key: value for key, value in recorded.items() if key.startswith(f"{group}.")}
-        if not section:
+        """Return the choice of a group that a run has: the same components, and the most settings in common."""
+        if not any(key == group or key.startswith(f"{group}.") for key in recorded):
             raise InputError(f"{KEY}: run {run_id} does not say which {group} it has")
         common: dict[str, int] = {}
+        components: dict[str, str | None] = {}
         for choice in self._space.always.choices[group].choices:
             cfg = self._sweeper.check(f"{KEY}: {run_id}", [*self._fixed(), f"{group}={choice}"])
-            settings = {f"{group}.{key}": str(value) for key, value in config.flatten(cfg[group]).items()}
-            if _targets(settings) == _targets(section):
-                common[str(choice)] = len(settings.items() & section.items())
-        return max(common, key=lambda choice: common[choice], default=", ".join(_targets(section).values()))
+            settings = {f"{group}.{key}": value for key, value in config.flatten(cfg[group]).items()}
+            named = {key: str(value) for key, value in readable(settings).items()}
+            components = {key: recorded.get(key) for key in named if f"{key}._target_" in settings}
+            if all(named[key] == value for key, value in components.items()):
+                common[str(choice)] = len(named.items() & recorded.items())
+        return max(common, key=lambda choice: common[choice], default=", ".join(map(str, components.values())))
 
     def _params(self, name: str, value: Callable[[str], Any]) -> dict[str, Any]:
         """Return the parameters of a trial with the values that a function returns for the keys of axes."""
@@ -161,7 +164,8 @@ class StartingPoints:
 
     def _log_differences(self, name: str, params: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         """Say which settings a trial with these parameters does not share with what the user has named."""
-        trial = config.flatten(config.without_hydra(self._sweeper.check(name, self._space.overrides(params))))
+        cfg = config.without_hydra(self._sweeper.check(name, self._space.overrides(params)))
+        trial, settings = readable(config.flatten(cfg)), readable(settings)
         others = [
             key
             for key, value in trial.items()
@@ -196,7 +200,3 @@ def _value(cfg: DictConfig, key: str) -> Any:
         return cfg.hydra.runtime.choices[key]
     value = OmegaConf.select(cfg, key)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _targets(section: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in section.items() if key.rpartition(".")[2] == "_target_"}

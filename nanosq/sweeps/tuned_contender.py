@@ -1,8 +1,8 @@
 """A contender of a comparison: its search, and the setting that the search has chosen."""
 
-import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -49,14 +49,15 @@ class TunedContender:
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
         self._data = {f"data.{key}": value for key, value in config.flatten(full.data).items() if key != "window"}
         self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
-        self._n_evaluations = math.ceil(self.max_steps / full.train.eval_every)
+        train = config.settings(full.train)
+        self._n_evaluations = train.n_evaluations
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
         if not 1 <= self.tune_steps <= self.max_steps:
             raise InputError(
                 f"hydra.sweeper.tune_steps={self.tune_steps} is not between 1 and train.max_steps={self.max_steps}"
             )
-        eval_every = math.ceil(self.tune_steps / MAX_EVALUATIONS)
-        self._n_tuning_evaluations = math.ceil(self.tune_steps / eval_every)
+        eval_every = 1 / MAX_EVALUATIONS
+        self._n_tuning_evaluations = replace(train, max_steps=self.tune_steps, eval_every=eval_every).n_evaluations
         tuning = {
             "train.max_steps": self.tune_steps,
             "train.eval_every": eval_every,

@@ -44,7 +44,7 @@ def run(
         link=f"http://127.0.0.1:5000/{started}",
         artifact_uri="",
         params={
-            "loss._target_": f"nanosq.losses.{loss}",
+            "loss": loss,
             **{key.replace("__", "."): str(value) for key, value in {**seeds, **params}.items()},
         },
         metrics=dict(metrics or {}),

@@ -66,8 +66,14 @@ def test_series_look_different() -> None:
 @pytest.fixture(scope="module")
 def html() -> str:
     table = Table("t", ["a<b", "n"], [["x & y", number(1 / 3)], [Cell("run", "id", "http://host/#/runs/id"), "z"]])
-    others = [figure("one"), figure("two"), Samples([("t", "a\n\nb <i>")]), Facts("box", [("data", "<p>")])]
-    blocks = [Text("<script>", "verdict"), table, *others]
+    blocks = [
+        Text("<script>", "verdict"),
+        table,
+        figure("one"),
+        figure("two"),
+        Samples([("t", "a\n\nb <i>")]),
+        Facts("box", [("data", "<p>")]),
+    ]
     return page.render("Title & more", "lead", [Section("Part one", blocks), Section("Empty")])
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import mlflow
 
+from nanosq.tracking.parameters import readable
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "run": ["loss=squentropy"],
@@ -62,7 +64,8 @@ def recorded(folder: Path) -> dict[str, dict[str, Any]]:
     results = {}
     for run in client.search_runs([experiment.experiment_id]):
         sweep = run.data.tags.get("sweep", "single").split("-")[0]
-        key = f"{sweep} {run.data.params['loss._target_']} {run.data.tags.get('trial')} seed {run.data.params['seed']}"
+        loss = readable(run.data.params)["loss"]
+        key = f"{sweep} {loss} {run.data.tags.get('trial')} seed {run.data.params['seed']}"
         result: dict[str, Any] = {"status": run.info.status, "pruned": run.data.tags["pruned"]}
         for metric in set(run.data.metrics) - set(TIMES):
             history = client.get_metric_history(run.info.run_id, metric)

@@ -60,7 +60,7 @@ def test_contenders_get_the_same_budget_and_the_same_draws(comparison: Compariso
             run = mlflow.MlflowClient(f"sqlite:///{comparison.folder}/mlflow.db").get_run(
                 trial.user_attrs["mlflow_run_id"]
             )
-            assert run.data.params["loss._target_"] == f"nanosq.losses.{label}"
+            assert run.data.params["loss"] == label
             assert (run.data.params["train.max_steps"], run.data.params["seed"]) == ("16", "1337")
     common = [[{**t.params, "loss.weight": None} for t in study.trials] for study in studies.values()]
     assert [[{**params, "loss.weight": None} for params in trials] for trials in common[:1]] == common[1:]
@@ -75,10 +75,8 @@ def test_test_scores_are_those_of_the_confirmation_only(comparison: Comparison) 
     assert not any(metric.startswith("test/") for run in tuning for metric in run.data.metrics)
     confirmation = comparison.runs("confirmation")
     assert all("test/nll" in run.data.metrics for run in confirmation)
-    found = sorted((run.data.params["loss._target_"], run.data.params["seed"]) for run in confirmation)
-    assert found == [
-        (f"nanosq.losses.{label}", seed) for label in ("cross_entropy", "squentropy") for seed in ("1338", "1339")
-    ]
+    found = sorted((run.data.params["loss"], run.data.params["seed"]) for run in confirmation)
+    assert found == [(label, seed) for label in ("cross_entropy", "squentropy") for seed in ("1338", "1339")]
     assert {run.data.params["train.max_steps"] for run in confirmation} == {"40"}
 
 

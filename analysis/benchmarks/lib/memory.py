@@ -54,13 +54,6 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether PyTorch raised `error` because an allocation failed."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
 def _read_bytes(file: str, key: str) -> int:
     """Return the value of a line `key: 123 kB` in a file below /proc."""
     lines = Path("/proc", file).read_text().splitlines()

@@ -18,6 +18,7 @@ from analysis.audit import claims, recompute, summary, table_1_runs
 from analysis.audit.claims import Claim, ReportedNumbers
 from analysis.recorded_run import RecordedRun
 from nanosq import losses
+from nanosq.tracking.parameters import readable
 
 ROOT = Path(__file__).parents[3]
 NOT_CODE = ("read ", "count ")  # how a check begins that is no command
@@ -166,7 +167,8 @@ def test_without_a_text_the_vocabulary_is_unknown(checked: list[Claim]) -> None:
 
 def trained(name: str, perplexity: float, **changed: str) -> RecordedRun:
     """A run of a preset as run.py logs it."""
-    params = {key: str(value) for key, value in recompute.preset(name).items() if value is not None} | changed
+    settings = readable(recompute.preset(name))
+    params = {key: str(value) for key, value in settings.items() if value is not None} | changed
     return RecordedRun("1", name, "FINISHED", 0, "", "", params, {"val/perplexity": perplexity}, {}, None)
 
 
@@ -182,7 +184,7 @@ def test_runs_of_table_1_are_found(perplexity: float, is_right: bool | None) -> 
     ("changed", "is_right"),
     [
         ({"model.n_layer": "2"}, None),
-        ({"loss._target_": "nanosq.losses.focal"}, None),
+        ({"loss": "focal"}, None),
         ({"train.patience": "5"}, None),
         ({"device": "cuda", "train.log_every": "1", "data.source.path": "stories"}, True),
     ],

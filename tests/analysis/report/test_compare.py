@@ -104,7 +104,7 @@ def test_command(uri: str, store: MLflowStore, tmp_path: Path, capsys: pytest.Ca
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("cross_entropy is better: the test nll of squentropy is 0.2")
     assert "2 seeds, 30 stories" in printed  # all seeds of the settings of the two named runs
-    assert "loss._target_ nanosq.losses.cross_entropy nanosq.losses.squentropy" in printed
+    assert "loss cross_entropy squentropy" in printed
     assert "test nll, nats/token" in printed
     figures = {"stories-perplexity.png", "stories-squentropy-cross_entropy.svg"}
     assert {"scores.csv", "settings.csv", "stories-lowest-squentropy.csv", *figures} <= {p.name for p in out.iterdir()}

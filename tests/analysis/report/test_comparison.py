@@ -191,11 +191,10 @@ def test_what_differs_besides_is_named(scratch: str) -> None:
 
 
 def test_the_keys_of_a_swept_group_are_no_other_cause(scratch: str) -> None:
-    names = {"adamw": "torch.optim.AdamW", "muon": "nanosq.muon.Muon"}
-    tuning = {label: tuned("squentropy", 9.0, optimizer___target_=target) for label, target in names.items()}
+    names = {"adamw": "torch.optim.AdamW", "muon": "Muon"}
+    tuning = {label: tuned("squentropy", 9.0, optimizer=target) for label, target in names.items()}
     confirmation = {
-        label: confirmed("squentropy", optimizer___target_=target, optimizer__momentum=label)
-        for label, target in names.items()
+        label: confirmed("squentropy", optimizer=target, optimizer__momentum=label) for label, target in names.items()
     }
     section = comparison.section(read(scratch, tuning, confirmation, key="optimizer"))
     assert "Besides optimizer and the settings that were tuned" in texts(section, "note")

@@ -60,7 +60,7 @@ def test_heat_maps_of_the_student_report(drawings: dict[str, Any]) -> None:
 def test_a_heat_map_has_room_for_long_names_of_losses() -> None:
     recorded = [trial(i, 100.0 + i) for i in range(2)]
     for module, one in zip(("mine", "yours"), recorded, strict=True):
-        one.params["loss._target_"] = f"{module}.long_package_name.cross_entropy"
+        one.params["loss"] = f"{module}.long_package_name.cross_entropy"
     assert "grid_values" in figure_names(grid.section(recorded))
 
 

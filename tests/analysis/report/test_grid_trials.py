@@ -25,19 +25,19 @@ def axes_of(*settings: dict[str, str]) -> list[str]:
 
 
 def test_axes_are_what_varies_independently() -> None:
-    losses = [{"loss._target_": "ce"}, {"loss._target_": "sq", "loss.weight": "1.0"}]
+    losses = [{"loss": "ce"}, {"loss": "sq", "loss.weight": "1.0"}]
     rates = [{"optimizer.lr": "1"}, {"optimizer.lr": "2"}]
     depths = [{"model.n_layer": "1"}, {"model.n_layer": "2"}]
     paired = [{"optimizer.lr": "1", "train.warmup": "5"}, {"optimizer.lr": "2", "train.warmup": "7"}]
     product = itertools.product
 
-    assert axes_of(*losses) == ["loss._target_"]
-    assert axes_of(*({**a, **b} for a, b in product(losses, rates))) == ["optimizer.lr", "loss._target_"]
+    assert axes_of(*losses) == ["loss"]
+    assert axes_of(*({**a, **b} for a, b in product(losses, rates))) == ["optimizer.lr", "loss"]
     assert axes_of(*({**a, **b} for a, b in product(depths, paired))) == ["optimizer.lr", "model.n_layer"]
-    weights = [{"loss._target_": "ce"}, *({"loss._target_": "sq", "loss.weight": w} for w in "12")]
+    weights = [{"loss": "ce"}, *({"loss": "sq", "loss.weight": w} for w in "12")]
     assert axes_of(*weights) == ["loss.weight"]
-    swapped = [{"optimizer.betas": "b", "optimizer._target_": "adamw"}, {"optimizer._target_": "muon"}]
-    assert axes_of(*swapped) == ["optimizer._target_"]
+    swapped = [{"optimizer.betas": "b", "optimizer": "adamw"}, {"optimizer": "muon"}]
+    assert axes_of(*swapped) == ["optimizer"]
     assert axes_of({"a": "1"}) == []
 
 

@@ -189,7 +189,7 @@ def test_values_that_are_listed_besides_a_search_are_rows() -> None:
 def test_programs_of_losses_may_differ_in_the_modules_of_a_user() -> None:
     own = trained("cross_entropy", 1, 2, tags={"code": "c+d"})
     for one in own:
-        one.params["loss._target_"] = "mine.cross_entropy"
+        one.params["loss"] = "mine.cross_entropy"
     best = choose([*trained("cross_entropy", 1, 2, tags={"code": "c"}), *own])
     assert list(best) == ["cross_entropy", "mine.cross_entropy"]
     assert "different versions" not in verdict(*best.values()).text
@@ -201,9 +201,3 @@ def test_settings_without_test_scores_are_left_out() -> None:
     assert list(best) == ["squentropy"]
     assert best["squentropy"].params["loss.weight"] == "1"
     assert best["squentropy"].n_tried == 2
-
-
-def test_settings_of_hydra_are_no_parameters_of_a_loss() -> None:
-    recorded = [*trained("focal", 1), *trained("focal", 1, optimizer__lr=1)]
-    recorded[1].params["loss._partial_"] = "True"
-    assert list(choose(recorded)) == ["focal"]

@@ -101,7 +101,7 @@ def test_two_settings_of_one_loss() -> None:
 
 
 def test_keys_that_are_compared_or_tuned_for_both_are_no_other_cause() -> None:
-    a = story_setting("cross_entropy", **{"optimizer.lr": "0.1", "optimizer._target_": "AdamW", "model.n_layer": "2"})
+    a = story_setting("cross_entropy", **{"optimizer.lr": "0.1", "optimizer": "AdamW", "model.n_layer": "2"})
     b = story_setting("squentropy", shift=0.25, **{"optimizer.lr": "0.2", "model.n_layer": "3"})
     tuned = verdict(a, b, compared=["optimizer", "model.n_layer"])
     assert tuned.text.startswith("cross_entropy is better: ")

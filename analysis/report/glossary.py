@@ -1,0 +1,93 @@
+"""Terms of the report and of the README, and every metric that a run records.
+
+python -m analysis.report.glossary    print both lists
+"""
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from analysis.page import Facts, Section
+
+TERMS = {
+    "nll": "Negative log-likelihood of a text, in nats per token: how badly a model predicts it. Lower is better.",
+    "nat": "The unit of natural logarithms: 1 nat = 1.44 bits.",
+    "perplexity": "exp(nll): a model of perplexity 5 is as unsure as among 5 equally likely tokens. Comparable only "
+    "for the same text and vocabulary.",
+    "bits/byte": "nll in bits per byte of the text. Comparable also for different vocabularies.",
+    "accuracy": "Share of the tokens that the model predicts as the most likely one.",
+    "ece": "Expected calibration error: mean distance of how sure a model is from how often it is right. 0 % is best.",
+    "floor": "The lowest nll that any model can reach on average. It is known only for the embedded stories.",
+    "excess": "nll minus floor, in nats per token: what a better model could still gain.",
+    "objective": "The training loss with its penalties (loss in metrics). It has another unit for each loss: do not "
+    "compare it.",
+    "mfu": "Model FLOPs utilization: speed of training as a share of the speed of one large matrix product.",
+    "seed": "The number that all random choices of a run follow from: first weights, order of the text, dropout.",
+    "run": "One training of one model with one seed; one row of the table in MLflow.",
+    "trial": "One setting within a sweep. With seeds=3 it has three runs, and its score is their mean.",
+    "sweep": "All trials of one command: a grid, a search or a comparison.",
+    "confidence interval": "The range in which the true difference lies with 95 % confidence, given the luck of the "
+    "seeds and of the test stories.",
+    "verdict": "Which setting has the lower test nll. If the confidence interval includes 0, no difference was found.",
+}
+
+_SCORES = {
+    "loss": "objective per token, in the unit of the loss",
+    "nll": "nll, nats per token",
+    "perplexity": "exp(nll)",
+    "bits_per_byte": "nll, bits per byte of the text",
+    "accuracy": "share of tokens that are predicted as the most likely one",
+    "ece": "expected calibration error, 15 bins, from 0 to 1",
+    "floor_nll": "the lowest nll that any model can reach on average; only on the embedded stories",
+    "excess_nll": "nll - floor_nll",
+    "nll_calibrated": "nll if the logits are divided by val/temperature",
+    "ece_calibrated": "ece if the logits are divided by val/temperature",
+}
+
+METRICS = {
+    "train/loss": "objective of the last batch, in the unit of the loss",
+    "train/nll": "nll of the last batch, nats per token",
+    "train/grad_norm": "norm of the gradient before clipping",
+    "train/lr": "learning rate of the first group of parameters",
+    "train/seconds": "time of training so far, without evaluations and interruptions",
+    "train/tokens": "tokens that were trained on, repetitions included",
+    "train/tokens_per_second": "speed of training since the last record",
+    "train/mfu": "that speed as a share of a large matrix product in the same precision",
+    **{f"{split}/{name}": text for split in ("val", "test") for name, text in _SCORES.items()},
+    "val/temperature": "temperature with the lowest nll of the validation split",
+    "test/nll_frequent": "nll of the most frequent tokens, which make up 80 % of the training split",
+    "test/nll_medium": "nll of the next ones, up to 95 % of the training split",
+    "test/nll_rare": "nll of all other tokens",
+    "best/val_perplexity": "lowest validation perplexity so far",
+    "last/val_perplexity": "validation perplexity after the last step",
+    "last/val_seconds": "time of the last evaluation of the validation split",
+}
+
+
+def section() -> Section:
+    """Return the terms as a box of the page."""
+    return Section("Glossary", [Facts("Glossary", list(TERMS.items()))])
+
+
+def as_text(entries: Mapping[str, str], width: int) -> str:
+    """Return entries as two columns of at most `width` characters."""
+    first = max(map(len, entries)) + 2
+    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * first, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(f"{name:{first}}{text}") for name, text in entries.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        "python -m analysis.report.glossary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
+    width = shutil.get_terminal_size().columns
+    print(f"Terms\n\n{as_text(TERMS, width)}\n\nMetrics of a run\n\n{as_text(METRICS, width)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

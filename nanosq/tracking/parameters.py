@@ -1,0 +1,33 @@
+"""Parameters of runs: the settings of a run in the form in which a store records them and people read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+PACKAGE = "nanosq."
+UNRECORDED = "tracking"  # the store itself
+
+
+def readable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run as its parameters: a component is named, as in `loss = squentropy`.
+
+    Older runs have recorded `loss._target_ = nanosq.losses.squentropy` and other keys of Hydra. Their parameters become
+    those of a new run.
+
+    Args:
+        settings: Settings by dotted key, or the parameters of a run.
+    """
+    parameters: dict[str, Any] = {}
+    for key, value in settings.items():
+        group, *names = key.split(".")
+        if group == UNRECORDED:
+            continue
+        if names and names[-1] == "_target_":
+            parameters[key.rpartition(".")[0]] = component_name(value)
+        elif not any(name.startswith("_") for name in names):
+            parameters[key] = value
+    return parameters
+
+
+def component_name(target: str) -> str:
+    """Return the name of a component: the last part of a target in this package, the whole target elsewhere."""
+    return target.rpartition(".")[2] if target.startswith(PACKAGE) else target
