@@ -102,13 +102,14 @@ def _figure(name: str, caption: str, panels: Sequence[Panel], against: str) -> f
         return None
     drawing, all_axes = figures.panels(len(panels))
     for axes, (title, y_label, series) in zip(all_axes, panels, strict=True):
+        axes.sharey(all_axes[0])
         for number, (label, lines) in enumerate(series.items()):
             _draw(axes, lines, label, number)
-        fit_scale(axes, "y", np.concatenate([y for _, y in shown]))
-        axes.set_xlim(0, 1.03 * max(x.max() for x, _ in shown))
-        fit_scale(axes, "x", [0, *np.concatenate([x for x, _ in shown])], is_log=False)
-        axes.set(xlabel=AGAINST[against], ylabel=y_label)
+        axes.set(xlabel=AGAINST[against], ylabel=y_label, xlim=(0, 1.03 * max(x.max() for x, _ in shown)))
         axes.set_title(title, wrap=True)
+    for axes in all_axes:
+        fit_scale(axes, "x", [0, *np.concatenate([x for x, _ in shown])], is_log=False)
+        fit_scale(axes, "y", np.concatenate([y for _, y in shown]))
         labels.name_ends(axes)
     if single := [
         f"{title} of {label}" if label not in SPLITS else label
