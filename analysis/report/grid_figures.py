@@ -107,7 +107,7 @@ def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure 
     shown = [run.curve("train/lr") for run in by_schedule.values()]
     fit_scale(axes, "y", [*rates, *(value for curve in shown for value in curve.values)], is_log=True)
     fit_scale(axes, "x", [0, *(curve.steps[-1] for curve in shown)], is_log=False)
-    axes.set(xlabel="Step", ylabel="Learning rate", xlim=(0, None))
+    axes.set(title="Learning rate during training", xlabel="Step", ylabel="Learning rate", xlim=(0, None))
     axes.margins(y=0.12)
     labels.name_ends(axes)
     caption = "Learning rate at the logged steps. Dotted: the nominal learning rate, which the grid lists."

@@ -26,6 +26,7 @@ MIN_COMPLETE = 10  # trials that a forest needs
 # In 12 random searches in which the weight of a loss matters most, PED-ANOVA found this 4 times with 10 trials, 9 times
 # with 20, and 10 times with 30.
 MIN_COMPLETE_CONDITIONAL = 20
+CHARACTERS = 16  # of a name in one line
 N_BEST, BEST = 5, 0.1  # trials that count as the best: as many as PED-ANOVA's documentation asks for, or a tenth
 
 
@@ -107,7 +108,7 @@ def figure(search: Search, importance: Importance) -> figures.Figure:
             if len(shares) > 1:
                 axes.plot([min(shares), max(shares)], [i, i], color=figures.INK, linewidth=1, marker="|", markersize=6)
             axes.annotate(f"{means[i]:.2f}", (max(shares), i), (5, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(means)), [name.replace(".", ".\n", 1) for name in by_setting])
+        axes.set_yticks(range(len(means)), [_lines(name) for name in by_setting])
         axes.invert_yaxis()
         highest = max(map(max, by_setting.values()))
         axes.set(xlim=(0, 1.2 * highest), xlabel=label, title=f"Importance for\n{metric.label.split(' (')[0].lower()}")
@@ -115,6 +116,11 @@ def figure(search: Search, importance: Importance) -> figures.Figure:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     return figures.finish(drawing, "search-importance", _caption(search, importance))
+
+
+def _lines(name: str) -> str:
+    """Return the name of a setting in two lines if it is long."""
+    return name if len(name) <= CHARACTERS else name.replace(".", ".\n", 1)
 
 
 def _caption(search: Search, importance: Importance) -> str:

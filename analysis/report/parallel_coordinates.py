@@ -1,11 +1,10 @@
 """Parallel coordinates of a search: a line for each complete trial through its settings and its metrics.
 
-The axes lie below each other, so that any number of them fits on a narrow screen. An axis is a strip that holds the
-texts of its ticks: lines pass straight behind it, and never cross a text.
+The axes lie below each other, so that any number of them fits on a narrow screen. An axis is a strip that holds its
+name and the texts of its ticks: lines pass straight behind it, and never cross a text.
 """
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,15 @@ from analysis.report.optuna_study import Search, StudyTrial
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NOT_SET = -0.16  # place of a line at a setting that its trial does not have
+NOT_SET = -0.2  # place of a line at a setting that its trial does not have
 N_BEST, MAX_BEST = 4, 10  # the best 1 / N_BEST of the trials, but at most MAX_BEST, are drawn in color
 BEST: Any = {"color": figures.SERIES[0], "linewidth": 1.8}
-OTHERS: Any = {"color": figures.INK, "linewidth": 0.9, "linestyle": figures.DASHES[2], "alpha": 0.6}
-ROW, STRIP = 0.8, 0.22  # inches: the distance of two axes, and the height of an axis
-CHARACTERS = 14  # of a line of the name of an axis
+OTHERS: Any = {"color": figures.INK, "linewidth": 0.8}
+TICK: Any = {"color": figures.FAINT, "linewidth": 1, "zorder": 4}
+DENSE = 12  # lines in `OTHERS` that are drawn without transparency
+ROW, STRIP = 0.85, 0.4  # inches: the distance of two axes, and the height of an axis
+EDGE = 0.09  # of a strip beyond the lowest and the highest value
+CHARACTERS = 42  # of all choices of an axis; longer ones are cut
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,22 @@ def figure(search: Search) -> figures.Figure:
         values = [trial.values[i] for trial in complete]
         better = f"({'higher' if metric.maximize else 'lower'} is better)"
         coordinates.append(_numeric(f"{metric.label} {better}", values, is_log=is_wide(values)))
-    drawing, (axes,) = figures.panels(size=(figures.PANEL[0], 0.6 + ROW * len(coordinates)))
+    drawing, (axes,) = figures.panels(size=(figures.PANEL[0], 0.8 + ROW * len(coordinates)))
+    others = OTHERS | {"alpha": min(0.6, max(0.1, DENSE / len(complete)))}
     for rank, trial in reversed([*enumerate(complete)]):  # the best on top
-        look = BEST if trial.number in best else OTHERS
+        look = BEST if trial.number in best else others
         places = _places(search, trial, coordinates, (rank + 0.5) / len(complete) - 0.5)
-        heights = [-i + edge * STRIP / ROW / 2 for i in range(len(places)) for edge in (1, -1)]
+        heights = [-i + edge * 0.98 * STRIP / ROW / 2 for i in range(len(places)) for edge in (1, -1)]
         axes.plot([place for place in places for _ in range(2)], heights, **look)
     for row, coordinate in enumerate(coordinates):
         _draw(axes, row, coordinate)
     axes.plot([], [], **BEST, label=name)
     if len(best) < len(complete):
-        axes.plot([], [], **OTHERS, label="other complete trials")
+        axes.plot([], [], **OTHERS, alpha=0.6, label="other complete trials")
     labels.legend(axes)
-    axes.set(title="Settings of the complete trials", xticks=[], ylim=(0.4 - len(coordinates), 0.4))
-    axes.set_yticks([-row for row in range(len(coordinates))], [_lines(coordinate.name) for coordinate in coordinates])
-    axes.grid(visible=False)
-    axes.tick_params(length=0, pad=6)
-    axes.spines[:].set_visible(False)
+    axes.set(title="Settings of the complete trials", ylim=(0.6 - len(coordinates), 0.4))
+    axes.margins(x=0)
+    axes.set_axis_off()
     caption = (
         f"A line is one of the {len(complete)} complete trials. Axes of settings show the searched range. Good trials "
         "agree on a setting if their lines meet on its axis."
@@ -89,7 +90,8 @@ def _setting(search: Search, name: str) -> Coordinate:
     if isinstance(axis, CategoricalDistribution):
         choices = list(dict.fromkeys([*axis.choices, *used]))
         places = {choice: (i + 0.5) / len(choices) for i, choice in enumerate(choices)}
-        texts = [(place, str(choice)) for choice, place in places.items()]
+        room = max(3, CHARACTERS // len(choices))
+        texts = [(place, _cut(str(choice), room)) for choice, place in places.items()]
         result = Coordinate(name, lambda value: places[value], texts, 0.6 / len(choices))
     else:
         assert isinstance(axis, IntDistribution | FloatDistribution)
@@ -102,6 +104,10 @@ def _setting(search: Search, name: str) -> Coordinate:
         return NOT_SET if value is None else result.place(value)
 
     return Coordinate(name, place, [*result.ticks, (NOT_SET, "not set")], result.band)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def _numeric(name: str, values: Sequence[float], *, is_log: bool, is_integer: bool = False) -> Coordinate:
@@ -122,14 +128,11 @@ def _draw(axes: "Axes", row: int, coordinate: Coordinate) -> None:
     from matplotlib.patches import Rectangle
 
     half = STRIP / ROW / 2
-    left = min(0.0, *(place for place, _ in coordinate.ticks))
+    left = min(0.0, *(place for place, _ in coordinate.ticks)) - EDGE
     strip: Any = {"facecolor": figures.PAPER, "edgecolor": figures.FAINT, "linewidth": 0.8, "zorder": 3}
-    axes.add_patch(Rectangle((left - 0.09, -row - half), 1.18 - left, 2 * half, **strip))
+    axes.add_patch(Rectangle((left, -row - half), 1 + EDGE - left, 2 * half, **strip))
+    axes.text(left + 0.02, -row + half / 2, coordinate.name, va="center", fontweight="bold", zorder=4)
     for place, text in coordinate.ticks:
-        axes.text(place, -row, text, ha="center", va="center", zorder=4)
-        axes.plot([place, place], [-row + half, -row + 1.35 * half], color=figures.FAINT, linewidth=1, zorder=2)
-
-
-def _lines(name: str) -> str:
-    """Return the name of an axis in short lines. The key of a setting may break at its points."""
-    return textwrap.fill(name.replace(".", ". "), CHARACTERS).replace(". ", ".")
+        axes.text(place, -row - half / 2, text, ha="center", va="center", zorder=4)
+        for side in (-1, 1):
+            axes.plot([place, place], [-row + side * half, -row + side * 0.8 * half], **TICK)

@@ -8,6 +8,7 @@ from analysis import figures, labels
 from analysis.axes import fit_scale, span
 from analysis.report.optuna_study import Search, StudyMetric
 
+DENSE = 12  # lines of trials that are drawn without more transparency
 CROSS: Any = {"color": figures.SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
 
 
@@ -46,7 +47,7 @@ def intermediate(search: Search) -> figures.Figure:
     (metric,) = search.metrics
     best = search.ranked()[0]
     looks: dict[str, Any] = {
-        "complete": {"color": figures.INK, "linewidth": 1, "alpha": 0.45},
+        "complete": {"color": figures.INK, "linewidth": 1, "alpha": min(0.45, max(0.1, DENSE / len(search.trials)))},
         "pruned": {"color": figures.SERIES[1], "linestyle": figures.DASHES[1], "linewidth": 1, "alpha": 0.8},
         "without a result": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
         f"best, trial {best.number}": figures.series(0) | {"linewidth": 2.2, "zorder": 3},

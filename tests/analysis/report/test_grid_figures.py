@@ -56,6 +56,14 @@ def test_heat_maps_of_the_student_report(drawings: dict[str, Any]) -> None:
     ]
 
 
+def test_a_grid_of_short_runs_says_so() -> None:
+    """Its perplexities are much higher than those of full runs on the same page."""
+    assert "steps only" not in texts(grid.section(listing()))
+    full = trial(0, 3.6, sweep="full", train__max_steps=1600)
+    text = "It was trained for 50 steps only: do not compare it with other runs, of up to 1,600 steps."
+    assert text in texts(grid.section([*listing(), full]))
+
+
 @pytest.mark.filterwarnings("error:constrained_layout not applied")
 def test_a_heat_map_has_room_for_long_names_of_losses() -> None:
     recorded = [trial(i, 100.0 + i) for i in range(2)]

@@ -66,7 +66,8 @@ def test_no_line_of_the_parallel_coordinates_crosses_a_text(url: str, drawings: 
     parallel_coordinates.figure(search.load(url, name))
     (ax,) = drawings["search-parallel"].axes
     strips = [patch.get_window_extent() for patch in ax.patches]
-    assert max(line.get_zorder() for line in ax.lines) < min(patch.get_zorder() for patch in ax.patches)
+    trials = [line for line in ax.lines if len(line.get_xdata()) > 2]
+    assert max(line.get_zorder() for line in trials) < min(patch.get_zorder() for patch in ax.patches)
     for text in ax.texts:
         box = text.get_window_extent()
         (strip,) = [strip for strip in strips if strip.y0 <= box.y0 <= box.y1 <= strip.y1]
