@@ -32,7 +32,9 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
             starts.append(start)
             axes.plot([ended.index(start) + 1], start.values, color=look["color"], **RING, zorder=3)
     fit_scale(axes, "y", [*shown, *(value for start in starts for value in start.values)])
-    fit_scale(axes, "x", [1, max(contender.n_ended for contender in comparison.contenders)], is_integer=True)
+    fit_scale(
+        axes, "x", [1, max(contender.n_ended for contender in comparison.contenders)], is_log=False, is_integer=True
+    )
     name = label(metric)
     axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {name[0].lower()}{name[1:]}")
     labels.name_ends(axes)

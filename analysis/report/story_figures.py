@@ -12,7 +12,7 @@ from analysis.axes import SIDES, fit_scale
 from analysis.report.stories import file_name
 
 Nats = NDArray[np.float64]  # (n_stories,) nats per token
-BINS = 40
+MIN_BINS, MAX_BINS = 10, 40
 MAX_NATS = 300.0  # nats per token that an axis can show
 MAX_POINTS = 800  # stories in a scatter plot; more make the page heavy but not clearer
 ROW = 1.3  # inches
@@ -25,7 +25,9 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
     perplexity = {label: np.exp(np.minimum(values, MAX_NATS)) for label, values in nats.items()}
     everything = np.concatenate([*perplexity.values()])
     low, high = everything.min(), everything.max()
-    edges = np.geomspace(low, max(high, low * 1.01), BINS + 1)
+    n = len(next(iter(nats.values())))
+    n_bins = min(MAX_BINS, max(MIN_BINS, round(1.5 * math.sqrt(n))))  # with fewer stories, wider bins
+    edges = np.geomspace(low, max(high, low * 1.01), n_bins + 1)
     counts = {label: np.histogram(values, edges)[0] for label, values in perplexity.items()}
     highest = max(values.max() for values in counts.values())
     drawing = figures.sheet(1, size=(figures.PANEL[0], 0.7 + ROW * len(nats)))
@@ -53,7 +55,6 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
     fit_scale(axes, "x", everything, is_log=True)
     part.supylabel("Number of test stories")
     part.supxlabel("Perplexity of a test story")
-    n = len(next(iter(nats.values())))
     caption = (
         f"The perplexities of the {n:,} test stories, from the mean of their nats per token over the seeds. Bins have "
         "the same width on the logarithmic axis."
