@@ -79,7 +79,7 @@ def show(name: str | None, *, storage: str, tracking_uri: str | None, experiment
     sections = [first, section(comparison, matched), *details(matched)]
     path = page.write(folder, matched.title, lead, sections)
     cli.tell(first)
-    print(budget(comparison, matched.settings).text(cli.width()), path, sep="\n\n")
+    print(budget(comparison, matched.settings).text(), path, sep="\n\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, value_cell
 from analysis.report import common_seeds
 from analysis.report.verdict import signed
 from analysis.runs import RecordedSetting, differing
@@ -165,7 +165,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
             number(float(setting.runs[0].tags.get("parameters", "nan")), 3),
             number(setting.mean("train/tokens"), 3),
             _mean([run.metric("train/seconds") for run in setting.runs]),
-            *(setting.params.get(key, "") for key in keys),
+            *(value_cell(setting.params.get(key)) for key in keys),
             number(setting.mean("val/nll")),
         ]
         for loss, setting in best.items()
