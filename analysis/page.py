@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.figures import THEME, Figure
+from nanosq import terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,10 +63,8 @@ class Table:
         return [path]
 
     def text(self, width: int | None = None) -> str:
-        """Return the table as text. Columns that do not fit into `width` characters follow below."""
-        frame = self._frame([[cell.text for cell in row] for row in self.cells()])
-        first = self.header[0]  # repeated before the columns that follow below
-        return frame.set_index(first).rename_axis(index=None, columns=first).to_string(line_width=width)
+        """Return the table as text of at most `width` characters in a line, by default those of the terminal."""
+        return terminal.table(self.header, [[cell.text for cell in row] for row in self.cells()], width)
 
     def _frame(self, values: Sequence[Sequence[object]]) -> "pd.DataFrame":
         import pandas as pd

@@ -15,6 +15,7 @@ from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus
+from nanosq.description import recorded_data
 from nanosq.evaluate import Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
@@ -51,11 +52,10 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     """Return the result of a trial that is recorded or not worth training, or None if it is to be trained."""
     n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     if limit := pruner.violated({PARAMETERS: n_parameters}):
-        print(f"{trial}: not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}")
-        return Result("pruned", n_parameters=n_parameters)
+        note = f"not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}"
+        return Result("pruned", n_parameters=n_parameters, note=note)
     if pruner.pruned_before:
-        print(f"{trial}: pruned with its first seed")
-        return Result("pruned", n_parameters=n_parameters)
+        return Result("pruned", n_parameters=n_parameters, note="pruned with its first seed")
     if not experiment.start.is_repeatable:
         return None
     tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
@@ -64,8 +64,6 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
         pruner.evaluated_before(experiment.store, result.run_id)
-        outcome = str(result) if result.state == "finished" else result.state
-        print(f"{trial}: {outcome}, as recorded in {result.link}")
     return None if result is None else replace(result, n_parameters=n_parameters, is_recorded=True)
 
 
@@ -92,9 +90,10 @@ def build(
     facts, folder = _facts(experiment, text), experiment.folder
     origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
     tracked = (experiment.store if is_first else Store()).start(
-        f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
+        experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
         tags=_tags(experiment, text, origin, hardware),
+        data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
     )
@@ -106,7 +105,8 @@ def build(
         stack.pop_all()
     facts["run_id"] = tracked.run_id or origin.run_id
     step, label = state.progress.step, str(experiment.trial or "")
-    console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first)
+    has_bar = experiment.trial is None or not experiment.trial.is_parallel
+    console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first, bar=has_bar)
     if origin.notice:
         console.say(origin.notice)
     return state, RunLog(
@@ -162,13 +162,14 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             if val is None:
                 ended = "diverged"
                 log.console.say(
-                    f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded"
+                    f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded",
+                    also_in_sweeps=False,
                 )
         except Pruned:
             val, ended = None, "pruned"
         if val is None:
             metrics = {"train/seconds": progress.seconds}
-            tracked.tag(**{ended: "true"})
+            tracked.tag(**{ended: "true"}, state=ended)
         else:
             metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val, also=seconds)
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
@@ -176,15 +177,17 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     if is_first:  # the run is recorded as finished: nothing is left to resume
         checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
     result = Result(
-        ended, metrics, tracked.run_id, tracked.link, experiment.count_parameters(text.tokenizer.vocab_size)
+        ended,
+        metrics,
+        tracked.run_id,
+        tracked.link,
+        experiment.count_parameters(text.tokenizer.vocab_size),
+        note=f"{ended} after {progress.step} steps",
     )
-    if is_first:
-        outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
-        print(f"{trial}: {outcome}" if trial is not None else outcome)
-        if settings.keep_last and ended == "finished":
-            print(f"to train further: python run.py resume={tracked.run_id or folder / 'final.pt'} train.max_steps=...")
-        if tracked.table and trial is None:
-            print(f"\nmlflow ui, then {tracked.table}")
+    if is_first and trial is None:
+        is_kept = settings.keep_last and ended == "finished"
+        further = f"resume={tracked.run_id or folder / 'final.pt'} train.max_steps=..." if is_kept else ""
+        log.console.end(result, table=tracked.table, further=further)
     return result
 
 
@@ -193,7 +196,6 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
     n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
-    log.run.tag(parameters=str(n_parameters))
     if experiment.trial is not None:
         log.console.say(experiment.trial.setting)
     else:
@@ -222,7 +224,9 @@ def _kept(experiment: Experiment) -> dict[str, str]:
 
 
 def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
+    n_classes = text.tokenizer.vocab_size
     return {
+        **experiment.description.tags(n_parameters=experiment.count_parameters(n_classes), n_classes=n_classes),
         **experiment.identity_tags(text),
         "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
         "diverged": "false",

@@ -1,6 +1,6 @@
 """Training and validation curves: Figures 1 and 2 of the student report, and the nll of all losses.
 
-python -m analysis.report.curves                      the best setting of each loss, into report/
+python -m analysis.report.curves                      the first comparison of the report, into report/
 python -m analysis.report.curves 3f2a 'my run'        these runs, by id, beginning of an id, or name
 python -m analysis.report.curves --against seconds    over time instead of steps
 """
@@ -16,7 +16,7 @@ from analysis.axes import fit_scale
 from analysis.lines import Line, line, mean_and_range, thinned
 from analysis.page import Section, Text
 from analysis.recorded_run import RecordedRun
-from analysis.report import selection
+from analysis.report import common_seeds, listing
 from analysis.report.stories import file_name
 from analysis.runs import RecordedSetting
 
@@ -156,15 +156,15 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
                 yield f"{name} has no {against}: use --against steps."
             elif run.state != "finished":
                 yield f"{name} ({run.state}) is shown up to its last step."
-        yield from selection.left_out(label, setting)
+        yield from common_seeds.left_out(label, setting)
     if len({run.text_hash for setting in best.values() for run in setting.runs}) > 1:
         yield "These runs were trained on different text: do not compare their nll."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__, module="analysis.report.curves")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: the runs of the best setting of each loss")
+    parser = cli.parser(__doc__, "[RUN ...]", module="analysis.report.curves")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: those of the first comparison of the report")
     parser.add_argument("--against", choices=list(AGAINST), default="steps", help="x axis; default: %(default)s")
     options = parser.parse_args(arguments)
 
@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.runs:
             settings = settings_of(all_runs, options.runs)
         else:
-            settings = selection.choose(runs.runs_on_common_text(all_runs, None)[0])
+            first = listing.pick(listing.comparisons(all_runs, listing.sweeps(None, all_runs)), None)
+            settings = dict(first.settings) if first else {}
         cli.show(section(settings, against=options.against), options.out)
 
     return cli.run(work)

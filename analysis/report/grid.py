@@ -168,7 +168,7 @@ def _warmup_steps(trial: GridTrial) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = cli.parser(__doc__, module="analysis.report.grid")
+    parser = cli.parser(__doc__, "[SWEEP]", module="analysis.report.grid")
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the newest grid that varies two settings")
     options = parser.parse_args(arguments)
 
