@@ -5,10 +5,8 @@ python run.py -m hydra/sweeper=grid               a sweep
 python run.py --help                              every setting
 """
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
@@ -17,12 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import config, errors, privacy, signals, sweeps
+from nanosq import config, errors, privacy, signals, sweeps, terminal
 from nanosq.description import describe
 from nanosq.result import Result
+from nanosq.sweeps.progress import TrialReport
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
-
-logger = logging.getLogger(__name__)
 
 SWEEP = ("hydra.sweeper.", "hydra.launcher.")  # settings that a single run does not read
 
@@ -34,14 +31,15 @@ sweeps.register()
 @hydra.main(config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> Result:
     """Train the configured model and return its result, which a sweeper converts to the validation perplexity."""
+    terminal.format_logs()
     context = HydraConfig.get()
     trial = current(context)
     batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
-    with signals.job(), log_failure(trial), errors.out_of_memory(is_single=trial is None, **batch):
-        return run(cfg, context, trial)
+    with signals.job(), TrialReport(trial) as report, errors.out_of_memory(is_single=trial is None, **batch):
+        return run(cfg, context, trial, report)
 
 
-def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None) -> Result:
+def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
     """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
     with ExitStack() as stack:
         with errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
@@ -57,30 +55,19 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None) -> Result:
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)
             if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
-                return result
+                return report.ended(result, pruner)
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
             interruption = stack.enter_context(signals.Interruption(deadline=trial.deadline if trial else None))
             if interruption.is_late:
                 return Result("interrupted")
             state, log = training_run.build(exp, text, pruner, interruption)
         try:
-            result = training_run.train_and_score(exp, text, state, log)
+            result = report.ended(training_run.train_and_score(exp, text, state, log), pruner)
         except signals.OutOfTime:
             return Result("interrupted")
         if interruption.is_signaled and trial is not None:  # too late to stop this trial: do not start the next one
             interruption.end()
         return result
-
-
-@contextmanager
-def log_failure(trial: TrialRun | None) -> Iterator[None]:
-    """Log the failure of a trial when it happens. Its sweep reports it once more at the end."""
-    try:
-        yield
-    except Exception as error:
-        if trial is not None:
-            logger.error("%s: failed: %s", trial, errors.one_line(error))
-        raise
 
 
 def check_command_line(cfg: DictConfig, context: HydraConf) -> None:

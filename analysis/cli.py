@@ -1,22 +1,21 @@
 """Options, printed output and error messages that the commands of the report share."""
 
 import argparse
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 from analysis.page import Section, Table, Text
+from nanosq import terminal
 from nanosq.privacy import masked_output
 from nanosq.tracking.location import default_experiment
 
 
-def parser(doc: str | None, *, module: str = "analysis.report", out: str = "report") -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, arguments: str = "", *, module: str = "analysis.report", out: str = "report"
+) -> argparse.ArgumentParser:
     """Return a parser with options for the tracking server, the experiment and the output folder."""
-    result = argparse.ArgumentParser(
-        f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = terminal.parser(module, doc, arguments)
     result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
     result.add_argument("--experiment", default=default_experiment(), metavar="NAME", help="default: %(default)s")
     result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
@@ -29,19 +28,27 @@ def run(work: Callable[[], None]) -> int:
         try:
             work()
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"{terminal.style('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
             return 2
     return 0
 
 
-def show(section: Section, folder: Path) -> None:
-    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
-    width = shutil.get_terminal_size().columns
+def tell(section: Section) -> None:
+    """Print the texts of a section, wrapped by words."""
     for block in section.blocks:
         if isinstance(block, Text) and block.kind == "code":
-            print(block.text, end="\n\n")  # in one line, to be copied
+            print(terminal.command(block.text, sys.stdout), end="\n\n")
         elif isinstance(block, Text):
-            print(textwrap.fill(block.text, width, break_long_words=False, break_on_hyphens=False), end="\n\n")
-        elif isinstance(block, Table) and not block.folded:
-            print(block.text(width), end="\n\n")
-    print(*section.save(folder), sep="\n")
+            style = "bold" if block.kind == "verdict" else ""
+            print(terminal.style(terminal.wrap(block.text, terminal.width()), style, sys.stdout), end="\n\n")
+
+
+def show(section: Section, folder: Path) -> None:
+    """Print the texts and tables of a section, write its files to a folder, and print their paths."""
+    for block in section.blocks:
+        if not isinstance(block, Table):
+            tell(Section("", [block]))
+        elif not block.folded:
+            print(block.text(), end="\n\n")
+    if paths := section.save(folder):
+        print(*paths, sep="\n")

@@ -9,12 +9,17 @@ from typing import Self
 
 from tqdm import tqdm
 
+from nanosq import terminal
 from nanosq.evaluate import Score
+from nanosq.result import Result
 from nanosq.temperature import CalibratedScore
 
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # interval between lines where there is no terminal
+
+
+SCORES = ("", "perplexity", "nll", "above floor", "bits/byte", "accuracy", "ece")
 
 
 class Console:
@@ -25,9 +30,12 @@ class Console:
         first_step: Step that the run is resumed after.
         label: Prefix of every line of a trial of a sweep. A trial prints less than a single run.
         quiet: Whether to print nothing, as all but one of several processes do.
+        bar: Whether to show a progress bar on a terminal. Several processes would disturb each other's bars.
     """
 
-    def __init__(self, max_steps: int, *, first_step: int = 0, label: str = "", quiet: bool = False) -> None:
+    def __init__(
+        self, max_steps: int, *, first_step: int = 0, label: str = "", quiet: bool = False, bar: bool = True
+    ) -> None:
         self._label = f"{label}: " if label else ""
         self._quiet = quiet
         self._max_steps = max_steps
@@ -37,7 +45,7 @@ class Console:
             total=max_steps,
             initial=first_step,
             unit="step",
-            disable=quiet or not sys.stderr.isatty(),
+            disable=quiet or not bar or not sys.stderr.isatty(),
             dynamic_ncols=True,
             leave=False,
             bar_format="{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
@@ -58,9 +66,9 @@ class Console:
         if self._bar.disable and self._is_due():
             self._line(step, f"{text}  {self._time_left(step)} left")
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, also_in_sweeps: bool = True) -> None:
         """Print a line to stderr."""
-        if self._quiet:
+        if self._quiet or (self._label and not also_in_sweeps):
             return
         with tqdm.external_write_mode():
             logger.info(self._label + text)
@@ -72,21 +80,26 @@ class Console:
         self._bar.close()
         for sample in samples:
             print(f"\n{sample}\n\n---")
-        print()
-        self._print_score("val", val)
-        if test is not None:
-            self._print_score("test", test)
+        scores = {"val": val} if test is None else {"val": val, "test": test}
+        print(f"\n{terminal.table(SCORES, [[split, *_cells(score)] for split, score in scores.items()])}")
         if calibrated is not None:
-            scores = f"nll {calibrated.nll:.4f}  ece {calibrated.ece:.2%}"
-            print(f"test, calibrated  {scores}  (temperature {calibrated.temperature:.4f})")
+            values = f"nll {calibrated.nll:.4f}, ece {calibrated.ece:.2%}"
+            print(f"test, calibrated with temperature {calibrated.temperature:.4f}: {values}")
 
-    @staticmethod
-    def _print_score(split: str, score: Score) -> None:
-        floor = "" if math.isnan(score.floor_nll) else f" ({score.excess_nll:.4f} above the floor)"
-        print(
-            f"{split:4}  perplexity {score.perplexity:.4f}  nll {score.nll:.4f}{floor}  "
-            f"bits/byte {score.bits_per_byte:.4f}  accuracy {score.accuracy:.1%}  ece {score.ece:.2%}"
-        )
+    def end(self, result: Result, *, table: str, further: str) -> None:
+        """Print the last lines of a run to stdout: its result, where to see it, and what to do next.
+
+        Args:
+            result: The result.
+            table: Link to the table of all runs; empty if the run is not recorded.
+            further: What the command line needs to train further; empty if that is not possible.
+        """
+        print(terminal.style(f"\nvalidation perplexity {float(result):.4f}", "green", sys.stdout))
+        if further:
+            print(terminal.command(f"to train further: python run.py {further}", sys.stdout))
+        if table:
+            print("\n`mlflow ui` shows this run and all others:")
+            print(f"table: {table}\nrun: {result.link}\n{terminal.NEXT}")
 
     def __enter__(self) -> Self:
         return self
@@ -104,3 +117,10 @@ class Console:
     def _time_left(self, step: int) -> str:
         seconds = (time.monotonic() - self._begin) / (step - self._first_step) * (self._max_steps - step)
         return tqdm.format_interval(int(seconds))
+
+
+def _cells(score: Score) -> list[str]:
+    """Return the scores of a split, in the order of SCORES."""
+    floor = "" if math.isnan(score.floor_nll) else f"{score.excess_nll:.4f}"
+    numbers = [f"{score.perplexity:.4f}", f"{score.nll:.4f}", floor, f"{score.bits_per_byte:.4f}"]
+    return [*numbers, f"{score.accuracy:.1%}", f"{score.ece:.2%}"]

@@ -92,15 +92,16 @@ def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
     choices = hydra.runtime.choices
     names, values = [], {"lr": str(cfg.optimizer.get("lr", ""))}
     typed = {key.lstrip("+"): value for key, value in summary.settings(hydra.overrides.task).items()}
+    varied = [word.partition("=")[0] for word in trial.setting.split()] if trial is not None else []
     for key in sorted(typed, key=_order):
-        is_fixed = trial is not None and trial.setting and f"{key}=" not in trial.setting
+        is_fixed = varied and not any(f".{key}".endswith(f".{name}") for name in varied)
         if key in ("loss", "seed") or is_fixed or not identity.affects_result(key):
             continue
         if key in choices or key.endswith("._target_"):
             names.append(typed[key])
         else:
             values[key.partition(".")[2] or key] = typed[key]
-    settings = summary.one_line(values, [key for key, value in values.items() if value])
+    settings = summary.one_line(values, {key: key for key, value in values.items() if value})
     start = textwrap.shorten(" ".join([choices["loss"], *names, settings]), MAX_NAME, placeholder=" ...")
     place = "" if trial is None else f" · {trial.sweep} #{trial.trial}"
     return f"{start} seed={cfg.seed}{place}".translate(QUOTES)

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from nanosq import terminal
 from nanosq.privacy import mask, masked_output
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
@@ -105,7 +106,7 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
         same = f"set {batch}, which keeps the number of tokens in a step, or " if factor > 1 else ""
         failure = OutOfMemoryError(f"out of memory: {same}lower model.block_size, model.n_embd or model.n_layer")
         if is_single:
-            sys.exit(f"error: {failure}")  # prints it; the status is 1
+            sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it; the status is 1
         raise failure from error
 
 
@@ -117,7 +118,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def report(error: Exception) -> int:
     """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"{terminal.style('error:', 'red', sys.stderr)} {one_line(error)}", file=sys.stderr)
     return 2
 
 

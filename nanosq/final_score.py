@@ -42,7 +42,8 @@ def score_and_record(
         if log.checkpoints is not None:  # the first of several processes
             state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
         distributed.broadcast(state.model)
-        log.console.say("the model of this run: the weights with the lowest validation nll, not those of the last step")
+        kept = "the model of this run: the weights with the lowest validation nll, not those of the last step"
+        log.console.say(kept, also_in_sweeps=False)
         val = evaluator.score(text.val).score
     metrics = {
         **val.metrics("val"),

@@ -3,12 +3,11 @@
 python -m nanosq.generate best.pt --prompt "Once upon a time"
 """
 
-import argparse
 from typing import Any
 
 import torch
 
-from nanosq import checkpoint
+from nanosq import checkpoint, terminal
 from nanosq.data import tokenizers
 from nanosq.data.tokenizers import Tokenizer
 from nanosq.model import GPT
@@ -79,10 +78,8 @@ def _until(ids: list[int], end: int) -> list[int]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print texts of a checkpoint."""
-    parser = argparse.ArgumentParser(
-        prog="python -m nanosq.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", help="best.pt of a run, from its MLflow artifacts or from checkpoints/")
+    parser = terminal.parser("nanosq.generate", __doc__, "CHECKPOINT")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt of a run, in checkpoints/ or its artifacts")
     parser.add_argument("--prompt", default="", help="beginning of every text")
     parser.add_argument("--count", type=int, default=1, help="number of texts")
     parser.add_argument("--length", type=int, default=256, help="largest number of new tokens")

@@ -9,6 +9,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO, cast
 from urllib.parse import urlsplit
 
+from nanosq import terminal
+
 # A password may contain any character. So this masks up to the last "@" of a word: sometimes too much (the path in
 # http://host:80/a@b), never too little. A URL that was taken for a path has one slash.
 PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
@@ -52,14 +54,14 @@ def link(url: str) -> str:
 
 
 class MaskedStream:
-    """A text stream that masks what is written to it."""
+    """A text stream that masks what is written to it, and wraps it if it is a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         """Write a text without its passwords and tokens."""
-        return self._stream.write(mask(text))
+        return self._stream.write(terminal.fit(mask(text), self._stream))
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write texts without their passwords and tokens."""

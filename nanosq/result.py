@@ -21,11 +21,10 @@ class Result:
     link: str = ""
     n_parameters: int = 0  # of the model; 0 if unknown
     is_recorded: bool = False  # whether it was found in the tracking store, and not trained now
+    note: str = ""  # how it ended, in words
 
     def __float__(self) -> float:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf
 
     def __str__(self) -> str:
-        if self.state in ("pruned", "interrupted"):
-            return self.state
-        return f"validation perplexity {float(self):.4f}"
+        return f"val perplexity {float(self):.4f}" if self.state == "finished" else self.note or self.state

@@ -52,11 +52,10 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
     """Return the result of a trial that is recorded or not worth training, or None if it is to be trained."""
     n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     if limit := pruner.violated({PARAMETERS: n_parameters}):
-        print(f"{trial}: not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}")
-        return Result("pruned", n_parameters=n_parameters)
+        note = f"not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}"
+        return Result("pruned", n_parameters=n_parameters, note=note)
     if pruner.pruned_before:
-        print(f"{trial}: pruned with its first seed")
-        return Result("pruned", n_parameters=n_parameters)
+        return Result("pruned", n_parameters=n_parameters, note="pruned with its first seed")
     if not experiment.start.is_repeatable:
         return None
     tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
@@ -65,8 +64,6 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         checkpoint.clear(experiment.folder)
         pruner.start(result.run_id, result.link)
         pruner.evaluated_before(experiment.store, result.run_id)
-        outcome = str(result) if result.state == "finished" else result.state
-        print(f"{trial}: {outcome}, as recorded in {result.link}")
     return None if result is None else replace(result, n_parameters=n_parameters, is_recorded=True)
 
 
@@ -108,7 +105,8 @@ def build(
         stack.pop_all()
     facts["run_id"] = tracked.run_id or origin.run_id
     step, label = state.progress.step, str(experiment.trial or "")
-    console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first)
+    has_bar = experiment.trial is None or not experiment.trial.is_parallel
+    console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first, bar=has_bar)
     if origin.notice:
         console.say(origin.notice)
     return state, RunLog(
@@ -164,7 +162,8 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             if val is None:
                 ended = "diverged"
                 log.console.say(
-                    f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded"
+                    f"diverged after {progress.step} steps: the loss, its gradient or the perplexity exploded",
+                    also_in_sweeps=False,
                 )
         except Pruned:
             val, ended = None, "pruned"
@@ -178,15 +177,17 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     if is_first:  # the run is recorded as finished: nothing is left to resume
         checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
     result = Result(
-        ended, metrics, tracked.run_id, tracked.link, experiment.count_parameters(text.tokenizer.vocab_size)
+        ended,
+        metrics,
+        tracked.run_id,
+        tracked.link,
+        experiment.count_parameters(text.tokenizer.vocab_size),
+        note=f"{ended} after {progress.step} steps",
     )
-    if is_first:
-        outcome = f"pruned after {progress.step} steps" if ended == "pruned" else str(result)
-        print(f"{trial}: {outcome}" if trial is not None else outcome)
-        if settings.keep_last and ended == "finished":
-            print(f"to train further: python run.py resume={tracked.run_id or folder / 'final.pt'} train.max_steps=...")
-        if tracked.table and trial is None:
-            print(f"\nmlflow ui, then {tracked.table}")
+    if is_first and trial is None:
+        is_kept = settings.keep_last and ended == "finished"
+        further = f"resume={tracked.run_id or folder / 'final.pt'} train.max_steps=..." if is_kept else ""
+        log.console.end(result, table=tracked.table, further=further)
     return result
 
 

@@ -2,11 +2,14 @@
 
 import multiprocessing
 import os
+import pty
 import runpy
+import select
 import shlex
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -81,7 +84,14 @@ def _forked(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subp
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
 
 
-def _run(arguments: Sequence[str], cwd: Path, variables: Mapping[str, str], stdout: Path, stderr: Path) -> None:
+def _run(
+    arguments: Sequence[str],
+    cwd: Path,
+    variables: Mapping[str, str],
+    stdout: Path,
+    stderr: Path,
+    program: str = "run.py",
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
@@ -89,7 +99,35 @@ def _run(arguments: Sequence[str], cwd: Path, variables: Mapping[str, str], stdo
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = [str(ROOT / "run.py"), *arguments]
     sys.path.insert(0, str(ROOT))
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if program == "run.py":
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+
+
+def on_terminal(program: str, *arguments: str, cwd: Path, **variables: str) -> tuple[int, str]:
+    """Run a program on a terminal of 80 columns and 24 lines. Return its exit status, and what it has written.
+
+    Args:
+        program: "run.py" or the name of a module.
+        arguments: Its arguments.
+        cwd: The folder to run it in.
+        variables: Environment variables.
+    """
+    env = {k: v for k, v in environment().items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    terminal = Path(os.ttyname(theirs))
+    process = WARM.Process(target=_run, args=(arguments, cwd, env | variables, terminal, terminal, program))
+    process.start()
+    written = b""
+    while process.is_alive() or select.select([ours], [], [], 0)[0]:
+        if select.select([ours], [], [], 0.1)[0]:
+            written += os.read(ours, 100_000)
+    os.close(theirs)
+    os.close(ours)
+    assert process.exitcode is not None
+    return process.exitcode, written.decode().replace("\r\n", "\n")
 
 
 def runs(folder: Path) -> list[mlflow.entities.Run]:

@@ -38,13 +38,12 @@ def test_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(1) as console_:
         calibrated = CalibratedScore(temperature=0.92641, nll=1.5, ece=0.008)
         console_.report(val=known, test=unknown, calibrated=calibrated, samples=["Once upon a time."])
-    _, sample, *_, val, test, calibrated = capsys.readouterr().out.splitlines()
+    _, sample, *_, header, val, test, calibrated = capsys.readouterr().out.splitlines()
     assert sample == "Once upon a time."
-    assert val == (
-        "val   perplexity 7.3891  nll 2.0000 (0.2000 above the floor)  bits/byte 0.7500  accuracy 50.0%  ece 1.23%"
-    )
-    assert test == "test  perplexity 7.3891  nll 2.0000  bits/byte 0.7500  accuracy 50.0%  ece 1.23%"
-    assert calibrated == "test, calibrated  nll 1.5000  ece 0.80%  (temperature 0.9264)"
+    assert header == "      perplexity     nll  above floor  bits/byte  accuracy    ece"
+    assert val == "val       7.3891  2.0000       0.2000     0.7500     50.0%  1.23%"
+    assert test == "test      7.3891  2.0000                  0.7500     50.0%  1.23%"
+    assert calibrated == "test, calibrated with temperature 0.9264: nll 1.5000, ece 0.80%"
 
 
 def test_progress_bar_on_a_terminal() -> None:

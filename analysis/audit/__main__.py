@@ -4,20 +4,17 @@ python -m analysis.audit                   all claims
 python -m analysis.audit --stories FILE    also count the GPT-2 tokens that occur in a sample of TinyStories
 """
 
-import argparse
-import shutil
 import sys
 from pathlib import Path
 
 from analysis import cli, runs
 from analysis.audit import summary
+from nanosq import terminal
 
 
 def main() -> int:
     """Print the section and return the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m analysis.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = terminal.parser("analysis.audit", __doc__)
     parser.add_argument("--stories", type=Path, metavar="FILE", help="a sample of TinyStories, also compressed")
     parser.add_argument(
         "--tracking-uri",
@@ -28,7 +25,7 @@ def main() -> int:
 
     def work() -> None:
         audit = summary.section(runs.load(arguments.tracking_uri), stories=arguments.stories)
-        print(summary.as_text(audit, shutil.get_terminal_size((120, 24)).columns))
+        print(summary.as_text(audit, terminal.width()))
 
     return cli.run(work)
 

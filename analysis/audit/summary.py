@@ -1,12 +1,13 @@
 """The section of the report page that audits the student report, and its form for a terminal."""
 
-import textwrap
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis.audit import claims, table_1_runs
 from analysis.page import Section, Table, Text
 from analysis.recorded_run import RecordedRun
+from nanosq import terminal
 
 HEADER = ("claim", "in the report", "recomputed", "right", "how to check")
 ANSWERS = {True: "yes", False: "no", None: "unknown"}
@@ -57,11 +58,12 @@ def as_text(audit: Section, width: int) -> str:
     lines = []
     for block in audit.blocks:
         if isinstance(block, Text):
-            lines += [textwrap.fill(block.text, width), ""]
+            lines += [terminal.wrap(block.text, width), ""]
         elif isinstance(block, Table):
             lines += [block.caption, ""]
             for claim, reported, computed, right, check in block.cells():
-                lines.append(f"{right.text:8}{claim.text}")
-                lines.append(f"{'':8}in the report: {reported.text}; recomputed: {computed.text}")
-                lines += [f"{'':8}{check.text}", ""]
+                numbers = f"in the report: {reported.text}; recomputed: {computed.text}"
+                texts = [terminal.wrap(f"{'':8}{text}", width) for text in (claim.text, numbers)]
+                how = terminal.command(f"{'':8}{check.text}", sys.stdout)
+                lines += [right.text + texts[0][len(right.text) :], texts[1], how, ""]
     return "\n".join(lines)

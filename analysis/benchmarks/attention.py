@@ -7,7 +7,6 @@ python -m analysis.benchmarks.attention
 python -m analysis.benchmarks.attention --rounds 30
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from unittest import mock
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.benchmarks.lib.measure import median_seconds, seconds, show
-from nanosq import model
+from nanosq import model, terminal
 from nanosq.hardware import keep_freed_memory
 
 # Batch, heads, time and head width of model=tiny, experiment=ten_minutes and model=gpt2.
@@ -67,7 +66,7 @@ def compare(B: int, H: int, T: int, K: int, rounds: int) -> pd.DataFrame:
 
 def main() -> None:
     """Print a table for each shape."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.attention", __doc__)
     parser.add_argument("--rounds", type=int, default=10, help="passes of each implementation; default: %(default)s")
     rounds = parser.parse_args().rounds
     keep_freed_memory()

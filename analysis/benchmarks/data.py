@@ -14,7 +14,6 @@ The exit status is 1 if nanosq with the full vocabulary is slower, or takes more
 apply to 500 MB or more: the imports take about 2 s, which is most of the time for a small text.
 """
 
-import argparse
 import random
 import resource
 import runpy
@@ -35,6 +34,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.memory import peak_memory
+from nanosq import terminal
 from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
@@ -192,7 +192,7 @@ def compare(folder: Path, checkout: Path | None, rounds: int) -> bool:
 
 def main() -> int:
     """Run the command. Return 1 if nanosq exceeds its limits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.data", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--stories", metavar="FILE", help="a file of stories, in a format of data=text")
     parser.add_argument("--megabytes", type=float, default=500)

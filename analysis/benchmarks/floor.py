@@ -9,7 +9,6 @@ python -m analysis.benchmarks.floor                        60,000 stories, 10 mi
 python -m analysis.benchmarks.floor --seed 3               other stories
 """
 
-import argparse
 import bz2
 import lzma
 import math
@@ -26,6 +25,7 @@ import yaml
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.measure import show
+from nanosq import terminal
 from nanosq.data import stories, tokenizers
 
 RULES = yaml.safe_load(Path(stories.__file__).with_name("stories.yaml").read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def compressed_bits(texts: list[str]) -> dict[str, int]:
 
 def main() -> int:
     """Print the checks; return 1 if one fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.floor", __doc__)
     parser.add_argument("--stories", type=int, default=60_000, help="number of stories; default: %(default)s")
     parser.add_argument("--seed", type=int, default=2, help="of the stories; default: %(default)s, training takes 0")
     arguments = parser.parse_args()

@@ -9,7 +9,6 @@ python -m analysis.benchmarks.loss --growth            how time and memory grow 
 python -m analysis.benchmarks.loss --sizes             other chunk and tile sizes than those in nanosq/head.py
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +34,7 @@ from analysis.benchmarks.lib.loss_methods import (
 )
 from analysis.benchmarks.lib.measure import median_seconds, save, show
 from analysis.benchmarks.lib.memory import MIB
-from nanosq import head
+from nanosq import head, terminal
 from nanosq.hardware import PRECISIONS, Hardware, keep_freed_memory
 
 BASELINE = Case("cross_entropy", "head")
@@ -117,7 +116,7 @@ def sizes(problem: Problem, rounds: int) -> pd.DataFrame:
 
 def main() -> None:
     """Print a table and write it to a CSV file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.loss", __doc__)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     parser.add_argument("--growth", action="store_true", help="measure other numbers of tokens and other vocabularies")
     parser.add_argument("--sizes", action="store_true", help="measure other sizes of chunks and tiles")

@@ -13,7 +13,6 @@ python -m analysis.benchmarks.quality --nanogpt DIR --train FILE --valid FILE --
 DIR is a checkout of nanoGPT; FILE is any file that `data=text` reads.
 """
 
-import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from analysis.benchmarks.lib.measure import describe_machine, save, show
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command, weights_from_nanogpt
 from analysis.benchmarks.lib.processes import Program, nanosq_command
 from analysis.configuration import compose
-from nanosq import config
+from nanosq import config, terminal
 from nanosq.evaluate import Evaluator
 from nanosq.hardware import Hardware
 from nanosq.losses import cross_entropy
@@ -144,7 +143,7 @@ def quoted(value: object) -> str:
 
 def main() -> None:
     """Print the table and write it to a CSV file, after each training."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.quality", __doc__)
     parser.add_argument("--nanogpt", type=Path, required=True, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--train", type=Path, required=True, metavar="FILE")
     parser.add_argument("--valid", type=Path, required=True, metavar="FILE")

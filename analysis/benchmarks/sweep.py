@@ -12,7 +12,6 @@ whole validation and test split after training. nanosq's grid runs before and af
 the machine may change. The corpus is prepared beforehand.
 """
 
-import argparse
 import itertools
 import os
 import re
@@ -33,6 +32,7 @@ from analysis.benchmarks.lib.measure import describe_machine
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command
 from analysis.benchmarks.lib.processes import nanosq_command
 from analysis.configuration import compose
+from nanosq import terminal
 from nanosq.hardware import Hardware
 
 LRS, DROPOUTS, LAYERS = (6e-6, 6e-4, 6e-2), (0.0, 0.1, 0.2), (8, 12, 16)  # Listing A.3
@@ -152,7 +152,7 @@ def search(pruner: str, *, seed: int) -> tuple[int, float]:
 
 def main() -> None:
     """Run one of the three comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = terminal.parser("analysis.benchmarks.sweep", __doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     mode.add_argument("--overhead", action="store_true", help="time trials of a tiny model")

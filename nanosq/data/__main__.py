@@ -5,22 +5,20 @@ python -m nanosq.data verify [NAME ...]  check every file of all corpora, or of 
 python -m nanosq.data remove NAME ...    delete the named corpora
 """
 
-import argparse
 import os
 import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from nanosq import terminal
 from nanosq.data import cache
 
 
 def main() -> int:
     """Run the command. Return 0, or 1 if a corpus is damaged or cannot be removed."""
-    parser = argparse.ArgumentParser(
-        "python -m nanosq.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("command", nargs="?", choices=("list", "verify", "remove"), default="list")
+    parser = terminal.parser("nanosq.data", __doc__, "[COMMAND] [NAME ...]")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=("list", "verify", "remove"), default="list")
     parser.add_argument("names", nargs="*", metavar="NAME", help="name of a corpus; without names, verify checks all")
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
@@ -37,15 +35,12 @@ def main() -> int:
 
 
 def _list(folders: list[Path]) -> int:
-    rows = [("corpus", "prepared", "documents", "tokens", "vocabulary", "disk"), *map(_row, folders)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *others in rows:
-        print("  ".join([name.ljust(widths[0]), *map(str.rjust, others, widths[1:])]))
+    print(terminal.table(("corpus", "prepared", "documents", "tokens", "vocabulary", "MB"), [*map(_row, folders)]))
     return 0
 
 
 def _row(folder: Path) -> tuple[str, ...]:
-    size = f"{_size(folder) / 1e6:,.1f} MB"
+    size = f"{_size(folder) / 1e6:,.1f}"
     if not folder.exists():
         return folder.name, "unfinished", "", "", "", size
     try:

@@ -29,6 +29,8 @@ def register() -> None:
     store = partial(ConfigStore.instance().store, provider="nanosq", replace=True)
     store(name="optuna_sweeper_schema", node=OptunaSweeperSettings)
     store(name="compare_sweeper_schema", node=CompareSweeperSettings)
-    store(group="hydra/sweeper/sampler", name="tpe", node=TPESamplerSettings)  # it replaces that of the plugin
+    # They replace those of the plugin, whose motpe is an error that recommends tpe: Optuna has united them.
+    for name in ("tpe", "motpe"):
+        store(group="hydra/sweeper/sampler", name=name, node=TPESamplerSettings)
     for sweeper in (GridSweeper, OptunaSweeper, CompareSweeper):
         Plugins.instance().register(sweeper)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +44,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def status(kind: str, values: Mapping[str, float], seconds_left: float | None) -> str:
-    """Return the values of the contenders so far and the time left as a text."""
-    text = ", ".join(f"{label} {value:.5g}" for label, value in values.items())
-    left = f"; {duration(seconds_left)} left" if seconds_left else ""
-    return f"{kind}: {text or 'none yet'}{left}"
-
-
 @dataclass(frozen=True)
 class Cost:
     """Seconds that a trial has added to the sweep. With parallel trials, they are less than it has taken."""
@@ -85,6 +78,7 @@ class Plan:
     n_trials: int
     n_seeds: int
     seconds: float
+    confirmation: float  # of these, for the seeds
 
     def __str__(self) -> str:
         trials, seeds = "trial" if self.n_trials == 1 else "trials", "seed" if self.n_seeds == 1 else "seeds"
@@ -113,7 +107,9 @@ def fit(n_trials: int, n_seeds: int, contenders: Sequence[Pace], *, seconds_left
     for percent in range(100, -1, -1):
         trials = max(1, *(pace.n_done for pace in contenders), round(n_trials * percent / 100))
         seeds = max(min(MIN_SEEDS, n_seeds), math.ceil(n_seeds * percent / 100))
-        plan = Plan(trials, seeds, sum((trials - pace.n_done) * pace.trial + seeds * pace.run for pace in contenders))
+        tuning = sum((trials - pace.n_done) * pace.trial for pace in contenders)
+        confirmation = sum(seeds * pace.run for pace in contenders)
+        plan = Plan(trials, seeds, tuning + confirmation, confirmation)
         if plan.fits(seconds_left):
             break
     return plan

@@ -9,18 +9,20 @@ import hashlib
 import json
 import logging
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from nanosq import config, errors
+from nanosq import config, errors, terminal
 from nanosq.sweeps import budget, contenders, preset
-from nanosq.sweeps.attributes import DIVERGED
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
-from nanosq.sweeps.launching import PlannedTrial, raise_first
+from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
+from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.search import LiveSearch
+from nanosq.sweeps.seed_results import raise_first
 from nanosq.sweeps.study_sweeper import StudySweeper
 from nanosq.sweeps.tuned_contender import TunedContender
 
@@ -114,13 +116,12 @@ class CompareSweeper(StudySweeper):
         """Run trials of all contenders until each has enough, or until the rest of the time is for the confirmation."""
         first = plan = None
         for taken in self._until_done(self._take, [contender.search.study for contender in self.contenders]):
-            if not self.run_searches(taken):
+            if not self.run_searches(taken, self._standing(plan)):
                 raise_first(self.failures)
             plan = self._plan() or plan
             if first is None and plan is not None:
                 first = plan
                 self._announce(plan, is_first=True)
-            self._log_tuning(plan)
         if plan is not None and str(plan) != str(first):  # trials have taken more or less time than the first ones
             self._announce(plan)
 
@@ -171,12 +172,16 @@ class CompareSweeper(StudySweeper):
             )
         logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
 
-    def _log_tuning(self, plan: Plan | None) -> None:
-        searches = [contender.search for contender in self.contenders]
-        done, total = sum(search.n_done for search in searches), sum(search.total for search in searches)
-        best = {c.label: c.chosen.values[0] for c in self.contenders if c.chosen is not None}
-        logger.info(
-            "tuning: %d of %d trials, %s", done, total, budget.status("best", best, plan.seconds if plan else None)
+    def _standing(self, plan: Plan | None) -> Standing:
+        """Return how far the tuning of all contenders is."""
+        standings = [contender.search.standing() for contender in self.contenders]
+        return Standing(
+            sum(standing.n_runs for standing in standings),
+            sum(standing.n_ended for standing in standings),
+            {trial: values for standing in standings for trial, values in standing.values.items()},
+            self.metrics[0].key,
+            phase="tuning",
+            seconds_after=None if plan is None else plan.confirmation,
         )
 
     def _confirm(self) -> None:
@@ -201,9 +206,8 @@ class CompareSweeper(StudySweeper):
             return self.confirmation.take(self.n_jobs(), settings) if has_time else []
 
         for taken in self._until_done(take, [self.confirmation.study]):
-            for result in self.run_trials(taken, axes=axes, seeds=()):
+            for result in self.run_trials(taken, axes=axes, seeds=(), standing=self.confirmation.standing()):
                 self.confirmation.tell(*result)
-            self._log_confirmation()
 
     def _has_no_time_for(self, n_runs: int) -> bool:
         """Return whether enough seeds are done, and the runs with the next seed would not be done in time."""
@@ -211,16 +215,6 @@ class CompareSweeper(StudySweeper):
         if len(done) < MIN_SEEDS * n_runs or len(done) % n_runs:
             return False
         return n_runs * self.confirmation.seconds_of_run > self.seconds_left
-
-    def _log_confirmation(self) -> None:
-        done, total = self.confirmation.done(), self.confirmation.n_wanted
-        values: dict[str, list[float]] = {}
-        for trial in done:
-            if DIVERGED not in trial.user_attrs:
-                values.setdefault(trial.params["contender"], []).append(trial.values[0])
-        means = {label: statistics.fmean(of_label) for label, of_label in values.items()}
-        left = min((total - len(done)) * self.confirmation.seconds_of_run, self.seconds_left) if done else None
-        logger.info("confirmation: %d of %d runs, %s", len(done), total, budget.status("mean", means, left))
 
     def _conclude(self) -> None:
         """Write the best settings and the page, and print the verdict."""
@@ -241,7 +235,9 @@ class CompareSweeper(StudySweeper):
                 name = f"best_{folder.name}_{contender.label}"
                 origin = f"trial {contender.chosen.number} of {contender.search.study.name}"
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
-                print(f"best of {contender.label}: {command}")
+                print(terminal.command(f"best of {contender.label}: {command}", sys.stdout))
+        if done:
+            print(terminal.NEXT)
         raise_first(self.failures)
         if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nanosq.sweeps.budget import Cost, costs
 from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.study import SharedStudy
 from nanosq.sweeps.trial import TrialRun
@@ -72,7 +73,7 @@ class Confirmation:
             if trial.params["trial"] != self._chosen.get(label):  # planned before more tuning changed the choice
                 self.study.tell(trial, TrialState.FAIL)
                 continue
-            run = TrialRun(self.study.name, trial.number, label=f"{label} seed {seed}")
+            run = TrialRun(self.study.name, trial.number, label=f"{label} seed {seed}", contender=label)
             taken.append(PlannedTrial(run, [*settings[label], f"seed={seed}"]))
         return taken
 
@@ -80,6 +81,14 @@ class Confirmation:
         """Record the result of a run."""
         if trial := self.study.record(planned.run.trial, results, cost):
             self.study.tell(trial, TrialState.COMPLETE, [results.mean(self._metric)])
+
+    def standing(self) -> Standing:
+        """Return how far the confirmation is."""
+        done = self.done()
+        values: dict[str, list[float]] = {}
+        for trial in done:
+            values.setdefault(trial.params["contender"], []).append(trial.values[0])
+        return Standing(self.n_wanted, len(done), values, self._metric.key, phase="confirmation")
 
     @property
     def n_wanted(self) -> int:

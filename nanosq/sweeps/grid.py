@@ -46,7 +46,7 @@ class GridSweeper(TrialLauncher):
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
         composed = []
         for number, trial in trials.items():  # mistakes show before the first trial runs
-            setting = summary.one_line(summary.settings(trial), axes)
+            setting = summary.one_line(summary.settings(trial), {axis: axis for axis in axes})
             composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")

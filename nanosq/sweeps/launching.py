@@ -1,6 +1,7 @@
 """Launching of trials with several seeds, and the summary at the end: the common part of all sweepers."""
 
 import logging
+import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,14 +14,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq import config, errors, identity
+from nanosq import config, errors, identity, terminal
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, preset, summary
+from nanosq.sweeps import overrides, preset, progress, summary
 from nanosq.sweeps.metrics import Metric
-from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.progress import Standing, SweepProgress
+from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs all see a file of the sweeper
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ class TrialLauncher(Sweeper):
         self._trials: dict[str, PlannedTrial] = {}
         self._returns: dict[str, JobReturn] = {}
         self._n_launched = 0
+        self._seconds: dict[str, list[float]] = {}  # times of the runs that were trained, by the phase of the sweep
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Receive Hydra's objects. Hydra calls this method before `sweep`."""
+        terminal.format_logs()
         self.config = config
         self.hydra_context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -95,7 +100,12 @@ class TrialLauncher(Sweeper):
             raise errors.InputError(f"{name}: {reason}" if name else reason) from None
 
     def launch(
-        self, trials: Sequence[PlannedTrial], *, axes: Container[str], seeds: Sequence[int]
+        self,
+        trials: Sequence[PlannedTrial],
+        *,
+        axes: Container[str],
+        seeds: Sequence[int],
+        standing: Standing | None = None,
     ) -> list[SeedResults]:
         """Run each trial with all of its seeds, at the same time if the launcher can. A setting is trained once.
 
@@ -103,11 +113,13 @@ class TrialLauncher(Sweeper):
             trials: The trials.
             axes: Keys of the settings to show on the console.
             seeds: The seeds of every trial; none if the configuration of the trial counts them.
+            standing: How far the sweep is; None if the trials are all of it.
         """
-        jobs: dict[str, list[str]] = {}
+        jobs: dict[str, TrialRun] = {}
         runs: list[list[str]] = []
         for trial in trials:
-            setting = summary.one_line(summary.settings(trial.overrides), axes)
+            settings = summary.settings(trial.overrides)
+            setting = summary.one_line(settings, summary.short_names(key for key in settings if key in axes))
             try:
                 by_identity = self._runs(trial, seeds)
             except (HydraException, OmegaConfBaseException) as error:
@@ -121,14 +133,9 @@ class TrialLauncher(Sweeper):
                 print(f"{trial}: not trained, because {self._trials[runs[-1][0]]} has the same setting")
             for repeat, (run, seed) in enumerate(by_identity.items()):
                 if self._trials.setdefault(run, trial) is trial:
-                    job = replace(trial.run, repeat=repeat, setting=setting, seed=seed, deadline=self.deadline)
-                    jobs[run] = [*trial.overrides, f"seed={seed}", job.override()]
+                    jobs[run] = replace(trial.run, repeat=repeat, setting=setting, seed=seed, deadline=self.deadline)
         if jobs:
-            choice = self.config.hydra.runtime.choices["hydra/launcher"]
-            if choice != "basic":
-                logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
-            self._returns |= zip(jobs, self._run_jobs([*jobs.values()], first=self._n_launched), strict=True)
-            self._n_launched += len(jobs)
+            self._returns |= zip(jobs, self._run_counted(jobs, standing or Standing(len(jobs))), strict=True)
         return [SeedResults(self._returns[run] for run in by_identity) for by_identity in runs]
 
     def _runs(self, trial: PlannedTrial, seeds: Sequence[int]) -> dict[str, int]:
@@ -143,6 +150,29 @@ class TrialLauncher(Sweeper):
             cfg.seed = seed
             by_identity[f"{study} {identity.config_hash(cfg, parent=identity.named_state(cfg))}"] = seed
         return by_identity
+
+    def n_workers(self) -> int:
+        """Return the number of jobs that the launcher runs at the same time."""
+        from joblib import effective_n_jobs
+
+        return int(effective_n_jobs(OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1)))
+
+    def _run_counted(self, jobs: Mapping[str, TrialRun], standing: Standing) -> list[JobReturn]:
+        """Launch jobs that say how far the sweep is when they end."""
+        choice = self.config.hydra.runtime.choices["hydra/launcher"]
+        if choice != "basic":
+            logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
+        seconds, n_jobs = self._seconds.get(standing.phase, []), min(len(jobs), self.n_workers())
+        with progress.shared(replace(standing, n_jobs=n_jobs, seconds=seconds, deadline=self.deadline)) as path:
+            shared = str(path) if choice in ON_THIS_MACHINE else ""
+            lines = []
+            for run, job in jobs.items():
+                job = replace(job, progress=shared, is_parallel=n_jobs > 1)
+                lines.append([*self._trials[run].overrides, f"seed={job.seed}", job.override()])
+            returns = self._run_jobs(lines, first=self._n_launched)
+            self._seconds[standing.phase] = SweepProgress.parse(path.read_bytes()).seconds
+        self._n_launched += len(jobs)
+        return returns
 
     def _run_jobs(self, jobs: Sequence[Sequence[str]], *, first: int) -> list[JobReturn]:
         """Launch jobs; `first` is the number of the first one among all jobs of this process.
@@ -165,7 +195,10 @@ class TrialLauncher(Sweeper):
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         with self.workers.wait() if self.workers is not None else nullcontext():
-            return list(self.launcher.launch(jobs, initial_job_idx=first))
+            try:
+                return list(self.launcher.launch(jobs, initial_job_idx=first))
+            finally:
+                terminal.format_logs()
 
     def summarize(
         self,
@@ -189,14 +222,13 @@ class TrialLauncher(Sweeper):
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
-        print(f"\n{summary.table(trials, keys)}\n")
-        if any(key.split(".")[0] == "data" for key in summary.axes([trial.settings for trial in trials])):
-            print("note: trials with different data may be scored on different text: do not compare these\n")
+        print("", summary.table(trials, keys), *summary.notes(trials), sep="\n", end="\n\n")
         for number, lines in best.items():
             trial = [line for line in lines if line.split("=")[0].lstrip("+") not in LENGTH]
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
-            print(f"best: {preset.write(self, trial, folder, name, origin=f'trial {number} of {sweep}')}")
-        print(f"all trials: {folder / 'trials.csv'}")
+            command = preset.write(self, trial, folder, name, origin=f"trial {number} of {sweep}")
+            print(terminal.command(f"best: {command}", sys.stdout))
+        print(f"all trials: {folder / 'trials.csv'}\n{terminal.NEXT}")
         raise_first(failures)
 
     def folder(self, sweep: str) -> Path:
@@ -204,15 +236,6 @@ class TrialLauncher(Sweeper):
         folder = Path(self.config.hydra.sweep.dir) / preset.UNSAFE.sub("_", sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
-    """Log the exceptions of failed trials, by the name of the trial. Then raise the first one, if there is one."""
-    for name, exceptions in failures.items():
-        for error in exceptions:
-            logger.error("%s failed: %s", name, errors.one_line(error))
-    for exceptions in failures.values():
-        raise exceptions[0]
 
 
 def _failed(error: Exception) -> JobReturn:

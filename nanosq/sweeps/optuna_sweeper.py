@@ -23,9 +23,7 @@ class OptunaSweeper(StudySweeper):
             logger.info(search.compared)
         try:
             while self.seconds_left > 0 and (taken := search.take(self.n_jobs())):
-                can_continue = self.run_searches([(search, trial) for trial in taken])
-                self._log_progress(search)
-                if not can_continue:
+                if not self.run_searches([(search, trial) for trial in taken], search.standing()):
                     break
         finally:
             search.study.release()
@@ -36,8 +34,3 @@ class OptunaSweeper(StudySweeper):
         search.note_violations()
         best = {trial.number: search.space.overrides(trial.params) for trial in search.best()}
         self.summarize(search.study.name, search.summaries(), self.metrics, best, self.failures)
-
-    def _log_progress(self, search: LiveSearch) -> None:
-        best = [f"#{trial.number} {trial.values[0]:.5g}" for trial in search.best()]
-        done = search.n_done
-        logger.info("%d of %d trials, best: %s", done, max(search.total, done), ", ".join(best) or "none yet")

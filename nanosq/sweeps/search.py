@@ -17,6 +17,7 @@ from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
+from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
@@ -132,8 +133,7 @@ class LiveSearch:
         for trial in self.study.take(n_trials, total=self.total):
             if self._extend is not None:
                 self._extend(trial)
-            label = f"{self.label} #{trial.number}" if self.label else ""
-            run = TrialRun(self.study.name, trial.number, label=label, in_study=True)
+            run = TrialRun(self.study.name, trial.number, label=self.label and self._name(trial.number), in_study=True)
             planned.append(PlannedTrial(run, self.space.draw(trial)))
         return planned
 
@@ -171,6 +171,15 @@ class LiveSearch:
             return []
         best = self.study.study.best_trials  # without those that violate a constraint
         return best if len(self.metrics) > 1 else best[:1]
+
+    def _name(self, number: int) -> str:
+        return f"{self.label} #{number}".lstrip()
+
+    def standing(self) -> Standing:
+        """Return how far the search is."""
+        best = {self._name(trial.number): [trial.values[0]] for trial in self.best()}
+        n_runs, n_ended = (self._n_seeds * n for n in (max(self.total, self.n_started), self.n_done))
+        return Standing(n_runs, n_ended, best, self.metrics[0].key)
 
     def note_violations(self) -> None:
         """Say that the constraints are the reason if there is no best trial."""

@@ -1,15 +1,17 @@
 """The results of a trial: those of its runs, one run for each seed."""
 
 import io
+import logging
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from nanosq import errors
 from nanosq.errors import InfeasibleError
 from nanosq.result import Result
 from nanosq.sweeps.attributes import COST, DIVERGED, INFEASIBLE, LINK, run_id_key
@@ -17,6 +19,8 @@ from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.metrics import TRAIN_SECONDS, Metric
 from nanosq.sweeps.summary import STATES
+
+logger = logging.getLogger(__name__)
 
 
 class SeedResults:
@@ -85,3 +89,12 @@ class SeedResults:
     def _values(self, metric: Metric) -> list[float]:
         values = (result.metrics.get(metric.key, math.nan) for result in self.results)
         return [metric.worst if math.isnan(value) else value for value in values]
+
+
+def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
+    """Log the exceptions of failed trials, by the name of the trial. Then raise the first one, if there is one."""
+    for name, exceptions in failures.items():
+        for error in exceptions:
+            logger.error("%s failed: %s", name, errors.one_line(error))
+    for exceptions in failures.values():
+        raise exceptions[0]

@@ -4,7 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from nanosq import errors
 from nanosq.sweeps import budget
@@ -12,6 +12,7 @@ from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import TRAIN_SECONDS, VAL_SECONDS, parse_metrics
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
+from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.search import LiveSearch
 from nanosq.sweeps.seed_results import SeedResults
 
@@ -68,13 +69,12 @@ class StudySweeper(TrialLauncher):
 
     def n_jobs(self) -> int:
         """Return the number of trials to launch together."""
-        n_jobs = self.settings.n_jobs or self.config.hydra.launcher.get("n_jobs", 1)  # the joblib launcher's
         from joblib import effective_n_jobs
 
-        return cast(int, effective_n_jobs(n_jobs))
+        return int(effective_n_jobs(self.settings.n_jobs)) if self.settings.n_jobs else self.n_workers()
 
     def run_trials(
-        self, trials: Sequence[PlannedTrial], *, axes: set[str], seeds: Sequence[int]
+        self, trials: Sequence[PlannedTrial], *, axes: set[str], seeds: Sequence[int], standing: Standing
     ) -> list[tuple[PlannedTrial, SeedResults, Cost | None]]:
         """Launch trials together. Keep the exceptions of failed ones.
 
@@ -82,7 +82,7 @@ class StudySweeper(TrialLauncher):
             Each trial with its results and its cost. It has no cost if it was trained before, or a part of it.
         """
         begin = time.monotonic()
-        results = self.launch(trials, axes=axes, seeds=seeds)
+        results = self.launch(trials, axes=axes, seeds=seeds, standing=standing)
         elapsed = time.monotonic() - begin
         costs = [_cost(result, elapsed, len(trials)) for result in results]
         for trial, result in zip(trials, results, strict=True):
@@ -92,13 +92,14 @@ class StudySweeper(TrialLauncher):
                 self.failures[trial.name] = result.failures
         return [*zip(trials, results, costs, strict=True)]
 
-    def run_searches(self, taken: Sequence[tuple[LiveSearch, PlannedTrial]]) -> bool:
+    def run_searches(self, taken: Sequence[tuple[LiveSearch, PlannedTrial]], standing: Standing) -> bool:
         """Run trials of searches together and record them in their studies. Return whether the sweep can continue."""
         from nanosq.sweeps.study import MAX_INFEASIBLE
 
         n_failed = len(self.failures)
         axes = {axis for search, _ in taken for axis in search.space.varied}
-        results = self.run_trials([trial for _, trial in taken], axes=axes, seeds=taken[0][0].seeds)
+        trials = [trial for _, trial in taken]
+        results = self.run_trials(trials, axes=axes, seeds=taken[0][0].seeds, standing=standing)
         for (search, _), result in zip(taken, results, strict=True):
             search.tell(*result)
         for search, trial in taken:

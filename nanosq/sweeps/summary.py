@@ -1,16 +1,18 @@
 """The summary of a sweep: a table of its trials, and the same as a CSV file."""
 
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nanosq import terminal
 from nanosq.privacy import mask
 
-# Hydra loads the sweepers before every run: pandas is imported where it is used.
-if TYPE_CHECKING:
-    import pandas as pd
+MAX_ROWS = 10  # of the table; the file has all trials
+MAX_CELL = 24  # characters of a setting in the table
+DIGITS, ERROR_DIGITS = 5, 2  # of metrics and their standard errors
 
 STATES = (
     "finished",
@@ -48,37 +50,67 @@ def rank(trials: Iterable[TrialSummary], *, maximize: bool = False) -> list[Tria
 
 
 def table(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> str:
-    """Return a table of the trials with their metrics, the settings in which they differ, and links to their runs."""
-    frame = _frame(trials, metrics, "{} +-")
-    keys = axes([trial.settings for trial in trials])
-    errors = [f"{metric} +-" for metric in metrics if frame[f"{metric} +-"].notna().any()]
-    values = [column for metric in metrics for column in (metric, f"{metric} +-") if column in {*metrics, *errors}]
-    frame = frame[["trial", "state", *values, *keys]].assign(run=[trial.link for trial in trials])
-    frame[keys] = frame[keys].map(lambda setting: _short(setting) if isinstance(setting, str) else "")
-    names = dict.fromkeys(errors, "+-")
-    return frame.rename(columns=names).to_string(index=False, na_rep="", float_format="{:.5g}".format)
+    """Return a table of the best of ranked trials: their metrics, and the settings in which they differ."""
+    shown, keys = trials[:MAX_ROWS], axes([trial.settings for trial in trials])
+    columns: dict[str, list[str]] = {
+        "trial": [str(trial.number) for trial in shown],
+        "state": [trial.state for trial in shown],
+    }
+    for position, metric in enumerate(metrics):
+        columns[metric] = _numbers([trial.values[position] for trial in shown], DIGITS)
+        errors = _numbers([trial.errors[position] for trial in shown], ERROR_DIGITS)
+        if any(errors):
+            columns[f"{metric} +-"] = errors
+    columns |= {key: [_short(trial.settings.get(key, ""), MAX_CELL) for trial in shown] for key in keys}
+    names = short_names(keys)
+    header = ["+-" if column.endswith(" +-") else names.get(column, column) for column in columns]
+    text = terminal.table(header, [*zip(*columns.values(), strict=True)])
+    return _coloured(text, shown, columns[metrics[0]][0])
+
+
+def notes(trials: Sequence[TrialSummary]) -> list[str]:
+    """Return what a reader of the table should know."""
+    found = [f"\nThese are the best of {len(trials)} trials."] if len(trials) > MAX_ROWS else []
+    if any(key.split(".")[0] == "data" for key in axes([trial.settings for trial in trials])):
+        found.append("\nTrials with different data may be scored on different text: do not compare these.")
+    return found
+
+
+def _coloured(text: str, trials: Sequence[TrialSummary], best: str) -> str:
+    """Return a table with the value of the best trial and the states of bad ones in colour."""
+    if trials[0].state == "finished":
+        text = text.replace(best, terminal.style(best, "green", sys.stdout), 1)
+    for state in ("diverged", "failed"):
+        text = text.replace(state, terminal.style(state, "red", sys.stdout))
+    return text
+
+
+def _numbers(values: Sequence[float], digits: int) -> list[str]:
+    """Return numbers with as many decimals as the smallest one needs for its digits; nothing for inf and nan."""
+    finite = [abs(value) for value in values if math.isfinite(value) and value]
+    decimals = max(0, digits - 1 - math.floor(math.log10(min(finite)))) if finite else 0
+    return [
+        "" if not math.isfinite(value) else f"{value:.{decimals}f}" if abs(value) < 1e5 else f"{value:.2e}"
+        for value in values
+    ]
 
 
 def write_csv(path: Path, trials: Sequence[TrialSummary], metrics: Sequence[str]) -> None:
     """Write a CSV file with one line for each trial, and all of its settings."""
-    frame = _frame(trials, metrics, "{} standard error")
-    frame.assign(runs=[" ".join(trial.runs) for trial in trials]).to_csv(path, index=False)
-
-
-def _frame(trials: Sequence[TrialSummary], metrics: Sequence[str], error: str) -> "pd.DataFrame":
-    import pandas as pd
+    import pandas as pd  # here: Hydra loads the sweepers before every run
 
     rows = [
         {
             "trial": trial.number,
             "state": trial.state,
             **dict(zip(metrics, trial.values, strict=True)),
-            **{error.format(metric): value for metric, value in zip(metrics, trial.errors, strict=True)},
+            **{f"{metric} standard error": value for metric, value in zip(metrics, trial.errors, strict=True)},
             **trial.settings,
+            "runs": " ".join(trial.runs),
         }
         for trial in trials
     ]
-    return pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan).to_csv(path, index=False)
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
@@ -92,14 +124,21 @@ def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({trial.get(key) for trial in trials}) > 1]
 
 
-def one_line(settings: Mapping[str, str], keys: Container[str]) -> str:
-    """Return the settings with these keys as a line for the console."""
-    return " ".join(f"{key}={_short(value)}" for key, value in settings.items() if key in keys)
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each key, or the key if another one ends with the same part."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(last.values())
+    return {key: name if counts[name] == 1 else key for key, name in last.items()}
 
 
-def _short(setting: str) -> str:
-    """Return a setting; a number that a search has drawn is rounded to four digits."""
+def one_line(settings: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Return settings as a line for the console; `names` has the name of each key to show."""
+    return " ".join(f"{names[key]}={_short(value)}" for key, value in settings.items() if key in names)
+
+
+def _short(setting: str, length: int | None = None) -> str:
+    """Return a setting; a number that a search has drawn is rounded to four digits, and a long text is cut off."""
     try:
         return min(f"{float(setting):.4g}", setting, key=len)
     except ValueError:
-        return setting
+        return setting if length is None or len(setting) <= length else f"{setting[: length - 3]}..."

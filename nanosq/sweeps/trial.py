@@ -44,15 +44,26 @@ class TrialRun:
     seed: int = 0
     label: str = ""  # name of the trial on the console; empty: its number
     in_study: bool = False  # whether the sweep is an Optuna study, to which the run reports
+    contender: str = ""  # in the confirmation of a comparison
     deadline: float | None = None  # Unix time at which the run is interrupted
+    is_parallel: bool = False  # whether other runs write to the same terminal
+    progress: str = ""  # path of the file in which the runs of the sweep count how many have ended, if they share one
 
     def override(self) -> str:
         """Return the override that passes this object to a job. Its value has no character of Hydra's grammar."""
         return f"++hydra.job.env_set.{VARIABLE}={quote(json.dumps(asdict(self)), safe='')}"
 
     def __str__(self) -> str:
-        name = self.label or f"#{self.trial}"
-        return f"{name} seed {self.seed}" if self.repeat else name
+        return f"{self._name} seed {self.seed}" if self.repeat else self._name
+
+    @property
+    def _name(self) -> str:
+        return self.label or f"#{self.trial}"
+
+    @property
+    def group(self) -> str:
+        """The name of the runs with other seeds, and of this run, whose values are averaged."""
+        return self.contender or self._name
 
     @property
     def tags(self) -> dict[str, str]:

@@ -85,6 +85,8 @@ def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")  # no columns below the others
+
     def run(directory, *arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["nanosq.data", *arguments, "--cache-dir", str(directory)])
         try:
@@ -114,7 +116,7 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
     status, out, _ = command(tmp_path)
     lines = out.splitlines()
     assert status == 0
-    assert lines[0].split() == ["corpus", "prepared", "documents", "tokens", "vocabulary", "disk"]
+    assert lines[0].split() == ["corpus", "prepared", "documents", "tokens", "vocabulary", "MB"]
     assert [line.split()[0] for line in lines[1:]] == [first, second, third]
     assert "unfinished" in lines[3]
     assert sorted(int(line.split()[3]) for line in lines[1:3]) == [6, 9]  # documents

@@ -62,9 +62,9 @@ class Moment:
 MOMENTS = [
     Moment("in the tuning", r"#\d+: \S+=", most_lines=2, most_seconds=1.0),
     Moment("in the tuning", r"#\d+: \S+=", most_lines=2, most_seconds=1.0),
-    Moment("at the end of the tuning", r"^tuning: (\d+) of \1 ", most_lines=1, most_seconds=0.3),
+    Moment("at the end of the tuning", r"; tuning (\d+) of \1,", most_lines=1, most_seconds=0.3),
     Moment("in the confirmation", r"seed \d+: \S+=", most_lines=2, most_seconds=1.0),
-    Moment("in the report", r"^confirmation: (\d+) of \1 ", most_lines=1, most_seconds=1.0),
+    Moment("in the report", r"; confirmation (\d+) of \1,", most_lines=1, most_seconds=1.0),
 ]
 
 

@@ -98,10 +98,11 @@ def test_the_setting_with_the_best_validation_score_is_confirmed(comparison: Com
 def test_the_output_has_a_plan_progress_a_verdict_and_a_page(comparison: Comparison) -> None:
     output = comparison.result.stderr
     assert re.search(r"^plan: 3 trials and 2 seeds for each of 2 contenders, about \d+ \w+", output, re.MULTILINE)
-    assert re.search(r"^tuning: 5 of 6 trials, best: cross_entropy [\d.]+, squentropy [\d.]+; \d+ s left", output, re.M)
-    assert re.search(r"^confirmation: 4 of 4 runs, mean: cross_entropy [\d.]+, squentropy [\d.]+$", output, re.M)
+    said, best = comparison.result.stdout, r"best [\d.]+ \((cross_|squ)entropy"
+    assert re.search(rf"^cross_entropy #2: .*; tuning 5 of 6, {best} #\d\), about \d+ s left$", said, re.MULTILINE)
+    assert re.search(rf"^squentropy seed 1339: .*; confirmation 4 of 4, {best}\)$", said, re.MULTILINE)
     assert "2 seeds, 10 stories" in verdict(comparison.result)
-    assert max(map(len, comparison.result.stdout.split("best of")[0].splitlines())) <= 80
+    assert max(map(len, said.split("\n\n", 1)[1].split("best of")[0].splitlines())) <= 80
     assert (comparison.folder / "sweeps" / comparison.name / "report.html").exists()
 
 

@@ -19,6 +19,7 @@ SAMPLERS: dict[str, Any] = {
     "cmaes": optuna.samplers.CmaEsSampler,
     "gp": optuna.samplers.GPSampler,
     "grid": optuna.samplers.GridSampler,
+    "motpe": optuna.samplers.TPESampler,  # the name of TPE for several metrics in Optuna 3
     "nsgaii": optuna.samplers.NSGAIISampler,
     "nsgaiii": optuna.samplers.NSGAIIISampler,
     "qmc": optuna.samplers.QMCSampler,
@@ -42,10 +43,9 @@ def test_defaults_of_a_sampler(name: str) -> None:
 
 
 def test_every_sampler_is_compared() -> None:
-    """Optuna 4 has removed motpe, and the plugin says so."""
     sweeps.register()
     names = ConfigStore.instance().list("hydra/sweeper/sampler")
-    assert {name.removesuffix(".yaml") for name in names} == {*SAMPLERS, "motpe"}
+    assert {name.removesuffix(".yaml") for name in names} == {*SAMPLERS}
 
 
 @pytest.mark.parametrize("path", PRUNERS, ids=lambda path: path.stem)
@@ -62,3 +62,9 @@ def test_the_command_line_shows_the_defaults(tmp_path: Path) -> None:
     sampler = yaml.safe_load(shown.stdout)
     assert sampler["_target_"] == "optuna.samplers.TPESampler"
     assert differences(sampler, optuna.samplers.TPESampler) == {}
+
+
+def test_tab_completion_offers_the_sweepers(tmp_path: Path) -> None:
+    line = "python run.py hydra/sweeper="
+    result = command("-sc", "query=bash", cwd=tmp_path, check=True, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert result.stdout.split() == [f"hydra/sweeper={name}" for name in ("basic", "compare", "grid", "optuna")]

@@ -116,4 +116,4 @@ def _wait_for(pattern: str, process: subprocess.Popen[str]) -> None:
 
 
 def _trained(output: str) -> Sequence[str]:
-    return [line for line in output.splitlines() if ": validation perplexity" in line]
+    return [line for line in output.splitlines() if ": val perplexity" in line]

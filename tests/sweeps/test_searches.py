@@ -1,5 +1,6 @@
 """Searches through the command line: the direction of metrics, pruning, and settings without effect."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_a_search_for_accuracy_ranks_and_prunes_by_the_highest(folder: Path) -> 
     assert second.values[0] > first.values[0] > third.intermediate_values[500]
     assert third.state is TrialState.PRUNED
     assert [row["trial"] for row in table(result.stdout)] == ["1", "0", "2"]
-    assert "3 of 3 trials, best: #1 " in result.stderr
+    assert re.search(r"^#2: pruned after 5 steps; 3 of 3, best val/accuracy 0\.\d+ \(#1\)$", result.stdout, re.M)
     preset = folder / "sweeps/accuracy/experiment/best_accuracy.yaml"
     assert yaml.safe_load(preset.read_text())["optimizer"]["lr"] == 0.02
 

@@ -20,9 +20,27 @@ TRIALS = [
 
 def test_the_table_shows_what_distinguishes_trials() -> None:
     header, first, second = (line.split() for line in summary.table(TRIALS, ["val/perplexity"]).splitlines())
-    assert header == ["trial", "state", "val/perplexity", "+-", "optimizer.lr", "run"]
-    assert first == ["1", "finished", "1.5", "0.25", "0.001235", "http://a"]
-    assert second == ["0", "diverged", "6", "http://c"]  # a trial that has not finished has no value
+    assert header == ["trial", "state", "val/perplexity", "+-", "lr"]
+    assert first == ["1", "finished", "1.5000", "0.25", "0.001235"]
+    assert second == ["0", "diverged", "6"]  # a trial that has not finished has no value
+
+
+def test_the_table_has_the_best_trials() -> None:
+    trials = [replace(TRIALS[0], number=number, values=[1.5 + number]) for number in range(12)]
+    shown = summary.table(trials, ["val/perplexity"]).splitlines()[1:]
+    assert [line.split()[2] for line in shown] == [f"{1.5 + number:.4f}" for number in range(10)]
+    assert summary.notes(trials) == ["\nThese are the best of 12 trials."]
+    assert not summary.notes(trials[:10])
+
+
+def test_a_name_that_two_settings_end_with_is_not_shortened() -> None:
+    keys = ["model.weight", "loss.weight", "optimizer.lr", "loss"]
+    assert summary.short_names(keys) == dict(zip(keys, ["model.weight", "loss.weight", "lr", "loss"], strict=True))
+
+
+def test_a_long_setting_is_cut_off() -> None:
+    trials = [replace(trial, settings={"data.source.path": f"{trial.number}{'x' * 90}"}) for trial in TRIALS]
+    assert max(map(len, summary.table(trials, ["val/perplexity"]).splitlines())) <= 80
 
 
 def test_the_table_of_one_seed_has_no_standard_errors() -> None:
@@ -30,7 +48,7 @@ def test_the_table_of_one_seed_has_no_standard_errors() -> None:
 
 
 def test_the_table_of_one_trial_has_no_settings() -> None:
-    assert summary.table(TRIALS[:1], ["val/nll"]).split()[:5] == ["trial", "state", "val/nll", "+-", "run"]
+    assert summary.table(TRIALS[:1], ["val/nll"]).split()[:4] == ["trial", "state", "val/nll", "+-"]
 
 
 def test_the_table_of_conditional_settings_has_empty_cells() -> None:
@@ -39,8 +57,8 @@ def test_the_table_of_conditional_settings_has_empty_cells() -> None:
         replace(TRIALS[1], settings={"loss": "ce"}),
     ]
     _, first, second = (line.split() for line in summary.table(trials, ["val/perplexity"]).splitlines())
-    assert first[-3:] == ["focal", "2", "http://a"]
-    assert second == ["0", "diverged", "ce", "http://c"]
+    assert first[-2:] == ["focal", "2"]
+    assert second == ["0", "diverged", "ce"]
 
 
 def test_the_file_has_every_digit_and_setting(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from nanosq import terminal
 from nanosq.hardware import Hardware
 
 K = TypeVar("K")
@@ -53,8 +54,9 @@ def median_seconds(
 
 def show(table: pd.DataFrame, formats: Mapping[str, str]) -> None:
     """Print a table with the given formats of its columns, as in `{"seconds": ".3f"}`."""
-    formatters = {column: f"{{:{spec}}}".format for column, spec in formats.items()}
-    print(f"{table.to_string(formatters=formatters, index_names=False)}\n")
+    frame = table.reset_index()
+    columns = [[format(value, formats.get(str(name), "")) for value in frame[name]] for name in frame]
+    print(f"{terminal.table([str(name) for name in frame], [*zip(*columns, strict=True)])}\n")
 
 
 def save(table: pd.DataFrame, path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The commands of analysis/ and nanosq/: their help, and what they say in a folder without runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.commandline import ROOT
+
+FILES = sorted(path for folder in ("analysis", "nanosq") for path in (ROOT / folder).rglob("*.py"))
+COMMANDS = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for path in FILES
+    if '__name__ == "__main__"' in path.read_text()
+]
+READ_RUNS = [name for name in COMMANDS if name.startswith("analysis.report") and not name.endswith("glossary")]
+
+
+def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a command in this process and return its exit status."""
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    try:
+        runpy.run_module(name, run_name="__main__")
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_all_commands_are_known() -> None:
+    assert len(COMMANDS) == 17
+    assert {"analysis.report", "analysis.report.search", "analysis.audit", "nanosq.data"} < {*COMMANDS}
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_says_what_a_command_does_with_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(name, "--help", monkeypatch=monkeypatch) == 0
+    usage, description, *others = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith(f"usage: python -m {name}")
+    assert len(description.split()) > 3
+    assert any(f"python -m {name}" in text for text in others)
+    assert max(map(len, "\n".join([usage, description, *others]).splitlines())) <= 80
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", READ_RUNS)
+def test_without_runs_a_command_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    arguments = ["one", "two"] if name.endswith("compare") else []
+    status, output = run(name, *arguments, monkeypatch=monkeypatch), capsys.readouterr()
+    errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
+    assert (status, len(errors)) == ((0, 0) if output.out else (2, 1))
+    assert re.search("python run.py |set --tracking-uri", " ".join([*errors, *output.out.split()]))
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(("name", "text"), [("analysis.audit", "claims"), ("nanosq.data", "no corpus in cache")])
+def test_other_commands_say_something_without_runs(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NANOSQ_CACHE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert run(name, monkeypatch=monkeypatch) == 0
+    assert text in capsys.readouterr().out
