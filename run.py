@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nanosq import config, errors, privacy, signals, sweeps, terminal
+from nanosq.description import describe
 from nanosq.result import Result
 from nanosq.sweeps.progress import TrialReport
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
@@ -46,7 +47,9 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             # PyTorch is imported here, so that --help and tab completion answer at once.
             from nanosq import experiment, training_run
 
-            exp = experiment.check(cfg, name=name_of(context), trial=trial, job_number=job_number(context))
+            about = describe(context, cfg, trial)
+            n = job_number(context)
+            exp = experiment.check(cfg, name=name_of(context), description=about, trial=trial, job_number=n)
         with errors.bad_input(is_single=trial is None):
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))

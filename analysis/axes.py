@@ -1,58 +1,28 @@
-"""Lines of a metric over steps, tokens or seconds, and logarithmic axes with plain numbers."""
+"""The scales and ticks of axes: ticks lie where the data lie, and their texts are plain numbers."""
 
-import itertools
+import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.recorded_run import RecordedRun
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.ticker import Locator
 
 Array = NDArray[np.float64]
-Line = tuple[Array, Array]  # x, y
+Side = Literal["x", "y"]
+SIDES: tuple[Side, Side] = ("x", "y")
 
-TOKENS = ("train.accumulate", "train.batch_size", "model.block_size")  # their product: tokens of a step
-MAX_POINTS = 300  # of a drawn line
 WIDE = 5.0  # an axis is logarithmic if the highest value is more than this many times the lowest
-
-
-def line(run: RecordedRun, key: str, against: str = "steps") -> Line:
-    """Return a metric of a run over steps, tokens or seconds. The line is empty if the run lacks the values."""
-    curve = run.curve(key)
-    x, y = _positions(run, curve.steps, against), np.array(curve.values, dtype=float)
-    finite = np.isfinite(x) & np.isfinite(y)
-    return x[finite], y[finite]
-
-
-def mean_and_range(lines: Sequence[Line]) -> tuple[Array, Array, Array, Array]:
-    """Return x and the mean, lowest and highest value of several lines where all of them have values.
-
-    The x positions are those of the line with the fewest points. Other lines are interpolated, because runs need not
-    be logged at the same steps.
-    """
-    start, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
-    x = min((x for x, _ in lines), key=len)
-    x = x[(x >= start) & (x <= end)]
-    values = np.stack([np.interp(x, *points) for points in lines])
-    return x, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
-
-
-def thinned(y: Array) -> NDArray[np.intp]:
-    """Return the indices of at most MAX_POINTS points: the ends, and the extremes of the stretches between them.
-
-    Evenly spaced points would miss a spike.
-    """
-    if len(y) <= MAX_POINTS:
-        return np.arange(len(y))
-    edges = np.linspace(1, len(y) - 1, (MAX_POINTS - 2) // 2 + 1).astype(int)
-    inner = [i + extreme(y[i:j]) for i, j in itertools.pairwise(edges) for extreme in (np.argmin, np.argmax)]
-    return np.unique([0, *inner, len(y) - 1])
+NARROW = 3.0  # up to this ratio, a logarithmic axis has evenly spaced ticks
+EQUAL = 1e-8  # values whose relative difference is smaller need one tick only
+MIN_TICKS = 4
+BULK = (0.05, 0.95)  # quantiles of the values between which ticks are wanted
+ROUND = ((1,), (2, 5), (3,), (1.5, 7), (1.2, 2.5, 4, 6, 8))  # factors of powers of ten, the roundest numbers first
+# Room between ticks, as shares of an axis: on a vertical one, and on a horizontal one without and for a character.
+LINE, GAP, CHARACTER = 0.08, 0.03, 0.032
 
 
 def is_wide(values: Sequence[float] | Array) -> bool:
@@ -60,39 +30,100 @@ def is_wide(values: Sequence[float] | Array) -> bool:
     return len(values) > 0 and min(values) > 0 and max(values) > WIDE * min(values)
 
 
-def fit_scale(axes: "Axes", which: Literal["x", "y"], values: Sequence[float] | Array) -> None:
-    """Make an axis logarithmic, with plain numbers as ticks, if its values span a wide range."""
-    if is_wide(values):
+def fit_scale(
+    axes: "Axes",
+    which: Side,
+    values: Sequence[float] | Array,
+    *,
+    is_log: bool | None = None,
+    is_integer: bool = False,
+    least: int = MIN_TICKS,
+) -> None:
+    """Choose the scale of an axis and its ticks, which lie where the values lie.
+
+    Args:
+        axes: The axes.
+        which: The axis.
+        values: All that the axis shows. A logarithmic axis ignores values that are not positive.
+        is_log: True for a logarithmic axis; by default, it is one if the values span a wide range.
+        is_integer: True for ticks at whole numbers only.
+        least: Number of ticks; a long axis may have more.
+    """
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    shown = np.asarray(values, dtype=float)
+    is_log = is_wide(shown) if is_log is None else is_log
+    shown = shown[np.isfinite(shown) & ((shown > 0) | (not is_log))]
+    if not len(shown):
+        return
+    if is_log:
         axes.set(**{f"{which}scale": "log"})
-        plain_ticks(axes.xaxis if which == "x" else axes.yaxis, max(values) / min(values))
-
-
-def plain_ticks(axis: "Axis", ratio: float) -> None:
-    """Put plain numbers on a logarithmic axis whose highest value is `ratio` times its lowest."""
-    from matplotlib.ticker import FuncFormatter, NullLocator
-
-    axis.set_major_locator(log_locator(ratio))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    if is_log and max(shown) > NARROW * min(shown):
+        places = log_ticks(shown, is_vertical=which == "y", least=least)
+    else:
+        places = ticks(min(shown), max(shown), is_integer=is_integer, least=least)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(FixedFormatter(tick_texts(places)))
     axis.set_minor_locator(NullLocator())
 
 
-def log_locator(ratio: float) -> "Locator":
-    """Return a locator that places a few ticks at round numbers, by the ratio of the highest and the lowest value."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
+def ticks(low: float, high: float, *, is_integer: bool = False, least: int = MIN_TICKS) -> list[float]:
+    """Return the places of evenly spaced ticks between two values: at least `least`, if the values differ."""
+    if high - low <= EQUAL * max(abs(low), abs(high)):
+        return [low]
+    exponent = math.ceil(math.log10(high - low))
+    steps = [factor * 10.0**power for power in (exponent, exponent - 1) for factor in (1, 0.5, 0.25, 0.2)]
+    if is_integer:
+        steps = [step for step in steps if step.is_integer()] or [1.0]
+    places = [_multiples(step, low, high) for step in steps]
+    return next((multiples for multiples in places if len(multiples) >= least), places[-1])
 
-    if ratio < WIDE:
-        return MaxNLocator(5, steps=(1, 2, 5, 10))
-    return LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if ratio < 20 else (1, 2, 5) if ratio < 1000 else (1,))
+
+def log_ticks(values: Sequence[float] | Array, *, is_vertical: bool = False, least: int = MIN_TICKS) -> list[float]:
+    """Return the places of ticks of a logarithmic axis.
+
+    The roundest numbers come first, and less round ones follow where there is room, until there are `least` ticks and
+    almost as many of them where most of the values lie.
+    """
+    low, high = float(min(values)), float(max(values))
+    first, last = np.quantile(values, BULK)
+    widths: dict[float, int] = {}  # characters of the ticks
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ROUND:
+        for place in (float(f"{factor}e{decade}") for decade in decades for factor in factors):
+            if low <= place <= high:
+                width = len(tick_texts([place])[0])
+                room = {
+                    other: LINE if is_vertical else GAP + CHARACTER * (width + widths[other]) / 2 for other in widths
+                }
+                if all(abs(math.log(place / other)) > room[other] * math.log(high / low) for other in widths):
+                    widths[place] = width
+        if len(widths) >= least and sum(first <= place <= last for place in widths) >= least - 1:
+            break
+    return sorted(widths)
 
 
-def _positions(run: RecordedRun, steps: Sequence[int], against: str) -> Array:
-    """Return the positions of steps on the x axis; nan if unknown."""
-    x = np.array(steps, dtype=float)
-    if against == "tokens":
-        return x * float(np.prod([float(run.params.get(key, "nan")) for key in TOKENS]))
-    if against == "seconds":
-        seconds = run.curve("train/seconds")  # the sum over interruptions, from the run itself
-        if not seconds.steps:
-            return np.full_like(x, np.nan)
-        return np.interp(x, [0, *seconds.steps], [0.0, *seconds.values], right=np.nan)
-    return x
+def tick_texts(places: Sequence[float]) -> list[str]:
+    """Return the texts of ticks: plain numbers, with k, M or B where they are large."""
+    least = {"B": 1e9, "M": 1e6, "k": 1e3 if max(map(abs, places), default=0) >= 1e4 else 1e4}
+    unit = {"B": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
+
+    def text(value: float) -> str:
+        suffix = next((name for name, limit in least.items() if limit <= abs(value) < 1e12), "")
+        number = f"{value / unit[suffix]:,.10g}"
+        return re.sub(r"^-", "\N{MINUS SIGN}", re.sub(r"e\+?(-?)0*", r"e\1", number)) + suffix
+
+    return [text(place) for place in places]
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    """Return the multiples of a step that lie between two values."""
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def span(values: Sequence[float]) -> str:
+    """Return the lowest and the highest of some whole numbers as text; a single number if they are equal."""
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

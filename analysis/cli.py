@@ -10,8 +10,6 @@ from nanosq import terminal
 from nanosq.privacy import masked_output
 from nanosq.tracking.location import default_experiment
 
-width = terminal.width
-
 
 def parser(
     doc: str | None, arguments: str = "", *, module: str = "analysis.report", out: str = "report"
@@ -42,7 +40,7 @@ def tell(section: Section) -> None:
             print(terminal.command(block.text, sys.stdout), end="\n\n")
         elif isinstance(block, Text):
             style = "bold" if block.kind == "verdict" else ""
-            print(terminal.style(terminal.wrap(block.text, width()), style, sys.stdout), end="\n\n")
+            print(terminal.style(terminal.wrap(block.text, terminal.width()), style, sys.stdout), end="\n\n")
 
 
 def show(section: Section, folder: Path) -> None:

@@ -2,11 +2,15 @@
 
 A figure is drawn in the colors of a light page. The SVG of the page replaces every color by a CSS variable, so that
 the figure is also legible on a dark page. Series differ in marker and dash as well as in color.
+
+The page shows the panels of a figure one by one: side by side, or below each other on a narrow screen. A panel is never
+wider than PANEL, so that its text has a size of at least 9 points on a screen of 400 pixels. The files show all panels.
 """
 
 import io
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +42,8 @@ STYLE: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("axes.grid", "axes.axisbelow", "figure.constrained_layout.use"), True),
-    "font.size": 9,
-    "axes.titlesize": 10,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "figure.labelsize"), 10),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 10),
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "grid.alpha": 0.25,
@@ -49,7 +53,8 @@ STYLE: Any = {
     "svg.fonttype": "path",  # the same on every machine, whatever its fonts
 }
 INCH = 96  # CSS pixels
-PANEL = (4.2, 3.0)  # inches: fits on a telephone
+PANEL = (4.3, 3.2)  # inches; the width is the greatest that a panel may have
+N_COLUMNS = 3  # of panels in a file
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,19 @@ class Figure:
 
     name: str
     caption: str
-    svg: str  # in the colors of a light page
+    svg: str  # of all panels, in the colors of a light page
     png: bytes
-    width: int  # CSS pixels
+    panels: Sequence[tuple[str, int]]  # SVG and width in CSS pixels
 
-    def inline(self) -> str:
-        """Return the SVG element for a page that defines the variables of THEME."""
-        svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", svg)  # ids must be unique in the page
-        for name, (light, _) in THEME.items():
-            svg = svg.replace(light, f"var(--{name})")
+    def inline(self) -> list[tuple[str, int]]:
+        """Return the SVG elements of the panels, with their widths, for a page that defines the variables of THEME."""
+        return [(self._inline(svg, f"{self.name}-{i}"), width) for i, (svg, width) in enumerate(self.panels)]
+
+    def _inline(self, svg: str, name: str) -> str:
+        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)  # ids must be unique in the page
+        for variable, (light, _) in THEME.items():
+            svg = svg.replace(light, f"var(--{variable})")
         return svg
 
     def save(self, folder: Path) -> list[Path]:
@@ -94,13 +102,25 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(n_columns: int = 1, n_rows: int = 1, *, size: tuple[float, float] = PANEL) -> "tuple[Drawing, list[Axes]]":
-    """Return a drawing with panels of this size in inches, row by row. Use it inside of `style()`."""
+def sheet(n: int, *, size: tuple[float, float] = PANEL) -> "Drawing":
+    """Return a drawing with n empty subfigures of this size in inches, row by row. Use it inside of `style()`."""
     from matplotlib import pyplot as plt
 
     width, height = size
-    drawing, axes = plt.subplots(n_rows, n_columns, figsize=(width * n_columns, height * n_rows), squeeze=False)
-    return drawing, list(axes.flat)
+    assert width <= PANEL[0], f"a panel of {width} inches is too wide for a narrow screen"
+    n_columns = min(n, N_COLUMNS)
+    n_rows = math.ceil(n / n_columns)
+    drawing = plt.figure(figsize=(width * n_columns, height * n_rows))
+    grid = drawing.add_gridspec(n_rows, n_columns, wspace=0, hspace=0)
+    for i in range(n):
+        drawing.add_subfigure(grid[i])
+    return drawing
+
+
+def panels(n: int = 1, *, size: tuple[float, float] = PANEL) -> "tuple[Drawing, list[Axes]]":
+    """Return a drawing with n panels of this size in inches, row by row. Use it inside of `style()`."""
+    drawing = sheet(n, size=size)
+    return drawing, [part.subplots() for part in drawing.subfigs]
 
 
 def finish(drawing: "Drawing", name: str, caption: str) -> Figure:
@@ -108,12 +128,25 @@ def finish(drawing: "Drawing", name: str, caption: str) -> Figure:
     import matplotlib
     from matplotlib import pyplot as plt
 
+    drawing.draw_without_rendering()  # arranges the panels, which then stay where they are
+    drawing.set_layout_engine("none")
+    parts = drawing.subfigs
     with matplotlib.rc_context({"svg.hashsalt": name}):  # ids that no other figure of the page has
-        vector, raster = io.StringIO(), io.BytesIO()
-        drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
+        raster = io.BytesIO()
         drawing.savefig(raster, format="png", dpi=150, facecolor=PAPER)
-    width = round(drawing.get_figwidth() * INCH)
+        whole = _svg(drawing)
+        panels = []
+        for part in parts:
+            for other in parts:
+                other.set_visible(other is part)
+            area = part.bbox.transformed(drawing.dpi_scale_trans.inverted())
+            panels.append((_svg(drawing, bbox_inches=area), round(area.width * INCH)))
     plt.close(drawing)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", vector.getvalue(), count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return Figure(name, caption, svg, raster.getvalue(), width)
+    return Figure(name, caption, whole, raster.getvalue(), panels)
+
+
+def _svg(drawing: "Drawing", **options: Any) -> str:
+    """Return a drawing, or an area of it, as SVG that fills the width of what holds it."""
+    vector = io.StringIO()
+    drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, **options)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", vector.getvalue(), count=1)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+NUMERIC = 0.75  # share of numbers in a column that is aligned like numbers
+MAX_WHOLE = 1e7  # greater values of settings are written with an exponent
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
@@ -47,6 +49,11 @@ class Table:
     def cells(self) -> list[list[Cell]]:
         """Return the rows with all cells as `Cell`."""
         return [[_cell(content) for content in row] for row in self.rows]
+
+    def numeric(self) -> list[bool]:
+        """Return for each column whether it holds numbers and hardly any text. It is aligned at the right."""
+        columns = [*zip(*self.cells(), strict=True)] or [()] * len(self.header)
+        return [sum(cell.number for cell in column) > NUMERIC * len(column) for column in columns]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the CSV file and return its path in a list."""
@@ -121,10 +128,14 @@ def number(value: float, digits: int = 4, *, strong: bool = False) -> Cell:
 
 
 def value_cell(value: object) -> Cell:
-    """Return a cell with the value of a setting; a dash for None."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return Cell(f"{value:.4g}", value)
-    return Cell(DASH) if value is None else Cell(str(value), str(value))
+    """Return a cell with the value of a setting: a number, also as text, with 4 significant digits; a dash for None."""
+    if value is None:
+        return Cell(DASH)
+    try:
+        exact = float(str(value))
+    except ValueError:
+        return Cell(str(value), str(value))
+    return Cell(f"{exact:.0f}" if exact.is_integer() and abs(exact) < MAX_WHOLE else f"{exact:.4g}", exact)
 
 
 def _cell(content: Cell | str | int) -> Cell:

@@ -25,7 +25,6 @@ class RecordedSetting:
     params: dict[str, str]
     runs: list[RecordedRun]
     left_out: dict[int, str]  # the other seeds, and why each has no run here
-    n_tried: int = 1  # settings of the loss that have been trained, among which this one was chosen
 
     def mean(self, key: str) -> float:
         """Return the mean of a metric over the runs."""
@@ -95,10 +94,10 @@ def _check_server(uri: str) -> None:
 
 
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
-    """Return the run whose id starts with `wanted`, or the last run of this name.
+    """Return the run whose id starts with `wanted`, or the run of this name.
 
     Raises:
-        ValueError: There is no such run, or several ids start like this.
+        ValueError: There is no such run, or there are several.
     """
     by_id = [run for run in runs if run.id.startswith(wanted)]
     matches = by_id or [run for run in runs if run.name == wanted]
@@ -107,6 +106,9 @@ def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:
         raise ValueError(f"there is no run {wanted!r}; some of the runs: {known or 'none'}")
     if len(by_id) > 1:
         raise ValueError(f"{len(by_id)} runs begin with {wanted!r}: give more of the id")
+    if len(matches) > 1:
+        ids = ", ".join(run.id[:8] for run in matches)
+        raise ValueError(f"{len(matches)} runs have the name {wanted!r}: name one of them by its id, {ids}")
     return matches[0]
 
 
@@ -141,27 +143,6 @@ def by_setting(runs: Iterable[RecordedRun]) -> list[list[RecordedRun]]:
     for run in runs:
         groups.setdefault(run.key, []).append(run)
     return list(groups.values())
-
-
-def runs_on_common_text(runs: Sequence[RecordedRun], wanted: str | None) -> tuple[list[RecordedRun], str]:
-    """Return the runs on the text that most runs have finished on, and a sentence about the other runs.
-
-    Scores on different text, or with different tokens, cannot be compared. `wanted` is the beginning of a text's hash.
-
-    Raises:
-        ValueError: There is no run on the wanted text.
-    """
-    if not runs:
-        return [], ""
-    counts = dict.fromkeys((run.text_hash for run in runs), 0)
-    for run in runs:
-        counts[run.text_hash] += run.state == "finished"
-    texts = sorted(counts, key=lambda text: -counts[text])
-    text = next((text for text in texts if wanted is None or text.startswith(wanted)), None)
-    if text is None:
-        raise ValueError(f"there is no run on a text {wanted!r}: --text takes one of {', '.join(texts)}")
-    others = ", ".join(f"{counts[other]} with --text {other or 'unknown'}" for other in texts if other != text)
-    return [run for run in runs if run.text_hash == text], f" Finished on other text: {others}." if others else ""
 
 
 def differing(settings: Sequence[dict[str, str]]) -> list[str]:

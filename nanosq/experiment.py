@@ -12,6 +12,7 @@ from nanosq import config, distributed, identity, optim, start
 from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
+from nanosq.description import Description
 from nanosq.hardware import Hardware, round_robin_device
 from nanosq.loss_check import check_loss
 from nanosq.losses import Loss
@@ -29,6 +30,7 @@ class Experiment:
 
     cfg: Config
     name: str  # of what is trained: loss, model or preset, data
+    description: Description
     trial: TrialRun | None  # of a sweep
     settings: TrainSettings
     samples: SampleSettings
@@ -75,7 +77,9 @@ class Experiment:
         return {"config_hash": self.config_hash, "code": self.code, "text": identity.text_hash(text)}
 
 
-def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int | None = None) -> Experiment:
+def check(
+    cfg: Any, *, name: str, description: Description, trial: TrialRun | None = None, job_number: int | None = None
+) -> Experiment:
     """Look up and check everything that can be wrong with a configuration, before anything is written.
 
     Components are built and tried at a size that costs nothing, so that their own checks run too.
@@ -83,6 +87,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
     Args:
         cfg: The configuration: a Config as Hydra composes it.
         name: Name of what is trained.
+        description: What the run is, for the tracking store.
         trial: The trial of a sweep that this run belongs to.
         job_number: Number of this run among those that share the GPUs of this machine.
 
@@ -110,6 +115,7 @@ def check(cfg: Any, *, name: str, trial: TrialRun | None = None, job_number: int
     experiment = Experiment(
         cfg=cfg,
         name=name,
+        description=description,
         trial=trial,
         settings=settings,
         samples=samples,

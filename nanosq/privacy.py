@@ -16,7 +16,7 @@ from nanosq import terminal
 PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
 NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
-PARAMETER = re.compile(rf"([?&;][\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)
+PARAMETER = re.compile(rf"([?&;](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
 URL = re.compile(r"\w:/\S+")
 # A user who sets one of these variables keeps that value.
 DEFAULTS = {

@@ -15,6 +15,7 @@ from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus
+from nanosq.description import recorded_data
 from nanosq.evaluate import Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
@@ -89,9 +90,10 @@ def build(
     facts, folder = _facts(experiment, text), experiment.folder
     origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
     tracked = (experiment.store if is_first else Store()).start(
-        f"{experiment.trial} {experiment.name}" if experiment.trial else experiment.name,
+        experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
         tags=_tags(experiment, text, origin, hardware),
+        data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
     )
@@ -167,7 +169,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             val, ended = None, "pruned"
         if val is None:
             metrics = {"train/seconds": progress.seconds}
-            tracked.tag(**{ended: "true"})
+            tracked.tag(**{ended: "true"}, state=ended)
         else:
             metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val, also=seconds)
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
@@ -194,7 +196,6 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
     n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
-    log.run.tag(parameters=str(n_parameters))
     if experiment.trial is not None:
         log.console.say(experiment.trial.setting)
     else:
@@ -223,7 +224,9 @@ def _kept(experiment: Experiment) -> dict[str, str]:
 
 
 def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
+    n_classes = text.tokenizer.vocab_size
     return {
+        **experiment.description.tags(n_parameters=experiment.count_parameters(n_classes), n_classes=n_classes),
         **experiment.identity_tags(text),
         "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
         "diverged": "false",

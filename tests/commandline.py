@@ -5,6 +5,7 @@ import os
 import pty
 import runpy
 import select
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlflow
+
+from analysis.configuration import compose
+from nanosq import identity
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -130,6 +134,19 @@ def runs(folder: Path) -> list[mlflow.entities.Run]:
     """Return all runs of the store of a folder."""
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+
+
+def check_names_and_commands(runs: Sequence[mlflow.entities.Run]) -> None:
+    """Check that the names of runs are unique and tell their place, and that their commands have their identity."""
+    by_name = {run.info.run_name: run for run in runs}
+    assert len(by_name) == len(runs)
+    for name, run in by_name.items():
+        tags = run.data.tags
+        place = f"{tags['sweep']} #{tags['trial']}" if "sweep" in tags else run.info.run_id[:6]
+        assert name.startswith(f"{run.data.params['loss']} ")
+        assert name.endswith(f" seed={run.data.params['seed']} · {place}")
+        cfg = compose(shlex.split(tags["command"])[2:])
+        assert identity.config_hash(cfg) == tags["config_hash"]
 
 
 def printed_perplexity(result: subprocess.CompletedProcess[str]) -> float:

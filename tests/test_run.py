@@ -1,5 +1,6 @@
 """Single runs through the real command line."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commandline import ROOT, SMALL, command, environment, printed_perplexity, runs
+from tests.commandline import ROOT, SMALL, check_names_and_commands, command, environment, printed_perplexity, runs
 
 
 def test_one_run(tmp_path: Path) -> None:
@@ -28,12 +29,21 @@ def test_one_run(tmp_path: Path) -> None:
     assert {f"train/{name}" for name in names} <= {*run.data.metrics}
     assert run.data.params["loss.weight"] == "1.0"
     assert run.data.tags["config_hash"]
-    assert run.data.tags["diverged"] == "false"
+    assert (run.data.tags["diverged"], run.data.tags["state"]) == ("false", "finished")
+    check_names_and_commands([run])
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("stories", run.data.tags["text"])
+    size = json.loads(data.dataset.profile)["train"]
+    assert size["documents"] == 150
+    assert int(run.data.tags["vocabulary"]) > 100
 
     files = Path(run.info.artifact_uri.removeprefix("file://"))
     texts = {"config.yaml", "curves.csv", "samples.txt", "stories.csv", "calibration.csv"}
     assert {path.name for path in files.iterdir()} == {*texts, "checkpoint"}
-    assert f"experiments/{run.info.experiment_id}?workflowType=machine_learning" in result.stdout
+    assert (
+        f"experiments/{run.info.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=nanosq"
+        in result.stdout
+    )
     left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock"}
     assert left == {"cache", "checkpoints", "mlflow.db", "mlruns"}
     assert not [*(tmp_path / "checkpoints").iterdir()]

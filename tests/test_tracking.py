@@ -44,7 +44,7 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     assert run.info.run_name == "a name"
     assert run.data.params == {"model.n_layer": "4"}
     assert run.data.tags["sweep"] == "s"
-    assert run.data.tags["diverged"] == "true"
+    assert (run.data.tags["diverged"], run.data.tags["state"]) == ("true", "finished")
     assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")] == [
         (step, 1 / (step + 1)) for step in range(1500)
     ]
@@ -55,8 +55,9 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     rows = list(csv.DictReader((files / "curves.csv").open()))
     assert rows[2] == {"step": "2", "metric": "train/loss", "value": str(1 / 3)}
     experiment = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}"
-    assert tracked.table == f"{experiment}?workflowType=machine_learning"
-    assert tracked.link == f"{experiment}/runs/{run.info.run_id}"
+    assert tracked.link == f"{experiment}/runs/{run.info.run_id}?workflowType=machine_learning"
+    assert tracked.table == f"{experiment}/runs?workflowType=machine_learning&viewStateShareKey=nanosq"
+    assert tracked.charts == f"{tracked.table}&compareRunsMode=CHART"
 
 
 def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +96,7 @@ def test_status_at_the_end_of_a_run(uri: str, error: type[BaseException], status
     with pytest.raises(error):
         run()
     assert only_run(uri).info.status == status
+    assert only_run(uri).data.tags["state"] == status.lower()
     assert only_run(uri).data.metrics == {"train/loss": 1.0}
 
 
@@ -113,7 +115,7 @@ def test_tracking_none_changes_no_files(tmp_path: Path) -> None:
         run.log({"train/loss": 1.0}, 1)
         run.keep(weights, "checkpoint")
     assert weights.exists()
-    assert run.link == run.table == ""
+    assert run.link == run.table == run.charts == ""
 
 
 def points(uri: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
@@ -166,8 +168,9 @@ os._exit(9)
         assert resumed.run_id == here
     with start("there", is_new=True) as new:
         assert new.run_id != there
-    states = {run_id: mlflow.MlflowClient(uri).get_run(run_id).info.status for run_id in (here, there)}
-    assert states == {here: "FINISHED", there: "KILLED"}
+    found = {run_id: mlflow.MlflowClient(uri).get_run(run_id) for run_id in (here, there)}
+    assert {run_id: run.info.status for run_id, run in found.items()} == {here: "FINISHED", there: "KILLED"}
+    assert {run_id: run.data.tags["state"] for run_id, run in found.items()} == {here: "finished", there: "killed"}
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "deleted"])

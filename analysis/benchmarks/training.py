@@ -11,18 +11,20 @@ Parity: both start from the same weights and see the same batches, in float32, w
 has the losses of every step and their difference. Training is chaotic: with --warmup 5 the learning rate is high at
 once, and differences of 1e-6 grow a thousandfold. --float64 shows whether a difference is more than rounding.
 
-Speed: nanosq in the precision that it chooses for the machine, compiled as in a long run, and nanoGPT as its train.py
-runs there: float32 on a CPU, bf16 and compiled on a GPU. A step is forward, backward, clipping and optimizer. Times are
-medians over rounds in which each contender takes one step in a process of its own. Peak memory is what the process
-takes beyond what it had before the model was built. MFU is the speed as a share of that of a large matrix product in
-the same precision. Its operations are counted as in PaLM, appendix B: attention with all T x T pairs, although half are
-masked. If all processes together do not fit into the memory, one loss is measured after the other.
+Speed: both projects in fp32, as nanoGPT's train.py computes on a CPU, and in bf16 if the machine is fast with it, by
+autocast in nanoGPT. nanosq is compiled as in a long run; nanoGPT as its train.py does it, on a GPU only. A step is
+forward, backward, clipping and optimizer. Both projects are alive at the same time, each in a process of its own, and
+take turns: times are medians over the rounds. The speedup is given to nanoGPT in the same precision, and to nanoGPT in
+fp32. Peak memory is what the process takes beyond what it had before the model was built. MFU is the speed as a share
+of that of a large matrix product in the same precision. Its operations are counted as in PaLM, appendix B: attention
+with all T x T pairs, although half are masked.
 """
 
 import argparse
+import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -33,12 +35,13 @@ import torch
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, show
-from analysis.benchmarks.lib.memory import MIB, available_memory
+from analysis.benchmarks.lib.memory import MIB
 from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
 from analysis.benchmarks.lib.training_profile import time_shares
 from analysis.benchmarks.lib.training_steps import (
     LR,
     SHAPES,
+    Measured,
     MeasuredTrainer,
     Shape,
     Worker,
@@ -82,56 +85,67 @@ def parity(
     return table.assign(difference=table["nanosq"] - table["nanoGPT"])
 
 
-def peak_memory(contenders: list[MeasuredTrainer], shape: Shape, folder: Path) -> dict[MeasuredTrainer, int]:
-    """Return the peak memory in bytes of two steps for each contender that fits into the memory."""
-    peaks = {}
-    for contender in tqdm(contenders, desc="memory", disable=not sys.stderr.isatty()):
-        try:
-            with Worker(contender, shape, folder) as worker:
-                peaks[contender] = [worker.step() for _ in range(2)][-1].peak_bytes
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            print(f"{contender}: does not fit into the memory of this machine")
-    return peaks
+def measure(
+    contenders: Iterable[MeasuredTrainer], shape: Shape, rounds: int, folder: Path
+) -> dict[MeasuredTrainer, Measured]:
+    """Measure contenders that take turns. Leave out those that do not fit into the memory."""
+    peaks: dict[MeasuredTrainer, int] = {}
+    with ExitStack() as stack:
+
+        def timer(contender: MeasuredTrainer) -> Callable[[], float]:
+            worker = stack.enter_context(Worker(contender, shape, folder))
+
+            def step() -> float:
+                seconds, peaks[contender] = worker.step()
+                return seconds
+
+            return step
+
+        timers = {}
+        for contender in contenders:
+            step = timer(contender)
+            try:
+                for _ in range(2):  # they touch new memory, and are not timed
+                    step()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                print(f"{contender}: does not fit into the memory of this machine", flush=True)
+            else:
+                timers[contender] = step
+        times = median_seconds(timers, rounds, warmup=0)
+    return {contender: Measured(time, peaks[contender]) for contender, time in times.items()}
 
 
-def step_times(
-    peaks: dict[MeasuredTrainer, int], shape: Shape, rounds: int, folder: Path
-) -> dict[MeasuredTrainer, float]:
-    """Return the median seconds of a step; two steps of each contender come first, because they touch new memory."""
-    groups = [list(peaks)]
-    if sum(peaks.values()) > available_memory(next(iter(peaks)).hardware.device):
-        groups = [[contender for contender in peaks if contender.loss == loss] for loss in LOSSES]
-
-    def timer(worker: Worker) -> Callable[[], float]:
-        return lambda: worker.step().seconds
-
-    times: dict[MeasuredTrainer, float] = {}
-    for group in groups:
-        with ExitStack() as stack:
-            workers = {name: stack.enter_context(Worker(name, shape, folder)) for name in group}
-            times |= median_seconds({name: timer(worker) for name, worker in workers.items()}, rounds, warmup=2)
-    return times
-
-
-def speed(checkout: Checkout, shape: Shape, hardware: Hardware, rounds: int) -> pd.DataFrame:
-    """Return speed and memory of both projects with both losses."""
-    on_gpu = hardware.device.type == "cuda"
-    as_nanogpt = Hardware(hardware.device, precision="bf16" if on_gpu else "fp32", compile=on_gpu)
-    projects = (("nanoGPT", as_nanogpt), ("nanosq", hardware))
-    contenders = [MeasuredTrainer(project, loss, place) for loss in LOSSES for project, place in projects]
-    peaks = peak_memory(contenders, shape, checkout.folder)
-    times = step_times(peaks, shape, rounds, checkout.folder) if peaks else {}
+def speed(checkout: Checkout, shape: Shape, places: Sequence[Hardware], rounds: int) -> pd.DataFrame:
+    """Return speed and memory of both projects with both losses, in the precisions of `places`."""
+    found: dict[MeasuredTrainer, Measured] = {}
+    for loss, place in itertools.product(LOSSES, places):
+        # nanosq comes first: it keeps its memory, so that nanoGPT, which needs more, is told what is left.
+        pair = MeasuredTrainer("nanosq", loss, place), MeasuredTrainer("nanoGPT", loss, _as_nanogpt(place))
+        for contender, cost in measure(pair, shape, rounds, checkout.folder).items():
+            print(f"{contender}: {cost.seconds:.3g} s/step, {cost.peak_bytes / MIB:,.0f} MiB", flush=True)
+            found[contender] = cost
     rows = []
-    for contender, time in times.items():
-        rival = MeasuredTrainer("nanoGPT", contender.loss, as_nanogpt)
-        speedup = times.get(rival, math.nan) / time
-        memory = peaks[contender] / peaks.get(rival, math.nan)
-        mfu = shape.flops / time / contender.hardware.peak_flops
-        rows.append((str(contender), 1000 * time, shape.tokens / time, speedup, peaks[contender] / MIB, memory, mfu))
-    columns = ["contender", "ms/step", "tokens/s", "speedup", "peak MiB", "memory ratio", "MFU"]
+    for contender, cost in found.items():
+        missing = Measured(math.nan, 0)
+        same, first = (
+            found.get(MeasuredTrainer("nanoGPT", contender.loss, _as_nanogpt(place)), missing)
+            for place in (contender.hardware, places[0])
+        )
+        memory = cost.peak_bytes / (same.peak_bytes or math.nan)
+        mfu = shape.flops / cost.seconds / contender.hardware.peak_flops
+        speeds = 1000 * cost.seconds, shape.tokens / cost.seconds
+        speedups = same.seconds / cost.seconds, first.seconds / cost.seconds
+        rows.append((str(contender), *speeds, *speedups, cost.peak_bytes / MIB, memory, mfu))
+    first_column = f"to {places[0].precision}"
+    columns = ["contender", "ms/step", "tokens/s", "speedup", first_column, "peak MiB", "memory ratio", "MFU"]
     return pd.DataFrame(rows, columns=columns).set_index("contender")
+
+
+def _as_nanogpt(place: Hardware) -> Hardware:
+    """Return the hardware with the compilation of nanoGPT's train.py."""
+    return Hardware(place.device, precision=place.precision, compile=place.device.type == "cuda")
 
 
 def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
@@ -143,8 +157,8 @@ def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
     return pd.DataFrame({"share": pd.Series(time_shares(contender, shape))})
 
 
-def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
-    """Read the command line."""
+def parse() -> tuple[argparse.Namespace, list[Hardware], Checkout | None]:
+    """Read the command line. The fastest precision is the last one."""
     parser = terminal.parser("analysis.benchmarks.training", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--parity", action="store_true", help="compare the losses of every step")
@@ -155,9 +169,11 @@ def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
     parser.add_argument("--steps", type=int, default=50, help="steps of parity; default: %(default)s")
     parser.add_argument("--warmup", type=int, default=WARMUP, help="of parity's schedule; default: %(default)s steps")
     parser.add_argument("--float64", action="store_true", help="parity in double precision")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of speed; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of speed; default: %(default)s")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of nanosq")
+    parser.add_argument(
+        "--precision", nargs="+", choices=["fp32", "bf16", "auto"], default=["fp32", "auto"], help="of speed"
+    )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="nanosq; default: as in a long run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
     options = parser.parse_args()
@@ -165,22 +181,25 @@ def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
         options.parity = options.speed = True
     try:
         compile = "auto" if options.compile is None else options.compile
-        hardware = Hardware.pick(
-            device=options.device, precision=options.precision, compile=compile, n_flops=math.inf, n_logits=math.inf
-        )
+        places = [
+            Hardware.pick(device=options.device, precision=name, compile=compile, n_flops=math.inf, n_logits=math.inf)
+            for name in options.precision
+        ]
+        places = [*dict.fromkeys(places)]  # auto is fp32 on some machines
         torch.compiler.reset()  # `pick` has compiled a loss of eight classes; the benchmark has another size
         if not (options.parity or options.speed):
-            return options, hardware, None
+            return options, places, None
         if options.nanogpt is None:
             raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
-        return options, hardware, Checkout(options.nanogpt)
+        return options, places, Checkout(options.nanogpt)
     except ValueError as error:
         parser.error(str(error))
 
 
 def main() -> None:
     """Print tables for each shape and write them to CSV files."""
-    options, hardware, checkout = parse()
+    options, places, checkout = parse()
+    hardware = places[-1]
     for name in options.shapes:
         shape = SHAPES[name]
         print(f"{name}: {shape}, {hardware}, {describe_machine(hardware)}")
@@ -191,11 +210,13 @@ def main() -> None:
             print(f"largest difference in {options.steps} steps: {table['difference'].abs().max():.1e}\n")
             save(table, options.out / f"training_parity_{name}.csv")
         if checkout and options.speed:
-            table = speed(checkout, shape, hardware, options.rounds)
-            formats = {"ms/step": ".1f", "tokens/s": ",.0f", "speedup": ".2f", "peak MiB": ",.0f"}
+            table = speed(checkout, shape, places, options.rounds)
+            first = f"to {places[0].precision}"
+            formats = {"ms/step": ".1f", "tokens/s": ",.0f", "speedup": ".2f", first: ".2f", "peak MiB": ",.0f"}
             show(table, {**formats, "memory ratio": ".2f", "MFU": ".1%"})
             print(
-                "speedup, memory ratio: to nanoGPT with the same loss; for squentropy, to Listing A.2 of the report\n"
+                "speedup, memory ratio: to nanoGPT in the same precision with the same loss; for squentropy, with "
+                f"Listing A.2 of the student report\n{first}: speedup to nanoGPT in {places[0].precision}\n"
             )
             save(table, options.out / f"training_{name}.csv")
         if options.profile:

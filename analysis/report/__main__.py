@@ -1,12 +1,13 @@
 """Write the report on recorded runs: one page, with its figures and tables as files beside it.
 
 python -m analysis.report                                    report/report.html, from the store of `mlflow ui`
+python -m analysis.report --show NAME                        with the details of another comparison that the page lists
 python -m analysis.report --tracking-uri http://host:5000    from another tracking server
 python -m analysis.report --storage postgresql://host/optuna --study NAME
-python -m analysis.report --sweep NAME                       with this grid or comparison
+python -m analysis.report --sweep NAME                       with this grid
 
-The best settings of each loss on the validation split represent this loss. Scores and verdicts are those of the test
-split, and of the same seeds of all losses.
+The page compares like with like: settings that differ in the loss only, or in another component. Its section
+"Comparisons" lists them and says which one comes first. Verdicts are those of the test split, and of the same seeds.
 """
 
 import argparse
@@ -20,53 +21,43 @@ from pathlib import Path
 from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
-from analysis.report import calibration, compare, comparison, curves, grid, samples, scores, search, selection, stories
-from analysis.report.contenders import load
-from analysis.report.optuna_storage import NoStudy
+from analysis.report import comparison, curves, grid, listing, opening, search
 
 MAX_LISTED = 50  # runs without a result
 
 
-def sections(
-    all_runs: Sequence[RecordedRun], selected: Sequence[RecordedRun], options: argparse.Namespace
-) -> list[page.Section]:
-    """Return the sections of the report. All of them but the audit show only the selected runs, which share a text."""
-    is_grid = options.sweep is None or options.sweep.startswith(grid.GRID)
-    best = selection.choose(selected)
-    if best:
-        compared = [
-            compare.section(best),
-            scores.section(best),
-            curves.section(best, against=options.against),
-            calibration.section(best),
-            samples.section(best),
-            stories.section(best),
-        ]
-    else:
-        compared = [page.Section("Scores", [page.Text(runs.NO_RESULT, "note")])]
-    return [
-        *_without_result(selected),
-        *_comparison(all_runs, options.storage, None if is_grid else options.sweep),
-        *compared,
-        grid.section(selected, options.sweep if is_grid else None),
+def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
+    """Write the page, print its opening, and return its path."""
+    wanted = [run for run in all_runs if run.text_hash.startswith(options.text)]
+    if not wanted:
+        known = ", ".join(dict.fromkeys(run.text_hash for run in all_runs))
+        raise ValueError(f"there is no run on a text {options.text!r}: --text takes one of {known}")
+    sweeps = listing.sweeps(options.storage, wanted)
+    listed = listing.comparisons(wanted, sweeps)
+    names = [each.name for each in listed]
+    waiting = [f"{each.name}: {' '.join(comparison.status(each))}" for each in sweeps if each.name not in names]
+    shown = listing.pick(listed, options.show) or next((each.matched() for each in sweeps), None)
+    sweep = next((each for each in sweeps if shown and each.name == shown.name), None)
+    first = opening.section(shown, comparison.status(sweep) if sweep else [])
+    sections = [first]
+    if shown:
+        sections += [listing.section(listed, shown, waiting)] if listed else []
+        sections += [comparison.section(sweep, shown)] if sweep else []
+        sections += comparison.details(shown, against=options.against)
+    sections += [
+        grid.section(wanted, options.sweep),
         search.section(options.storage, options.study),
         audit.section(all_runs, stories=options.stories),
+        *_without_result(all_runs),
     ]
+    path = page.write(options.out, shown.title if shown else "Which loss is better?", _lead(all_runs), sections)
+    cli.tell(first)
+    return path
 
 
-def _comparison(all_runs: Sequence[RecordedRun], storage: str | None, name: str | None) -> list[page.Section]:
-    """Return the section on a comparison, by default the newest one; none if there is no comparison."""
-    try:
-        return [comparison.section(load(storage or search.STORAGE, all_runs, name))]
-    except NoStudy as error:
-        if name:
-            raise ValueError(f"--sweep {name}: {error} The name of a grid begins with {grid.GRID}") from error
-        return []
-
-
-def _without_result(selected: Sequence[RecordedRun]) -> list[page.Section]:
+def _without_result(all_runs: Sequence[RecordedRun]) -> list[page.Section]:
     """Return a section with the runs that are in no other section; none if there are no such runs."""
-    listed = [run for run in selected if run.state not in ("finished", "pruned")]
+    listed = [run for run in all_runs if run.state not in ("finished", "pruned")]
     rows: list[page.Row] = []
     for run in listed[:MAX_LISTED]:
         step = page.number(max(run.curve("train/loss").steps, default=math.nan), 10)
@@ -78,11 +69,10 @@ def _without_result(selected: Sequence[RecordedRun]) -> list[page.Section]:
     return [page.Section("Runs without a result", [page.Text(text), table])] if listed else []
 
 
-def _lead(selected: Sequence[RecordedRun], other_text: str) -> str:
-    counts = Counter(run.state for run in selected).most_common()
+def _lead(all_runs: Sequence[RecordedRun]) -> str:
+    counts = Counter(run.state for run in all_runs).most_common()
     states = ", ".join(f"{count} {state}" for state, count in counts)
-    text = selected[0].text_hash or "unknown"
-    return f"{len(selected)} runs ({states}) on the text {text}, read on {time.strftime('%Y-%m-%d %H:%M')}.{other_text}"
+    return f"{len(all_runs)} runs ({states}), read on {time.strftime('%Y-%m-%d %H:%M')}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {search.STORAGE}, if it exists")
     parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
-    parser.add_argument("--sweep", metavar="NAME", help="grid or comparison to show; default: the newest ones")
-    parser.add_argument(
-        "--text", metavar="HASH", help="beginning of the hash of a text; default: the text of most runs"
-    )
+    parser.add_argument("--show", metavar="NAME", help="comparison to show; default: the first that the page lists")
+    parser.add_argument("--sweep", metavar="NAME", help="grid to show; default: the newest one")
+    parser.add_argument("--text", default="", metavar="HASH", help="only runs on the text whose hash begins like this")
     parser.add_argument("--against", choices=list(curves.AGAINST), default="steps", help="x axis of the curves")
     parser.add_argument("--stories", type=Path, metavar="FILE", help="sample of TinyStories, for the audit")
     options = parser.parse_args(arguments)
@@ -105,9 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"MLflow has no run of experiment {options.experiment!r} {place}; train some: {runs.TRAIN}"
             )
-        selected, other_text = runs.runs_on_common_text(all_runs, options.text)
-        lead = _lead(selected, other_text)
-        print(page.write(options.out, "Which loss is better?", lead, sections(all_runs, selected, options)))
+        print(write(all_runs, options))
 
     return cli.run(work)
 

@@ -13,7 +13,7 @@ def disagreement(verdict: Verdict, a: RecordedSetting, b: RecordedSetting) -> st
 
     There are no calibrated scores of the stories. The interval is Student's, of the means of the common seeds.
     """
-    if verdict.difference is None or not verdict.has_enough_seeds:
+    if verdict.difference is None or not verdict.has_enough_seeds or verdict.besides:
         return ""
     scores = [{run.seed: run.metric(METRIC) for run in setting.runs} for setting in (a, b)]
     values = [scores[1][seed] - scores[0][seed] for seed in verdict.seeds]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import figures
+from analysis.axes import SIDES, fit_scale
 from analysis.page import Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
 from analysis.runs import TRAIN, RecordedSetting
@@ -55,9 +56,8 @@ def ece(bins: Bins) -> float:
 
 @figures.style()
 def _diagram(bins: Mapping[str, list[Bins]], order: list[str]) -> figures.Figure:
-    n_columns = min(2, len(bins))
-    drawing, panels = figures.panels(n_columns, -(-len(bins) // n_columns), size=(4.2, 3.7))
-    for axes, (loss, seeds) in zip(panels, bins.items(), strict=False):
+    drawing, panels = figures.panels(len(bins), size=(figures.PANEL[0], 4.2))
+    for axes, (loss, seeds) in zip(panels, bins.items(), strict=True):
         tokens, correct, confidence = np.sum(seeds, axis=0).T
         edges = np.linspace(0, 1, len(tokens) + 1)
         axes.stairs(tokens / tokens.sum(), edges, fill=True, color=figures.FAINT, alpha=0.45)
@@ -66,10 +66,12 @@ def _diagram(bins: Mapping[str, list[Bins]], order: list[str]) -> figures.Figure
         x, y = confidence[used] / tokens[used], correct[used] / tokens[used]
         axes.plot(x, y, **figures.series(order.index(loss)), clip_on=False)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set(xlabel="mean confidence in a bin", ylabel="accuracy (bars: share of the tokens)")
-        axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9)
-    for axes in panels[len(bins) :]:
-        axes.set_visible(False)
+        axes.set(xlabel="Mean confidence in a bin", ylabel="Accuracy; bars: share of the tokens")
+        for which in SIDES:
+            fit_scale(axes, which, [0, 1])
+        axes.text(0.04, 0.96, "underconfident", va="top")
+        axes.text(0.93, 0.55, "overconfident", ha="right")
+        axes.set_title(f"{loss}: ece {100 * np.mean([ece(seed) for seed in seeds]):.2f} %", pad=9, wrap=True)
     return figures.finish(drawing, "calibration", CAPTION)
 
 

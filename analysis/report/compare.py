@@ -9,7 +9,6 @@ this seed.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,11 +16,12 @@ import numpy as np
 from analysis import cli, runs
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import RecordedRun
-from analysis.report import scores, selection, stories, story_figures
-from analysis.report.verdict import Verdict, decimals, programs_differ, signed, verdict
+from analysis.report import common_seeds, components, scores, stories, story_figures
+from analysis.report.matched import DRAWS, Matched
+from analysis.report.verdict import Verdict, decimals, signed, verdict
 from analysis.runs import RecordedSetting
 
-DRAWS, FEWER_DRAWS = 10_000, 2_000  # for pairs with and without a verdict; twelve losses have 55 pairs without one
+MAX_COLUMNS = 3  # contenders in the table of all differences
 SPACE = "\N{NO-BREAK SPACE}"
 METHOD = (
     "Differences are the test nll of the second minus that of the first; negative means that the second is better. The "
@@ -30,30 +30,19 @@ METHOD = (
 )
 
 
-def section(best: Mapping[str, RecordedSetting]) -> Section:
-    """Return the verdict on each setting against cross-entropy, or against that with the lowest validation nll."""
-    base = selection.reference(best)
-    settings = {base: best[base], **best}
-    verdicts: list[Verdict] = []
-    notes: list[Block] = []
-    for a, b in combinations(settings, 2):
-        try:
-            n_draws = DRAWS if a == base else FEWER_DRAWS
-            verdicts.append(verdict(settings[a], settings[b], labels=(a, b), n_draws=n_draws))
-        except ValueError as error:
-            notes.append(Text(f"{error}.", "note"))
-    if len(settings) == 1:
-        notes.append(Text(f"A verdict needs two losses, and only {base} has finished runs: {runs.TRAIN}", "note"))
-    on_base = [result for result in verdicts if result.a == base]
-    shared = [note for note in on_base[0].notes if all(note in other.notes for other in on_base)] if on_base[1:] else []
-    on_base = [replace(result, notes=[note for note in result.notes if note not in shared]) for result in on_base]
-    notes += [Text(note, "note") for note in shared]
-    if tuning := selection.effort(best.values()):
-        notes.append(Text(tuning, "note"))
-    blocks: list[Block] = [*(Text(result.text, "verdict") for result in on_base), *notes]
-    if verdicts:
+def section(matched: Matched) -> Section:
+    """Return the verdicts of a comparison: those on each setting and the reference, and the numbers of all pairs."""
+    on_base = matched.against(matched.order[0], DRAWS)
+    blocks: list[Block] = []
+    if len(on_base) > 1:  # the opening has a single one
+        blocks += [Text(result.sentence, "verdict") for result in on_base]
+    if on_base:
+        verdicts = [matched.verdict(a, b) for a, b in combinations(matched.order, 2)]
         blocks += [pairs(verdicts), Text(METHOD, "note")]
-    return Section("Verdict", [*blocks, *_figures(settings, on_base, list(best))])
+    if 1 < len(matched.order) <= MAX_COLUMNS:
+        table = scores.differences({label: matched.settings[label] for label in matched.order}, "Differences by score")
+        blocks += [table, Text(scores.DIFFERENCES, "note")]
+    return Section("Differences", [*blocks, *_figures(matched.settings, on_base, [*matched.settings])])
 
 
 def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
@@ -62,15 +51,16 @@ def section_on_two(a: RecordedSetting, b: RecordedSetting) -> Section:
     Raises:
         ValueError: The settings are the same, or they were scored on different text.
     """
-    keys = runs.differing([a.params, b.params])
-    if not (keys or programs_differ(a, b)):
+    keys, compared = sorted(runs.differing([a.params, b.params])), components.compared([a, b])
+    if not keys and {run.program for run in a.runs} == {run.program for run in b.runs}:
         raise ValueError(f"both runs have the same setting of {a.loss}: name runs that differ in more than their seed")
-    both = selection.on_common_seeds(dict(zip(selection.labels([a, b]), (a, b), strict=True)))
-    result = verdict(*both.values(), labels=[*both])
+    labels = components.labels([a, b], *compared[:1])
+    both = common_seeds.on_common_seeds(dict(zip(labels, (a, b), strict=True)))
+    result = verdict(*both.values(), labels=[*both], compared=compared)
     settings = [[key, *(setting.params.get(key, DASH) for setting in both.values())] for key in keys]
     blocks: list[Block] = [
         Text(result.text, "verdict"),
-        scores.differences(both, "scores"),
+        scores.differences(both),
         Text(scores.DIFFERENCES, "note"),
         Table("settings", ["setting", *both], settings),
     ]
@@ -85,7 +75,7 @@ def setting_of(all_runs: Sequence[RecordedRun], run: RecordedRun) -> RecordedSet
     return runs.settings(other for other in same_program if other.key == run.key)[0]
 
 
-def pairs(verdicts: Sequence[Verdict], name: str = "pairs") -> Table:
+def pairs(verdicts: Sequence[Verdict]) -> Table:
     """Return a table of verdicts, with a row for each pair of settings."""
     rows: list[Row] = []
     for result in verdicts:
@@ -100,10 +90,11 @@ def pairs(verdicts: Sequence[Verdict], name: str = "pairs") -> Table:
                 number(stories.exp(difference.effect)),
                 number(difference.n_stories),
             ]
-        better = (result.better or "no difference found") if result.has_enough_seeds else "not enough runs"
+        none = "more differs" if result.besides else "no difference found"
+        better = (result.better or none) if result.has_enough_seeds else "not enough runs"
         rows.append([result.a, result.b, better, *cells, len(result.seeds)])
     header = ["first", "second", "better", "difference, nats/token", "95 % interval", "bits/byte", "perplexity ratio"]
-    return Table(name, [*header, "stories", "common seeds"], rows, "All pairs")
+    return Table("pairs", [*header, "stories", "common seeds"], rows, "All pairs")
 
 
 def _figures(settings: Mapping[str, RecordedSetting], verdicts: Sequence[Verdict], order: Sequence[str]) -> list[Block]:

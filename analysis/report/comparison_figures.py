@@ -4,7 +4,7 @@ import math
 from itertools import accumulate
 from typing import Any
 
-from analysis import figures
+from analysis import figures, labels
 from analysis.axes import fit_scale
 from analysis.report.contenders import ENDED, Comparison
 from analysis.report.optuna_study import StudyTrial
@@ -16,8 +16,6 @@ RING: Any = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecol
 @figures.style()
 def tuning_curves(comparison: Comparison) -> figures.Figure:
     """Draw the best value so far against the number of trials, with a line for each contender."""
-    from matplotlib.ticker import MaxNLocator
-
     (metric,) = comparison.contenders[0].tuning.metrics
     best, worst = (max, -math.inf) if metric.maximize else (min, math.inf)
     drawing, (axes,) = figures.panels()
@@ -33,15 +31,16 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
         if (start := contender.as_it_stands) and start.values:
             starts.append(start)
             axes.plot([ended.index(start) + 1], start.values, color=look["color"], **RING, zorder=3)
-    if starts:
-        axes.plot([], [], color=figures.INK, **RING, label="configuration as it stands")
-    fit_scale(axes, "y", shown)
+    fit_scale(axes, "y", [*shown, *(value for start in starts for value in start.values)])
+    fit_scale(
+        axes, "x", [1, max(contender.n_ended for contender in comparison.contenders)], is_log=False, is_integer=True
+    )
     name = label(metric)
     axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {name[0].lower()}{name[1:]}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    labels.name_ends(axes)
     caption = (
         f"The best value of each contender after a number of trials of {comparison.tune_steps:,} steps. "
         "Trials that were pruned, diverged or failed count as trials."
     )
+    caption += " A ring is the configuration as it stands." if starts else ""
     return figures.finish(drawing, "comparison-tuning", caption)

@@ -3,17 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.recorded_run import RecordedRun
-from analysis.report import selection
+from analysis.report.common_seeds import on_common_seeds
+from analysis.report.components import enumeration
+from analysis.report.matched import Matched
 from analysis.report.optuna_storage import COMPARISON, NoStudy, comparisons, opened
 from analysis.report.optuna_study import Search, StudyTrial, read
-from analysis.runs import RecordedSetting
+from analysis.runs import RecordedSetting, differing
 from nanosq.privacy import mask
+
+if TYPE_CHECKING:
+    from optuna.study import StudySummary
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "not in this experiment of MLflow"
+MORE_SEEDS = "hydra.sweeper.seeds=5"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 
@@ -59,7 +65,7 @@ class Contender:
             return None
         states = {seed: self.state(seed) for seed in seeds}
         left_out = {seed: state for seed, state in states.items() if state != "finished"}
-        return RecordedSetting(finished[0].loss, finished[0].setting, finished, left_out, self.n_ended)
+        return RecordedSetting(finished[0].loss, finished[0].setting, finished, left_out)
 
     def state(self, seed: int) -> str:
         """Return the state of the confirmation run with a seed."""
@@ -106,16 +112,22 @@ class Comparison:
         trials = (contender.confirmation.get(seed) for seed in self.seeds)
         return sum(trial is not None and trial.state in ENDED for trial in trials)
 
-    def settings(self) -> dict[str, RecordedSetting]:
-        """Return the chosen settings that have finished runs, with the runs of their common seeds, by their label."""
+    def matched(self) -> Matched:
+        """Return the chosen settings that have finished runs, as a comparison like any other."""
         recorded = {contender.label: contender.recorded(self.seeds) for contender in self.contenders}
-        return selection.on_common_seeds({label: setting for label, setting in recorded.items() if setting})
+        settings = on_common_seeds({label: setting for label, setting in recorded.items() if setting})
+        compared = [*self.keys, *self.common_axes]
+        if "experiment" in self.keys:  # a preset is a contender with all that it sets
+            compared += differing([setting.params for setting in settings.values()])
+        tried = {contender.label: contender.n_ended for contender in self.contenders}
+        what = enumeration(self.keys)
+        return Matched(self.name, what, settings, tried, compared, MORE_SEEDS, self.command)
 
 
-def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> Comparison:
-    """Return the comparison of this name in a storage of Optuna, or the comparison that was started last.
+def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> list[Comparison]:
+    """Return the comparisons in a storage of Optuna, the one that was started last first; or only that of this name.
 
-    Its runs are found by their id among `all_runs`, the runs of MLflow.
+    Their runs are found by their id among `all_runs`, the runs of MLflow.
 
     Raises:
         NoStudy: There is no comparison, or the storage cannot be read.
@@ -127,21 +139,25 @@ def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> 
             raise ValueError(f"no comparison {name!r} in {mask(url)}; there are {', '.join(found) or 'none'}")
         if not found:
             raise NoStudy(f"There is no comparison in {mask(url)}.")
-        started = {
-            comparison: min((study.datetime_start for study in studies if study.datetime_start), default=datetime.min)
-            for comparison, studies in found.items()
-        }
-        name = name or max(found, key=lambda comparison: started[comparison])
-        confirmation = f"{name}/confirmation"
-        has_confirmation = any(summary.study_name == confirmation for summary in summaries)
-        confirmed = read(storage, confirmation).trials if has_confirmation else []
+        names = {summary.study_name for summary in summaries}
         by_id = {run.id: run for run in all_runs}
-        contenders = [
-            _contender(summary.user_attrs[COMPARISON], read(storage, summary.study_name), confirmed, by_id)
-            for summary in found[name]
-        ]
-        plan = found[name][0].user_attrs[COMPARISON]
-    return Comparison(name, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
+        result = []
+        for one in [name] if name else sorted(found, key=lambda each: _started(found[each]), reverse=True):
+            confirmation = f"{one}/confirmation"
+            confirmed = read(storage, confirmation).trials if confirmation in names else []
+            contenders = [
+                _contender(summary.user_attrs[COMPARISON], read(storage, summary.study_name), confirmed, by_id)
+                for summary in found[one]
+            ]
+            plan = found[one][0].user_attrs[COMPARISON]
+            result.append(
+                Comparison(one, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
+            )
+    return result
+
+
+def _started(studies: "Sequence[StudySummary]") -> datetime:
+    return min((study.datetime_start for study in studies if study.datetime_start), default=datetime.min)
 
 
 def _contender(

@@ -1,21 +1,22 @@
 """Training and validation curves: Figures 1 and 2 of the student report, and the nll of all losses.
 
-python -m analysis.report.curves                      the best setting of each loss, into report/
+python -m analysis.report.curves                      the first comparison of the report, into report/
 python -m analysis.report.curves 3f2a 'my run'        these runs, by id, beginning of an id, or name
 python -m analysis.report.curves --against seconds    over time instead of steps
 """
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import cli, figures, runs
-from analysis.axes import Line, fit_scale, line, mean_and_range, thinned
+from analysis import cli, figures, labels, runs
+from analysis.axes import fit_scale
+from analysis.lines import Line, line, mean_and_range, thinned
 from analysis.page import Section, Text
 from analysis.recorded_run import RecordedRun
-from analysis.report import selection
+from analysis.report import common_seeds, listing
 from analysis.report.stories import file_name
 from analysis.runs import RecordedSetting
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 TITLE = "Training and validation curves"
 AGAINST = {"steps": "Step", "tokens": "Training tokens", "seconds": "Training time without evaluation (s)"}
 N_MARKERS = 8  # on a line
+SINGLE = 8  # size of the marker of a line that has one point only
 SPLITS = {"Validation": "val", "Training": "train"}
 Panel = tuple[str, str, dict[str, list[Line]]]  # title, label of the y axis, lines by the label of their series
 ABOUT = (
@@ -78,9 +80,9 @@ def _lines(setting: RecordedSetting, key: str, against: str) -> list[Line]:
 def _objective(label: str, setting: RecordedSetting, against: str) -> figures.Figure | None:
     unit = "nats per token" if setting.loss == runs.BASELINE else "in its own unit"
     lines = {split: _lines(setting, f"{key}/loss", against) for split, key in SPLITS.items()}
-    caption = f"The objective of {label} over {against}, {unit}: {_seeds(setting)}."
     panels = [(label, f"Objective, {unit}", lines)]
-    return _figure(f"objective_{file_name(label)}", caption, panels, against, size=(4.8, 3.5))
+    caption = f"The objective of {label} over {against}, {unit}: {_seeds(setting)}."
+    return _figure(f"objective_{file_name(label)}", caption, panels, against)
 
 
 def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | None:
@@ -89,33 +91,33 @@ def _nll(best: Mapping[str, RecordedSetting], against: str) -> figures.Figure | 
         lines = {label: _lines(setting, f"{key}/nll", against) for label, setting in best.items()}
         panels.append((split, f"{split} nll (nats per token)", lines))
     seeds = "; ".join(f"{label}: {_seeds(setting)}" for label, setting in best.items())
-    return _figure("curves_nll", f"The nll of all losses over {against}. {seeds}.", panels, against, size=(4.2, 3.3))
+    return _figure("curves_nll", f"The nll of all losses over {against}. {seeds}.", panels, against)
 
 
 @figures.style()
-def _figure(
-    name: str, caption: str, panels: Sequence[Panel], against: str, *, size: tuple[float, float]
-) -> figures.Figure | None:
+def _figure(name: str, caption: str, panels: Sequence[Panel], against: str) -> figures.Figure | None:
     """Draw panels that share the range of values; return None if no run has a curve."""
-    from matplotlib.ticker import EngFormatter
-
-    values = [y for *_, series in panels for lines in series.values() for _, y in lines]
-    if not values:
+    shown = [points for *_, series in panels for lines in series.values() for points in lines]
+    if not shown:
         return None
-    drawing, all_axes = figures.panels(len(panels), size=size)
-    handles: dict[str, Any] = {}
+    drawing, all_axes = figures.panels(len(panels))
     for axes, (title, y_label, series) in zip(all_axes, panels, strict=True):
+        axes.sharey(all_axes[0])
         for number, (label, lines) in enumerate(series.items()):
             _draw(axes, lines, label, number)
-        fit_scale(axes, "y", np.concatenate(values))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set(xlabel=AGAINST[against], ylabel=y_label)
-        axes.set_xlim(left=0)
+        axes.set(xlabel=AGAINST[against], ylabel=y_label, xlim=(0, 1.03 * max(x.max() for x, _ in shown)))
         axes.set_title(title, wrap=True)
-        handles |= {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if handles:
-        n_columns = min(3 if max(map(len, handles)) < 30 else 1, len(handles))
-        drawing.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=n_columns)
+    for axes in all_axes:
+        fit_scale(axes, "x", [0, *np.concatenate([x for x, _ in shown])], is_log=False)
+        fit_scale(axes, "y", np.concatenate([y for _, y in shown]))
+        labels.name_ends(axes)
+    if single := [
+        f"{title} of {label}" if label not in SPLITS else label
+        for title, _, series in panels
+        for label, lines in series.items()
+        if lines and len(lines[0][0]) == 1
+    ]:
+        caption += f" One point, not a curve: {', '.join(single)}; set train.eval_every for more."
     return figures.finish(drawing, name, caption)
 
 
@@ -136,7 +138,8 @@ def _draw(axes: "Axes", lines: Sequence[Line], label: str, number: int) -> None:
         x, mean = lines[0]
         kept = thinned(mean)
     every = max(1, len(kept) // N_MARKERS)
-    axes.plot(x[kept], mean[kept], label=label, markevery=(number % 2 * (every // 2), every), **look)
+    look |= {"markevery": (number % 2 * (every // 2), every), "markersize": SINGLE if len(kept) == 1 else None}
+    axes.plot(x[kept], mean[kept], label=label, **look)
 
 
 def _seeds(setting: RecordedSetting) -> str:
@@ -153,7 +156,7 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
                 yield f"{name} has no {against}: use --against steps."
             elif run.state != "finished":
                 yield f"{name} ({run.state}) is shown up to its last step."
-        yield from selection.left_out(label, setting)
+        yield from common_seeds.left_out(label, setting)
     if len({run.text_hash for setting in best.values() for run in setting.runs}) > 1:
         yield "These runs were trained on different text: do not compare their nll."
 
@@ -161,7 +164,7 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, "[RUN ...]", module="analysis.report.curves")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: the runs of the best setting of each loss")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: those of the first comparison of the report")
     parser.add_argument("--against", choices=list(AGAINST), default="steps", help="x axis; default: %(default)s")
     options = parser.parse_args(arguments)
 
@@ -170,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.runs:
             settings = settings_of(all_runs, options.runs)
         else:
-            settings = selection.choose(runs.runs_on_common_text(all_runs, None)[0])
+            first = listing.pick(listing.comparisons(all_runs, listing.sweeps(None, all_runs)), None)
+            settings = dict(first.settings) if first else {}
         cli.show(section(settings, against=options.against), options.out)
 
     return cli.run(work)

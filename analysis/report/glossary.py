@@ -11,25 +11,22 @@ from analysis.page import Facts, Section
 from nanosq.terminal import parser, width
 
 TERMS = {
-    "nll": "Negative log-likelihood of a text, in nats per token: how badly a model predicts it. Lower is better.",
+    "nll": "Negative log-likelihood in nats per token: how badly a model predicts a text. Lower is better.",
     "nat": "The unit of natural logarithms: 1 nat = 1.44 bits.",
-    "perplexity": "exp(nll): a model of perplexity 5 is as unsure as among 5 equally likely tokens. Comparable only "
-    "for the same text and vocabulary.",
+    "perplexity": "exp(nll): 5 is as unsure as among 5 equally likely tokens. Comparable only for the same vocabulary.",
     "bits/byte": "nll in bits per byte of the text. Comparable also for different vocabularies.",
     "accuracy": "Share of the tokens that the model predicts as the most likely one.",
-    "ece": "Expected calibration error: mean distance of how sure a model is from how often it is right. 0 % is best.",
+    "ece": "Expected calibration error: distance of how sure a model is from how often it is right. 0 % is best.",
     "floor": "The lowest nll that any model can reach on average. It is known only for the embedded stories.",
     "excess": "nll minus floor, in nats per token: what a better model could still gain.",
-    "objective": "The training loss with its penalties (loss in metrics). It has another unit for each loss: do not "
-    "compare it.",
+    "objective": "The training loss, called loss in metrics. It has another unit for each loss: do not compare it.",
     "mfu": "Model FLOPs utilization: speed of training as a share of the speed of one large matrix product.",
     "seed": "The number that all random choices of a run follow from: first weights, order of the text, dropout.",
     "run": "One training of one model with one seed; one row of the table in MLflow.",
     "trial": "One setting within a sweep. With seeds=3 it has three runs, and its score is their mean.",
     "sweep": "All trials of one command: a grid, a search or a comparison.",
-    "confidence interval": "The range in which the true difference lies with 95 % confidence, given the luck of the "
-    "seeds and of the test stories.",
-    "verdict": "Which setting has the lower test nll. If the confidence interval includes 0, no difference was found.",
+    "confidence interval": "The range of the true difference with 95 % confidence, over the luck of seeds and stories.",
+    "verdict": "Which setting has the lower test nll. If the interval includes 0, no difference was found.",
 }
 
 _SCORES = {

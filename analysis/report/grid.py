@@ -43,7 +43,7 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
     if chosen is None:
         blocks: list[Block] = [Text(f"There is no grid that varies a setting. Train one: {COMMAND}", "note")]
     else:
-        blocks = _blocks(chosen, [*grids[chosen], *missing_trials(grids[chosen], all_runs)])
+        blocks = _blocks(chosen, [*grids[chosen], *missing_trials(grids[chosen], all_runs)], all_runs)
     if others := [f"{name} ({len(by_sweep[name])} runs)" for name in by_sweep if name != chosen]:
         more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
         how = f"python -m analysis.report.grid NAME shows a sweep whose name begins with {GRID}"
@@ -51,12 +51,13 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
     return Section("Grid", blocks)
 
 
-def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
+def _blocks(name: str, grid: Sequence[GridTrial], all_runs: Sequence[RecordedRun]) -> list[Block]:
     keys, best = axes(grid), best_trial(grid)
     counts = Counter(trial.state for trial in grid)
     text = f"{name}: {len(grid)} trials ({', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])})."
     if best:
         text += f" Best validation perplexity: {number(best.mean()).text}, with {describe(best.settings, keys)}."
+        text += _length(best, all_runs)
     blocks: list[Block] = [Text(text)]
     if keys:
         y, panel, *others = [*keys[1:], None, None][: max(2, len(keys) - 1)]
@@ -76,6 +77,14 @@ def _blocks(name: str, grid: Sequence[GridTrial]) -> list[Block]:
     if len({run.text_hash for trial in grid for run in trial.runs}) > 1:
         blocks.append(Text("The trials differ in their text or tokens: their scores cannot be compared.", "note"))
     return blocks
+
+
+def _length(trial: GridTrial, all_runs: Sequence[RecordedRun]) -> str:
+    """Return a sentence on the training steps of a trial, if other runs were trained for more."""
+    steps, most = (max(int(run.params.get("train.max_steps", "0")) for run in runs) for runs in (trial.runs, all_runs))
+    if not 0 < steps < most:
+        return ""
+    return f" It was trained for {steps:,} steps only: do not compare it with other runs, of up to {most:,} steps."
 
 
 def learning_rate_text(grid: Sequence[GridTrial]) -> str:

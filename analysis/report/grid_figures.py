@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import figures
-from analysis.axes import plain_ticks, thinned
+from analysis import figures, labels
+from analysis.axes import fit_scale, span
+from analysis.lines import thinned
 from analysis.recorded_run import RecordedRun
 from analysis.report.grid_trials import GridTrial, best_trial, describe, find, label, short, values
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 PERPLEXITY = "Validation perplexity"
 HATCHES = {"diverged": "xxx", "missing": "", "pruned": "\\\\\\"}  # by state; other states have slanted lines
-N_COLUMNS, WIDTH = 3, 9.0  # of panels: maximum number, maximum width in inches
-SHORT_TICK, CHARACTER = 8, 0.08  # characters of a label that fits under a cell; width of one more in inches
+STEPS = "train.max_steps"
+CELL = 0.68, 0.52  # inches
+SHORT_TICK, CHARACTER = 7, 0.08  # characters of a label that fits under a cell; width of one more in inches
 SLANTED: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # long labels, as of the functions of a user
 LOG_RATIO = 2.5  # colors are logarithmic if the highest value is more than this many times the lowest
 COLORS = "cividis_r"  # the best cell is the lightest, so that a black frame and text stand out
@@ -45,21 +47,22 @@ def heat_maps(
     columns, rows, depths = (values(grid, key) if key else [None] for key in (x, y, panel))
     ticks_x, ticks_y = [short(value) for value in columns], [short(value) for value in rows] if y else [""]
     long_x, long_y = (max(0, max(map(len, ticks)) - SHORT_TICK) * CHARACTER for ticks in (ticks_x, ticks_y))
-    width, height = 0.62 * len(columns) + 0.8 + max(long_x, long_y), 0.5 * len(rows) + 1.0 + long_x / 2
-    size = (max(2.4, width), max(2.4, height))
-    n_columns = min(N_COLUMNS, len(depths), max(1, int(WIDTH / size[0])))
-    n_rows = math.ceil(len(depths) / n_columns)
+    width = min(figures.PANEL[0], max(2.6, CELL[0] * len(columns) + 1 + max(long_x, long_y)))
+    is_narrow = CELL[0] * len(columns) + 1 > width  # the texts of the cells are turned
+    height = (CELL[0] if is_narrow else CELL[1]) * len(rows) + 1 + long_x / 2
     means = [trial.mean() for trial in grid if not math.isnan(trial.mean())] or [1.0]
     low, high = min(means), max(means)
     norm = (LogNorm if high > LOG_RATIO * low else Normalize)(low, high if high > low else low + 1)
     colors = ScalarMappable(norm, matplotlib.colormaps[COLORS].resampled(64))  # few steps keep the page small
     best = best_trial(grid)
-    drawing, panels = figures.panels(n_columns, n_rows, size=size)
-    for axes, depth in zip(panels, depths, strict=False):
+    drawing, panels = figures.panels(len(depths), size=(width, max(2.4, height)))
+    for axes, depth in zip(panels, depths, strict=True):
         for column, row in np.ndindex(len(columns), len(rows)):
             wanted = {x: columns[column], y: rows[row], panel: depth}
             trial = find(grid, {**fixed, **{key: value for key, value in wanted.items() if key}})
             _cell(axes, column, row, trial, colors, is_best=trial is not None and trial is best)
+        for text in axes.texts if is_narrow else ():
+            text.set_rotation(90)
         axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), xlabel=label(x))
         axes.set_xticks(range(len(columns)), ticks_x, **(SLANTED if long_x else {}))
         axes.set_yticks(range(len(rows)), ticks_y)
@@ -68,16 +71,13 @@ def heat_maps(
         axes.tick_params(length=0)
         if panel:
             axes.set_title(f"{label(panel)}: {short(depth)}")
-    for axes in panels[len(depths) :]:
-        axes.set_axis_off()
-    if best:
-        shape: Any = {"pad": 0.02, "aspect": 25, "shrink": 1 / n_rows, "anchor": (0, 1)}
-        bar = drawing.colorbar(colors, ax=panels, label=PERPLEXITY, **shape)
-        bar.outline.set_visible(False)
-        if isinstance(norm, LogNorm):
-            plain_ticks(bar.ax.yaxis, high / low)
-    scale = " Colors are logarithmic." if isinstance(norm, LogNorm) else ""
-    caption = f"{PERPLEXITY} of the trials. Lower is better; the best trial has a frame.{scale}"
+    steps = [int(run.params[STEPS]) for trial in grid for run in trial.runs if STEPS in run.params]
+    after = f" after {span(steps)} training steps" if steps else ""
+    scale = " on a logarithmic scale" if isinstance(norm, LogNorm) else ""
+    caption = (
+        f"{PERPLEXITY} of the trials{after}: the number in each cell, and its color{scale}. Lower and lighter is "
+        "better; the best trial has a frame."
+    )
     return figures.finish(drawing, "grid_values", caption)
 
 
@@ -95,21 +95,21 @@ def schedules(grid: Sequence[GridTrial], keys: Sequence[str]) -> figures.Figure 
         by_schedule[describe(run.params, keys) or "all trials"] = run
     if not runs:
         return None
-    drawing, (axes,) = figures.panels(size=(4.8, 3.4))
+    drawing, (axes,) = figures.panels()
     rates = sorted({rate for run in runs if (rate := nominal_rate(run)) > 0})
     for rate in rates:
-        name = "nominal" if rate == rates[0] else ""
-        axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1, label=name)
+        axes.axhline(rate, color=figures.INK, linestyle=":", linewidth=1)
     for number, (text, run) in enumerate(by_schedule.items()):
         steps, values = np.array(run.curve("train/lr").steps), np.array(run.curve("train/lr").values)
         kept = thinned(values)
         look = figures.series(number) | {"markevery": max(1, len(kept) // 8)}
         axes.plot(steps[kept], values[kept], label=text, **look)
-    axes.set_yscale("log", nonpositive="mask")
-    axes.set(xlabel="Step", ylabel="Learning rate", xlim=(0, None))
+    shown = [run.curve("train/lr") for run in by_schedule.values()]
+    fit_scale(axes, "y", [*rates, *(value for curve in shown for value in curve.values)], is_log=True)
+    fit_scale(axes, "x", [0, *(curve.steps[-1] for curve in shown)], is_log=False)
+    axes.set(title="Learning rate during training", xlabel="Step", ylabel="Learning rate", xlim=(0, None))
     axes.margins(y=0.12)
-    n_columns = 2 if max(map(len, axes.get_legend_handles_labels()[1])) < 28 else 1
-    drawing.legend(loc="outside lower center", ncols=n_columns)
+    labels.name_ends(axes)
     caption = "Learning rate at the logged steps. Dotted: the nominal learning rate, which the grid lists."
     return figures.finish(drawing, "grid_learning_rate", caption)
 
@@ -131,7 +131,7 @@ def _cell(axes: "Axes", column: int, row: int, trial: GridTrial | None, colors: 
         state = _state(trial)
         look: Any = {"facecolor": "none", "edgecolor": figures.FAINT, "linewidth": 0.6}
         axes.add_patch(Rectangle(corner, 0.96, 0.96, hatch=HATCHES.get(state, "///"), **look))
-        axes.text(column, row, state, **CENTER, fontsize=8, bbox=BOX)
+        axes.text(column, row, state, **CENTER, bbox=BOX)
         return
     color = colors.to_rgba(mean)
     ink = "#000000" if _luminance(color) > 0.179 else "#ffffff"  # black and white have equal contrast at 0.179
@@ -140,7 +140,7 @@ def _cell(axes: "Axes", column: int, row: int, trial: GridTrial | None, colors: 
         frame: Any = {"facecolor": "none", "edgecolor": "#000000", "linewidth": 2}
         axes.add_patch(Rectangle((column - 0.42, row - 0.42), 0.84, 0.84, **frame))
     text, weight = _brief(mean) + ("\nbest" if is_best else ""), "bold" if is_best else "normal"
-    axes.text(column, row, text, **CENTER, color=ink, fontweight=weight, fontsize=9)
+    axes.text(column, row, text, **CENTER, color=ink, fontweight=weight)
 
 
 def _luminance(color: Sequence[float]) -> float:

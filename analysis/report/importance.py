@@ -14,6 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from analysis import figures
+from analysis.axes import fit_scale
 from analysis.report.optuna_study import Search
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ MIN_COMPLETE = 10  # trials that a forest needs
 # In 12 random searches in which the weight of a loss matters most, PED-ANOVA found this 4 times with 10 trials, 9 times
 # with 20, and 10 times with 30.
 MIN_COMPLETE_CONDITIONAL = 20
+CHARACTERS = 16  # of a name in one line
 N_BEST, BEST = 5, 0.1  # trials that count as the best: as many as PED-ANOVA's documentation asks for, or a tenth
 
 
@@ -96,7 +98,7 @@ def _cost(search: Search, i: int) -> "Callable[[FrozenTrial], float]":
 @figures.style()
 def figure(search: Search, importance: Importance) -> figures.Figure:
     """Draw the importance of the settings, with a panel for each metric."""
-    height = 1.1 + 0.32 * max(map(len, importance.shares))
+    height = 1.1 + 0.36 * max(map(len, importance.shares))
     drawing, panels = figures.panels(len(importance.shares), size=(figures.PANEL[0], height))
     label = f"Share in being among the best {importance.n_best}" if importance.n_best else "Share of explained variance"
     for axes, metric, by_setting in zip(panels, search.metrics, importance.shares, strict=True):
@@ -106,13 +108,19 @@ def figure(search: Search, importance: Importance) -> figures.Figure:
             if len(shares) > 1:
                 axes.plot([min(shares), max(shares)], [i, i], color=figures.INK, linewidth=1, marker="|", markersize=6)
             axes.annotate(f"{means[i]:.2f}", (max(shares), i), (5, 0), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(means)), list(by_setting))
+        axes.set_yticks(range(len(means)), [_lines(name) for name in by_setting])
         axes.invert_yaxis()
-        axes.set(xlim=(0, 1.15 * max(map(max, by_setting.values()))), xlabel=label)
-        axes.set_title(f"Importance for {metric.label.split(' (')[0].lower()}", fontsize=9)
+        highest = max(map(max, by_setting.values()))
+        axes.set(xlim=(0, 1.2 * highest), xlabel=label, title=f"Importance for\n{metric.label.split(' (')[0].lower()}")
+        fit_scale(axes, "x", [0, highest])
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     return figures.finish(drawing, "search-importance", _caption(search, importance))
+
+
+def _lines(name: str) -> str:
+    """Return the name of a setting in two lines if it is long."""
+    return name if len(name) <= CHARACTERS else name.replace(".", ".\n", 1)
 
 
 def _caption(search: Search, importance: Importance) -> str:

@@ -1,17 +1,20 @@
-"""The test scores of settings: Table 1 beside that of the student report, and differences from a first setting."""
+"""The test scores of settings, those of the student report apart from them, and differences from a first setting."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
-from analysis.report import selection
+from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, value_cell
+from analysis.report import common_seeds
 from analysis.report.verdict import signed
 from analysis.runs import RecordedSetting, differing
 
+TINYSTORIES = "tinystories"  # the data of the student report: name of the source, and of its file in conf/data/
 REPORT = {  # Table 1 of the student report, as printed
-    "cross_entropy, the report": {"train/loss": 1.805, "test/loss": 1.826, "test/perplexity": 3.8},
-    "squentropy, the report": {"train/loss": 1.885, "test/loss": 1.899, "test/perplexity": 5.2},
+    "cross_entropy, 12 layers, 124M parameters": {"train/loss": 1.805, "test/loss": 1.826, "test/perplexity": 3.8},
+    "squentropy, 16 layers, 152M parameters": {"train/loss": 1.885, "test/loss": 1.899, "test/perplexity": 5.2},
 }
+CODE_OF_REPORT = "https://github.com/sujen07/NanoGPT-Loss-Stop-Analysis"
+DATA_OF_REPORT = "TinyStories, GPT-2's vocabulary of 50,257 tokens padded to 50,304, losses in nats per token"
 # Column: metric, factor, and the sign by which lower values are better; 0 if losses cannot be compared by it.
 SCORES = {
     "last batch, own unit": ("train/loss", 1.0, 0),
@@ -41,8 +44,13 @@ UNITS = (
     "own unit. The first column is the objective of the last training batch."
 )
 OF_REPORT = (
-    "The first column of the report's rows is a mean. The perplexities of the report do not follow from its losses: "
+    "The columns of the report are the mean objective of the training batches and that of its test set, a part of the "
+    "training split of TinyStories. Its perplexities do not follow from its losses: "
     f"exp(1.826) = {math.exp(1.826):.2f} and exp(1.899) = {math.exp(1.899):.2f}."
+)
+APART = (
+    f"These scores cannot be compared with Table 1 of the student report ({DATA_OF_REPORT}; 124M and 152M parameters), "
+    "because they are not scores of TinyStories. The last sections check the numbers of the report."
 )
 DIFFERENCES = (
     "Mean over the seeds ± half of the 95 % confidence interval (Student's t). Differences are paired by seed. The "
@@ -59,12 +67,16 @@ SCALE = (
 
 def section(best: Mapping[str, RecordedSetting]) -> Section:
     """Return the scores of the settings by their label: mean and 95 % confidence interval over their seeds."""
-    notes = [Text(note, "note") for note in (f"{UNITS} {OF_REPORT}", *selection.unequal_seeds(best).values())]
-    blocks: list[Block] = [_table_1(best), *notes, _calibrated(best), Text(SCALE, "note"), *settings_and_runs(best)]
-    return Section("Scores", [*blocks, Text(selection.RULE, "note")])
+    notes = [Text(note, "note") for note in (UNITS, *common_seeds.unequal_seeds(best).values())]
+    blocks: list[Block] = [_test_scores(best), *notes]
+    if all(TINYSTORIES in (each.params.get("data.source"), each.runs[0].tags.get("data")) for each in best.values()):
+        blocks += [_table_1(), Text(OF_REPORT, "note")]
+    else:
+        blocks.append(Text(APART, "note"))
+    return Section("Scores", [*blocks, _calibrated(best), Text(SCALE, "note"), _settings(best), _runs(best)])
 
 
-def differences(settings: Mapping[str, RecordedSetting], name: str, caption: str = "") -> Table:
+def differences(settings: Mapping[str, RecordedSetting], caption: str = "") -> Table:
     """Return the test scores of settings by their label, and the differences from the first setting."""
     first, *others = settings
     rows: list[Row] = []
@@ -78,12 +90,7 @@ def differences(settings: Mapping[str, RecordedSetting], name: str, caption: str
             rows.append([score, *cells, *(_difference(values[first], values[other]) for other in others)])
     seeds = [", ".join(str(run.seed) for run in setting.runs) for setting in settings.values()]
     rows.append(["seeds", *seeds, *[DASH] * len(others)])
-    return Table(name, ["score", *settings, *(f"{other} minus {first}" for other in others)], rows, caption)
-
-
-def settings_and_runs(best: Mapping[str, RecordedSetting]) -> list[Table]:
-    """Return tables of the settings and of their runs."""
-    return [_settings(best), _runs(best)]
+    return Table("differences", ["score", *settings, *(f"{other} minus {first}" for other in others)], rows, caption)
 
 
 def half_interval(values: Sequence[float]) -> float:
@@ -95,16 +102,21 @@ def half_interval(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def _table_1(best: Mapping[str, RecordedSetting]) -> Table:
+def _test_scores(best: Mapping[str, RecordedSetting]) -> Table:
     rows: list[Row] = []
-    for name, printed in REPORT.items():
-        scores = (printed.get(metric, math.nan) for metric, *_ in SCORES.values())
-        rows.append([name, *(Cell(DASH) if math.isnan(score) else Cell(str(score), score) for score in scores), DASH])
     for loss, cells in _scores(best, SCORES).items():
         n_seeds, left_out = len(best[loss].runs), ", ".join(map(str, best[loss].left_out))
         rows.append([loss, *cells, Cell(f"{n_seeds}" + (f" (without {left_out})" if left_out else ""), n_seeds)])
-    caption = "Table 1: the test split, and the report's own table"
-    return Table("table_1", ["loss", *SCORES, "seeds"], rows, caption)
+    return Table("test-scores", ["contender", *SCORES, "seeds"], rows, "Scores on the test split")
+
+
+def _table_1() -> Table:
+    names = {name: metric for name, (metric, *_) in SCORES.items() if any(metric in row for row in REPORT.values())}
+    rows: list[Row] = [
+        [Cell(label, link=CODE_OF_REPORT), *(Cell(str(row[metric]), row[metric]) for metric in names.values())]
+        for label, row in REPORT.items()
+    ]
+    return Table("table_1", ["loss", *names], rows, f"Table 1 of the student report: {DATA_OF_REPORT}")
 
 
 def _calibrated(best: Mapping[str, RecordedSetting]) -> Table:
@@ -117,7 +129,7 @@ def _scores(
     best: Mapping[str, RecordedSetting], columns: Mapping[str, tuple[str, float, int]]
 ) -> dict[str, list[Cell]]:
     """Return the cells of each row, with the best value of each column among the rows with the same seeds in bold."""
-    comparable = best.keys() - selection.unequal_seeds(best)
+    comparable = best.keys() - common_seeds.unequal_seeds(best)
     rows: dict[str, list[Cell]] = {loss: [] for loss in best}
     for metric, factor, sign in columns.values():
         means = [sign * mean for loss in comparable if not math.isnan(mean := best[loss].mean(metric))]
@@ -153,7 +165,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
             number(float(setting.runs[0].tags.get("parameters", "nan")), 3),
             number(setting.mean("train/tokens"), 3),
             _mean([run.metric("train/seconds") for run in setting.runs]),
-            *(setting.params.get(key, "") for key in keys),
+            *(value_cell(setting.params.get(key)) for key in keys),
             number(setting.mean("val/nll")),
         ]
         for loss, setting in best.items()

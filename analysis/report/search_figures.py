@@ -1,20 +1,20 @@
 """Figures of a search: its history, the intermediate values of its trials, and the front of several metrics."""
 
+import math
 from itertools import accumulate, combinations
 from typing import Any
 
-from analysis import figures
-from analysis.axes import fit_scale
+from analysis import figures, labels
+from analysis.axes import fit_scale, span
 from analysis.report.optuna_study import Search, StudyMetric
 
+DENSE = 12  # lines of trials that are drawn without more transparency
 CROSS: Any = {"color": figures.SERIES[1], "linestyle": "none", "marker": "x", "markersize": 5, "markeredgewidth": 1.4}
 
 
 @figures.style()
 def history(search: Search) -> figures.Figure:
     """Draw the value of each complete trial, the best value so far, and the last value of pruned trials."""
-    from matplotlib.ticker import MaxNLocator
-
     (metric,) = search.metrics
     values = {trial.number: trial.values[0] for trial in search.complete}
     ended = [trial for trial in search.trials if trial.state == "pruned" and trial.intermediate]
@@ -30,25 +30,24 @@ def history(search: Search) -> figures.Figure:
     if pruned:
         axes.plot(list(pruned), list(pruned.values()), **CROSS, label="pruned, last value")
     fit_scale(axes, "y", [*values.values(), *pruned.values()])
-    axes.set(title="History of the search", xlabel="Trial", ylabel=label(metric))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
-    caption = (
-        f"The trials of {search.name}. The last value of a pruned trial belongs to a part of training, the values of "
-        "complete trials to all of it. Trials that diverged are not shown."
+    fit_scale(axes, "x", [trial.number for trial in search.trials], is_log=False, is_integer=True)
+    axes.set(title="History of the search", xlabel="Number of the trial", ylabel=label(metric))
+    labels.legend(axes)
+    n_diverged = search.counts.get("diverged", 0)
+    caption = f"The trials of {search.name}, each trained for {_steps(search)}." + (
+        " A cross is the last value of a pruned trial, after a part of these steps: it is no result." if pruned else ""
     )
+    caption += f" Not shown: trials that diverged ({n_diverged})." if n_diverged else ""
     return figures.finish(drawing, "search-history", caption)
 
 
 @figures.style()
 def intermediate(search: Search) -> figures.Figure:
     """Draw the metric over the training of each trial."""
-    from matplotlib.ticker import MaxNLocator
-
     (metric,) = search.metrics
     best = search.ranked()[0]
     looks: dict[str, Any] = {
-        "complete": {"color": figures.INK, "linewidth": 1, "alpha": 0.45},
+        "complete": {"color": figures.INK, "linewidth": 1, "alpha": min(0.45, max(0.1, DENSE / len(search.trials)))},
         "pruned": {"color": figures.SERIES[1], "linestyle": figures.DASHES[1], "linewidth": 1, "alpha": 0.8},
         "without a result": {"color": figures.INK, "linestyle": figures.DASHES[2], "linewidth": 1},
         f"best, trial {best.number}": figures.series(0) | {"linewidth": 2.2, "zorder": 3},
@@ -68,11 +67,14 @@ def intermediate(search: Search) -> figures.Figure:
         if kind == "pruned":
             axes.plot(percents[-1:], values[-1:], **CROSS, label=name, zorder=3)
     fit_scale(axes, "y", [value for trial in search.trials for value in trial.intermediate.values()])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(title="Trials during training", xlabel="Fraction of training (%)", ylabel=label(metric))
-    axes.legend()
+    fit_scale(axes, "x", [0, 100])
+    axes.set(title="Trials during training", xlabel="Part of the training steps (%)", ylabel=label(metric))
+    labels.legend(axes)
     seeds = " Of several seeds, only the first is reported." if search.seeds > 1 else ""
-    caption = f"The values that the trials reported to the pruner. A cross is the end of a pruned trial.{seeds}"
+    caption = (
+        f"The values that the trials reported to the pruner; 100 % is {_steps(search)}. A cross is the end of a pruned "
+        f"trial.{seeds}"
+    )
     return figures.finish(drawing, "search-intermediate", caption)
 
 
@@ -96,7 +98,7 @@ def pareto(search: Search) -> figures.Figure:
         axes.set(xlabel=label(search.metrics[i]), ylabel=label(search.metrics[j]))
         axes.margins(0.1)
     panels[0].set_title("Pareto front")
-    panels[0].legend()
+    labels.legend(panels[0])
     caption = "Complete trials. No trial is better than one on the front in one metric and as good in the others."
     return figures.finish(drawing, "search-pareto", caption)
 
@@ -104,3 +106,9 @@ def pareto(search: Search) -> figures.Figure:
 def label(metric: StudyMetric) -> str:
     """Return the label of an axis that shows a metric."""
     return f"{metric.label}\n({'higher' if metric.maximize else 'lower'} is better)"
+
+
+def _steps(search: Search) -> str:
+    """Return the number of training steps of the trials, as text."""
+    steps = [trial.max_steps for trial in search.trials if math.isfinite(trial.max_steps)]
+    return f"{span(steps)} training steps" if steps else "all training steps"

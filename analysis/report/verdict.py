@@ -1,4 +1,4 @@
-"""The verdict on two settings: which one is better, how certain that is, and what else could be the cause."""
+"""The verdict on two settings: which one is better, how certain that is, and what else differs."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.page import MINUS, number
-from analysis.report import selection, stories
+from analysis.report import common_seeds, components, stories
 from analysis.report.bootstrap import Difference, paired
+from analysis.report.components import enumeration
 from analysis.runs import RecordedSetting, differing
 
 MAX_DECIMALS = 6
 MORE_SEEDS = "python run.py -m ... seed=1,2,3"
+TOKENS = ("train", "model")  # groups of keys from which other numbers of training tokens follow
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Verdict:
     difference: Difference | None = None  # nats per token; None if a setting has no scores of stories
     seeds: Sequence[int] = ()  # that both settings have
     bits_per_nat: float = math.nan  # bits per byte that correspond to one nat per token in this text
-    notes: Sequence[str] = ()  # what else differs between the two, and which runs are left out
+    besides: Sequence[str] = ()  # what differs besides that which is compared; it may be the cause of a difference
+    notes: Sequence[str] = ()  # which runs are left out, and why
 
     @property
     def has_enough_seeds(self) -> bool:
@@ -34,8 +37,8 @@ class Verdict:
 
     @property
     def better(self) -> str:
-        """The better setting; empty if no difference was found or there are too few runs."""
-        if self.difference is None or not self.has_enough_seeds or self.difference.includes_zero:
+        """The better setting; empty if no difference was found, if more differs, or if there are too few runs."""
+        if self.difference is None or not self.has_enough_seeds or self.difference.includes_zero or self.besides:
             return ""
         return self.b if self.difference.effect < 0 else self.a
 
@@ -50,7 +53,7 @@ def verdict(
     b: RecordedSetting,
     *,
     labels: Sequence[str] = (),
-    compared: Sequence[str] = (),
+    compared: Sequence[str] | None = None,
     more_seeds: str = MORE_SEEDS,
     n_draws: int = 10_000,
 ) -> Verdict:
@@ -59,47 +62,54 @@ def verdict(
     Args:
         a: The first setting.
         b: The second setting.
-        labels: Their labels; by default their losses with what distinguishes them.
+        labels: Their labels; by default the names of what is compared.
         compared: Keys and groups of keys that are compared or that were tuned for both, so that they are no other cause
-            of a difference. The parameters of two losses always are such keys.
+            of a difference; by default the only component or key in which the settings differ.
         more_seeds: How to train with more seeds.
         n_draws: Number of bootstrap samples.
 
     Raises:
         ValueError: The settings were scored on different text.
     """
-    label_a, label_b = labels or selection.labels([a, b])
+    compared = components.compared([a, b]) if compared is None else compared
+    label_a, label_b = labels or components.labels([a, b], *compared[:1])
     texts = list(dict.fromkeys(run.text_hash or "unknown" for setting in (a, b) for run in setting.runs))
     other_text = f"{label_a} and {label_b} were scored on different text: compare runs with the same data"
     if len(texts) > 1:
         raise ValueError(f"{other_text} (text {' and '.join(texts)})")
     (scores_a, missing_a), (scores_b, missing_b) = stories.read_seeds(a), stories.read_seeds(b)
-    others = other_keys(a, b, compared)
-    notes = [_other_causes(a, b, others, compared)] if others else []
-    notes += [*_notes(a, b, label_a, label_b), *missing_a, *missing_b]
+    # Seeds that diverged speak against a setting.
+    left_out = [*common_seeds.left_out(label_a, a), *common_seeds.left_out(label_b, b)]
+    notes = [*left_out, *missing_a, *missing_b]
+    besides = _besides(a, b, compared)
     if not (scores_a and scores_b):
-        labels = " or ".join(label for label, scores in ((label_a, scores_a), (label_b, scores_b)) if not scores)
-        sentence = f"Not enough runs: no run of {labels} has the scores of its stories. Train with {more_seeds}."
-        return Verdict(label_a, label_b, sentence, notes=notes)
+        missing = " or ".join(label for label, scores in ((label_a, scores_a), (label_b, scores_b)) if not scores)
+        sentence = f"Not enough runs: no run of {missing} has the scores of its stories. Train with {more_seeds}."
+        return Verdict(label_a, label_b, sentence, besides=besides, notes=notes)
     tokens, n_bytes = next((scores.tokens, scores.bytes) for scores in scores_a.values())
     if not all(np.array_equal(tokens, scores.tokens) for scores in (*scores_a.values(), *scores_b.values())):
         raise ValueError(other_text)
     seeds = sorted(scores_a.keys() & scores_b.keys())
     if len(tokens) < 2:
-        return Verdict(label_a, label_b, "Not enough stories: an interval needs two.", seeds=seeds, notes=notes)
+        sentence = "Not enough stories: an interval needs two."
+        return Verdict(label_a, label_b, sentence, seeds=seeds, besides=besides, notes=notes)
 
     pairs = [(seed, seed) for seed in seeds] or [(min(scores_a), min(scores_b))]
     nll_a, nll_b = np.stack([scores_a[s].nll for s, _ in pairs]), np.stack([scores_b[s].nll for _, s in pairs])
     difference = paired(nll_a, nll_b, tokens, n_draws=n_draws)
     bits = float(tokens.sum() / (math.log(2) * n_bytes.sum()))
-    if len(seeds) > 1:
-        is_clean = not (others or programs_differ(a, b))
-        sentence = _sentence(label_a, label_b, difference, bits, is_clean=is_clean)
+    if len(seeds) < 2:
+        sentence = _on_models(label_a, label_b, difference, pairs[0], has_common=bool(seeds), more_seeds=more_seeds)
+    elif difference.low == difference.high == 0:  # the same model under two names
+        scores = f"equal scores in all {difference.n_seeds} seeds and {difference.n_stories:,} stories"
+        sentence = f"No difference was found: {label_a} and {label_b} have {scores}."
+    elif besides:
+        sentence = _description(label_a, label_b, difference)
     else:
-        sentence = _sentence_on_models(
-            label_a, label_b, difference, bits, pairs[0], has_common=bool(seeds), more_seeds=more_seeds
-        )
-    return Verdict(label_a, label_b, sentence, difference, seeds, bits, notes)
+        sentence = _judgement(label_a, label_b, difference, bits)
+    if besides:
+        sentence += f" {_reservation(compared, besides)}"
+    return Verdict(label_a, label_b, sentence, difference, seeds, bits, besides, notes)
 
 
 def signed(value: float, decimals: int) -> str:
@@ -115,71 +125,66 @@ def decimals(difference: Difference) -> int:
     return min(MAX_DECIMALS, max(0, *(math.ceil(-math.log10(value)) for value in shown)))
 
 
-def _sentence(a: str, b: str, difference: Difference, bits: float, *, is_clean: bool) -> str:
-    if difference.low == difference.high == 0:  # the same model under two names
-        scores = f"equal scores in all {difference.n_seeds} seeds and {difference.n_stories:,} stories"
-        return f"No difference was found: {a} and {b} have {scores}."
-    numbers = _numbers(b, a, difference, bits, f"{difference.n_seeds} seeds, ")
+def _judgement(a: str, b: str, difference: Difference, bits: float) -> str:
+    amount, interval = _amount(difference, f"{difference.n_seeds} seeds, ")
+    percent = number(abs(100 * (stories.exp(difference.effect) - 1)), 2).text
+    numbers = (
+        f"the test nll of {b} is {amount} than that of {a} ({interval}). That is "
+        f"{abs(difference.effect) * bits:.{decimals(difference)}f} bits per byte, and a perplexity that is {percent} % "
+        f"{_more(difference)}."
+    )
     if difference.includes_zero:
         return f"No difference was found, because the confidence interval includes 0: {numbers}"
-    better = b if difference.effect < 0 else a
-    return f"{better} is better: {numbers}" if is_clean else f"The {better} models are better: {numbers}"
+    return f"{b if difference.effect < 0 else a} is better: {numbers}"
 
 
-def _sentence_on_models(
-    a: str, b: str, difference: Difference, bits: float, seeds: tuple[int, int], *, has_common: bool, more_seeds: str
+def _description(a: str, b: str, difference: Difference) -> str:
+    """Return the difference of runs without a judgement, because it may have several causes."""
+    amount, interval = _amount(difference, f"{difference.n_seeds} seeds, ")
+    return f"The runs of {b} have a test nll that is {amount} than that of {a} ({interval})."
+
+
+def _reservation(compared: Sequence[str], besides: Sequence[str]) -> str:
+    if compared:
+        return f"They also differ in {enumeration(besides)}, so this does not show which {compared[0]} is better."
+    return f"They differ in {enumeration(besides)}, so this does not show what causes the difference."
+
+
+def _on_models(
+    a: str, b: str, difference: Difference, seeds: tuple[int, int], *, has_common: bool, more_seeds: str
 ) -> str:
     """Return the sentence on two models with one seed each."""
     common = f"one seed in common ({seeds[0]})" if has_common else "no seed in common"
     models = f"with seed {seeds[0]}" if has_common else f"with seed {seeds[0]} of {a} and seed {seeds[1]} of {b}"
-    numbers = _numbers(b, a, difference, bits, "")
+    amount, interval = _amount(difference, "")
     return (
         f"Not enough runs: {a} and {b} have {common}, and a verdict needs two ({more_seeds}). For the two models "
-        f"{models}, {numbers} This interval covers the choice of stories only; other seeds may give another result."
+        f"{models}, the test nll of {b} is {amount} than that of {a} ({interval}). This interval covers the choice of "
+        "stories only; other seeds may give another result."
     )
 
 
-def _numbers(b: str, a: str, difference: Difference, bits: float, seeds: str) -> str:
-    """Return the clause that gives the difference in all units."""
+def _amount(difference: Difference, seeds: str) -> tuple[str, str]:
+    """Return how much higher or lower the nll is, and the confidence interval."""
     digits, effect = decimals(difference), difference.effect
     low, high = sorted((difference.low, difference.high) if effect >= 0 else (-difference.low, -difference.high))
-    more = "higher" if effect >= 0 else "lower"
-    percent = number(abs(100 * (stories.exp(effect) - 1)), 2).text
-    return (
-        f"the test nll of {b} is {abs(effect):.{digits}f} nats per token {more} than that of {a} (95 % confidence "
-        f"interval {signed(low, digits)} to {signed(high, digits)}; {seeds}{difference.n_stories:,} stories). That is "
-        f"{abs(effect) * bits:.{digits}f} bits per byte, and a perplexity that is {percent} % {more}."
-    )
+    interval = f"95 % confidence interval {signed(low, digits)} to {signed(high, digits)}"
+    amount = f"{abs(effect):.{digits}f} nats per token {_more(difference)}"
+    return amount, f"{interval}; {seeds}{difference.n_stories:,} stories"
 
 
-def other_keys(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str] = ()) -> list[str]:
-    """Return the keys in which two settings differ, without those that are compared: see `verdict`."""
-    compared = [*compared, "loss"] if a.loss != b.loss else compared
+def _more(difference: Difference) -> str:
+    return "higher" if difference.effect >= 0 else "lower"
+
+
+def _besides(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str]) -> list[str]:
+    """Return what differs besides the keys and groups that are compared: see `verdict`."""
     keys = differing([a.params, b.params])
-    return [key for key in keys if not any(key == other or key.startswith(f"{other}.") for other in compared)]
-
-
-def _other_causes(a: RecordedSetting, b: RecordedSetting, others: Sequence[str], compared: Sequence[str]) -> str:
-    keys = ", ".join(others)
-    if compared:
-        return f"The settings also differ in {keys}, which may be a part of the cause."
-    if a.loss != b.loss:
-        return f"The settings also differ in {keys}, so this does not show that the loss is the cause."
-    return f"The settings differ in {keys}."
-
-
-def _notes(a: RecordedSetting, b: RecordedSetting, label_a: str, label_b: str) -> list[str]:
-    notes = []
-    tokens_a, tokens_b = (setting.mean("train/tokens") for setting in (a, b))
-    if abs(tokens_a - tokens_b) > 0:  # not with nan
-        notes.append(f"They were trained on different numbers of tokens: {tokens_a:,.0f} and {tokens_b:,.0f}.")
-    for label, setting in ((label_a, a), (label_b, b)):
-        notes += selection.left_out(label, setting)  # seeds that diverged speak against a loss
-    if programs_differ(a, b):
-        notes.append("They were trained by different versions of the program.")
-    return notes
-
-
-def programs_differ(a: RecordedSetting, b: RecordedSetting) -> bool:
-    """Return whether different versions of the program trained two settings."""
-    return {run.program for run in a.runs} != {run.program for run in b.runs}
+    besides = [key for key in sorted(keys) if not components.belongs(key, compared)]
+    if len({run.program for setting in (a, b) for run in setting.runs}) > 1:
+        besides.append("the version of the program")
+    tokens = [setting.mean("train/tokens") for setting in (a, b)]
+    follows = any(key.split(".")[0] in TOKENS for key in compared)
+    if not follows and abs(tokens[0] - tokens[1]) > 0:  # not with nan
+        besides.append(f"the number of training tokens ({tokens[0]:,.0f} and {tokens[1]:,.0f})")
+    return besides

@@ -4,10 +4,21 @@ The classes here record nothing (`tracking=none`). A tracking store is a subclas
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from nanosq.result import Result
+
+
+@dataclass(frozen=True)
+class RecordedData:
+    """The text of a run: its name, a hash, where it comes from, and its size."""
+
+    name: str
+    digest: str
+    source: Mapping[str, Any]  # parameters by name
+    profile: Mapping[str, Any]
 
 
 class Run:
@@ -15,7 +26,8 @@ class Run:
 
     run_id = ""
     link = ""  # to the page of the run
-    table = ""  # link to the page of all runs
+    table = ""  # link to a table of all runs
+    charts = ""  # link to the curves of all runs
 
     def __enter__(self) -> Self:
         return self
@@ -68,15 +80,17 @@ class Store:
         *,
         params: Mapping[str, object],
         tags: Mapping[str, str],
+        data: RecordedData | None = None,
         run_id: str = "",
         is_new: bool = False,
     ) -> Run:
         """Start a run, or resume one.
 
         Args:
-            name: Name of the run.
+            name: Name of the run. A name that is not unique is made unique. A resumed run keeps its name.
             params: Parameters by name; None values are left out.
             tags: Tags by name. The tag "checkpoints" names a folder that this process holds a lock on.
+            data: The text that it is trained on.
             run_id: Run to resume, if the store still has it.
             is_new: Whether to start a new run in any case.
         """

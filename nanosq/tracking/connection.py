@@ -1,12 +1,13 @@
 """Connections to MLflow stores, which create what is missing and explain errors."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
 from nanosq.filesystem import SQLITE
 from nanosq.privacy import mask
+from nanosq.tracking import views
 from nanosq.tracking.location import artifact_root, database, relocate
 from nanosq.tracking.store_errors import explain
 
@@ -62,7 +63,7 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
         try:
             file = database(client.tracking_uri)  # the artifacts of a SQLite store lie beside it
             folder = None if file is None else str(artifact_root(file) / name)
-            return client.create_experiment(name, artifact_location=folder)
+            return client.create_experiment(name, artifact_location=folder, tags=views.TAGS)
         except MlflowException:  # another process may have created it
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
@@ -73,4 +74,9 @@ def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
             f"MLflow experiment {name!r} is deleted: restore it with"
             f" `MLFLOW_TRACKING_URI={mask(client.tracking_uri)} {restore}`, or set another tracking.experiment"
         )
-    return str(experiment.experiment_id)
+    experiment_id = str(experiment.experiment_id)
+    for key, value in views.TAGS.items():
+        if experiment.tags.get(key) != value:  # of an older version of this program
+            with suppress(MlflowException):  # the server may not allow it
+                client.set_experiment_tag(experiment_id, key, value)
+    return experiment_id

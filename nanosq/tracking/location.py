@@ -5,7 +5,7 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from nanosq.filesystem import SQLITE
 from nanosq.privacy import link
@@ -28,10 +28,16 @@ def default_experiment() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nanosq"
 
 
-def run_link(uri: str, experiment_id: str, run_id: str) -> str:
-    """Return a link to the page of a run: on the server, or on the one that `mlflow ui` starts."""
+def experiment_link(uri: str, experiment_id: str, page: str = "", **options: str) -> str:
+    """Return a link to a page of an experiment: on the server, or on the one that `mlflow ui` starts."""
     server = link(uri) if urlsplit(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+    query = urlencode({"workflowType": "machine_learning", **options})  # else MLflow shows its pages for agents
+    return f"{server}/#/experiments/{experiment_id}{page}?{query}"
+
+
+def run_link(uri: str, experiment_id: str, run_id: str) -> str:
+    """Return a link to the page of a run."""
+    return experiment_link(uri, experiment_id, f"/runs/{run_id}")
 
 
 def database(uri: str) -> Path | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 from nanosq.errors import first_line
 from nanosq.tracking import Run
+from nanosq.tracking.location import run_link
+from nanosq.tracking.views import charts_link, table_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # how often `log` writes, so that an open chart is up to date
 MAX_POINTS = 1000  # in one call of MLflow's REST API
+STATE = "state"  # tag: MLflow knows a run that was pruned or diverged as finished
 
 
 class MLflowRun(Run):
@@ -29,17 +32,19 @@ class MLflowRun(Run):
     Args:
         client: Client of the store.
         run_id: Id of the run.
-        link: Link to the page of the run.
+        experiment_id: Id of the experiment of the run.
         points: Values that the run has logged before it was resumed, by step and metric.
     """
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, *, link: str, points: Mapping[tuple[int, str], float]
+        self, client: "MlflowClient", run_id: str, *, experiment_id: str, points: Mapping[tuple[int, str], float]
     ) -> None:
         self.run_id = run_id
-        self.link = link
-        self.table = f"{link.partition('/runs/')[0]}?workflowType=machine_learning"
+        self.link = run_link(client.tracking_uri, experiment_id, run_id)
+        self.table = table_link(client.tracking_uri, experiment_id)
+        self.charts = charts_link(client.tracking_uri, experiment_id)
         self._client = client
+        self._state = ""  # as a tag has set it
         self._points = dict(points)
         self._buffer: list[Metric] = []
         self._flushed = time.monotonic()
@@ -63,7 +68,7 @@ class MLflowRun(Run):
             raise
         finally:
             status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-            self._client.set_terminated(self.run_id, status)
+            end(self._client, self.run_id, status, self._state if kind is None else "")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of a step.
@@ -104,6 +109,7 @@ class MLflowRun(Run):
         """Set tags."""
         from mlflow.entities import RunTag
 
+        self._state = tags.get(STATE, self._state)
         self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
 
     def text(self, text: str, file: str) -> None:
@@ -120,6 +126,12 @@ class MLflowRun(Run):
             metrics = self._buffer[start : start + MAX_POINTS]
             self._client.log_batch(self.run_id, metrics=metrics, synchronous=True)
         self._buffer.clear()
+
+
+def end(client: "MlflowClient", run_id: str, status: str, state: str = "") -> None:
+    """Record how a run ended: its status and, for people, its state, by default the same word."""
+    client.set_tag(run_id, STATE, state or status.lower())
+    client.set_terminated(run_id, status)
 
 
 def start_monitor(run_id: str, uri: str) -> "SystemMetricsMonitor | None":

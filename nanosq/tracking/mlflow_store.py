@@ -11,10 +11,11 @@ from nanosq.errors import InputError, first_line
 from nanosq.filesystem import database_lock, has_locks
 from nanosq.privacy import mask, set_defaults
 from nanosq.result import Ended, Result
-from nanosq.tracking import Store
+from nanosq.tracking import RecordedData, Store
 from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
+from nanosq.tracking.creation import create_run, dataset, quoted
 from nanosq.tracking.location import database, default_experiment, default_uri, run_link
-from nanosq.tracking.mlflow_run import MLflowRun
+from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
+NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
 IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 
 
@@ -86,6 +88,7 @@ class MLflowStore(Store):
         *,
         params: Mapping[str, object],
         tags: Mapping[str, str],
+        data: RecordedData | None = None,
         run_id: str = "",
         is_new: bool = False,
     ) -> MLflowRun:
@@ -102,30 +105,35 @@ class MLflowStore(Store):
 
         with self._connected() as (client, experiment_id):
             abandoned = _abandoned(client, experiment_id, tags)
+            tags = {**tags, STATE: "running"}
             if is_new:
                 run_id = ""
             elif not _is_active(client, run_id, experiment_id):
                 same = [run for run, old in abandoned.items() if all(old.get(key) == tags.get(key) for key in IDENTITY)]
                 run_id = same[0] if same else ""
             for abandoned_id in abandoned.keys() - {run_id}:
-                client.set_terminated(abandoned_id, "KILLED")
-            run = client.get_run(run_id) if run_id else _create_run(client, experiment_id, name, tags)
+                end(client, abandoned_id, "KILLED")
+            run = client.get_run(run_id) if run_id else create_run(client, experiment_id, name, tags)
             try:
                 if run_id:
-                    client.update_run(run_id, "RUNNING", name)
+                    client.update_run(run_id, "RUNNING")
+                elif data is not None:
+                    client.log_inputs(run.info.run_id, [dataset(data)])
                 new = {} if run.data.params else params  # MLflow lets no parameter change
+                changed = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
+                if run_id:
+                    changed.pop(NOTE, None)  # a person may have edited it
                 client.log_batch(
                     run.info.run_id,
                     params=[Param(key, str(value)) for key, value in new.items() if value is not None],
-                    tags=[RunTag(key, value) for key, value in tags.items()],
+                    tags=[RunTag(key, value) for key, value in changed.items()],
                     synchronous=True,
                 )
                 points = _points(client, run)
             except BaseException as error:
-                client.set_terminated(run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+                end(client, run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-        link = run_link(client.tracking_uri, experiment_id, run.info.run_id)
-        return MLflowRun(client, run.info.run_id, link=link, points=points)
+        return MLflowRun(client, run.info.run_id, experiment_id=experiment_id, points=points)
 
     @contextmanager
     def _connected(self) -> "Iterator[tuple[MlflowClient, str]]":
@@ -203,8 +211,7 @@ def _abandoned(client: "MlflowClient", experiment_id: str, tags: Mapping[str, st
 
 def _filter(status: str, tags: Mapping[str, str]) -> str:
     """Return the filter for runs that have this status and these tags."""
-    quotes = {key: '"' if "'" in value else "'" for key, value in tags.items()}
-    conditions = [f"tags.{key} = {quotes[key]}{value}{quotes[key]}" for key, value in tags.items()]
+    conditions = [f"tags.{key} = {quoted(value)}" for key, value in tags.items()]
     return " and ".join([*conditions, f"attributes.status = '{status}'"])
 
 
@@ -213,13 +220,3 @@ def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
     history = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
     points = sorted((point for points in history for point in points), key=lambda point: -point.timestamp)
     return {(point.step, point.key): point.value for point in points}
-
-
-def _create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapping[str, str]) -> "Run":
-    """Create a run with its tags and those of MLflow: user, program and git commit."""
-    from mlflow.tracking.context.registry import resolve_tags
-    from mlflow.tracking.context.system_environment_context import SystemEnvironmentContext
-
-    # Not the tags of MLFLOW_RUN_CONTEXT, which are those of another program. The hint of `ignore` lacks a "type".
-    resolved = resolve_tags(tags, ignore=[SystemEnvironmentContext])  # type: ignore[list-item]
-    return client.create_run(experiment_id, tags=resolved, run_name=name)

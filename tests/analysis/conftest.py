@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from matplotlib.text import Text
 from mlflow.entities import Metric, Param, RunTag
 
 from analysis import figures, runs
@@ -65,6 +66,8 @@ def drawings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def keep(drawing: Any, name: str, caption: str) -> figures.Figure:
         drawing.draw_without_rendering()
+        sizes = [text.get_fontsize() for text in drawing.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(sizes) >= figures.STYLE["font.size"], f"{name}: text of {min(sizes)} points"
         kept[name] = drawing
         return finish(drawing, name, caption)
 

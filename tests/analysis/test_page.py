@@ -1,4 +1,5 @@
 import csv
+import itertools
 import math
 import re
 from pathlib import Path
@@ -6,8 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib import pyplot as plt
 
-from analysis import figures, page
-from analysis.page import Cell, Facts, Samples, Section, Table, Text, number
+from analysis import figures, labels, page
+from analysis.page import Cell, Facts, Samples, Section, Table, Text, number, value_cell
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,28 @@ from analysis.page import Cell, Facts, Samples, Section, Table, Text, number
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value).text == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "exact"),
+    [
+        ("0.0010308029378718058", "0.001031", 0.0010308029378718058),
+        ("1600", "1600", 1600),
+        (0.008, "0.008", 0.008),
+        ("cosine", "cosine", "cosine"),
+        (True, "True", "True"),
+        (None, "\N{EN DASH}", None),
+    ],
+)
+def test_values_of_settings_are_short_and_the_file_has_all_digits(value: object, text: str, exact: object) -> None:
+    cell = value_cell(value)
+    assert (cell.text, cell.value) == (text, exact)
+
+
+def test_a_column_of_numbers_may_hold_a_few_texts() -> None:
+    rows = [["x", number(i), "x" if i % 2 else number(i)] for i in range(8)]
+    assert Table("t", ["name", "n", "mixed"], [*rows, ["seeds", "3, 4", "y"]]).numeric() == [False, True, False]
+    assert Table("t", ["name"], []).numeric() == [False]
 
 
 def figure(name: str) -> figures.Figure:
@@ -82,6 +105,42 @@ def test_colors_of_a_figure_follow_the_page(html: str) -> None:
     for name, _ in figures.THEME.items():
         assert f"--{name}:" in html
     assert "var(--series-6)" in svg
+
+
+def test_nothing_is_wider_than_a_narrow_screen(html: str) -> None:
+    """Panels shrink below their width, and tables of more than three columns become cards with named cells."""
+    panels = re.findall(r'<div style="width: (\d+)px">\s*<svg (?![^>]*width=)', html)
+    assert len(panels) == 2
+    assert all(int(width) <= figures.PANEL[0] * figures.INCH + 1 for width in panels)
+    assert ".panels > div { max-width: 100%; }" in html
+    wide = Table("wide", ["a.b", "b", "c", "d"], [["x", 1, 2, 3]])
+    tables = page.render("", "", [Section("s", [wide, Table("small", ["a", "b"], [["x", 1]])])])
+    assert re.findall(r'<table id="table-(\w+)"( class="cards")?', tables) == [
+        ("wide", ' class="cards"'),
+        ("small", ""),
+    ]
+    assert re.findall(r'<td data-label="([^"]*)"', tables) == [*wide.header, "a", "b"]
+
+
+def test_panels_of_a_figure_are_separate_on_the_page_and_together_in_the_file() -> None:
+    with figures.style():
+        drawing, panels = figures.panels(4)
+        for axes in panels:
+            axes.set(xlabel="x", ylabel="y")
+        several = figures.finish(drawing, "several", "")
+    assert [width for _, width in several.inline()] == [round(figures.PANEL[0] * figures.INCH)] * 4
+    (box,) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', several.svg)
+    width, height = (72 * size for size in figures.PANEL)
+    assert [float(size) for size in box] == pytest.approx([3 * width, 2 * height])
+
+
+def test_names_beside_lines_do_not_overlap() -> None:
+    heights = [0.1] * 5
+    for places in ([0.5] * 5, [0.0] * 5, [1.2] * 5, [0.1, 0.12, 0.5, 0.51, 0.99]):
+        moved = labels.spread(places, heights)
+        assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(moved))
+        assert moved[0] >= 0.05 - 1e-9
+        assert moved[-1] <= 0.95 + 1e-9
 
 
 def test_files_beside_the_page(tmp_path: Path) -> None:

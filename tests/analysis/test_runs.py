@@ -114,7 +114,10 @@ def test_a_run_is_picked_by_id_or_name() -> None:
     recorded = [run("focal"), run(), run()]
     recorded[1].name = recorded[2].name
     assert runs.pick(recorded, recorded[1].id[:6]) is recorded[1]
-    assert runs.pick(recorded, recorded[2].name) is recorded[1]
+    assert runs.pick(recorded, recorded[0].name) is recorded[0]
+    ids = f"{recorded[1].id[:8]}, {recorded[2].id[:8]}"
+    with pytest.raises(ValueError, match=f"2 runs have the name .*: name one of them by its id, {ids}"):
+        runs.pick(recorded, recorded[2].name)
     with pytest.raises(ValueError, match=r"no run 'zzz'; some of the runs: "):
         runs.pick(recorded, "zzz")
     with pytest.raises(ValueError, match="3 runs begin with '0'"):

@@ -117,7 +117,7 @@ def test_training_that_takes_too_long_ends_early(folder: Path) -> None:
     assert trial.constraints["train/seconds"] > 0
     assert "#0: pruned after 1 steps" in result.stdout
     (run,) = (run for run in runs(folder) if run.data.tags["sweep"] == "slow")
-    assert run.data.tags["pruned"] == "true"
+    assert (run.data.tags["pruned"], run.data.tags["state"]) == ("true", "pruned")
 
 
 def test_a_sampler_that_ignores_pruned_trials_is_told_of_a_complete_one(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from tests.commandline import SMALL, command, runs
+from tests.commandline import SMALL, check_names_and_commands, command, runs
 
 # The settings of a small run without those that sweeps here vary.
 FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]
@@ -122,6 +122,10 @@ def test_the_best_setting_is_an_experiment_at_full_length(mixed: Sweep, folder: 
     assert cfg["train"]["max_steps"] == 1600
     assert cfg["data"]["source"]["n_train"] == 150
     assert cfg["samples"]["count"] == 3
+
+
+def test_names_of_runs_are_unique_and_their_commands_train_the_same(mixed: Sweep, paired: Sweep) -> None:
+    check_names_and_commands([*mixed.runs, *paired.runs])
 
 
 def test_every_setting_is_trained_with_every_seed(paired: Sweep) -> None:

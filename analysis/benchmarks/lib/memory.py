@@ -39,15 +39,6 @@ def memory_meter(device: torch.device) -> Callable[[], int]:
     return lambda: peak_memory() - resident
 
 
-def available_memory(device: torch.device) -> int:
-    """Return how many bytes can still be allocated."""
-    if device.type == "cuda":
-        from torch import cuda
-
-        return cuda.mem_get_info(device)[0]
-    return _read_bytes("meminfo", "MemAvailable")
-
-
 def limit_memory() -> None:
     """Let an allocation fail that does not fit into the machine's memory; otherwise the kernel kills a process."""
     limit = _read_bytes("self/status", "VmSize") + _read_bytes("meminfo", "MemAvailable")

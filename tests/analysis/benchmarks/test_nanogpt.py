@@ -11,7 +11,8 @@ import torch
 from analysis.benchmarks.lib.loss_methods import LOSSES
 from analysis.benchmarks.lib.nanogpt import Checkout, WithListing, weights_for_nanogpt, weights_from_nanogpt
 from analysis.benchmarks.lib.training_steps import SHAPES, batches
-from analysis.benchmarks.training import parity
+from analysis.benchmarks.training import parity, speed
+from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.model import GPT
 
@@ -93,3 +94,16 @@ def test_listing_is_the_loss_squentropy_listing(nanogpt: Checkout) -> None:
     ((tokens_BT, targets_BT),) = batches(SMALL, 1, device=CPU)
     objective, _ = head_loss(LOSSES["squentropy_listing"], ours(tokens_BT), ours.head_weight, targets_BT)
     torch.testing.assert_close(WithListing(theirs)(tokens_BT, targets_BT)[1], objective)
+
+
+@pytest.mark.slow
+def test_speed_is_that_of_both_projects_in_both_precisions(nanogpt: Checkout) -> None:
+    table = speed(nanogpt, SMALL, [Hardware(CPU, precision) for precision in ("fp32", "bf16")], rounds=1)
+    projects = ("nanosq cross_entropy", "nanoGPT cross_entropy", "nanosq squentropy", "nanoGPT Listing A.2")
+    assert {*table.index} == {f"{project}, cpu {precision}" for project in projects for precision in ("fp32", "bf16")}
+    assert (table.filter(like="nanoGPT", axis="index")["speedup"] == 1).all()
+    own, peer = (table["ms/step"][f"{project} cross_entropy, cpu bf16"] for project in ("nanosq", "nanoGPT"))
+    assert table["speedup"]["nanosq cross_entropy, cpu bf16"] == pytest.approx(peer / own)
+    reference = table["ms/step"]["nanoGPT cross_entropy, cpu fp32"]
+    assert table["to fp32"]["nanosq cross_entropy, cpu bf16"] == pytest.approx(reference / own)
+    assert table["to fp32"]["nanoGPT cross_entropy, cpu bf16"] == pytest.approx(reference / peer)

@@ -69,7 +69,7 @@ def test_table_and_page() -> None:
 def test_diagram(drawings: dict[str, Any]) -> None:
     calibration.section({loss: two_seeds(loss) for loss in ("cross_entropy", "focal", "squentropy")})
     panels = drawings["calibration"].axes
-    assert [panel.get_visible() for panel in panels] == [True, True, True, False]
+    assert len(panels) == 3
     assert panels[2].get_title(loc="left") == "squentropy: ece 12.08 %"
     bars, diagonal, curve = panels[2].patches[0], *panels[2].lines
     np.testing.assert_allclose(bars.get_data().values, [0.3, 0, 0.7])

@@ -1,23 +1,26 @@
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.page import render
+from analysis.page import Section, render
 from analysis.report import compare, stories
 from analysis.runs import RecordedSetting, settings
 from tests.analysis.blocks import figure_names, tables, texts
 from tests.analysis.conftest import MLflowStore
 from tests.analysis.recorded import DIFFICULTY, TOKENS, run, story_run, story_setting
+from tests.analysis.report.chosen import compared
 
 NO_STORIES = {"stories.csv": None}
 
 
+def section_of(shifts: dict[str, float]) -> Section:
+    return compare.section(compared({loss: story_setting(loss, shift=shift) for loss, shift in shifts.items()}))
+
+
 def test_section_with_three_losses() -> None:
-    shifts = {"focal": 0.0, "cross_entropy": 0.2, "squentropy": 0.4}
-    section = compare.section({loss: story_setting(loss, shift=shift) for loss, shift in shifts.items()})
+    section = section_of({"focal": 0.0, "cross_entropy": 0.2, "squentropy": 0.4})
     first, second = texts(section, "verdict").splitlines()
     assert first.startswith("focal is better: ")
     assert second.startswith("cross_entropy is better: ")
@@ -31,37 +34,25 @@ def test_section_with_three_losses() -> None:
     assert [row[6].value for row in pairs] == pytest.approx([math.exp(row[3].value) for row in pairs])  # type: ignore[arg-type]
     expected = ["stories-perplexity", "stories-focal-cross_entropy", "stories-squentropy-cross_entropy"]
     assert figure_names(section) == expected
-    assert list(tables(section)) == ["pairs"]
+    assert list(tables(section)) == ["pairs", "differences"]
+    assert tables(section)["differences"].header[1:3] == ["cross_entropy", "focal"]
     assert "focal is better" in render("", "", [section])
 
 
-def test_what_all_verdicts_share_is_said_once() -> None:
-    both = story_setting("focal", metrics={"train/tokens": 1.0}), story_setting("z_loss", shift=0.4)
-    base = replace(story_setting("cross_entropy", metrics={"train/tokens": 2.0}), left_out={4: "failed"})
-    section = compare.section({"cross_entropy": base, "focal": both[0], "z_loss": both[1]})
-    verdicts, shared = texts(section, "verdict"), "Left out: seed 4 of cross_entropy (failed)."
-    assert shared not in verdicts
-    assert texts(section, "note").count(shared) == 1
-    assert verdicts.count("They were trained on different numbers of tokens: 2 and 1.") == 1
-
-
-def test_without_cross_entropy_the_loss_with_the_lowest_nll_is_the_reference() -> None:
-    section = compare.section({"focal": story_setting("focal", shift=0.4), "z_loss": story_setting("z_loss")})
-    assert texts(section, "verdict").startswith("z_loss is better: the test nll of focal is ")
+def test_of_two_losses_the_opening_has_the_only_verdict() -> None:
+    section = section_of({"cross_entropy": 0.2, "squentropy": 0.4})
+    assert texts(section, "verdict") == ""
+    assert list(tables(section)) == ["pairs", "differences"]
 
 
 def test_what_is_missing_is_a_note() -> None:
-    alone = compare.section({"squentropy": story_setting("squentropy")})
-    assert texts(alone, "verdict") == ""
-    assert "A verdict needs two losses, and only squentropy has finished runs" in texts(alone, "note")
+    alone = section_of({"squentropy": 0.0})
+    assert tables(alone) == {}
     assert figure_names(alone) == ["stories-perplexity"]
     losses = ("cross_entropy", "focal")
-    none = compare.section({loss: story_setting(loss, artifacts=NO_STORIES) for loss in losses})
-    assert "has the scores of its stories" in texts(none, "verdict")
+    none = compare.section(compared({loss: story_setting(loss, artifacts=NO_STORIES) for loss in losses}))
     assert "No run has stories.csv" in texts(none, "note")
-    other_text = {"focal": story_setting("focal", tags={"text": "other"})}
-    apart = compare.section({"cross_entropy": story_setting("cross_entropy"), **other_text})
-    assert "scored on different text" in texts(apart, "note")
+    assert tables(none)["pairs"].cells()[0][2].text == "not enough runs"
 
 
 def test_easiest_and_hardest_stories() -> None:
@@ -106,8 +97,8 @@ def test_command(uri: str, store: MLflowStore, tmp_path: Path, capsys: pytest.Ca
     assert "2 seeds, 30 stories" in printed  # all seeds of the settings of the two named runs
     assert "loss cross_entropy squentropy" in printed
     assert "test nll, nats/token" in printed
-    figures = {"stories-perplexity.png", "stories-squentropy-cross_entropy.svg"}
-    assert {"scores.csv", "settings.csv", "stories-lowest-squentropy.csv", *figures} <= {p.name for p in out.iterdir()}
+    files = {"stories-perplexity.png", "stories-squentropy-cross_entropy.svg", "stories-lowest-squentropy.csv"}
+    assert {"differences.csv", "settings.csv", *files} <= {p.name for p in out.iterdir()}
     last = store.load("compare")[0].id
     assert compare.main([last[:12], "squentropy-2", *options]) == 2
     assert "error: elsewhere and squentropy were scored on different text" in capsys.readouterr().err
@@ -139,7 +130,7 @@ def test_scores_of_two_settings() -> None:
         story_run("squentropy", seed, DIFFICULTY, metrics={"test/ece": ece}) for seed, ece in ((1, 0.02), (2, 0.04))
     ]
     section = compare.section_on_two(story_setting("focal"), settings(scored)[0])
-    rows = {row[0].text: row for row in tables(section)["scores"].cells()}
+    rows = {row[0].text: row for row in tables(section)["differences"].cells()}
     assert rows["ece, %"][2].text == "3 ± 13"
     assert rows["ece, %"][1].text == "\N{EN DASH}"
     assert rows["seeds"][2].text == "1, 2"
@@ -153,8 +144,8 @@ def test_a_run_of_an_older_program_stands_for_that_program() -> None:
     both = [compare.setting_of([*older, *newer], scored[0]) for scored in (older, newer)]
     assert [setting.runs for setting in both] == [older, newer]
     text = texts(compare.section_on_two(*both), "verdict")
-    assert text.startswith("The squentropy A models are better: ")
-    assert text.endswith("They were trained by different versions of the program.")
+    assert text.startswith("The runs of squentropy B have a test nll that is 1")
+    assert text.endswith("They differ in the version of the program, so this does not show what causes the difference.")
 
 
 def test_a_setting_has_all_finished_seeds() -> None:

@@ -31,18 +31,24 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         folder=tmp_path / "page",
     )
     printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines()[:-1])) <= comparison.WIDTH
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
     assert printed.splitlines()[-1] == str(tmp_path / "page" / "report.html")
-    verdict, table, *notes, _ = printed.split("\n\n")
+    verdict, fairness, *_, table, _ = printed.split("\n\n")
     assert "2 seeds, 10 stories" in " ".join(verdict.split())
+    assert "They differ only in the loss and in the settings that were tuned" in " ".join(verdict.split())
+    assert fairness.startswith("Fairness: The same data ")
     assert re.search(r"confirmation runs +2 of 2 +2 of 2\n", table)
-    assert any(note.startswith("Besides loss and the settings") for note in notes)
     html = (tmp_path / "page" / "report.html").read_text()
-    sections = ["comparison", "runs", "training-and-validation-curves", "calibration", "texts", "stories"]
-    assert re.findall(r'<section id="([^"]*)"', html) == sections
-    assert "the report&#39;s own table" not in html
+    sections = [
+        "result",
+        "tuning-and-confirmation",
+        "differences",
+        "scores",
+        "training-and-validation-curves",
+    ]
+    assert re.findall(r'<section id="([^"]*)"', html) == [*sections, "calibration", "texts", "stories"]
     assert re.search("<pre>python run.py -m hydra/sweeper=compare .*loss=cross_entropy,squentropy.*</pre>", html)
-    assert "Besides loss and the settings that were tuned for every contender, the contenders do not differ." in html
+    assert "<dt>Train again</dt><dd>python run.py -m hydra/sweeper=compare" in html
 
 
 def test_command(
@@ -50,10 +56,9 @@ def test_command(
 ) -> None:
     monkeypatch.chdir(folder)
     assert comparison.main(["--out", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert "\npython run.py -m hydra/sweeper=compare " in printed
-    assert re.findall(r"^(\w+) +as it stands", printed, re.MULTILINE) == ["cross_entropy", "squentropy"]
-    assert {"comparison-tuning.svg", "comparison-pairs.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert capsys.readouterr().out.endswith(f"\n\n{tmp_path}/out/report.html\n")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"comparison-tuning.svg", "comparison-contenders.csv", "report.html"} <= files
     assert comparison.main(["typo"]) == 2
     known = "error: no comparison 'typo' in sqlite:///optuna.db; there are compare-1a2b\n"
     assert capsys.readouterr().err == known
@@ -69,13 +74,13 @@ def test_the_whole_report_begins_with_the_newest_comparison(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(report.audit, "section", lambda *_, **__: Section("The report, audited"))  # it takes seconds
     out = ["--out", str(tmp_path / "out")]
-    for arguments in ([], ["--sweep", "compare-1a2b"]):
-        assert report.main([*arguments, *out]) == 0
-        html = (tmp_path / "out" / "report.html").read_text()
-        assert re.findall(r'<section id="([^"]*)"', html)[:2] == ["comparison", "verdict"]
-        assert "No trial of a search has started in sqlite:///optuna.db." in html
-    capsys.readouterr()
-    assert report.main(["--sweep", "typo", *out]) == 2
-    assert capsys.readouterr().err == ("error: no comparison 'typo' in sqlite:///optuna.db; there are compare-1a2b\n")
-    assert report.main(["--sweep", "typo", "--storage", "sqlite:///none.db", *out]) == 2
-    assert "error: --sweep typo: There is no database none.db" in capsys.readouterr().err
+    assert report.main(out) == 0
+    printed = capsys.readouterr().out
+    assert " ".join(printed.split()).endswith(f"Tuned with 2 trials each. {tmp_path}/out/report.html")
+    html = (tmp_path / "out" / "report.html").read_text()
+    sections = ["result", "comparisons", "tuning-and-confirmation", "differences"]
+    assert re.findall(r'<section id="([^"]*)"', html)[:4] == sections
+    assert "No trial of a search has started in sqlite:///optuna.db." in html
+    assert report.main(["--show", "typo", *out]) == 2
+    assert capsys.readouterr().err == "error: no comparison 'typo': --show takes one of compare-1a2b\n"
+    assert report.main(["--show", "compare-1a2b", *out]) == 0

@@ -3,25 +3,23 @@
 import pytest
 
 from analysis.page import DASH
-from analysis.report import comparison, search
+from analysis.report import search
 from analysis.report.contenders import load
 from analysis.report.optuna_storage import NoStudy
 from tests.analysis.blocks import figure_names, texts
 from tests.analysis.report.compared import write
 from tests.analysis.report.studies import add, trial
-from tests.analysis.report.test_comparison import LOSSES, confirmed, read, rows, tuned
+from tests.analysis.report.test_comparison import LOSSES, confirmed, read, rows, section_of, tuned
 
 
 def test_a_comparison_that_is_not_finished(scratch: str) -> None:
     tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
-    section = comparison.section(read(scratch, tuning, {}, n_trials=3, chosen=None, seeds=[1, 2]))
+    section = section_of(read(scratch, tuning, {}, n_trials=3, chosen=None, seeds=[1, 2]))
     assert texts(section, "verdict") == (
         "This comparison is not finished. Tuning: 1 of 3 trials of cross_entropy, 1 of 3 trials of squentropy. "
         "Confirmation: 0 of 2 runs of cross_entropy, 0 of 2 runs of squentropy. The same command continues it."
     )
-    begun = comparison.section(
-        read(scratch, tuning, {loss: confirmed(loss, (1, 2)) for loss in LOSSES}, seeds=[1, 2, 3])
-    )
+    begun = section_of(read(scratch, tuning, {loss: confirmed(loss, (1, 2)) for loss in LOSSES}, seeds=[1, 2, 3]))
     assert "Confirmation: 2 of 3 runs of cross_entropy" in texts(begun, "verdict")
     assert "; 2 seeds, 30 stories)" in texts(begun, "verdict")
     assert "Left out: seed 3 of squentropy (not trained yet)." in texts(begun, "note")
@@ -33,10 +31,11 @@ def test_a_contender_without_a_result(scratch: str) -> None:
     confirmation = {"cross_entropy": confirmed("cross_entropy"), "focal": confirmed("focal")}
     for run in confirmation["focal"]:
         run.tags["diverged"] = "true"
-    section = comparison.section(read(scratch, tuning, confirmation))
+    section = section_of(read(scratch, tuning, confirmation))
     assert texts(section, "verdict").splitlines() == [
         "squentropy has no result: no tuning trial is complete (1 diverged).",
         "focal has no result: no confirmation run has finished (3 diverged).",
+        "A verdict needs two contenders, and only cross_entropy has finished runs.",
     ]
     assert rows(section, "comparison-contenders")["best trial"] == ["#0", DASH, "#0"]
 
@@ -46,11 +45,11 @@ def test_trials_of_an_earlier_choice_do_not_count(scratch: str) -> None:
     name, confirmation = "earlier", {loss: confirmed(loss) for loss in LOSSES}
     write(scratch, name, tuning, confirmation)
     all_runs = [run for runs in (*tuning.values(), *confirmation.values()) for run in runs]
-    before = load(scratch, all_runs, name)
+    before = load(scratch, all_runs, name)[0]
     assert before.is_finished
     study = before.contenders[0].tuning.study
     study.set_user_attr("comparison", study.user_attrs["comparison"] | {"chosen": 0})
-    after = load(scratch, all_runs, name)
+    after = load(scratch, all_runs, name)[0]
     assert not after.is_finished
     assert [len(contender.runs) for contender in after.contenders] == [0, 3]
 
@@ -60,9 +59,9 @@ def test_runs_that_are_not_in_the_store_are_left_out(scratch: str) -> None:
     confirmation = {loss: confirmed(loss) for loss in LOSSES}
     write(scratch, "elsewhere", tuning, confirmation)
     known = [*confirmation["cross_entropy"], *confirmation["squentropy"][1:]]
-    section = comparison.section(load(scratch, known, "elsewhere"))
+    section = section_of(load(scratch, known, "elsewhere")[0])
     assert "Left out: seed 1 of squentropy (not in this experiment of MLflow)." in texts(section, "note")
-    nothing = comparison.section(load(scratch, [], "elsewhere"))
+    nothing = section_of(load(scratch, [], "elsewhere")[0])
     assert "squentropy has no result: no confirmation run has finished (3 not in this experiment" in texts(
         nothing, "verdict"
     )
@@ -74,7 +73,7 @@ def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
     for loss, nll in (("cross_entropy", 1.0), ("squentropy", 0.9)):
         for run in confirmation[loss]:
             run.metrics["test/nll_calibrated"] = nll + 0.001 * run.seed * (loss == "squentropy")
-    section = comparison.section(read(scratch, tuning, confirmation))
+    section = section_of(read(scratch, tuning, confirmation))
     assert "cross_entropy is better: " in texts(section, "verdict")
     assert (
         "By the calibrated test nll, squentropy is better: that of squentropy is 0.0980 nats per token lower than that "
@@ -82,7 +81,11 @@ def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
     ) in texts(section, "note")
     for run in confirmation["squentropy"]:
         run.metrics["test/nll_calibrated"] += 0.3
-    assert "calibrated test nll" not in texts(comparison.section(read(scratch, tuning, confirmation)))
+    assert "calibrated test nll" not in texts(section_of(read(scratch, tuning, confirmation)))
+    confirmation["squentropy"] = confirmed("squentropy", model__dropout=0.3)
+    for run in confirmation["squentropy"]:
+        run.metrics["test/nll_calibrated"] = 0.9 + 0.001 * run.seed
+    assert "calibrated test nll" not in texts(section_of(read(scratch, tuning, confirmation)))  # more differs
 
 
 def test_the_search_section_skips_comparisons(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -90,15 +93,15 @@ def test_the_search_section_skips_comparisons(tmp_path_factory: pytest.TempPathF
     add(url, "search", [trial([1.0])])
     tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
     with pytest.raises(NoStudy, match="There is no comparison in sqlite:"):
-        load(url, [])
+        load(url, [])[0]
     for name in ("older", "newer"):
         write(url, name, tuning, {loss: confirmed(loss) for loss in LOSSES})
-    assert load(url, []).name == "newer"
-    assert load(url, [], "older").name == "older"
+    assert load(url, [])[0].name == "newer"
+    assert load(url, [], "older")[0].name == "older"
     with pytest.raises(ValueError, match=r"no comparison 'search' in .*; there are older, newer"):
-        load(url, [], "search")
+        load(url, [], "search")[0]
     section = search.section(url)
     assert "Study search: " in texts(section)
     assert "Other studies" not in texts(section)
     assert "Study newer/squentropy: " in texts(search.section(url, "newer/squentropy"))
-    assert figure_names(comparison.section(load(url, []))) == ["comparison-tuning"]
+    assert figure_names(section_of(load(url, [])[0])) == ["comparison-tuning"]

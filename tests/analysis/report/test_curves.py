@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import axes
+from analysis import lines
 from analysis.figures import Figure
 from analysis.page import Text
 from analysis.recorded_run import RecordedRun
@@ -35,7 +35,7 @@ def setting(*seeds: RecordedRun, left_out: dict[int, str] | None = None) -> Reco
 
 def test_an_iteration_of_the_student_report_has_163840_tokens() -> None:
     recorded = run(points=points("val/nll", {1: 10.0, 50: 5.0}), **SHAPE)
-    x, y = axes.line(recorded, "val/nll", "tokens")
+    x, y = lines.line(recorded, "val/nll", "tokens")
     assert (x.tolist(), y.tolist()) == ([163_840, 8_192_000], [10.0, 5.0])
 
 
@@ -47,20 +47,20 @@ def test_seconds_are_those_of_the_run_interpolated_between_logged_steps() -> Non
         seconds[step], last = total, step
     logged = [*points("train/seconds", seconds), *points("train/tokens_per_second", rates)]
     recorded = run(points=[*logged, *points("val/nll", {5: 3.0, 10: 2.0, 30: 1.5, 40: 1.0, 60: 0.5})])
-    x, y = axes.line(recorded, "val/nll", "seconds")
+    x, y = lines.line(recorded, "val/nll", "seconds")
     assert x == pytest.approx([0.5, 1.0, (1.25 + 2.25) / 2, 2.25])
     assert y.tolist() == [3.0, 2.0, 1.5, 1.0]
 
 
 def test_values_that_are_not_finite_are_not_drawn() -> None:
     recorded = run(points=points("val/nll", {1: 3.0, 2: float("nan"), 3: float("inf"), 4: 2.0}))
-    assert axes.line(recorded, "val/nll")[0].tolist() == [1, 4]
+    assert lines.line(recorded, "val/nll")[0].tolist() == [1, 4]
 
 
 def test_mean_and_range_of_seeds_with_different_steps() -> None:
     first = np.array([10.0, 20.0, 30.0]), np.array([4.0, 2.0, 1.0])
     second = np.array([5.0, 15.0, 25.0, 35.0]), np.array([6.0, 4.0, 3.0, 2.0])
-    x, mean, low, high = axes.mean_and_range([first, second])
+    x, mean, low, high = lines.mean_and_range([first, second])
     assert x.tolist() == [10, 20, 30]
     assert mean.tolist() == [(4 + 5) / 2, (2 + 3.5) / 2, (1 + 2.5) / 2]
     assert (low.tolist(), high.tolist()) == ([4, 2, 1], [5, 3.5, 2.5])
@@ -69,17 +69,17 @@ def test_mean_and_range_of_seeds_with_different_steps() -> None:
 def test_the_mean_ends_with_the_shortest_seed() -> None:
     full = np.arange(1.0, 11), np.ones(10)
     short = np.arange(1.0, 5), np.full(4, 3.0)
-    x, mean, *_ = axes.mean_and_range([full, short])
+    x, mean, *_ = lines.mean_and_range([full, short])
     assert (x.tolist(), mean.tolist()) == ([1, 2, 3, 4], [2, 2, 2, 2])
     apart = np.arange(20.0, 25), np.ones(5)
-    assert len(axes.mean_and_range([full, apart])[0]) == 0
+    assert len(lines.mean_and_range([full, apart])[0]) == 0
 
 
 @pytest.mark.parametrize("n", [1, 300, 301, 302, 999, 100_000])
 def test_thinning_keeps_ends_and_spikes(n: int) -> None:
     y = np.random.default_rng(n).normal(size=n)
     y[n // 3], y[n // 2] = 50, -50
-    kept = axes.thinned(y)
+    kept = lines.thinned(y)
     assert len(kept) <= 300
     assert (kept[0], kept[-1]) == (0, n - 1)
     assert (np.diff(kept) > 0).all()
@@ -119,6 +119,17 @@ def test_training_and_validation_have_their_own_labels(drawings: dict[str, Any])
     by_title = {panel.get_title(loc="left"): labeled_lines(panel) for panel in drawings["curves_nll"].axes}
     assert by_title["Validation"]["squentropy"][1] == pytest.approx([2.6, 2.2])
     assert by_title["Training"]["squentropy"][1] == pytest.approx(training)
+
+
+def test_a_single_point_of_validation_is_visible_and_named(drawings: dict[str, Any]) -> None:
+    single = run(points=[*points("train/nll", {10: 3.0, 20: 2.0}), *points("val/nll", {20: 2.1})])
+    section = curves.section({"squentropy": setting(single), "focal": setting(trained("focal"))})
+    (figure,) = [block for block in section.blocks if isinstance(block, Figure) and block.name == "curves_nll"]
+    assert "One point, not a curve: Validation of squentropy; set train.eval_every for more." in figure.caption
+    panel = drawings["curves_nll"].axes[0]
+    sizes = {line.get_label(): line.get_markersize() for line in panel.lines}
+    assert sizes["squentropy"] == 2 * sizes["focal"]
+    assert {text.get_text() for text in panel.texts} == {"squentropy", "focal"}  # beside their ends
 
 
 def test_runs_without_curves_are_named() -> None:

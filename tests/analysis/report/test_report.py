@@ -77,7 +77,12 @@ def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: P
         text=True,
         timeout=120,
     )
-    assert (result.returncode, result.stdout) == (0, "report/report.html\n"), result.stderr
+    assert result.returncode == 0, result.stderr
+    verdict, fairness, *_, path = result.stdout.split("\n\n")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert verdict.startswith("cross_entropy is better: the test nll of squentropy is ")
+    assert fairness.startswith("Fairness: The same ")
+    assert path == "report/report.html\n"
     html = (tmp_path / "report" / "report.html").read_text()
     client = mlflow.MlflowClient(store.uri)
     metrics = {run_id: client.get_run(run_id).data.metrics for run_id in ids}
@@ -91,18 +96,19 @@ def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: P
                 assert float(value) == metrics[row[-1][1]][key]
                 assert float(text.replace(",", "")) == pytest.approx(float(value), rel=1e-4)
         assert row[-1][2].endswith(f"/runs/{row[-1][1]}")
-    header, *rows = tables["table-table_1"]
+    header, *rows = tables["table-test-scores"]
     column = [cell[0] for cell in header].index("test perplexity")
     means = {row[0][0]: float(row[column][1]) for row in rows}
     for loss, own in (("cross_entropy", ids[:3]), ("squentropy", ids[3:])):
         assert means[loss] == pytest.approx(sum(metrics[run_id]["test/perplexity"] for run_id in own) / 3)
-    verdict = re.search(r'<p class="verdict">(.*?)</p>', html)
-    assert verdict
-    assert verdict[1].startswith("cross_entropy is better: the test nll of squentropy is ")
-    assert verdict[1].endswith("Left out: seed 4 of cross_entropy (not scored with squentropy).")
+    assert html.index('<p class="verdict">cross_entropy is better: the test nll of squentropy is ') < html.index(
+        "<table"
+    )
+    assert "<p>Fairness: The same " in html
+    assert "Left out: seed 4 of cross_entropy (not scored with squentropy)." in html
     assert unpaired not in html
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    assert {"table_1.csv", "runs.csv", "audit.csv"} <= files
+    assert {"test-scores.csv", "runs.csv", "audit.csv"} <= files
     assert len([name for name in files if name.endswith(".svg")]) == html.count("<figure ")
 
 
@@ -125,7 +131,11 @@ def test_runs_without_a_result_are_listed(store: MLflowStore) -> None:
     states = [row[2][0] for row in PageTables(html).tables["table-unfinished"][1:]]
     assert sorted(states) == ["diverged", "failed", "killed", "running"]
     assert "Not enough runs" in html
-    assert "Finished on other text: 1 with --text other" in html
+    assert re.findall(r'<section id="([^"]*)"', html)[0] == "result"
+    assert re.findall(r'<section id="([^"]*)"', html)[-1] == "runs-without-a-result"
+    assert "9 runs (5 finished, 1 " in html
+    other = page_of(store, "kinds", "--text", "oth")
+    assert "A verdict needs two contenders, and only brier has finished runs." in other
 
 
 @pytest.mark.usefixtures("no_audit")
@@ -138,9 +148,24 @@ def test_a_store_without_finished_runs(store: MLflowStore) -> None:
 def test_seeds_that_diverged_are_in_the_verdict(store: MLflowStore) -> None:
     seeds = [complete_run(loss, seed) for loss in ("cross_entropy", "squentropy") for seed in (1, 2)]
     store.write("diverged", [*seeds, complete_run(seed=4, tags={"diverged": "true"}, without=NO_SCORES)])
-    verdict = re.search(r'<p class="verdict">(.*?)</p>', page_of(store, "diverged"))
-    assert verdict
-    assert "Left out: seed 4 of squentropy (diverged)." in verdict[1]
+    html = page_of(store, "diverged")
+    assert html.index("Left out: seed 4 of squentropy (diverged).") < html.index("What was run")
+
+
+@pytest.mark.usefixtures("no_audit")
+def test_another_comparison_is_shown_by_its_name(store: MLflowStore) -> None:
+    losses = [complete_run(loss, seed) for loss in ("cross_entropy", "squentropy") for seed in (1, 2)]
+    optimizers = [
+        complete_run("focal", seed, optimizer=name) for name in ("Muon", "torch.optim.AdamW") for seed in (1, 2)
+    ]
+    store.write("names", [*losses, *optimizers])
+    html = page_of(store, "names")
+    assert "<h1>cross_entropy or squentropy: which is better?</h1>" in html
+    first, second = (row[0][0] for row in PageTables(html).tables["table-comparisons"][1:])
+    assert (first.split("-")[0], second.split("-")[0]) == ("loss", "optimizer")
+    html = page_of(store, "names", "--show", second)
+    assert "<h1>Muon or AdamW: which is better?</h1>" in html
+    assert {row[0][0] for row in PageTables(html).tables["table-runs"][1:]} == {"Muon", "AdamW"}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +175,7 @@ def test_seeds_that_diverged_are_in_the_verdict(store: MLflowStore) -> None:
         (["--tracking-uri", "http://127.0.0.1:9"], "MLflow store http://127.0.0.1:9 cannot be read"),
         (["--experiment", "other"], "MLflow has no run of experiment 'other' here; train some: python run.py -m "),
         (["--text", "abc"], "there is no run on a text 'abc': --text takes one of t"),
+        (["--show", "typo"], "no comparison 'typo': --show takes one of best"),
         (["--storage", "sqlite:///optunna.db"], "--storage, --study: There is no database optunna.db"),
         (["--storage", "x"], "--storage, --study: "),
         (["--study", "typo"], "--storage, --study: "),
@@ -163,7 +189,7 @@ def test_bad_input_is_one_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    if "--storage" in arguments or "--study" in arguments or "--text" in arguments:
+    if {*arguments} & {"--storage", "--study", "--text", "--show"}:
         store.write("input", [complete_run("cross_entropy")])
         arguments = ["--experiment", "input", *arguments]
     if "--tracking-uri" not in arguments:

@@ -5,10 +5,11 @@ import pytest
 from scipy import stats
 
 from analysis.page import DASH, Samples, number
-from analysis.report import samples, scores, selection
+from analysis.report import samples, scores
 from analysis.runs import RecordedSetting
 from tests.analysis.blocks import tables, texts
 from tests.analysis.recorded import complete_run
+from tests.analysis.report.chosen import chosen
 
 BANDS = ("frequent", "medium", "rare")
 
@@ -18,14 +19,13 @@ def best() -> dict[str, RecordedSetting]:
     recorded = [complete_run("cross_entropy", seed, optimizer__lr=0.02) for seed in (1, 2, 3, 4)]
     recorded += [complete_run("squentropy", seed, without=("test/ece",)) for seed in (2, 3, 4)]
     recorded += [complete_run("squentropy", 5, status="FAILED"), complete_run("brier", 9, without=("samples.txt",))]
-    return selection.choose(recorded)
+    return chosen(recorded)
 
 
-def test_table_1(best: dict[str, RecordedSetting]) -> None:
-    table = tables(scores.section(best))["table_1"]
+def test_scores(best: dict[str, RecordedSetting]) -> None:
+    table = tables(scores.section(best))["test-scores"]
     rows = {row[0].text: dict(zip(table.header, row, strict=True)) for row in table.cells()}
-    assert list(rows) == [*scores.REPORT, "cross_entropy", "brier", "squentropy"]
-    assert rows["squentropy, the report"]["test perplexity"].value == 5.2
+    assert list(rows) == ["cross_entropy", "brier", "squentropy"]
     values = [run.metric("test/nll") for run in best["squentropy"].runs]
     cell = rows["squentropy"]["test nll, nats/token"]
     assert cell.value == pytest.approx(np.mean(values))
@@ -41,13 +41,32 @@ def test_table_1(best: dict[str, RecordedSetting]) -> None:
     assert not any(row["test objective, own unit"].strong for row in rows.values())
 
 
+@pytest.mark.parametrize("names", [{"data": "tinystories"}, {"data__source": "tinystories"}])
+def test_table_1_of_the_student_report_is_apart_and_only_beside_tinystories(
+    best: dict[str, RecordedSetting], names: dict[str, str]
+) -> None:
+    section = scores.section(best)
+    assert "table_1" not in tables(section)
+    assert "These scores cannot be compared with Table 1 of the student report (TinyStories, " in texts(section, "note")
+    tags = {key: value for key, value in names.items() if "__" not in key}
+    params = {key: value for key, value in names.items() if "__" in key}
+    own = [complete_run(loss, seed, tags=tags, **params) for loss in ("cross_entropy", "squentropy") for seed in (1, 2)]
+    section = scores.section(chosen(own))
+    table = tables(section)["table_1"]
+    assert "TinyStories, GPT-2's vocabulary of 50,257 tokens padded to 50,304, losses in nats" in table.caption
+    assert [row[0].text for row in table.cells()] == list(scores.REPORT)
+    assert {row[0].link for row in table.cells()} == {scores.CODE_OF_REPORT}
+    assert [cell.value for cell in table.cells()[1][1:]] == [1.885, 1.899, 5.2]
+    assert "cannot be compared with Table 1" not in texts(section)
+
+
 def test_calibrated_scores_and_nll_by_frequency() -> None:
     new = {"test/nll_calibrated", "test/ece_calibrated", "val/temperature", *(f"test/nll_{band}" for band in BANDS)}
     recorded = [complete_run("cross_entropy", seed) for seed in (1, 2)]
     recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
     recorded += [complete_run("brier", seed, without=tuple(new)) for seed in (1, 2)]
     recorded[3].metrics["test/nll_calibrated"] = 0.01
-    best = selection.choose(recorded)
+    best = chosen(recorded)
     section = scores.section(best)
     table = tables(section)["calibrated"]
     rows = {row[0].text: dict(zip(table.header, row, strict=True)) for row in table.cells()}
@@ -67,8 +86,8 @@ def test_only_rows_with_the_same_seeds_compete() -> None:
     recorded += [complete_run("squentropy", seed) for seed in (1, 2)]
     recorded += [complete_run("brier", 9, tags={"code": "c"})]
     recorded[-1].metrics["test/nll"] = 1e-3
-    section = scores.section(selection.choose(recorded))
-    rows = {row[0].text: row for row in tables(section)["table_1"].cells()}
+    section = scores.section(chosen(recorded))
+    rows = {row[0].text: row for row in tables(section)["test-scores"].cells()}
     assert [name for name, row in rows.items() if row[3].strong] == ["cross_entropy"]
     assert "brier is shown with seed 9 and cross_entropy with seeds 1, 2, because" in texts(section, "note")
 

@@ -57,7 +57,10 @@ def test_figure_of_differences(drawings: dict[str, Any]) -> None:
     np.testing.assert_allclose(scatter.lines[1].get_ydata(), np.exp([1.3, 0.9, 2.1, 2.0]))
     np.testing.assert_allclose(curve.lines[0].get_ydata(), [-0.1, 0, 0.1, 0.3])
     np.testing.assert_allclose(curve.lines[0].get_xdata(), [12.5, 37.5, 62.5, 87.5])
-    assert curve.texts[0].get_text() == "a better: 50.0 % of stories\nb better: 25.0 % of stories"
+    assert [text.get_text() for text in curve.texts] == [
+        "a is better: 50.0 % of stories",
+        "b is better: 25.0 % of stories",
+    ]
     assert curve.get_ylim()[0] < -0.1
     assert figure.name == "stories-b-a"
 
@@ -67,6 +70,22 @@ def test_a_figure_of_many_stories_is_small() -> None:
     figure = story_figures.differences(("a", "b"), (nats, nats + 0.1))
     assert len(figure.svg) < 300_000
     assert "800 of the 22,000 stories" in figure.caption
+
+
+def test_histograms_have_a_common_axis_of_counts_and_their_medians(drawings: dict[str, Any]) -> None:
+    generator = np.random.default_rng(0)
+    nats = {"a": generator.normal(0.4, 0.1, 300), "b": generator.normal(1.0, 0.1, 300)}
+    story_figures.distributions(nats, ["a", "b"])
+    rows = drawings["stories-perplexity"].axes
+    assert [row.get_title(loc="left") for row in rows] == ["a", "b"]
+    assert rows[0].get_ylim() == rows[1].get_ylim()
+    for row, values in zip(rows, nats.values(), strict=True):
+        counts = row.patches[0].get_data().values
+        assert counts.sum() == 300
+        assert row.get_ylim()[1] > counts.max()
+        assert len([tick for tick in row.get_yticks() if tick <= row.get_ylim()[1]]) >= 3
+        assert row.texts[0].get_text() == f"median {np.exp(np.median(values)):.3g}"
+    assert drawings["stories-perplexity"].subfigs[0].get_supylabel() == "Number of test stories"
 
 
 def test_figure_of_extreme_perplexities(drawings: dict[str, Any]) -> None:

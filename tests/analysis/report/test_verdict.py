@@ -70,46 +70,55 @@ def test_not_enough_seeds(seeds: tuple[int, ...], common: str) -> None:
     assert result.difference.n_seeds == 1
 
 
-def test_other_differences_are_notes() -> None:
-    a = story_setting("cross_entropy", metrics={"train/tokens": 1e6}, **{"optimizer.lr": "0.1", "model.n_layer": "2"})
-    b = story_setting(
-        "squentropy",
-        metrics={"train/tokens": 2e6},
-        **{"optimizer.lr": "0.2", "model.n_layer": "2", "loss.weight": "1.0", "device": "cuda"},
-    )
+def test_where_more_differs_no_loss_is_called_better() -> None:
+    a = story_setting("cross_entropy", metrics={"train/tokens": 1e6}, optimizer__lr=0.1, model__n_layer=2)
+    options = {"loss__weight": 1, "device": "cuda", "optimizer__lr": 0.2, "model__n_layer": 4}
+    b = story_setting("squentropy", shift=0.25, metrics={"train/tokens": 2e6}, **options)
     result = verdict(a, b)
-    assert result.notes == [
-        "The settings also differ in optimizer.lr, so this does not show that the loss is the cause.",
-        "They were trained on different numbers of tokens: 1,000,000 and 2,000,000.",
-    ]
-    result = verdict(a, story_setting("squentropy", shift=0.25, **{"model.n_layer": "3"}))
-    assert result.text.startswith("The cross_entropy models are better: ")
-    assert verdict(a, story_setting("focal", **{"optimizer.lr": "0.1", "model.n_layer": "2"})).notes == []
+    assert (result.better, result.has_enough_seeds) == ("", True)
+    assert result.text.startswith("The runs of squentropy have a test nll that is 0.2")
+    assert " nats per token higher than that of cross_entropy (95 % confidence interval 0.2" in result.text
+    besides = "model.n_layer, optimizer.lr and the number of training tokens (1,000,000 and 2,000,000)"
+    assert result.text.endswith(
+        f"; 3 seeds, 30 stories). They also differ in {besides}, so this does not show which loss is better."
+    )
+    assert "better:" not in result.text
+    same = story_setting("focal", metrics={"train/tokens": 1e6}, optimizer__lr=0.1, model__n_layer=2)
+    assert verdict(a, same).besides == []
+    two_keys = story_setting("cross_entropy", shift=0.25, optimizer__lr=0.2, model__n_layer=4)
+    assert verdict(a, two_keys).text.endswith(
+        "They differ in model.n_layer and optimizer.lr, so this does not show what causes the difference."
+    )
 
 
-def test_two_settings_of_one_loss() -> None:
-    a, b = (story_setting("squentropy", shift=shift, **{"loss.weight": str(shift)}) for shift in (0.1, 0.5))
+def test_single_runs_in_which_more_differs() -> None:
+    a, b = story_setting("cross_entropy", (1,), optimizer__lr=0.1), story_setting("squentropy", (1,), optimizer__lr=0.2)
+    text = verdict(a, b).text
+    assert text.startswith("Not enough runs: ")
+    assert text.endswith("They also differ in optimizer.lr, so this does not show which loss is better.")
+
+
+def test_two_settings_of_one_loss_that_differ_in_one_component_or_key() -> None:
+    a, b = (story_setting("squentropy", shift=shift, loss__weight=shift) for shift in (0.1, 0.5))
     result = verdict(a, b)
-    assert (result.a, result.b, result.better) == (
-        "squentropy weight=0.1",
-        "squentropy weight=0.5",
-        "squentropy weight=0.1",
-    )
-    assert result.notes == ["The settings differ in loss.weight."]
-    a, b = (story_setting("squentropy", shift=lr, **{"optimizer.lr": str(lr)}) for lr in (0.1, 0.5))
-    assert verdict(a, b).better == "squentropy A"
+    names = ("squentropy weight=0.1", "squentropy weight=0.5")
+    assert (result.a, result.b, result.better) == (*names, names[0])
+    a, b = (story_setting("squentropy", shift=lr, train__clip_norm=lr) for lr in (0.1, 0.5))
+    assert verdict(a, b).better == "train.clip_norm=0.1"
+    adamw = story_setting("squentropy", shift=0.2, optimizer="torch.optim.AdamW", optimizer__betas=1)
+    result = verdict(adamw, story_setting("squentropy", optimizer="Muon", optimizer__lr=0.5))
+    assert (result.a, result.b, result.better) == ("AdamW", "Muon", "Muon")
 
 
 def test_keys_that_are_compared_or_tuned_for_both_are_no_other_cause() -> None:
-    a = story_setting("cross_entropy", **{"optimizer.lr": "0.1", "optimizer": "AdamW", "model.n_layer": "2"})
-    b = story_setting("squentropy", shift=0.25, **{"optimizer.lr": "0.2", "model.n_layer": "3"})
-    tuned = verdict(a, b, compared=["optimizer", "model.n_layer"])
-    assert tuned.text.startswith("cross_entropy is better: ")
-    assert tuned.notes == []
-    (note,) = verdict(a, b, compared=["optimizer", "model.n"]).notes
-    assert note == "The settings also differ in model.n_layer, which may be a part of the cause."
-    same_loss = story_setting("cross_entropy", shift=0.25, **{"optimizer.lr": "0.2", "model.n_layer": "2"})
-    assert verdict(a, same_loss, compared=["optimizer"], labels=["adamw", "muon"]).text.startswith("adamw is better: ")
+    a = story_setting("cross_entropy", optimizer__lr=0.1, optimizer="AdamW", model__n_layer=2)
+    b = story_setting("squentropy", shift=0.25, optimizer__lr=0.2, model__n_layer=3)
+    compared = ["loss", "optimizer", "model.n_layer"]
+    assert verdict(a, b, compared=compared).text.startswith("cross_entropy is better: ")
+    assert verdict(a, b, compared=["loss", "optimizer", "model.n"]).besides == ["model.n_layer"]
+    tuned = [story_setting(loss, metrics={"train/tokens": 1e6 * i}) for i, loss in enumerate(("focal", "brier"))]
+    assert len(verdict(*tuned).besides) == 1
+    assert verdict(*tuned, compared=["loss", "train.batch_size"]).besides == []  # other numbers of tokens follow
 
 
 def test_a_setting_does_not_differ_from_itself() -> None:
@@ -123,12 +132,10 @@ def test_a_setting_does_not_differ_from_itself() -> None:
 
 
 def test_programs_are_compared_without_the_modules_of_a_user() -> None:
-    note = "They were trained by different versions of the program."
     a, own = story_setting("cross_entropy", tags={"code": "c"}), story_setting("my.loss", tags={"code": "c+d"})
-    assert note not in verdict(a, own).notes
+    assert verdict(a, own).besides == []
     newer = verdict(a, story_setting("squentropy", shift=0.25, tags={"code": "e"}))
-    assert note in newer.notes
-    assert newer.text.startswith("The cross_entropy models are better: ")
+    assert (newer.besides, newer.better) == (["the version of the program"], "")
     same_setting = verdict(a, story_setting("cross_entropy", tags={"code": "e"}))
     assert (same_setting.a, same_setting.b) == ("cross_entropy A", "cross_entropy B")
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis import runs
-from analysis.report import compare, scores
-from analysis.report.selection import choose, effort
-from analysis.report.verdict import verdict
+from analysis.report import compare, facts, listing, scores
 from tests.analysis.blocks import tables
 from tests.commandline import SMALL, command
 
@@ -40,8 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_settings_and_seeds(folder: Path) -> None:
-    best = choose(runs.load(f"sqlite:///{folder}/mlflow.db"))
-    table = {row[0].text: row for row in tables(scores.section(best))["table_1"].cells()[2:]}
+    first, *_ = listing.comparisons(runs.load(f"sqlite:///{folder}/mlflow.db"), [])
+    table = {row[0].text: row for row in tables(scores.section(first.settings))["test-scores"].cells()}
     weights = ("squentropy weight=1", "squentropy weight=0.1")
     own = {"mine.cross_entropy": "1", "yours.cross_entropy": "1"}
     assert {label: row[-1].text for label, row in table.items()} == {
@@ -49,15 +47,21 @@ def test_settings_and_seeds(folder: Path) -> None:
         **{**dict.fromkeys(weights, "2"), **own},
     }
     for label in weights:
-        result = verdict(best["cross_entropy"], best[label])
+        result = first.verdict("cross_entropy", label)
         assert result.seeds == [1, 2]
         of_table = float(table[label][3].value or 0) - float(table["cross_entropy"][3].value or 0)
         assert result.difference is not None
         assert result.difference.effect == pytest.approx(of_table)
         assert "Left out: seed 3 of cross_entropy (not scored with squentropy weight=1 and 1 more)." in result.notes
-    assert effort(best.values()).startswith(
-        "Settings that were tried: 1 of cross_entropy, 1 of mine.cross_entropy, 2 of squentropy, 1 of yours."
-    )
+    tried = "1 of cross_entropy, 1 of mine.cross_entropy, 2 of squentropy and 1 of yours.cross_entropy."
+    assert tried in facts.fairness(first)
+
+
+def test_optimizers_are_trained_by_one_version_of_the_program(folder: Path, tmp_path: Path) -> None:
+    command("-m", *SETTINGS, "optimizer=adamw,muon", "seed=1,2", cwd=tmp_path, check=True)
+    (only,) = listing.comparisons(runs.load(f"sqlite:///{tmp_path}/mlflow.db"), [])
+    assert (only.what, [*only.settings]) == ("optimizer", ["AdamW", "Muon"])
+    assert only.verdict(*only.order).besides == []
 
 
 def test_two_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

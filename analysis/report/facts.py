@@ -1,0 +1,171 @@
+"""The box of facts on the runs of a comparison, and whether the contenders had the same chances."""
+
+from collections.abc import Callable, Mapping
+
+from analysis.page import DASH, Facts, number
+from analysis.report.components import enumeration, labels, name, own
+from analysis.report.grid_trials import short
+from analysis.report.matched import DRAWS, Matched
+from analysis.runs import RecordedSetting
+
+COMMIT = "mlflow.source.git.commit"
+PAIR = 2
+Describe = Callable[[RecordedSetting], str]
+
+
+def facts(matched: Matched) -> Facts:
+    """Return the box of facts. What differs between the contenders is given for each of them."""
+    rows = []
+    for title, describe in FACTS.items():
+        values = [describe(setting) for setting in matched.settings.values()]
+        is_compared = title.lower() == matched.what  # the values name the contenders
+        rows.append((title, "; ".join(values) if is_compared else _each(matched.settings, describe)))
+    if matched.command:
+        return Facts("What was run", [*rows, ("Train again", matched.command)])
+    commands = {label: setting.runs[0].tags.get("command", DASH) for label, setting in matched.settings.items()}
+    return Facts("What was run", [*rows, *((f"Train {label} again", text) for label, text in commands.items())])
+
+
+def conditions(matched: Matched) -> str:
+    """Return sentences on how the contenders were trained, and in what they differ; empty for a single setting."""
+    if len(matched.settings) < PAIR:
+        return ""
+    parts = []
+    for text, describe in CONDITIONS.items():
+        values = {describe(setting) for setting in matched.settings.values()}
+        if len(values) == 1 and DASH not in values:
+            parts.append(text.format(*values))
+    who = "Both" if len(matched.settings) == PAIR else "All"
+    trained = f"{who} were trained {' '.join(parts)}." if parts else ""
+    if any(result.besides for result in matched.against(matched.order[0], DRAWS)):
+        return trained
+    tuned = " and in the settings that were tuned for each of them" if matched.command else ""
+    return f"{trained} They differ only in the {matched.what}{tuned}.".strip()
+
+
+def fairness(matched: Matched) -> str:
+    """Return what is the same for all contenders and what is not, and how many settings of each were tried."""
+    if len(matched.settings) < PAIR:
+        return ""
+    same: list[str] = []
+    different: list[str] = []
+    for title, describe in CHANCES.items():
+        values = [describe(setting) for setting in matched.settings.values()]
+        if len({*values}) == 1:
+            same.append(f"{title} ({values[0].partition(' (')[0]})")  # a component without its parameters
+        else:
+            values = labels([*matched.settings.values()], "model") if title == "model" else values
+            each = "; ".join(f"{label}: {value}" for label, value in zip(matched.settings, values, strict=True))
+            different.append(f"{title} ({each})")
+    texts = [f"The same {enumeration(same)}." if same else ""]
+    texts.append(f"Not the same: {enumeration(different)}." if different else "")
+    return f"Fairness: {' '.join(filter(None, [*texts, _tried(matched)]))}"
+
+
+def _tried(matched: Matched) -> str:
+    """Return a sentence on the number of settings that were tried."""
+    counts = {*matched.tried.values()}
+    each = enumeration([f"{n} of {label}" for label, n in matched.tried.items()])
+    if matched.command:
+        return f"Tuned with {counts.pop()} trials each." if len(counts) == 1 else f"Tuning trials: {each}."
+    text = f"Settings tried in this store: {f'{counts.pop()} of each' if len(counts) == 1 else each}."
+    return text if not counts else f"{text} The settings that they share may suit the one that was tried more."
+
+
+def _each(settings: Mapping[str, RecordedSetting], describe: Describe) -> str:
+    """Return what is the same for all settings, or else the text of each."""
+    texts = {label: describe(setting) for label, setting in settings.items()}
+    if len({*texts.values()}) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{label}: {text}" for label, text in texts.items())
+
+
+def _component(component: str) -> Describe:
+    return lambda setting: name(setting.params, component) + _own(setting, component)
+
+
+def _own(setting: RecordedSetting, component: str) -> str:
+    """Return the own parameters of a component in brackets."""
+    values = ", ".join(f"{key} {short(value)}" for key, value in own(setting.params, component).items())
+    return f" ({values})" if values else ""
+
+
+def _param(key: str) -> Describe:
+    return lambda setting: short(setting.params.get(key, DASH))
+
+
+def _data(setting: RecordedSetting) -> str:
+    return setting.runs[0].tags.get("data") or name(setting.params, "data.source")
+
+
+def _source(setting: RecordedSetting) -> str:
+    return f"{_data(setting)}{_own(setting, 'data.source')}, text {setting.runs[0].text_hash or DASH}"
+
+
+def _vocabulary(setting: RecordedSetting) -> str:
+    classes = setting.runs[0].tags.get("vocabulary", "")
+    count = f"{number(int(classes)).text} tokens" if classes.isdecimal() else DASH
+    return f"{count}, tokenizer {_component('data.tokenizer')(setting)}"
+
+
+def _parameters(setting: RecordedSetting) -> str:
+    return number(float(setting.runs[0].tags.get("parameters", "nan")), 3).text
+
+
+def _tokens(setting: RecordedSetting) -> str:
+    return number(setting.mean("train/tokens")).text
+
+
+def _training(setting: RecordedSetting) -> str:
+    keys = ("train.max_steps", "train.batch_size", "train.accumulate", "model.block_size")
+    steps, batch, accumulate, block = (_param(key)(setting) for key in keys)
+    batches = batch if accumulate == "1" else f"{accumulate} x {batch}"
+    return f"{steps} steps; batch of {batches} windows of {block} tokens; {_tokens(setting)} tokens in all"
+
+
+def _schedule(setting: RecordedSetting) -> str:
+    others = [f"{key} {_param(f'train.{key}')(setting)}" for key in ("warmup", "min_lr_factor")]
+    return f"{_component('schedule')(setting)}, {', '.join(others)}"
+
+
+def _hardware(setting: RecordedSetting) -> str:
+    return enumeration(sorted({run.tags.get("hardware", DASH) for run in setting.runs}))
+
+
+def _program(setting: RecordedSetting) -> str:
+    run = setting.runs[-1]
+    return f"commit {run.tags.get(COMMIT, DASH)[:10]}, code {run.tags.get('code', DASH)}"
+
+
+def _seeds(setting: RecordedSetting) -> str:
+    return ", ".join(str(run.seed) for run in setting.runs)
+
+
+FACTS: dict[str, Describe] = {
+    "Data": _source,
+    "Vocabulary": _vocabulary,
+    "Loss": _component("loss"),
+    "Model": _component("model"),
+    "Parameters": _parameters,
+    "Training": _training,
+    "Optimizer": _component("optimizer"),
+    "Schedule": _schedule,
+    "Hardware, precision": _hardware,
+    "Program": _program,
+    "Seeds": _seeds,
+}
+CONDITIONS: dict[str, Describe] = {
+    "for {} steps": _param("train.max_steps"),
+    "on the data {}": _data,
+    "with a model of {} parameters": _parameters,
+    "using the optimizer {}": lambda setting: name(setting.params, "optimizer"),
+}
+CHANCES: dict[str, Describe] = {
+    "data": _data,
+    "model": _component("model"),
+    "number of parameters": _parameters,
+    "training tokens": _tokens,
+    "learning rate": _param("optimizer.lr"),
+    "hardware": _hardware,
+    "seeds": _seeds,
+}

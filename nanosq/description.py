@@ -1,0 +1,112 @@
+"""Descriptions of runs for people: a name, the command that trains the run again, and a text."""
+
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nanosq import config, identity
+from nanosq.privacy import mask
+from nanosq.sweeps import summary
+from nanosq.tracking import RecordedData
+from nanosq.tracking.parameters import component_name, readable
+
+if TYPE_CHECKING:
+    from nanosq.data.corpus import Corpus
+    from nanosq.sweeps.trial import TrialRun
+
+MAX_NAME = 80  # characters of the loss and the settings in a name
+GROUPS = ("loss", "optimizer", "schedule", "train", "model", "data")  # first what is most often compared
+QUOTES = str.maketrans("", "", "\"'")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A description of a run for people."""
+
+    name: str  # the settings that distinguish the run, and its place in a sweep
+    command: str  # trains this run again, alone
+    data: str  # name of the data: the choice of the group
+    text: str
+
+    def tags(self, *, n_parameters: int, n_classes: int) -> dict[str, str]:
+        """Return tags of the run. MLflow shows the last one, which is Markdown, as the description of the run."""
+        size = f"The model has {n_parameters:,} parameters and a vocabulary of {n_classes:,} tokens."
+        # Not a block of code: MLflow would make the page as wide as the command.
+        again = f"This command trains it again: `{self.command}`"
+        return {
+            "command": self.command,
+            "data": self.data,
+            "vocabulary": str(n_classes),
+            "parameters": str(n_parameters),
+            "mlflow.note.content": f"{self.text} {size}\n\n{again}",
+        }
+
+
+def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
+    """Describe a run.
+
+    Args:
+        hydra: The `hydra` node of the job's configuration.
+        cfg: The configuration of the run.
+        trial: The trial of a sweep that the run belongs to.
+    """
+    data, loss = str(hydra.runtime.choices["data"]), hydra.runtime.choices["loss"]
+    model, optimizer = (component_name(str(node.get("_target_"))) for node in (cfg.model, cfg.optimizer))
+    text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
+    if trial is not None:
+        text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
+    return Description(_name(hydra, cfg, trial), command(hydra), data, mask(text))
+
+
+def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
+    """Return what a tracking store records of a text."""
+    splits = {"train": text.train, "val": text.val, "test": text.test}
+    return RecordedData(
+        name=name,
+        digest=identity.text_hash(text),
+        source=readable({f"data.{key}": value for key, value in config.flatten(cfg.data).items()}),
+        profile={
+            split: {"documents": len(part.starts) - 1, "tokens": len(part.tokens)} for split, part in splits.items()
+        },
+    )
+
+
+def command(hydra: Any) -> str:
+    """Return the command of a single run with the settings of a job. Passwords in URLs are masked."""
+    given = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    here = Path.cwd()
+    folders = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in given]
+    options = [option for folder in folders for option in ("--config-dir", folder)]
+    if hydra.job.config_name != "config":
+        options += ["--config-name", hydra.job.config_name]
+    search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]
+    last = {line.partition("=")[0]: line for line in hydra.overrides.task}  # a later override replaces an earlier one
+    last.pop("seeds", None)  # a single run has one seed
+    return mask(shlex.join(["python", "run.py", *options, *search_path, *last.values()]))
+
+
+def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
+    """Return the loss and the settings of a run: those on the command line or, in a sweep, those that vary."""
+    choices = hydra.runtime.choices
+    names, values = [], {"lr": str(cfg.optimizer.get("lr", ""))}
+    typed = {key.lstrip("+"): value for key, value in summary.settings(hydra.overrides.task).items()}
+    varied = [word.partition("=")[0] for word in trial.setting.split()] if trial is not None else []
+    for key in sorted(typed, key=_order):
+        is_fixed = varied and not any(f".{key}".endswith(f".{name}") for name in varied)
+        if key in ("loss", "seed") or is_fixed or not identity.affects_result(key):
+            continue
+        if key in choices or key.endswith("._target_"):
+            names.append(typed[key])
+        else:
+            values[key.partition(".")[2] or key] = typed[key]
+    settings = summary.one_line(values, {key: key for key, value in values.items() if value})
+    start = textwrap.shorten(" ".join([choices["loss"], *names, settings]), MAX_NAME, placeholder=" ...")
+    place = "" if trial is None else f" · {trial.sweep} #{trial.trial}"
+    return f"{start} seed={cfg.seed}{place}".translate(QUOTES)
+
+
+def _order(key: str) -> int:
+    group = key.partition(".")[0]
+    return GROUPS.index(group) if group in GROUPS else 0

@@ -1,0 +1,47 @@
+"""Creation of runs in MLflow, with unique names and the text that they are trained on."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nanosq.tracking import RecordedData
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+SWEEP = "sweep"  # tag
+
+
+def create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapping[str, str]) -> "Run":
+    """Create a run with its tags and those of MLflow: user, program and git commit.
+
+    A run of a sweep has the sweep and the trial in its name, which is taken only if the trial is trained again. Any
+    other name, and one that is taken, gets the beginning of the id.
+    """
+    from mlflow.tracking.context.registry import resolve_tags
+    from mlflow.tracking.context.system_environment_context import SystemEnvironmentContext
+
+    # Not the tags of MLFLOW_RUN_CONTEXT, which are those of another program. The hint of `ignore` lacks a "type".
+    resolved = resolve_tags(tags, ignore=[SystemEnvironmentContext])  # type: ignore[list-item]
+    same_name = f"attributes.run_name = {quoted(name)}"
+    is_unique = SWEEP in tags and not client.search_runs([experiment_id], same_name, max_results=1)
+    run = client.create_run(experiment_id, tags=resolved, run_name=name)
+    if not is_unique:
+        client.update_run(run.info.run_id, name=f"{name} · {run.info.run_id[:6]}")
+    return run
+
+
+def quoted(value: str) -> str:
+    """Return a text for a filter of MLflow."""
+    quote = '"' if "'" in value else "'"
+    return f"{quote}{value}{quote}"
+
+
+def dataset(data: RecordedData) -> "DatasetInput":
+    """Return a text in the form in which MLflow records it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source, profile = (json.dumps(facts) for facts in (data.source, data.profile))
+    recorded = Dataset(data.name, data.digest, "nanosq", source, profile=profile)
+    return DatasetInput(recorded, [InputTag("mlflow.data.context", "training")])
