@@ -69,14 +69,7 @@ class Figure:
 
     def inline(self) -> list[tuple[str, int]]:
         """Return the SVG elements of the panels, with their widths, for a page that defines the variables of THEME."""
-        return [(self._inline(svg, f"{self.name}-{i}"), width) for i, (svg, width) in enumerate(self.panels)]
-
-    def _inline(self, svg: str, name: str) -> str:
-        svg = svg[svg.index("<svg") :]
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)  # ids must be unique in the page
-        for variable, (light, _) in THEME.items():
-            svg = svg.replace(light, f"var(--{variable})")
-        return svg
+        return [(_inline(svg, f"{self.name}-{i}"), width) for i, (svg, width) in enumerate(self.panels)]
 
     def save(self, folder: Path) -> list[Path]:
         """Write the PNG and the SVG file and return their paths."""
@@ -150,3 +143,11 @@ def _svg(drawing: "Drawing", **options: Any) -> str:
     vector = io.StringIO()
     drawing.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, **options)
     return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", vector.getvalue(), count=1)
+
+
+def _inline(svg: str, prefix: str) -> str:
+    """Return the element of an SVG file, with CSS variables for its colors and ids that are unique in the page."""
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", svg[svg.index("<svg") :])
+    for name, (light, _) in THEME.items():
+        svg = svg.replace(light, f"var(--{name})")
+    return svg

@@ -43,6 +43,7 @@ def test_passwords_and_tokens_are_masked(text: str, masked: str) -> None:
     "text",
     [
         "http://127.0.0.1:5000/#/experiments/1/runs/0a?workflowType=machine_learning&max_tokens=5",
+        "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=nanosq&compareRunsMode=CHART",
         "sqlite:////home/me@corp:x/mlflow.db",
         "postgresql://user@host:5432/optuna?sslmode=require",
         "http://[::1]:5000",

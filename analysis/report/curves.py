@@ -117,7 +117,7 @@ def _figure(name: str, caption: str, panels: Sequence[Panel], against: str) -> f
         for label, lines in series.items()
         if lines and len(lines[0][0]) == 1
     ]:
-        caption += f" One point, not a curve: {', '.join(single)}; set train.eval_every for more."
+        caption += f" One point, not a curve: {', '.join(single)} (more with train.eval_every, train.log_every)."
     return figures.finish(drawing, name, caption)
 
 

@@ -149,11 +149,13 @@ class TrialReport:
         )
         is_trained = bool(result.metrics) and not result.is_recorded
         progress = self._append(result.metrics if is_valid else {}, is_trained=is_trained)
-        outcome = terminal.style(str(result), "red" if result.state == "diverged" else "", sys.stdout)
-        text = f"{trial}: {outcome}{', as recorded' if result.is_recorded else ''}"
+        outcome = f"{result}{', as recorded' if result.is_recorded else ''}"
+        is_long = sys.stdout.isatty() and len(f"{trial}: {outcome}; {progress}") > terminal.width()
+        text = f"{trial}: {terminal.style(outcome, 'red' if result.state == 'diverged' else '', sys.stdout)}"
         if progress is not None:
             is_best = progress.best is not None and progress.best[0] == trial.group
-            text += f"; {terminal.style(str(progress), 'green' if is_best else 'dim', sys.stdout)}"
+            text += ";\n  " if is_long else "; "
+            text += terminal.style(str(progress), "green" if is_best else "dim", sys.stdout)
         print(terminal.fit(text, sys.stdout), flush=True)  # also in a worker process, whose stdout does not wrap lines
         return result
 

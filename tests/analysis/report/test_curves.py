@@ -125,7 +125,7 @@ def test_a_single_point_of_validation_is_visible_and_named(drawings: dict[str, A
     single = run(points=[*points("train/nll", {10: 3.0, 20: 2.0}), *points("val/nll", {20: 2.1})])
     section = curves.section({"squentropy": setting(single), "focal": setting(trained("focal"))})
     (figure,) = [block for block in section.blocks if isinstance(block, Figure) and block.name == "curves_nll"]
-    assert "One point, not a curve: Validation of squentropy; set train.eval_every for more." in figure.caption
+    assert "One point, not a curve: Validation of squentropy (more with train.eval_every, " in figure.caption
     panel = drawings["curves_nll"].axes[0]
     sizes = {line.get_label(): line.get_markersize() for line in panel.lines}
     assert sizes["squentropy"] == 2 * sizes["focal"]
