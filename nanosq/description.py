@@ -10,7 +10,7 @@ from nanosq import config, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import summary
 from nanosq.tracking import RecordedData
-from nanosq.tracking.parameters import component_name, readable
+from nanosq.tracking.parameters import readable
 
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
@@ -53,7 +53,7 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
         trial: The trial of a sweep that the run belongs to.
     """
     data, loss = str(hydra.runtime.choices["data"]), hydra.runtime.choices["loss"]
-    model, optimizer = (component_name(str(node.get("_target_"))) for node in (cfg.model, cfg.optimizer))
+    model, optimizer = (str(node.get("_target_")).rpartition(".")[2] for node in (cfg.model, cfg.optimizer))
     text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."

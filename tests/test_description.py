@@ -13,6 +13,7 @@ from nanosq.description import Description, describe
 from nanosq.sweeps.trial import TrialRun
 
 CONF = Path(__file__).parents[1] / "conf"
+COMMAND = "python run.py loss=squentropy optimizer=adamw optimizer.lr=0.002"
 config.register()
 SETTINGS = [
     [],
@@ -86,13 +87,13 @@ def test_names_of_trials_have_the_settings_that_vary() -> None:
 
 def test_the_description_says_what_the_run_is() -> None:
     trial = TrialRun("grid-1", 7, setting="optimizer.lr=0.002")
-    about = described("loss=squentropy", "optimizer.lr=0.002", trial=trial)
+    about = described("loss=squentropy", "optimizer=adamw", "optimizer.lr=0.002", trial=trial)
     tags = about.tags(n_parameters=637_000, n_classes=1644)
-    assert (tags["command"], tags["data"]) == ("python run.py loss=squentropy optimizer.lr=0.002", "stories")
+    assert (tags["command"], tags["data"]) == (COMMAND, "stories")
     assert (tags["parameters"], tags["vocabulary"]) == ("637000", "1644")
     assert tags["mlflow.note.content"] == (
-        "Trains GPT with **squentropy** and Muon on stories: 1,600 steps, seed 1337."
+        "Trains GPT with **squentropy** and AdamW on stories: 1,600 steps, seed 1337."
         " Trial 7 of the sweep grid-1: optimizer.lr=0.002."
         " The model has 637,000 parameters and a vocabulary of 1,644 tokens.\n\n"
-        "This command trains it again: `python run.py loss=squentropy optimizer.lr=0.002`"
+        f"This command trains it again: `{COMMAND}`"
     )

@@ -13,9 +13,9 @@ from nanosq.tracking.location import experiment_link
 KEY = "nanosq"
 # Columns in their order, with their widths in pixels.
 COLUMNS = {
-    **{"attributes.`Run Name`": 220, "runDateAndNestInfo": 125, "tags.`state`": 72, "metrics.`val/perplexity`": 98},
+    **{"attributes.`Run Name`": 220, "runDateAndNestInfo": 130, "tags.`state`": 72, "metrics.`val/perplexity`": 98},
     **{"metrics.`test/nll`": 78, "params.`loss`": 105, "params.`optimizer.lr`": 88, "params.`train.max_steps`": 115},
-    **{"params.`seed`": 55, "tags.`sweep`": 120, "tags.`trial`": 50, "duration": 75, "attributes.`Dataset`": 280},
+    **{"params.`seed`": 55, "tags.`sweep`": 120, "duration": 75, "tags.`trial`": 50, "attributes.`Dataset`": 280},
 }
 FIRST = "curves"  # the section of charts that is shown first
 CURVES = ("val/nll", "train/nll", "val/perplexity", "train/loss", "train/lr", "train/grad_norm")
