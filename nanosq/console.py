@@ -13,6 +13,7 @@ from nanosq import terminal
 from nanosq.evaluate import Score
 from nanosq.result import Result
 from nanosq.temperature import CalibratedScore
+from nanosq.tracking import Run
 
 logger = logging.getLogger(__name__)
 
@@ -86,20 +87,20 @@ class Console:
             values = f"nll {calibrated.nll:.4f}, ece {calibrated.ece:.2%}"
             print(f"test, calibrated with temperature {calibrated.temperature:.4f}: {values}")
 
-    def end(self, result: Result, *, table: str, further: str) -> None:
+    def end(self, result: Result, run: Run, *, further: str) -> None:
         """Print the last lines of a run to stdout: its result, where to see it, and what to do next.
 
         Args:
             result: The result.
-            table: Link to the table of all runs; empty if the run is not recorded.
+            run: The run of the tracking store.
             further: What the command line needs to train further; empty if that is not possible.
         """
         print(terminal.style(f"\nvalidation perplexity {float(result):.4f}", "green", sys.stdout))
         if further:
             print(terminal.command(f"to train further: python run.py {further}", sys.stdout))
-        if table:
+        if run.run_id:
             print("\n`mlflow ui` shows this run and all others:")
-            print(f"table: {table}\nrun: {result.link}\n{terminal.NEXT}")
+            print(f"table: {run.table}\ncharts: {run.charts}\nrun: {run.link}\n{terminal.NEXT}")
 
     def __enter__(self) -> Self:
         return self
