@@ -19,7 +19,7 @@ from tests.sweeps.test_sweeps import FEW, load_study, table
 
 SEARCH = [
     *["-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1", "model.dropout=0", "train.warmup=0"],
-    *["train.max_steps=2", *(setting for setting in FEW if not setting.startswith("train.eval_every"))],
+    *["train.max_steps=2", "train.eval_every=2", *(line for line in FEW if not line.startswith("train.eval_every"))],
 ]
 # Models of one or two layers are small enough.
 SMALL_MODELS = [*SEARCH, "hydra.sweeper.study_name=small", "hydra.sweeper.constraints={parameters:32e3}"]
