@@ -3,7 +3,6 @@
 import shlex
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config, identity
@@ -75,10 +74,7 @@ def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
 
 def command(hydra: Any) -> str:
     """Return the command of a single run with the settings of a job. Passwords in URLs are masked."""
-    given = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    here = Path.cwd()
-    folders = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in given]
-    options = [option for folder in folders for option in ("--config-dir", folder)]
+    options = [option for folder in config.config_dirs(hydra) for option in ("--config-dir", str(folder))]
     if hydra.job.config_name != "config":
         options += ["--config-name", hydra.job.config_name]
     search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]

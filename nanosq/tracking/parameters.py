@@ -1,6 +1,6 @@
 """Parameters of runs: the settings of a run in the form in which a store records them and people read them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PACKAGE = "nanosq."
@@ -26,6 +26,11 @@ def readable(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif not any(name.startswith("_") for name in names):
             parameters[key] = value
     return parameters
+
+
+def belongs(key: str, groups: Iterable[str]) -> bool:
+    """Return whether a key is one of these keys and groups of keys, or lies in one of these groups."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def component_name(target: str) -> str:
