@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis.page import Facts, Section
-from nanosq import terminal
+from nanosq.terminal import parser, table
 
 TERMS = {
     "nll": "Negative log-likelihood in nats per token: how badly a model predicts a text. Lower is better.",
@@ -68,9 +68,9 @@ def section() -> Section:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    terminal.parser("analysis.report.glossary", __doc__).parse_args(arguments)
+    parser("analysis.report.glossary", __doc__).parse_args(arguments)
     for title, entries in (("Term", TERMS), ("Metric of a run", METRICS)):
-        print(terminal.table([title, "Meaning"], [*entries.items()]), end="\n\n")
+        print(table([title, "Meaning"], [*entries.items()]), end="\n\n")
     return 0
 
 
