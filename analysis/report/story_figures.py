@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +42,9 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
         median = float(np.median(values))
         axes.axvline(median, color=figures.INK, linewidth=1.4)
         on_right = math.log(median / low) < math.log(high / low) / 2
-        axes.annotate(
-            f"median {median:.3g}",
-            (median, 0.97),
-            (5 if on_right else -5, 0),
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-            ha="left" if on_right else "right",
-            va="top",
-        )
+        shift, align = (5, "left") if on_right else (-5, "right")
+        look: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": align, "va": "top"}
+        axes.annotate(f"median {median:.3g}", (median, 0.97), (shift, 0), **look)
         axes.set_title(label)
         fit_scale(axes, "y", [0, highest], is_log=False, is_integer=True, least=3)
         axes.set_ylim(0, HEADROOM * highest)
