@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nanosq.sweeps.trial import TrialRun
 
 MAX_NAME = 80  # characters of the loss and the settings in a name
-# First what is most often compared. Other settings, as `seed`, are as important as the loss.
+# First what is most often compared, beside settings of no group, as `compile`.
 ORDER = {group: i for i, group in enumerate(("loss", "optimizer", "schedule", "train", "model", "data"))}
 QUOTES = str.maketrans("", "", "\"'")
 

@@ -44,7 +44,7 @@ class StudyMetric:
 
     @property
     def better(self) -> str:
-        """Which values are better, in brackets."""
+        """The direction in which values are better, in brackets."""
         return f"({'higher' if self.maximize else 'lower'} is better)"
 
     def cost(self, value: float) -> float:
