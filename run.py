@@ -48,8 +48,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             from nanosq import experiment, training_run
 
             about = describe(context, cfg, trial)
-            n = job_number(context)
-            exp = experiment.check(cfg, name=name_of(context), description=about, trial=trial, job_number=n)
+            exp = experiment.check(cfg, description=about, trial=trial, job_number=job_number(context))
         with errors.bad_input(is_single=trial is None):
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
@@ -82,12 +81,6 @@ def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
     if context.mode == RunMode.RUN and cfg.seeds != 1:
         raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: python run.py -m ...")
-
-
-def name_of(context: HydraConf) -> str:
-    """Return a name of what is trained: the loss, the model or the preset, and the data."""
-    choices = context.runtime.choices
-    return f"{choices['loss']} {choices.get('experiment') or choices['model']} {choices['data']}"
 
 
 def job_number(context: HydraConf) -> int | None:

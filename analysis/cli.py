@@ -34,9 +34,11 @@ def run(work: Callable[[], None]) -> int:
 
 
 def tell(section: Section) -> None:
-    """Print the texts of a section, wrapped by words."""
+    """Print the texts of a section, wrapped by words, and its tables."""
     for block in section.blocks:
-        if isinstance(block, Text) and block.kind == "code":
+        if isinstance(block, Table) and not block.folded:
+            print(block.text(), end="\n\n")
+        elif isinstance(block, Text) and block.kind == "code":
             print(terminal.command(block.text, sys.stdout), end="\n\n")
         elif isinstance(block, Text):
             style = "bold" if block.kind == "verdict" else ""
@@ -45,10 +47,6 @@ def tell(section: Section) -> None:
 
 def show(section: Section, folder: Path) -> None:
     """Print the texts and tables of a section, write its files to a folder, and print their paths."""
-    for block in section.blocks:
-        if not isinstance(block, Table):
-            tell(Section("", [block]))
-        elif not block.folded:
-            print(block.text(), end="\n\n")
+    tell(section)
     if paths := section.save(folder):
         print(*paths, sep="\n")

@@ -4,13 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis.figures import THEME, Figure
 from nanosq import terminal
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 NUMERIC = 0.75  # share of numbers in a column that is aligned like numbers
@@ -57,19 +53,16 @@ class Table:
 
     def save(self, folder: Path) -> list[Path]:
         """Write the CSV file and return its path in a list."""
+        import pandas as pd
+
         path = folder / f"{self.name}.csv"
         values = [[cell.text if cell.value is None else cell.value for cell in row] for row in self.cells()]
-        self._frame(values).to_csv(path, index=False)
+        pd.DataFrame(values, columns=list(self.header), dtype=object).to_csv(path, index=False)
         return [path]
 
     def text(self, width: int | None = None) -> str:
         """Return the table as text of at most `width` characters in a line, by default those of the terminal."""
         return terminal.table(self.header, [[cell.text for cell in row] for row in self.cells()], width)
-
-    def _frame(self, values: Sequence[Sequence[object]]) -> "pd.DataFrame":
-        import pandas as pd
-
-        return pd.DataFrame(values, columns=list(self.header), dtype=object)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from nanosq.tracking.parameters import readable
+from nanosq.tracking.parameters import belongs, readable
 
 # States of runs and trials, best first. Optuna calls a finished trial complete, and a scheduled one waiting. A trial
 # violates a constraint of its search.
@@ -86,11 +86,7 @@ class RecordedRun:
         The checkpoint of another run that training started from, if there is one, is a part of the setting.
         """
         without_effect = self.tags.get("without_effect", "seed").split(",")
-        parameters = {
-            key: value
-            for key, value in self.params.items()
-            if not any(key == other or key.startswith(f"{other}.") for other in without_effect)
-        }
+        parameters = {key: value for key, value in self.params.items() if not belongs(key, without_effect)}
         return parameters | ({"parent": self.tags["parent"]} if "parent" in self.tags else {})
 
     @cached_property

@@ -161,6 +161,12 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
+def config_dirs(hydra: Any) -> list[Path]:
+    """Return the folder that --config-dir names on the command line, if it does, from the `hydra` node."""
+    paths = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in paths]
+
+
 def to_yaml(cfg: Any) -> str:
     """Return the resolved configuration as YAML. Passwords in URLs are masked."""
     return OmegaConf.to_yaml(OmegaConf.create(mask_values(_plain(cfg))))

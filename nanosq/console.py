@@ -18,8 +18,6 @@ from nanosq.tracking import Run
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # interval between lines where there is no terminal
-
-
 SCORES = ("", "perplexity", "nll", "above floor", "bits/byte", "accuracy", "ece")
 
 

@@ -3,7 +3,6 @@
 import shlex
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config, identity
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from nanosq.sweeps.trial import TrialRun
 
 MAX_NAME = 80  # characters of the loss and the settings in a name
-GROUPS = ("loss", "optimizer", "schedule", "train", "model", "data")  # first what is most often compared
+# First what is most often compared, beside settings of no group, as `compile`.
+ORDER = {group: i for i, group in enumerate(("loss", "optimizer", "schedule", "train", "model", "data"))}
 QUOTES = str.maketrans("", "", "\"'")
 
 
@@ -27,6 +27,7 @@ class Description:
 
     name: str  # the settings that distinguish the run, and its place in a sweep
     command: str  # trains this run again, alone
+    subject: str  # what is trained: the loss, the model or the preset, and the data
     data: str  # name of the data: the choice of the group
     text: str
 
@@ -52,12 +53,14 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
         cfg: The configuration of the run.
         trial: The trial of a sweep that the run belongs to.
     """
-    data, loss = str(hydra.runtime.choices["data"]), hydra.runtime.choices["loss"]
+    choices = hydra.runtime.choices
+    data, loss = str(choices["data"]), choices["loss"]
     model, optimizer = (str(node.get("_target_")).rpartition(".")[2] for node in (cfg.model, cfg.optimizer))
     text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
-    return Description(_name(hydra, cfg, trial), command(hydra), data, mask(text))
+    subject = f"{loss} {choices.get('experiment') or choices['model']} {data}"
+    return Description(_name(hydra, cfg, trial), command(hydra), subject, data, mask(text))
 
 
 def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
@@ -75,10 +78,7 @@ def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
 
 def command(hydra: Any) -> str:
     """Return the command of a single run with the settings of a job. Passwords in URLs are masked."""
-    given = [Path(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    here = Path.cwd()
-    folders = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in given]
-    options = [option for folder in folders for option in ("--config-dir", folder)]
+    options = [option for folder in config.config_dirs(hydra) for option in ("--config-dir", str(folder))]
     if hydra.job.config_name != "config":
         options += ["--config-name", hydra.job.config_name]
     search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]
@@ -93,7 +93,7 @@ def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
     names, values = [], {"lr": str(cfg.optimizer.get("lr", ""))}
     typed = {key.lstrip("+"): value for key, value in summary.settings(hydra.overrides.task).items()}
     varied = [word.partition("=")[0] for word in trial.setting.split()] if trial is not None else []
-    for key in sorted(typed, key=_order):
+    for key in sorted(typed, key=lambda key: ORDER.get(key.partition(".")[0], 0)):
         is_fixed = varied and not any(f".{key}".endswith(f".{name}") for name in varied)
         if key in ("loss", "seed") or is_fixed or not identity.affects_result(key):
             continue
@@ -105,8 +105,3 @@ def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
     start = textwrap.shorten(" ".join([choices["loss"], *names, settings]), MAX_NAME, placeholder=" ...")
     place = "" if trial is None else f" · {trial.sweep} #{trial.trial}"
     return f"{start} seed={cfg.seed}{place}".translate(QUOTES)
-
-
-def _order(key: str) -> int:
-    group = key.partition(".")[0]
-    return GROUPS.index(group) if group in GROUPS else 0

@@ -47,15 +47,11 @@ def exit_status(task: Callable[[], Any]) -> int:
     with masked_output():
         try:
             task()
-        except (InputError, HydraException, OmegaConfBaseException) as error:
+        except (InputError, OutOfMemoryError, HydraException, OmegaConfBaseException) as error:
             if show_all:
                 raise
-            return report(error)
-        except OutOfMemoryError as error:
-            if show_all:
-                raise
-            report(error)
-            return 1
+            status = report(error)
+            return 1 if isinstance(error, OutOfMemoryError) else status
         except ValueError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):

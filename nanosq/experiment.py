@@ -29,7 +29,6 @@ class Experiment:
     """Everything that a configuration says about a run, looked up once."""
 
     cfg: Config
-    name: str  # of what is trained: loss, model or preset, data
     description: Description
     trial: TrialRun | None  # of a sweep
     settings: TrainSettings
@@ -78,7 +77,7 @@ class Experiment:
 
 
 def check(
-    cfg: Any, *, name: str, description: Description, trial: TrialRun | None = None, job_number: int | None = None
+    cfg: Any, *, description: Description, trial: TrialRun | None = None, job_number: int | None = None
 ) -> Experiment:
     """Look up and check everything that can be wrong with a configuration, before anything is written.
 
@@ -86,7 +85,6 @@ def check(
 
     Args:
         cfg: The configuration: a Config as Hydra composes it.
-        name: Name of what is trained.
         description: What the run is, for the tracking store.
         trial: The trial of a sweep that this run belongs to.
         job_number: Number of this run among those that share the GPUs of this machine.
@@ -114,7 +112,6 @@ def check(
     config_hash = identity.config_hash(cfg, parent=found.parent)
     experiment = Experiment(
         cfg=cfg,
-        name=name,
         description=description,
         trial=trial,
         settings=settings,

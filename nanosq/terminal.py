@@ -92,17 +92,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int | N
         if len(blocks[-1]) > 1 and sum(len(each[0]) + len(GAP) for each in blocks[-1]) + len(column[0]) > limit:
             blocks.append([first])
         blocks[-1].append(column)
-    return "\n\n".join("\n".join(_lines(block)) for block in blocks)
+    return "\n\n".join("\n".join(GAP.join(cells).rstrip() for cells in zip(*block, strict=True)) for block in blocks)
 
 
 def _wrapped(row: Sequence[str], first: int, other: int) -> Iterator[Sequence[str]]:
     """Return the lines of a row whose first cell and other cells have at most this many characters."""
     cells = [wrap(cell, other if position else first).split("\n") for position, cell in enumerate(row)]
     return itertools.zip_longest(*cells, fillvalue="")
-
-
-def _lines(block: Sequence[Sequence[str]]) -> Iterator[str]:
-    return (GAP.join(cells).rstrip() for cells in zip(*block, strict=True))
 
 
 def _aligned(name: str, cells: Sequence[str]) -> list[str]:

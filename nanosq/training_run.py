@@ -200,7 +200,9 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
         log.console.say(experiment.trial.setting)
     else:
         size = f"{n_parameters / 1e6:.2f}M parameters, vocabulary {text.tokenizer.vocab_size}"
-        log.console.say(f"{experiment.name}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}")
+        log.console.say(
+            f"{experiment.description.subject}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}"
+        )
     if experiment.ignores_min_lr_factor():
         log.console.say(f"train.min_lr_factor={experiment.settings.min_lr_factor} has no effect with this schedule")
     if state.progress.step > 0:

@@ -16,15 +16,27 @@ COMMANDS = [
 ]
 READ_RUNS = [name for name in COMMANDS if name.startswith("analysis.report") and not name.endswith("glossary")]
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 
-def run(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NANOSQ_CACHE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def run(name: str, *arguments: str) -> int:
     """Run a command in this process and return its exit status."""
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    try:
-        runpy.run_module(name, run_name="__main__")
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [name, *arguments])
+        try:
+            runpy.run_module(name, run_name="__main__")
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
 
 
 def test_all_commands_are_known() -> None:
@@ -32,13 +44,9 @@ def test_all_commands_are_known() -> None:
     assert {"analysis.report", "analysis.report.search", "analysis.audit", "nanosq.data"} < {*COMMANDS}
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_says_what_a_command_does_with_an_example(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert run(name, "--help", monkeypatch=monkeypatch) == 0
+def test_the_help_says_what_a_command_does_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name, "--help") == 0
     usage, description, *others = capsys.readouterr().out.split("\n\n")
     assert usage.startswith(f"usage: python -m {name}")
     assert len(description.split()) > 3
@@ -46,27 +54,16 @@ def test_the_help_says_what_a_command_does_with_an_example(
     assert max(map(len, "\n".join([usage, description, *others]).splitlines())) <= 80
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", READ_RUNS)
-def test_without_runs_a_command_says_what_to_do(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+def test_without_runs_a_command_says_what_to_do(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["one", "two"] if name.endswith("compare") else []
-    status, output = run(name, *arguments, monkeypatch=monkeypatch), capsys.readouterr()
+    status, output = run(name, *arguments), capsys.readouterr()
     errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
     assert (status, len(errors)) == ((0, 0) if output.out else (2, 1))
     assert re.search("python run.py |set --tracking-uri", " ".join([*errors, *output.out.split()]))
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(("name", "text"), [("analysis.audit", "claims"), ("nanosq.data", "no corpus in cache")])
-def test_other_commands_say_something_without_runs(
-    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NANOSQ_CACHE", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    assert run(name, monkeypatch=monkeypatch) == 0
+def test_other_commands_say_something_without_runs(name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name) == 0
     assert text in capsys.readouterr().out

@@ -1,12 +1,7 @@
-"""Output of a run: plain lines in a file or a pipe, a progress bar on a terminal."""
+"""Output of a run: plain lines in a file or a pipe. tests/test_screens.py has a terminal."""
 
 import logging
 import math
-import os
-import pty
-import subprocess
-import sys
-import termios
 
 import pytest
 
@@ -44,19 +39,3 @@ def test_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert val == "val       7.3891  2.0000       0.2000     0.7500     50.0%  1.23%"
     assert test == "test      7.3891  2.0000                  0.7500     50.0%  1.23%"
     assert calibrated == "test, calibrated with temperature 0.9264: nll 1.5000, ece 0.80%"
-
-
-def test_progress_bar_on_a_terminal() -> None:
-    script = """
-from nanosq.console import Console
-with Console(200) as console_:
-    console_.stepped({"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12345.0}, 50)
-"""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    subprocess.run([sys.executable, "-c", script], stderr=theirs, check=True)
-    output = os.read(ours, 100_000).decode()  # before the other end is closed, which would lose unread output
-    os.close(theirs)
-    os.close(ours)
-    assert "50/200" in output
-    assert "loss 2.500  nll 2.000  12.3k tokens/s" in output

@@ -41,16 +41,16 @@ def lines(screen: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_line_is_too_long(name: str, screen: Callable[[str], str]) -> None:
+def test_no_line_is_too_long_and_links_stand_alone(name: str, screen: Callable[[str], str]) -> None:
     """A terminal breaks longer lines at its last column. Only a word that is longer itself, as a link, is broken."""
     assert not [line for line in lines(screen(name)) if len(line) > 80 and " " in line]
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_links_stand_alone(name: str, screen: Callable[[str], str]) -> None:
     links = [line for line in lines(screen(name)) if "http://" in line]
     assert len(links) == (3 if name == "run" else 0)
     assert all(re.fullmatch(r"((table|charts|run): )?http://\S+", line) for line in links)
+
+
+def test_a_run_has_a_progress_bar(screen: Callable[[str], str]) -> None:
+    assert re.search(r"\r6/6 \|.*\| .*, loss [\d.]+  nll [\d.]+  [\d.]+k tokens/s", ESCAPE.sub("", screen("run")))
 
 
 def test_a_run_ends_with_its_result_and_what_to_do_next(screen: Callable[[str], str]) -> None:

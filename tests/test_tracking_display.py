@@ -69,14 +69,10 @@ def test_the_state_is_visible(state: str, store: MLflowStore, uri: str) -> None:
 
 def test_a_run_that_fails_after_its_end_was_tagged_is_failed(store: MLflowStore, uri: str) -> None:
     run = store.start("r", params={}, tags={})
-    with pytest.raises(RuntimeError), run:
-        fail_after_pruning(run)
-    assert recorded(uri, run).data.tags["state"] == "failed"
-
-
-def fail_after_pruning(run: MLflowRun) -> None:
     run.tag(state="pruned")
-    raise RuntimeError
+    with pytest.raises(RuntimeError), run:
+        raise RuntimeError
+    assert recorded(uri, run).data.tags["state"] == "failed"
 
 
 def test_the_data_set_is_recorded_once(store: MLflowStore, uri: str) -> None:

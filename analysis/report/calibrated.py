@@ -2,7 +2,7 @@
 
 from analysis.report.bootstrap import Difference
 from analysis.report.scores import half_interval
-from analysis.report.verdict import Verdict, decimals, signed
+from analysis.report.verdict import Verdict, size_and_interval
 from analysis.runs import RecordedSetting
 
 METRIC = "test/nll_calibrated"
@@ -25,12 +25,10 @@ def disagreement(verdict: Verdict, a: RecordedSetting, b: RecordedSetting) -> st
         return ""
     better = verdict.a if mean > 0 else verdict.b
     result = "no difference is found" if calibrated.includes_zero else f"{better} is better"
-    digits, more = decimals(calibrated), "higher" if mean >= 0 else "lower"
-    low, high = sorted((calibrated.low, calibrated.high) if mean >= 0 else (-calibrated.low, -calibrated.high))
-    interval = f"95 % confidence interval {signed(low, digits)} to {signed(high, digits)}"
+    amount, interval = size_and_interval(calibrated)
     return (
-        f"By the calibrated test nll, {result}: that of {verdict.b} is {abs(mean):.{digits}f} nats per token {more} "
-        f"than that of {verdict.a} ({interval}, Student's t over {len(values)} seeds). Calibration divides the logits "
+        f"By the calibrated test nll, {result}: that of {verdict.b} is {amount} than "
+        f"that of {verdict.a} ({interval}, Student's t over {len(values)} seeds). Calibration divides the logits "
         "by one temperature, fitted on val: the calibrated nll does not depend on the scale of the logits, but on what "
         "the models know."
     )

@@ -8,7 +8,6 @@ from analysis import figures, labels
 from analysis.axes import fit_scale
 from analysis.report.contenders import ENDED, Comparison
 from analysis.report.optuna_study import StudyTrial
-from analysis.report.search_figures import label
 
 RING: Any = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4}
 
@@ -35,8 +34,7 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
     fit_scale(
         axes, "x", [1, max(contender.n_ended for contender in comparison.contenders)], is_log=False, is_integer=True
     )
-    name = label(metric)
-    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {name[0].lower()}{name[1:]}")
+    axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {metric.in_sentence}\n{metric.better}")
     labels.name_ends(axes)
     caption = (
         f"The best value of each contender after a number of trials of {comparison.tune_steps:,} steps. "

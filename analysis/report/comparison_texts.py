@@ -8,7 +8,7 @@ from analysis.report.contenders import Comparison
 def description(comparison: Comparison) -> list[str]:
     """Return sentences on the contenders, the tuning, and the confirmation, with the budget of each."""
     first, common = comparison.contenders[0], comparison.common_axes
-    metric = first.tuning.metrics[0].label
+    metric = first.tuning.metrics[0].in_sentence
     own = [
         f"{', '.join(keys)} only for {contender.label}"
         for contender in comparison.contenders
@@ -18,7 +18,7 @@ def description(comparison: Comparison) -> list[str]:
     return [
         f"Contenders: {', '.join(contender.label for contender in comparison.contenders)}.",
         f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender. The best trial is the "
-        f"one with the best {metric[0].lower()}{metric[1:]}. Tuned settings: {tuned}.",
+        f"one with the best {metric}. Tuned settings: {tuned}.",
         f"Confirmation: the best setting of each contender, trained for {comparison.max_steps:,} steps with each of "
         f"the seeds {', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split.",
     ]

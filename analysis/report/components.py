@@ -4,13 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from analysis.recorded_run import normal
 from analysis.runs import RecordedSetting, differing
+from nanosq.tracking.parameters import belongs
 
 COMPONENTS = ("loss", "optimizer", "schedule", "model")
-
-
-def belongs(key: str, groups: Sequence[str]) -> bool:
-    """Return whether a key is one of these keys and groups of keys, or lies in one of these groups."""
-    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def name(params: Mapping[str, str], component: str) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "not in this experiment of MLflow"
-MORE_SEEDS = "hydra.sweeper.seeds=5"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 
@@ -120,8 +119,8 @@ class Comparison:
         if "experiment" in self.keys:  # a preset is a contender with all that it sets
             compared += differing([setting.params for setting in settings.values()])
         tried = {contender.label: contender.n_ended for contender in self.contenders}
-        what = enumeration(self.keys)
-        return Matched(self.name, what, settings, tried, compared, MORE_SEEDS, self.command)
+        more = "hydra.sweeper.seeds=5"
+        return Matched(self.name, enumeration(self.keys), settings, tried, compared, more, self.command)
 
 
 def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> list[Comparison]:

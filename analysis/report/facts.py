@@ -1,6 +1,6 @@
 """The box of facts on the runs of a comparison, and whether the contenders had the same chances."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from analysis.page import DASH, Facts, number
 from analysis.report.components import enumeration, labels, name, own
@@ -9,7 +9,6 @@ from analysis.report.matched import DRAWS, Matched
 from analysis.runs import RecordedSetting
 
 COMMIT = "mlflow.source.git.commit"
-PAIR = 2
 Describe = Callable[[RecordedSetting], str]
 
 
@@ -19,7 +18,8 @@ def facts(matched: Matched) -> Facts:
     for title, describe in FACTS.items():
         values = [describe(setting) for setting in matched.settings.values()]
         is_compared = title.lower() == matched.what  # the values name the contenders
-        rows.append((title, "; ".join(values) if is_compared else _each(matched.settings, describe)))
+        text = "; ".join(values) if is_compared else values[0] if len({*values}) == 1 else _each(matched, values)
+        rows.append((title, text))
     if matched.command:
         return Facts("What was run", [*rows, ("Train again", matched.command)])
     commands = {label: setting.runs[0].tags.get("command", DASH) for label, setting in matched.settings.items()}
@@ -28,14 +28,14 @@ def facts(matched: Matched) -> Facts:
 
 def conditions(matched: Matched) -> str:
     """Return sentences on how the contenders were trained, and in what they differ; empty for a single setting."""
-    if len(matched.settings) < PAIR:
+    if len(matched.settings) < 2:
         return ""
     parts = []
     for text, describe in CONDITIONS.items():
         values = {describe(setting) for setting in matched.settings.values()}
         if len(values) == 1 and DASH not in values:
             parts.append(text.format(*values))
-    who = "Both" if len(matched.settings) == PAIR else "All"
+    who = "Both" if len(matched.settings) == 2 else "All"
     trained = f"{who} were trained {' '.join(parts)}." if parts else ""
     if any(result.besides for result in matched.against(matched.order[0], DRAWS)):
         return trained
@@ -45,7 +45,7 @@ def conditions(matched: Matched) -> str:
 
 def fairness(matched: Matched) -> str:
     """Return what is the same for all contenders and what is not, and how many settings of each were tried."""
-    if len(matched.settings) < PAIR:
+    if len(matched.settings) < 2:
         return ""
     same: list[str] = []
     different: list[str] = []
@@ -55,8 +55,7 @@ def fairness(matched: Matched) -> str:
             same.append(f"{title} ({values[0].partition(' (')[0]})")  # a component without its parameters
         else:
             values = labels([*matched.settings.values()], "model") if title == "model" else values
-            each = "; ".join(f"{label}: {value}" for label, value in zip(matched.settings, values, strict=True))
-            different.append(f"{title} ({each})")
+            different.append(f"{title} ({_each(matched, values)})")
     texts = [f"The same {enumeration(same)}." if same else ""]
     texts.append(f"Not the same: {enumeration(different)}." if different else "")
     return f"Fairness: {' '.join(filter(None, [*texts, _tried(matched)]))}"
@@ -72,12 +71,9 @@ def _tried(matched: Matched) -> str:
     return text if not counts else f"{text} The settings that they share may suit the one that was tried more."
 
 
-def _each(settings: Mapping[str, RecordedSetting], describe: Describe) -> str:
-    """Return what is the same for all settings, or else the text of each."""
-    texts = {label: describe(setting) for label, setting in settings.items()}
-    if len({*texts.values()}) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{label}: {text}" for label, text in texts.items())
+def _each(matched: Matched, values: Sequence[str]) -> str:
+    """Return the value of each contender after its label."""
+    return "; ".join(f"{label}: {value}" for label, value in zip(matched.settings, values, strict=True))
 
 
 def _component(component: str) -> Describe:

@@ -4,11 +4,10 @@ python -m analysis.report.glossary    print both lists
 """
 
 import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from analysis.page import Facts, Section
-from nanosq.terminal import parser, width
+from nanosq.terminal import parser, table
 
 TERMS = {
     "nll": "Negative log-likelihood in nats per token: how badly a model predicts a text. Lower is better.",
@@ -67,17 +66,11 @@ def section() -> Section:
     return Section("Glossary", [Facts("Glossary", list(TERMS.items()))])
 
 
-def as_text(entries: Mapping[str, str], columns: int) -> str:
-    """Return entries as two columns of at most `columns` characters."""
-    first = max(map(len, entries)) + 2
-    wrap = textwrap.TextWrapper(columns, subsequent_indent=" " * first, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(wrap.fill(f"{name:{first}}{text}") for name, text in entries.items())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser("analysis.report.glossary", __doc__).parse_args(arguments)
-    print(f"Terms\n\n{as_text(TERMS, width())}\n\nMetrics of a run\n\n{as_text(METRICS, width())}")
+    for title, entries in (("Term", TERMS), ("Metric of a run", METRICS)):
+        print(table([title, "Meaning"], [*entries.items()]), end="\n\n")
     return 0
 
 

@@ -13,6 +13,7 @@ from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
 from analysis.runs import RecordedSetting
+from nanosq.tracking.parameters import belongs
 
 MAX_LISTED = 20
 LIKE_WITH_LIKE = (
@@ -109,8 +110,7 @@ def _elsewhere(each: Matched, shown: Matched) -> str:
     keys = [
         key
         for key in sorted(params)
-        if not components.belongs(key, each.compared)
-        and {normal(other.get(key, "")) for other in others} != {normal(params[key])}
+        if not belongs(key, each.compared) and {normal(other.get(key, "")) for other in others} != {normal(params[key])}
     ]
     return f" ({describe(params, keys)})" if keys and each is not shown else ""
 

@@ -11,10 +11,18 @@ from analysis.report import calibrated, common_seeds, components
 from analysis.report.components import COMPONENTS, enumeration
 from analysis.report.verdict import MORE_SEEDS, Verdict, verdict
 from analysis.runs import RESULTS, TRAIN, RecordedSetting, by_setting, differing, settings
+from nanosq.tracking.parameters import belongs
 
 ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
 MAX_CONTENDERS = 8  # of one comparison; a search of the parameters of a loss draws more values
 DRAWS, FEWER_DRAWS = 10_000, 2_000  # for the pairs of the comparison that is shown, and for all others
+AGAINST_BEST = {  # sentences on other contenders than the one with the lowest nll
+    "better": "It is better than {}: the 95 % confidence interval of each difference does not include 0 "
+    "({n_seeds} seeds).",
+    "unclear": "No difference from {} was found.",
+    "few": "There are not enough runs for a verdict on {best} and {}.",
+    "other": "More differs from {}, so this does not show which is better.",
+}
 BEST = "best"  # name of the comparison of the best setting of each loss
 
 
@@ -89,15 +97,9 @@ class Matched:
             groups.setdefault(kind, []).append(result.b if result.a == best else result.a)
         nll = self.settings[best].mean("test/nll")
         texts = [f"{best} has the lowest test nll of the {len(self.settings)}, {nll:.4g} nats per token."]
-        if better := groups.get("better"):
-            interval = "the 95 % confidence interval of each difference does not include 0"
-            texts.append(f"It is better than {enumeration(better)}: {interval} ({self.n_seeds} seeds).")
-        if unclear := groups.get("unclear"):
-            texts.append(f"No difference from {enumeration(unclear)} was found.")
-        if few := groups.get("few"):
-            texts.append(f"There are not enough runs for a verdict on {best} and {enumeration(few)}.")
-        if other := groups.get("other"):
-            texts.append(f"More differs from {enumeration(other)}, so this does not show which is better.")
+        for kind, text in AGAINST_BEST.items():
+            if kind in groups:
+                texts.append(text.format(enumeration(groups[kind]), best=best, n_seeds=self.n_seeds))
         return " ".join(texts)
 
     def notes(self) -> list[str]:
@@ -144,7 +146,7 @@ def _find(
     """Yield the comparisons of a component among the settings of one text and program."""
     groups: dict[str, list[RecordedSetting]] = {}
     for setting in same:
-        rest = {k: normal(v) for k, v in setting.params.items() if not components.belongs(k, [component])}
+        rest = {k: normal(v) for k, v in setting.params.items() if not belongs(k, [component])}
         groups.setdefault(repr((key, sorted(rest.items()))), []).append(setting)
     for rest_key, group in groups.items():
         by_name: dict[str, list[RecordedSetting]] = {}

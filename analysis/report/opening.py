@@ -7,8 +7,6 @@ from analysis.report import facts, glossary
 from analysis.report.matched import DRAWS, Matched
 from analysis.runs import NO_RESULT
 
-TITLE = "Result"
-
 
 def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
     """Return the opening on a comparison.
@@ -23,7 +21,8 @@ def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
     elif matched.settings:
         result = f"{matched.headline(DRAWS)} {facts.conditions(matched)}"
         blocks.append(Text(result.strip(), "verdict"))
-        blocks += [Text(text) for text in [facts.fairness(matched)] if text]
+        if fairness := facts.fairness(matched):
+            blocks.append(Text(fairness))
         blocks += [Text(note, "note") for note in matched.notes()]
         blocks.append(facts.facts(matched))
-    return Section(TITLE, [*blocks, *glossary.section().blocks])
+    return Section("Result", [*blocks, *glossary.section().blocks])

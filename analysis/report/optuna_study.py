@@ -37,6 +37,16 @@ class StudyMetric:
     label: str
     maximize: bool
 
+    @property
+    def in_sentence(self) -> str:
+        """The label as it stands within a sentence."""
+        return self.label[0].lower() + self.label[1:]
+
+    @property
+    def better(self) -> str:
+        """The direction in which values are better, in brackets."""
+        return f"({'higher' if self.maximize else 'lower'} is better)"
+
     def cost(self, value: float) -> float:
         """Return a number that is lower for a better value."""
         return -value if self.maximize else value

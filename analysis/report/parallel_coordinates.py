@@ -49,8 +49,7 @@ def figure(search: Search) -> figures.Figure:
     coordinates = [_setting(search, setting) for setting in search.space]
     for i, metric in enumerate(search.metrics):
         values = [trial.values[i] for trial in complete]
-        better = f"({'higher' if metric.maximize else 'lower'} is better)"
-        coordinates.append(_numeric(f"{metric.label} {better}", values, is_log=is_wide(values)))
+        coordinates.append(_numeric(f"{metric.label} {metric.better}", values, is_log=is_wide(values)))
     drawing, (axes,) = figures.panels(size=(figures.PANEL[0], 0.8 + ROW * len(coordinates)))
     others = OTHERS | {"alpha": min(0.6, max(0.1, DENSE / len(complete)))}
     for rank, trial in reversed([*enumerate(complete)]):  # the best on top

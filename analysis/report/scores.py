@@ -176,12 +176,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
 
 def _runs(best: Mapping[str, RecordedSetting]) -> Table:
     rows: list[Row] = [
-        [
-            loss,
-            run.seed,
-            *(number(run.metric(metric), 5) for metric in OF_RUNS),
-            Cell(run.id[:8], run.id, run.link),
-        ]
+        [loss, run.seed, *(number(run.metric(key), 5) for key in OF_RUNS), Cell(run.id[:8], run.id, run.link)]
         for loss, setting in best.items()
         for run in setting.runs
     ]

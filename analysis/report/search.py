@@ -53,8 +53,7 @@ def _texts(search: Search) -> list[Block]:
         blocks = [Text(_verdict(search), "verdict"), *blocks, Text(LUCK, "note")]
     for metric in search.misdirected:
         did, better = ("minimized", "higher") if metric.maximize else ("maximized", "lower")
-        name = metric.label[0].lower() + metric.label[1:]
-        text = f"This search {did} {name}, although {better} is better: start another."
+        text = f"This search {did} {metric.in_sentence}, although {better} is better: start another."
         blocks.append(Text(text, "note"))
     if search.others:
         blocks.append(Text(f"Other studies in the same storage: {', '.join(search.others)}.", "note"))
@@ -65,8 +64,7 @@ def _verdict(search: Search) -> str:
     front, n = search.front(), len(search.complete)
     if len(search.metrics) > 1:
         return f"The Pareto front has {len(front)} of {n} complete trials."
-    name = search.metrics[0].label
-    value = f"{name[0].lower()}{name[1:]} {front[0].values[0]:.4g}"
+    value = f"{search.metrics[0].in_sentence} {front[0].values[0]:.4g}"
     return f"The best of {n} complete trials is trial {front[0].number}, with {value}."
 
 

@@ -105,7 +105,7 @@ def pareto(search: Search) -> figures.Figure:
 
 def label(metric: StudyMetric) -> str:
     """Return the label of an axis that shows a metric."""
-    return f"{metric.label}\n({'higher' if metric.maximize else 'lower'} is better)"
+    return f"{metric.label}\n{metric.better}"
 
 
 def _steps(search: Search) -> str:

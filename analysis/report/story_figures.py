@@ -1,8 +1,9 @@
 """Figures of the perplexity of the test stories: its distribution, and the difference between two losses."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ MIN_BINS, MAX_BINS = 10, 40
 MAX_NATS = 300.0  # nats per token that an axis can show
 MAX_POINTS = 800  # stories in a scatter plot; more make the page heavy but not clearer
 ROW = 1.3  # inches
+LABEL = 36  # characters of a line of a label
 HEADROOM = 1.35  # highest value of the axis of counts over the highest count: there is room for the median
 
 
@@ -40,15 +42,9 @@ def distributions(nats: Mapping[str, Nats], order: Sequence[str]) -> figures.Fig
         median = float(np.median(values))
         axes.axvline(median, color=figures.INK, linewidth=1.4)
         on_right = math.log(median / low) < math.log(high / low) / 2
-        axes.annotate(
-            f"median {median:.3g}",
-            (median, 0.97),
-            (5 if on_right else -5, 0),
-            xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points",
-            ha="left" if on_right else "right",
-            va="top",
-        )
+        shift, align = (5, "left") if on_right else (-5, "right")
+        look: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points", "ha": align, "va": "top"}
+        axes.annotate(f"median {median:.3g}", (median, 0.97), (shift, 0), **look)
         axes.set_title(label)
         fit_scale(axes, "y", [0, highest], is_log=False, is_integer=True, least=3)
         axes.set_ylim(0, HEADROOM * highest)
@@ -85,7 +81,7 @@ def differences(labels: tuple[str, str], nats: tuple[Nats, Nats], series: int = 
     for which in SIDES:
         fit_scale(scatter, which, both, is_log=True)
     scatter.set(xlim=(low, high), ylim=(low, high), aspect="equal", title="Perplexity of each test story")
-    scatter.set(xlabel=_lines(f"perplexity, {a}"), ylabel=_lines(f"perplexity, {b}"))
+    scatter.set(xlabel=fill(f"perplexity, {a}", LABEL), ylabel=fill(f"perplexity, {b}", LABEL))
 
     shares = (np.arange(n) + 0.5) / n * 100
     curve.fill_between(shares[kept], difference[kept], 0, color=color, alpha=0.25, linewidth=0)
@@ -98,14 +94,9 @@ def differences(labels: tuple[str, str], nats: tuple[Nats, Nats], series: int = 
     fit_scale(curve, "x", [0, 100])
     fit_scale(curve, "y", [bottom, top])
     for better, wins, height, va in ((a, difference > 0, 0.97, "top"), (b, difference < 0, 0.03, "bottom")):
-        text = _lines(f"{better} is better: {100 * wins.mean():.1f} % of stories", 40)
+        text = fill(f"{better} is better: {100 * wins.mean():.1f} % of stories", LABEL + 4)
         curve.text(0.03, height, text, transform=curve.transAxes, va=va)
     caption = f"{b} against {a} on the test stories. A point is a story: above the line, {a} is better. "
     caption += f"Difference: {b} minus {a}; below zero, {b} is better."
     caption += f" Points: {len(kept):,} of the {n:,} stories." if len(kept) < n else ""
     return figures.finish(drawing, f"stories-{file_name(b)}-{file_name(a)}", caption)
-
-
-def _lines(text: str, width: int = 36) -> str:
-    """Return a text in lines of at most this many characters."""
-    return textwrap.fill(text, width)

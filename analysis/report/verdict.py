@@ -11,6 +11,7 @@ from analysis.report import common_seeds, components, stories
 from analysis.report.bootstrap import Difference, paired
 from analysis.report.components import enumeration
 from analysis.runs import RecordedSetting, differing
+from nanosq.tracking.parameters import belongs
 
 MAX_DECIMALS = 6
 MORE_SEEDS = "python run.py -m ... seed=1,2,3"
@@ -126,10 +127,10 @@ def decimals(difference: Difference) -> int:
 
 
 def _judgement(a: str, b: str, difference: Difference, bits: float) -> str:
-    amount, interval = _amount(difference, f"{difference.n_seeds} seeds, ")
+    amount, interval = size_and_interval(difference)
     percent = number(abs(100 * (stories.exp(difference.effect) - 1)), 2).text
     numbers = (
-        f"the test nll of {b} is {amount} than that of {a} ({interval}). That is "
+        f"the test nll of {b} is {amount} than that of {a} ({interval}; {_counts(difference)}). That is "
         f"{abs(difference.effect) * bits:.{decimals(difference)}f} bits per byte, and a perplexity that is {percent} % "
         f"{_more(difference)}."
     )
@@ -140,8 +141,8 @@ def _judgement(a: str, b: str, difference: Difference, bits: float) -> str:
 
 def _description(a: str, b: str, difference: Difference) -> str:
     """Return the difference of runs without a judgement, because it may have several causes."""
-    amount, interval = _amount(difference, f"{difference.n_seeds} seeds, ")
-    return f"The runs of {b} have a test nll that is {amount} than that of {a} ({interval})."
+    amount, interval = size_and_interval(difference)
+    return f"The runs of {b} have a test nll that is {amount} than that of {a} ({interval}; {_counts(difference)})."
 
 
 def _reservation(compared: Sequence[str], besides: Sequence[str]) -> str:
@@ -156,21 +157,25 @@ def _on_models(
     """Return the sentence on two models with one seed each."""
     common = f"one seed in common ({seeds[0]})" if has_common else "no seed in common"
     models = f"with seed {seeds[0]}" if has_common else f"with seed {seeds[0]} of {a} and seed {seeds[1]} of {b}"
-    amount, interval = _amount(difference, "")
+    amount, interval = size_and_interval(difference)
     return (
         f"Not enough runs: {a} and {b} have {common}, and a verdict needs two ({more_seeds}). For the two models "
-        f"{models}, the test nll of {b} is {amount} than that of {a} ({interval}). This interval covers the choice of "
-        "stories only; other seeds may give another result."
+        f"{models}, the test nll of {b} is {amount} than that of {a} ({interval}; {difference.n_stories:,} stories). "
+        "This interval covers the choice of stories only; other seeds may give another result."
     )
 
 
-def _amount(difference: Difference, seeds: str) -> tuple[str, str]:
-    """Return how much higher or lower the nll is, and the confidence interval."""
+def size_and_interval(difference: Difference) -> tuple[str, str]:
+    """Return how much higher or lower the nll is, and the confidence interval: both are of this sign."""
     digits, effect = decimals(difference), difference.effect
     low, high = sorted((difference.low, difference.high) if effect >= 0 else (-difference.low, -difference.high))
     interval = f"95 % confidence interval {signed(low, digits)} to {signed(high, digits)}"
     amount = f"{abs(effect):.{digits}f} nats per token {_more(difference)}"
-    return amount, f"{interval}; {seeds}{difference.n_stories:,} stories"
+    return amount, interval
+
+
+def _counts(difference: Difference) -> str:
+    return f"{difference.n_seeds} seeds, {difference.n_stories:,} stories"
 
 
 def _more(difference: Difference) -> str:
@@ -180,7 +185,7 @@ def _more(difference: Difference) -> str:
 def _besides(a: RecordedSetting, b: RecordedSetting, compared: Sequence[str]) -> list[str]:
     """Return what differs besides the keys and groups that are compared: see `verdict`."""
     keys = differing([a.params, b.params])
-    besides = [key for key in sorted(keys) if not components.belongs(key, compared)]
+    besides = [key for key in sorted(keys) if not belongs(key, compared)]
     if len({run.program for setting in (a, b) for run in setting.runs}) > 1:
         besides.append("the version of the program")
     tokens = [setting.mean("train/tokens") for setting in (a, b)]

@@ -84,7 +84,7 @@ class CompareSweeper(StudySweeper):
         # Not the seed of tuning.
         self.seeds = [*entry.seeds] or [first.seed + 1 + repeat for repeat in range(self.settings.seeds)]
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
-        self._command = entry.command(self.config.hydra.overrides.hydra, self.config_dirs())
+        self._command = entry.command(self.config.hydra.overrides.hydra, config.config_dirs(self.config.hydra))
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:

@@ -81,12 +81,6 @@ class TrialLauncher(Sweeper):
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
 
-    def config_dirs(self) -> list[Path]:
-        """Return the folder that --config-dir names on the command line, if it does."""
-        sources = self.config.hydra.runtime.config_sources
-        paths = [Path(source.path) for source in sources if source.provider == "command-line"]
-        return [path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path for path in paths]
-
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

@@ -40,7 +40,8 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     (folder / "experiment").mkdir(parents=True, exist_ok=True)
     text = preset(f"Setting of {origin}, at full length.", choices, settings)
     (folder / "experiment" / f"{name}.yaml").write_text(text)
-    own = [f"hydra.searchpath=[file://{path}]" for path in sweeper.config_dirs()]  # of a loss in it, for example
+    # The folder of the user may hold a loss, for example.
+    own = [f"hydra.searchpath=[file://{path}]" for path in config.config_dirs(sweeper.config.hydra)]
     return f"python run.py {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
 
 

@@ -14,7 +14,7 @@ from nanosq.errors import InputError
 from nanosq.sweeps import distributions
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.search_space import SearchSpace
-from nanosq.tracking.parameters import readable
+from nanosq.tracking.parameters import belongs, readable
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class StartingPoints:
 
     def _component(self, run_id: str, group: str, recorded: Mapping[str, str]) -> str:
         """Return the choice of a group that a run has: the same components, and the most settings in common."""
-        if not any(key == group or key.startswith(f"{group}.") for key in recorded):
+        if not any(belongs(key, [group]) for key in recorded):
             raise InputError(f"{KEY}: run {run_id} does not say which {group} it has")
         common: dict[str, int] = {}
         components: dict[str, str | None] = {}

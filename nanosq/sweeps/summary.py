@@ -14,16 +14,8 @@ MAX_ROWS = 10  # of the table; the file has all trials
 MAX_CELL = 24  # characters of a setting in the table
 DIGITS, ERROR_DIGITS = 5, 2  # of metrics and their standard errors
 
-STATES = (
-    "finished",
-    "violates",  # a constraint of the search
-    "pruned",
-    "diverged",
-    "failed",
-    "interrupted",
-    "waiting",
-    "running",
-)  # of a trial, from best to worst
+# States of a trial, best first. A trial violates a constraint of its search.
+STATES = ("finished", "violates", "pruned", "diverged", "failed", "interrupted", "waiting", "running")
 
 
 @dataclass(frozen=True)

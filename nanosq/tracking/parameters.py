@@ -1,6 +1,6 @@
 """Parameters of runs: the settings of a run in the form in which a store records them and people read them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PACKAGE = "nanosq."
@@ -22,12 +22,13 @@ def readable(settings: Mapping[str, Any]) -> dict[str, Any]:
         if group == UNRECORDED:
             continue
         if names and names[-1] == "_target_":
-            parameters[key.rpartition(".")[0]] = component_name(value)
+            # The last part of the name of a component of this package, and the whole name of any other.
+            parameters[key.rpartition(".")[0]] = value.rpartition(".")[2] if value.startswith(PACKAGE) else value
         elif not any(name.startswith("_") for name in names):
             parameters[key] = value
     return parameters
 
 
-def component_name(target: str) -> str:
-    """Return the name of a component: the last part of a target in this package, the whole target elsewhere."""
-    return target.rpartition(".")[2] if target.startswith(PACKAGE) else target
+def belongs(key: str, groups: Iterable[str]) -> bool:
+    """Return whether a key is one of these keys and groups of keys, or lies in one of these groups."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)

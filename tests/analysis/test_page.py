@@ -108,18 +108,15 @@ def test_colors_of_a_figure_follow_the_page(html: str) -> None:
 
 
 def test_nothing_is_wider_than_a_narrow_screen(html: str) -> None:
-    """Panels shrink below their width, and tables of more than three columns become cards with named cells."""
+    """Panels shrink below their width, and shown of more than three columns become cards with named cells."""
     panels = re.findall(r'<div style="width: (\d+)px">\s*<svg (?![^>]*width=)', html)
     assert len(panels) == 2
     assert all(int(width) <= figures.PANEL[0] * figures.INCH + 1 for width in panels)
     assert ".panels > div { max-width: 100%; }" in html
     wide = Table("wide", ["a.b", "b", "c", "d"], [["x", 1, 2, 3]])
-    tables = page.render("", "", [Section("s", [wide, Table("small", ["a", "b"], [["x", 1]])])])
-    assert re.findall(r'<table id="table-(\w+)"( class="cards")?', tables) == [
-        ("wide", ' class="cards"'),
-        ("small", ""),
-    ]
-    assert re.findall(r'<td data-label="([^"]*)"', tables) == [*wide.header, "a", "b"]
+    shown = page.render("", "", [Section("s", [wide, Table("small", ["a", "b"], [["x", 1]])])])
+    assert re.findall(r'<table id="table-(\w+)"( class="cards")?', shown) == [("wide", ' class="cards"'), ("small", "")]
+    assert re.findall(r'<td data-label="([^"]*)"', shown) == [*wide.header, "a", "b"]
 
 
 def test_panels_of_a_figure_are_separate_on_the_page_and_together_in_the_file() -> None:

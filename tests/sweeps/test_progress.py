@@ -24,48 +24,35 @@ def text(*runs: EndedRun, **standing: Any) -> str:
     return str(SweepProgress(Standing(**{"n_runs": 27, **standing}), runs))
 
 
-def test_nothing_is_known_before_the_first_run_has_ended() -> None:
-    assert text() == "0 of 27"
+FIRST, SECOND, FAILED = perplexity("#0", 4.0), perplexity("#1", 3.4123), perplexity("#2", None)
+RECORDED = [perplexity("#0", 4.0, seconds=None), perplexity("#1", 5.0, seconds=None)]
+SLOW_FIRST = [perplexity("#0", 4.0, seconds=60.0), perplexity("#1", 5.0, seconds=10.0)]
+SEEDS = [FIRST, perplexity("#1", 3.0), perplexity("#1 seed 2", 9.0, trial="#1")]
+EARLIER = {"n_ended": 10, "values": {"#7": [3.5]}, "seconds": [1.0, 1.0]}  # an earlier start of a search
+ACCURACY = [EndedRun(name, name, {"val/accuracy": value}) for name, value in (("#0", 0.5), ("#1", 0.75))]
+TUNING = {"n_runs": 2, "phase": "tuning"}
+SGD = perplexity("sgd #0", 4.0, seconds=10.0)
 
 
-def test_the_best_trial_and_the_time_left() -> None:
-    runs = [perplexity("#0", 4.0), perplexity("#1", 3.4123), perplexity("#2", None)]
-    assert text(*runs) == "3 of 27, best 3.412 (#1), about 8 min left"
-
-
-def test_recorded_runs_count_and_take_no_time() -> None:
-    recorded = [perplexity("#0", 4.0, seconds=None), perplexity("#1", 5.0, seconds=None)]
-    assert text(*recorded) == "2 of 27, best 4 (#0)"
-    assert text(*recorded, perplexity("#2", 6.0), n_runs=5) == "3 of 5, best 4 (#0), about 40 s left"
-
-
-def test_the_first_run_is_slow_and_does_not_count_among_others() -> None:
-    runs = [perplexity("#0", 4.0, seconds=60.0), perplexity("#1", 5.0, seconds=10.0)]
-    assert text(*runs, n_runs=4).endswith("about 20 s left")
-
-
-def test_the_seeds_of_a_trial_are_runs_and_it_is_as_good_as_their_mean() -> None:
-    runs = [perplexity("#0", 4.0), perplexity("#1", 3.0), perplexity("#1 seed 2", 9.0, trial="#1")]
-    assert text(*runs, n_jobs=2) == "3 of 27, best 4 (#0), about 4 min left"
-    failed = perplexity("#0 seed 2", None, trial="#0")
-    assert text(*runs, failed).startswith("4 of 27, best 6 (#1)")
-
-
-def test_an_earlier_start_of_a_search_counts() -> None:
-    earlier: dict[str, Any] = {"n_ended": 10, "values": {"#7": [3.5]}, "seconds": [1.0, 1.0]}
-    assert text(**earlier) == "10 of 27, best 3.5 (#7), about 17 s left"
-    assert text(perplexity("#10", 3.2, seconds=1.0), **earlier) == "11 of 27, best 3.2 (#10), about 16 s left"
-
-
-def test_another_metric_is_named_and_may_be_maximized() -> None:
-    runs = [EndedRun(name, name, {"val/accuracy": value}) for name, value in (("#0", 0.5), ("#1", 0.75))]
-    assert text(*runs, metric="val/accuracy") == "2 of 27, best val/accuracy 0.75 (#1)"
-
-
-def test_a_phase_is_named_and_the_next_one_takes_time_too() -> None:
-    run = perplexity("sgd #0", 4.0, seconds=10.0)
-    assert text(run, n_runs=2, phase="tuning", seconds_after=50.0) == "tuning 1 of 2, best 4 (sgd #0), about 60 s left"
-    assert text(run, n_runs=2, phase="tuning", seconds_after=None) == "tuning 1 of 2, best 4 (sgd #0)"
+@pytest.mark.parametrize(
+    ("runs", "standing", "expected"),
+    [
+        ([], {}, "0 of 27"),
+        ([FIRST, SECOND, FAILED], {}, "3 of 27, best 3.412 (#1), about 8 min left"),
+        (RECORDED, {}, "2 of 27, best 4 (#0)"),  # they count and take no time
+        ([*RECORDED, perplexity("#2", 6.0)], {"n_runs": 5}, "3 of 5, best 4 (#0), about 40 s left"),
+        (SLOW_FIRST, {"n_runs": 4}, "2 of 4, best 4 (#0), about 20 s left"),  # the first run loads PyTorch
+        (SEEDS, {"n_jobs": 2}, "3 of 27, best 4 (#0), about 4 min left"),  # a trial is as good as the mean of its seeds
+        ([*SEEDS, perplexity("#0 seed 2", None, trial="#0")], {}, "4 of 27, best 6 (#1), about 8 min left"),
+        ([], EARLIER, "10 of 27, best 3.5 (#7), about 17 s left"),
+        ([perplexity("#10", 3.2, seconds=1.0)], EARLIER, "11 of 27, best 3.2 (#10), about 16 s left"),
+        (ACCURACY, {"metric": "val/accuracy"}, "2 of 27, best val/accuracy 0.75 (#1)"),
+        ([SGD], {**TUNING, "seconds_after": 50.0}, "tuning 1 of 2, best 4 (sgd #0), about 60 s left"),
+        ([SGD], {**TUNING, "seconds_after": None}, "tuning 1 of 2, best 4 (sgd #0)"),
+    ],
+)
+def test_runs_ended_best_trial_and_time_left(runs: list[EndedRun], standing: dict[str, Any], expected: str) -> None:
+    assert text(*runs, **standing) == expected
 
 
 def test_a_deadline_bounds_the_time_left() -> None:

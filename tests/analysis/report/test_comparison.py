@@ -193,18 +193,6 @@ def test_one_seed_is_not_enough(scratch: str) -> None:
     assert need in texts(section, "verdict")
 
 
-def test_what_differs_besides_is_named(scratch: str) -> None:
-    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
-    confirmation = {
-        loss: confirmed(loss, model__dropout=dropout) for loss, dropout in zip(LOSSES, (0, 0.1), strict=True)
-    }
-    section = section_of(read(scratch, tuning, confirmation))
-    text = texts(section, "verdict")
-    assert text.startswith("The runs of squentropy have a test nll that is ")
-    assert "They also differ in model.dropout, so this does not show which loss is better." in text
-    assert "differ only" not in text
-
-
 def test_the_keys_of_a_swept_group_are_no_other_cause(scratch: str) -> None:
     names = {"adamw": "torch.optim.AdamW", "muon": "Muon"}
     tuning = {label: tuned("squentropy", 9.0, optimizer=target) for label, target in names.items()}

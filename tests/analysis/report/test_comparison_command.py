@@ -39,13 +39,7 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert fairness.startswith("Fairness: The same data ")
     assert re.search(r"confirmation runs +2 of 2 +2 of 2\n", table)
     html = (tmp_path / "page" / "report.html").read_text()
-    sections = [
-        "result",
-        "tuning-and-confirmation",
-        "differences",
-        "scores",
-        "training-and-validation-curves",
-    ]
+    sections = ["result", "tuning-and-confirmation", "differences", "scores", "training-and-validation-curves"]
     assert re.findall(r'<section id="([^"]*)"', html) == [*sections, "calibration", "texts", "stories"]
     assert re.search("<pre>python run.py -m hydra/sweeper=compare .*loss=cross_entropy,squentropy.*</pre>", html)
     assert "<dt>Train again</dt><dd>python run.py -m hydra/sweeper=compare" in html
@@ -81,6 +75,4 @@ def test_the_whole_report_begins_with_the_newest_comparison(
     sections = ["result", "comparisons", "tuning-and-confirmation", "differences"]
     assert re.findall(r'<section id="([^"]*)"', html)[:4] == sections
     assert "No trial of a search has started in sqlite:///optuna.db." in html
-    assert report.main(["--show", "typo", *out]) == 2
-    assert capsys.readouterr().err == "error: no comparison 'typo': --show takes one of compare-1a2b\n"
     assert report.main(["--show", "compare-1a2b", *out]) == 0

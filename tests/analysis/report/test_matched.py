@@ -5,6 +5,7 @@ import pytest
 from analysis.recorded_run import RecordedRun
 from analysis.report import matched
 from analysis.report.matched import Matched, best_of_each_loss
+from analysis.runs import RecordedSetting
 from tests.analysis.recorded import DIFFICULTY, run, story_run, story_setting
 from tests.analysis.report.chosen import compared
 
@@ -65,26 +66,24 @@ def test_an_older_version_of_the_program_keeps_its_comparison() -> None:
     assert after.tried == {"cross_entropy": 1, "squentropy": 1}
 
 
+def best_squentropy(*groups: list[RecordedRun]) -> RecordedSetting:
+    best = best_of_each_loss([run for group in groups for run in group], "t")
+    assert best is not None
+    return best.settings["squentropy"]
+
+
 def test_the_best_setting_of_each_loss_is_one_with_most_seeds() -> None:
     repeated = trained("squentropy", 1, 2, 3, optimizer__lr=0.01)
     lucky = trained("squentropy", 1, shift=-0.2, optimizer__lr=0.1)
-    best = best_of_each_loss([*repeated, *lucky], "t")
-    assert best is not None
-    assert best.settings["squentropy"].params["optimizer.lr"] == "0.01"
-    best = best_of_each_loss(lucky, "t")
-    assert best is not None
-    assert best.settings["squentropy"].params["optimizer.lr"] == "0.1"
+    assert best_squentropy(repeated, lucky).params["optimizer.lr"] == "0.01"
+    assert best_squentropy(lucky).params["optimizer.lr"] == "0.1"
     assert best_of_each_loss(lucky, "other") is None
 
 
 def test_a_setting_that_diverged_is_best_only_without_another() -> None:
     spoiled = [*trained("squentropy", 1, 2, shift=-0.2), run("squentropy", 4, tags={"diverged": "true"})]
-    best = best_of_each_loss([*spoiled, *trained("squentropy", 1, 2, optimizer__lr=0.1)], "t")
-    assert best is not None
-    assert best.settings["squentropy"].params["optimizer.lr"] == "0.1"
-    best = best_of_each_loss(spoiled, "t")
-    assert best is not None
-    assert best.settings["squentropy"].left_out == {4: "diverged"}
+    assert best_squentropy(spoiled, trained("squentropy", 1, 2, optimizer__lr=0.1)).params["optimizer.lr"] == "0.1"
+    assert best_squentropy(spoiled).left_out == {4: "diverged"}
 
 
 @pytest.fixture(scope="module")

@@ -98,18 +98,9 @@ def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawi
 
 
 def test_figures_with_one_metric_and_with_two(url: str) -> None:
-    assert names(search.section(url, "single")) == [
-        "search-trials",
-        "search-history",
-        "search-intermediate",
-        "search-parallel",
-    ]
-    assert names(search.section(url, "two")) == [
-        "search-trials",
-        "search-pareto",
-        "search-parallel",
-        "search-importance",
-    ]
+    of_one = ["search-trials", "search-history", "search-intermediate", "search-parallel"]
+    of_two = ["search-trials", "search-pareto", "search-parallel", "search-importance"]
+    assert [names(search.section(url, name)) for name in ("single", "two")] == [of_one, of_two]
 
 
 def test_colors_are_those_of_the_page(url: str) -> None:
