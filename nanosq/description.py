@@ -3,6 +3,7 @@
 import shlex
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config, identity
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 MAX_NAME = 80  # characters of the loss and the settings in a name
 # First what is most often compared, beside settings of no group, as `compile`.
 ORDER = {group: i for i, group in enumerate(("loss", "optimizer", "schedule", "train", "model", "data"))}
+CONF = Path(__file__).resolve().parents[1] / "conf"
 QUOTES = str.maketrans("", "", "\"'")
 
 
@@ -28,7 +30,7 @@ class Description:
     name: str  # the settings that distinguish the run, and its place in a sweep
     command: str  # trains this run again, alone
     subject: str  # what is trained: the loss, the model or the preset, and the data
-    data: str  # name of the data: the choice of the group
+    data: str  # name of the data
     text: str
 
     def tags(self, *, n_parameters: int, n_classes: int) -> dict[str, str]:
@@ -54,13 +56,14 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
         trial: The trial of a sweep that the run belongs to.
     """
     choices = hydra.runtime.choices
-    data, loss = str(choices["data"]), choices["loss"]
-    model, optimizer = (str(node.get("_target_")).rpartition(".")[2] for node in (cfg.model, cfg.optimizer))
+    names = readable(config.flatten(cfg))
+    loss, data = names["loss"], names["data.source"]
+    model, optimizer = (names[group].rpartition(".")[2] for group in ("model", "optimizer"))
     text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
     subject = f"{loss} {choices.get('experiment') or choices['model']} {data}"
-    return Description(_name(hydra, cfg, trial), command(hydra), subject, data, mask(text))
+    return Description(_name(loss, hydra, cfg, trial), command(hydra), subject, data, mask(text))
 
 
 def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
@@ -78,7 +81,9 @@ def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
 
 def command(hydra: Any) -> str:
     """Return the command of a single run with the settings of a job. Passwords in URLs are masked."""
-    options = [option for folder in config.config_dirs(hydra) for option in ("--config-dir", str(folder))]
+    main = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
+    options = ["--config-path", main] if Path(main) != CONF else []
+    options += [option for folder in config.config_dirs(hydra) for option in ("--config-dir", str(folder))]
     if hydra.job.config_name != "config":
         options += ["--config-name", hydra.job.config_name]
     search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]
@@ -87,7 +92,7 @@ def command(hydra: Any) -> str:
     return mask(shlex.join(["python", "run.py", *options, *search_path, *last.values()]))
 
 
-def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
+def _name(loss: str, hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
     """Return the loss and the settings of a run: those on the command line or, in a sweep, those that vary."""
     choices = hydra.runtime.choices
     names, values = [], {"lr": str(cfg.optimizer.get("lr", ""))}
@@ -95,13 +100,13 @@ def _name(hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:
     varied = [word.partition("=")[0] for word in trial.setting.split()] if trial is not None else []
     for key in sorted(typed, key=lambda key: ORDER.get(key.partition(".")[0], 0)):
         is_fixed = varied and not any(f".{key}".endswith(f".{name}") for name in varied)
-        if key in ("loss", "seed") or is_fixed or not identity.affects_result(key):
+        if key in ("loss", "loss._target_", "seed") or is_fixed or not identity.affects_result(key):
             continue
         if key in choices or key.endswith("._target_"):
             names.append(typed[key])
         else:
             values[key.partition(".")[2] or key] = typed[key]
     settings = summary.one_line(values, {key: key for key, value in values.items() if value})
-    start = textwrap.shorten(" ".join([choices["loss"], *names, settings]), MAX_NAME, placeholder=" ...")
+    start = textwrap.shorten(" ".join([loss, *names, settings]), MAX_NAME, placeholder=" ...")
     place = "" if trial is None else f" · {trial.sweep} #{trial.trial}"
     return f"{start} seed={cfg.seed}{place}".translate(QUOTES)

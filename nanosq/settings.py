@@ -28,9 +28,9 @@ class TrainSettings:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"train.{key} must be at least 1, not {value}")
-        if self.eval_every <= 0 or (isinstance(self.eval_every, float) and self.eval_every > 1):
+        if self.eval_every <= 0 or (isinstance(self.eval_every, float) and self.eval_every >= 1):
             raise ValueError(
-                f"train.eval_every must be a number of steps or a fraction in (0, 1], not {self.eval_every}"
+                f"train.eval_every must be a number of steps or a fraction in (0, 1), not {self.eval_every}"
             )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"train.clip_norm must be positive or null, not {self.clip_norm}")
@@ -50,7 +50,7 @@ class TrainSettings:
     def eval_steps(self) -> int:
         """Number of steps from one evaluation to the next."""
         if isinstance(self.eval_every, float):
-            return math.ceil(round(self.eval_every * self.max_steps, 6))  # 0.1 * 30 is a little more than 3
+            return max(1, math.ceil(round(self.eval_every * self.max_steps, 6)))  # 0.1 * 30 is a little more than 3
         return self.eval_every
 
     @property

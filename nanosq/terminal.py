@@ -22,8 +22,8 @@ GAP = "  "  # between the columns of a table
 
 
 def width() -> int:
-    """Return the number of columns of the terminal; 80 without one."""
-    return shutil.get_terminal_size().columns
+    """Return the number of columns of the terminal, at least 20; 80 without one."""
+    return max(20, shutil.get_terminal_size().columns)
 
 
 def fit(text: str, stream: TextIO) -> str:

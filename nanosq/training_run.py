@@ -193,18 +193,23 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
 
 def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
     """Record that the run has started, and say what it trains."""
-    n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
+    n_parameters, settings = experiment.count_parameters(text.tokenizer.vocab_size), experiment.settings
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
     if experiment.trial is not None:
-        log.console.say(experiment.trial.setting)
+        log.console.say(experiment.trial.setting or f"seed={experiment.cfg.seed}")
     else:
         size = f"{n_parameters / 1e6:.2f}M parameters, vocabulary {text.tokenizer.vocab_size}"
         log.console.say(
             f"{experiment.description.subject}: {size}, {len(text.train.tokens):,} training tokens, {log.hardware}"
         )
     if experiment.ignores_min_lr_factor():
-        log.console.say(f"train.min_lr_factor={experiment.settings.min_lr_factor} has no effect with this schedule")
+        log.console.say(f"train.min_lr_factor={settings.min_lr_factor} has no effect with this schedule")
+    if settings.patience is not None and settings.patience >= settings.n_evaluations - 1:
+        log.console.say(
+            f"train.patience={settings.patience} has no effect with {settings.n_evaluations} evaluations: "
+            f"lower train.eval_every={settings.eval_every}"
+        )
     if state.progress.step > 0:
         log.console.say(f"resumed after step {state.progress.step}")
 

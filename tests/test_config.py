@@ -81,7 +81,7 @@ def test_build_passes_what_the_program_adds() -> None:
     "override",
     [
         *("train.max_steps=0", "train.batch_size=-1", "train.clip_norm=0", "train.warmup=1.5", "train.min_lr_factor=2"),
-        *("train.eval_every=0", "train.eval_every=0.0", "train.eval_every=-0.1", "train.eval_every=1.5"),
+        *("train.eval_every=0", "train.eval_every=0.0", "train.eval_every=-0.1", "train.eval_every=1.0"),
     ],
 )
 def test_numbers_that_make_no_sense(override: str) -> None:
@@ -102,8 +102,8 @@ def test_warmup_is_steps_or_a_fraction() -> None:
         (50, "0.25", [13, 26, 39, 50]),
         (30, "0.1", [*range(3, 31, 3)]),
         (10, "1", [*range(1, 11)]),
-        (10, "1.0", [10]),
-        (2, "0.01", [1, 2]),
+        (10, "0.99", [10]),
+        (2, "1e-9", [1, 2]),
     ],
 )
 def test_eval_every_is_steps_or_a_fraction(max_steps: int, eval_every: str, steps: list[int]) -> None:

@@ -49,10 +49,13 @@ def test_the_command_names_the_folder_of_the_user_and_masks_passwords() -> None:
     cfg = composed("tracking.uri='http://me:secret@host'")
     OmegaConf.set_readonly(cfg, False)
     cfg.hydra.runtime.config_sources.append(ConfigSourceInfo(str(Path.cwd() / "own"), "", "command-line"))
+    assert "--config-path" not in describe(cfg.hydra, cfg, None).command
+    main = next(source for source in cfg.hydra.runtime.config_sources if source.provider == "main")
+    main.path = "/else/where"
     cfg.hydra.overrides.hydra = ["hydra.searchpath=[file://more]", "hydra.mode=MULTIRUN"]
     program = shlex.split(describe(cfg.hydra, cfg, None).command)
-    assert program[2:4] == ["--config-dir", "own"]
-    assert program[4:] == ["hydra.searchpath=[file://more]", "tracking.uri='http://me:***@host'"]
+    assert program[2:6] == ["--config-path", "/else/where", "--config-dir", "own"]
+    assert program[6:] == ["hydra.searchpath=[file://more]", "tracking.uri='http://me:***@host'"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_the_command_names_the_folder_of_the_user_and_masks_passwords() -> None:
         (["data.source.n_val=99", "model.n_layer=1"], "cross_entropy lr=0.008 n_layer=1 source.n_val=99 seed=1337"),
         (
             ["loss._target_=mine.loss", "experiment=ten_minutes"],
-            "cross_entropy mine.loss ten_minutes lr=0.004 seed=1337",
+            "mine.loss ten_minutes lr=0.004 seed=1337",
         ),
     ],
 )

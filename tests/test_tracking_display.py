@@ -59,6 +59,18 @@ def test_a_resumed_run_keeps_its_name_and_an_edited_description(store: MLflowSto
     assert (tags[note], tags["hardware"], tags["state"]) == ("edited", "b", "running")
 
 
+def test_a_run_that_another_sweep_resumes_is_named_by_it(store: MLflowStore, uri: str) -> None:
+    tags = {"sweep": "grid-1", "trial": "0", "mlflow.note.content": "trial 0 of grid-1"}
+    first = store.start("a · grid-1 #0", params={}, tags=tags)
+    same = store.start("a · grid-1 #0", params={}, tags=tags, run_id=first.run_id)
+    moved = {"sweep": "grid-2", "trial": "5", "mlflow.note.content": "trial 5 of grid-2"}
+    other = store.start("a · grid-2 #5", params={}, tags=moved, run_id=same.run_id)
+    alone = store.start("a", params={}, tags={"mlflow.note.content": "alone"}, run_id=other.run_id)
+    tags = recorded(uri, alone).data.tags
+    assert (alone.run_id, name(uri, alone)) == (first.run_id, "a · grid-2 #5")
+    assert {key: tags[key] for key in moved} == moved
+
+
 @pytest.mark.parametrize("state", ["pruned", "diverged"])
 def test_the_state_is_visible(state: str, store: MLflowStore, uri: str) -> None:
     with store.start("r", params={}, tags={}) as run:

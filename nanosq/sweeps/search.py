@@ -121,7 +121,7 @@ class LiveSearch:
                 **constraints.as_setting(self.constraints),
             },
         )
-        started = f"{len(self.study.trials)} of {self.total} trials started before"
+        started = f"{len(self.study.trials) - self.study.n_uncounted} of {self.total} trials started before"
         logger.info("study %s in %s: %s", name, mask(self.url), started)
         if self.study.note_code(self.code):
             logger.warning("the code has changed since the study was started: its trials are of different programs")

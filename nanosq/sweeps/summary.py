@@ -130,6 +130,8 @@ def one_line(settings: Mapping[str, str], names: Mapping[str, str]) -> str:
 
 def _short(setting: str, length: int | None = None) -> str:
     """Return a setting; a number that a search has drawn is rounded to four digits, and a long text is cut off."""
+    if setting.isdecimal():
+        return setting
     try:
         return min(f"{float(setting):.4g}", setting, key=len)
     except ValueError:

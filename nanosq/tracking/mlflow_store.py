@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
 NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
+TRIAL = ("sweep", "trial")  # tags of a run of a sweep
 IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 
 
@@ -115,13 +116,15 @@ class MLflowStore(Store):
                 end(client, abandoned_id, "KILLED")
             run = client.get_run(run_id) if run_id else create_run(client, experiment_id, name, tags)
             try:
+                # A run that another sweep resumes becomes a run of that sweep.
+                is_moved = any(key in tags and run.data.tags.get(key) != tags[key] for key in TRIAL)
                 if run_id:
-                    client.update_run(run_id, "RUNNING")
+                    client.update_run(run_id, "RUNNING", name if is_moved else None)
                 elif data is not None:
                     client.log_inputs(run.info.run_id, [dataset(data)])
                 new = {} if run.data.params else params  # MLflow lets no parameter change
                 changed = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
-                if run_id:
+                if run_id and not is_moved:
                     changed.pop(NOTE, None)  # a person may have edited it
                 client.log_batch(
                     run.info.run_id,
