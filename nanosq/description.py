@@ -57,7 +57,9 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
     """
     choices = hydra.runtime.choices
     names = readable(config.flatten(cfg))
-    loss, data = names["loss"], names["data.source"]
+    loss = names["loss"]
+    is_own = "data.source._target_" in summary.settings(hydra.overrides.task)  # not that of the chosen file
+    data = names["data.source"] if is_own else str(choices["data"])
     model, optimizer = (names[group].rpartition(".")[2] for group in ("model", "optimizer"))
     text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
     if trial is not None:

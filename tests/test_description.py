@@ -88,6 +88,11 @@ def test_names_of_trials_have_the_settings_that_vary() -> None:
     assert long.endswith(" ... seed=1337")
 
 
+def test_the_name_of_the_data_is_that_of_its_source() -> None:
+    assert described("data=text", "data.source.train=a.txt").data == "text"
+    assert described("data.source._target_=mydata.sums").data == "mydata.sums"
+
+
 def test_the_description_says_what_the_run_is() -> None:
     trial = TrialRun("grid-1", 7, setting="optimizer.lr=0.002")
     about = described("loss=squentropy", "optimizer=adamw", "optimizer.lr=0.002", trial=trial)

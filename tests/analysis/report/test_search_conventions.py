@@ -29,7 +29,7 @@ def test_steps_are_thousandths_of_training(url: str, drawings: dict[str, Drawing
     search_figures.intermediate(search.load(url, "thousandths"))
     drawing = drawings["search-intermediate"]
     assert line(drawing, "best, trial 0") == ([25, 75], [4.0, 2.0])
-    assert drawing.axes[0].get_xlabel() == "Fraction of training (%)"
+    assert drawing.axes[0].get_xlabel() == "Part of the training steps (%)"
 
 
 def test_a_study_that_looked_for_the_lowest_accuracy(url: str) -> None:
