@@ -19,8 +19,9 @@ DRAWS, FEWER_DRAWS = 10_000, 2_000  # for the pairs of the comparison that is sh
 AGAINST_BEST = {  # sentences on other contenders than the one with the lowest nll
     "better": "It is better than {}: the 95 % confidence interval of each difference does not include 0 "
     "({n_seeds} seeds).",
+    "worse": "On their common seeds, {} did better than {best}.",
     "unclear": "No difference from {} was found.",
-    "few": "There are not enough runs for a verdict on {best} and {}.",
+    "few": "There are not enough runs to compare {best} with {}.",
     "other": "More differs from {}, so this does not show which is better.",
 }
 BEST = "best"  # name of the comparison of the best setting of each loss
@@ -92,14 +93,17 @@ class Matched:
             return verdicts[0].sentence
         groups: dict[str, list[str]] = {}
         for result in verdicts:
-            kind = "better" if result.better else "unclear" if result.has_enough_seeds else "few"
-            kind = "other" if result.besides else kind
+            if result.besides or not result.better:
+                kind = "other" if result.besides else "unclear" if result.has_enough_seeds else "few"
+            else:  # the lowest mean may be that of other seeds than the common ones
+                kind = "better" if result.better == best else "worse"
             groups.setdefault(kind, []).append(result.b if result.a == best else result.a)
+        n_seeds = " or ".join(map(str, sorted({len(result.seeds) for result in verdicts if result.better == best})))
         nll = self.settings[best].mean("test/nll")
         texts = [f"{best} has the lowest test nll of the {len(self.settings)}, {nll:.4g} nats per token."]
         for kind, text in AGAINST_BEST.items():
             if kind in groups:
-                texts.append(text.format(enumeration(groups[kind]), best=best, n_seeds=self.n_seeds))
+                texts.append(text.format(enumeration(groups[kind]), best=best, n_seeds=n_seeds))
         return " ".join(texts)
 
     def notes(self) -> list[str]:
