@@ -24,7 +24,8 @@ LIKE_WITH_LIKE = (
 RULE = (
     "The page shows the first comparison: the newest one of hydra/sweeper=compare that has a result; then that with "
     "the most seeds that contenders have in common, where three are as good as more; then losses before optimizers, "
-    "schedules and models; then the most training tokens; then the lowest validation nll. Show another: "
+    "schedules and models; then the most training tokens; then the lowest validation nll. One that a newer "
+    "version of the program repeats, with the same settings, comes last. Show another: "
     "python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
@@ -54,7 +55,7 @@ def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) ->
     confirmed = [{run.id for run in each.runs} for each in result]
     untuned = matched.find(all_runs)
     found = [each for each in untuned if not any({run.id for run in each.runs} <= ids for ids in confirmed)]
-    result += sorted(found, key=_rank)
+    result += sorted(found, key=lambda each: (_is_repeated(each, found), *_rank(each)))
     finished = Counter(run.text_hash for run in all_runs if run.state == "finished")
     text = result[0].runs[0].text_hash if result else max(finished, key=lambda text: finished[text], default="")
     best = matched.best_of_each_loss(all_runs, text)
@@ -125,6 +126,13 @@ def _on_best(best: Matched) -> Verdict:
     base, *others = best.order
     other = min(others, key=lambda label: best.settings[label].mean("val/nll"))
     return best.verdict(base, other, matched.DRAWS)
+
+
+def _is_repeated(each: Matched, found: Sequence[Matched]) -> bool:
+    """Return whether a newer version of the program was run with the same settings, and maybe with others."""
+    keys, last = {run.key for run in each.runs}, max(run.started for run in each.runs)
+    newer = (other for other in found if max(run.started for run in other.runs) > last)
+    return any(keys <= {run.key for run in other.runs} for other in newer)
 
 
 def _rank(each: Matched) -> tuple[float, ...]:

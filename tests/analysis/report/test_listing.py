@@ -77,6 +77,13 @@ def test_the_order_is_that_of_the_rule() -> None:
     assert [each.n_seeds for each in listed(more, few)] == [4, 2]
 
 
+def test_what_a_newer_program_repeats_comes_last() -> None:
+    older, other = both(1, 2, 3, tags={"code": "older"}), both(1, train__batch_size=8, tags={"code": "older"})
+    newer = [*both(1, 2), *(complete_run("focal", seed, **MUON) for seed in (1, 2))]
+    first, *rest = listed(newer, older[3:], older[:3], other)
+    assert [first.runs[0].program, *(each.n_seeds for each in rest)] == ["c", 1, 3]
+
+
 def test_every_comparison_has_its_verdict_on_the_page() -> None:
     found = listed(both(1, 2, 3), both(1, 2, model__n_layer=3), both(1, tags={"text": "other"}))
     section = listing.section(found, found[0], ["compare-1a2b: This comparison is not finished."])
