@@ -109,6 +109,22 @@ def test_a_comparison_is_picked_by_its_name() -> None:
     assert listing.pick([], None) is None
 
 
+def test_a_loss_without_a_result_is_named() -> None:
+    lost = [complete_run("focal", seed, **MUON, tags={"diverged": "true"}) for seed in (1, 2)]
+    lost.append(complete_run("focal", 3, **MUON, status="FAILED"))
+    (alone,) = listed(both(1, 2)[:2], lost)
+    assert texts(opening.section(alone), "verdict") == (
+        "A verdict needs two contenders, and only cross_entropy has finished runs. focal has no result: 2 runs "
+        "diverged and 1 run failed. Train again with other settings, as a lower optimizer.lr."
+    )
+    assert texts(opening.section(alone), "note") == ""
+    (two,) = listed(both(1, 2), lost)
+    assert texts(opening.section(two), "note") == "focal has no result: 2 runs diverged and 1 run failed."
+    elsewhere = [complete_run("focal", 1, **ADAMW, tags={"diverged": "true"})]
+    for others in ([complete_run("focal", 4, **MUON, status="RUNNING"), *lost], elsewhere):
+        assert texts(opening.section(listed(both(1, 2), others)[0]), "note") == ""
+
+
 def test_without_a_comparison_the_best_settings_are_shown() -> None:
     (best,) = listed([complete_run("squentropy", 1)])
     assert (best.name, [*best.settings]) == (BEST, ["squentropy"])
