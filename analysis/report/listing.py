@@ -24,9 +24,9 @@ LIKE_WITH_LIKE = (
 RULE = (
     "The page shows the first comparison: the newest one of hydra/sweeper=compare that has a result; then that with "
     "the most seeds that contenders have in common, where three are as good as more; then losses before optimizers, "
-    "schedules and models; then the most training tokens; then the lowest validation nll. One that a newer "
-    "version of the program repeats, with the same settings, comes last. Show another: "
-    "python -m analysis.report --show NAME"
+    "schedules and models; then the most training tokens; then the lowest validation nll. What a newer version of "
+    "the program repeats with the same settings comes last. Without any of these, the page shows the newest one of "
+    "hydra/sweeper=compare, even if it has no result yet. Show another: python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
     "The best setting of a loss has the lowest mean validation nll among its settings with the most seeds, where three "
@@ -45,7 +45,8 @@ def sweeps(storage: str | None, all_runs: Sequence[RecordedRun]) -> list[Compari
 def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) -> list[Matched]:
     """Return the comparisons in the order of RULE.
 
-    The last one is that of the best setting of each loss, if more than the loss differs or if there is no other.
+    The last one is that of the best setting of each loss, if more than the loss differs or if there is no other, even
+    without a result.
 
     Args:
         all_runs: All runs, on any text.
@@ -60,13 +61,14 @@ def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) ->
     text = result[0].runs[0].text_hash if result else max(finished, key=lambda text: finished[text], default="")
     best = matched.best_of_each_loss(all_runs, text)
     is_mixed = best is not None and len(best.settings) > 1 and bool(_on_best(best).besides)
-    return [*result, best] if best and (is_mixed or not result) else result
+    return [*result, best] if best and (is_mixed or not (result or tuned)) else result
 
 
-def pick(listed: Sequence[Matched], name: str | None) -> Matched | None:
-    """Return the comparison of a name, by default the first; None if there is none. Raise ValueError for a typo."""
+def pick(listed: Sequence[Matched], name: str | None, tuned: Sequence[Comparison] = ()) -> Matched | None:
+    """Return the comparison of a name, by default that of RULE; None if there is none. Raise ValueError for a typo."""
     if name is None:
-        return next(iter(listed), None)
+        first = next(iter(listed), None)
+        return tuned[0].matched() if tuned and (first is None or first.name == BEST) else first
     for each in listed:
         if each.name == name:
             return each

@@ -88,7 +88,8 @@ class Matched:
     def headline(self, n_draws: int = FEWER_DRAWS) -> str:
         """Return the result in a sentence or two."""
         if len(self.settings) < 2:
-            text = f"A verdict needs two contenders, and only {', '.join(self.settings)} has finished runs."
+            only = f"only {', '.join(self.settings)}" if self.settings else "none"
+            text = f"A verdict needs two contenders, and {only} has runs with test scores on this text."
             advice = OTHER_SETTINGS if self.lost else f"Train others: {TRAIN}"
             return text if self.command else " ".join([text, *self.lost, advice])
         best = min(self.settings, key=lambda label: self.settings[label].mean("test/nll"))

@@ -114,8 +114,8 @@ def test_a_loss_without_a_result_is_named() -> None:
     lost.append(complete_run("focal", 3, **MUON, status="FAILED"))
     (alone,) = listed(both(1, 2)[:2], lost)
     assert texts(opening.section(alone), "verdict") == (
-        "A verdict needs two contenders, and only cross_entropy has finished runs. focal has no result: 2 runs "
-        "diverged and 1 run failed. Train again with other settings, as a lower optimizer.lr."
+        "A verdict needs two contenders, and only cross_entropy has runs with test scores on this text. focal "
+        "has no result: 2 runs diverged and 1 run failed. Train again with other settings, as a lower optimizer.lr."
     )
     assert texts(opening.section(alone), "note") == ""
     (two,) = listed(both(1, 2), lost)
@@ -128,7 +128,7 @@ def test_a_loss_without_a_result_is_named() -> None:
 def test_without_a_comparison_the_best_settings_are_shown() -> None:
     (best,) = listed([complete_run("squentropy", 1)])
     assert (best.name, [*best.settings]) == (BEST, ["squentropy"])
-    assert "only squentropy has finished runs" in texts(opening.section(best), "verdict")
+    assert "only squentropy has runs with test scores on this text" in texts(opening.section(best), "verdict")
     (best,) = listed(both(1, 2)[:2], searched(1, 2))
     text = texts(opening.section(best), "verdict")
     assert "so this does not show which loss is better." in text

@@ -103,7 +103,9 @@ def test_the_headline_of_many_contenders(four: Matched) -> None:
 
 def test_the_headline_says_what_is_missing(four: Matched) -> None:
     alone = compared({"focal": four.settings["focal"]})
-    assert alone.headline().startswith("A verdict needs two contenders, and only focal has finished runs. Train")
+    assert alone.headline().startswith(
+        "A verdict needs two contenders, and only focal has runs with test scores on this text. Train"
+    )
     rows = {**four.settings, "z_loss": story_setting("z_loss", (9,), shift=0.9)}
     rows["mse"] = story_setting("mse", shift=0.9, model__n_layer=9)
     text = compared(rows).headline()
