@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from analysis.page import Block, Cell, Row, Section, Table, Text
 from analysis.recorded_run import RecordedRun, normal
 from analysis.report import components, matched
+from analysis.report.common_seeds import ENOUGH_SEEDS
 from analysis.report.contenders import Comparison, load
 from analysis.report.grid_trials import describe
-from analysis.report.matched import BEST, ENOUGH_SEEDS, Matched
+from analysis.report.matched import BEST, Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict

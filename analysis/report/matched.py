@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from analysis.recorded_run import RecordedRun, normal
 from analysis.report import calibrated, common_seeds, components
+from analysis.report.common_seeds import ENOUGH_SEEDS
 from analysis.report.components import COMPONENTS, enumeration
 from analysis.report.verdict import MORE_SEEDS, Verdict, verdict
 from analysis.runs import RESULTS, TRAIN, RecordedSetting, by_setting, differing, settings
 from nanosq.tracking.parameters import belongs
 
-ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
 MAX_CONTENDERS = 8  # of one comparison; a search of the parameters of a loss draws more values
 DRAWS, FEWER_DRAWS = 10_000, 2_000  # for the pairs of the comparison that is shown, and for all others
 AGAINST_BEST = {  # sentences on other contenders than the one with the lowest nll
