@@ -180,8 +180,8 @@ def _matched(
     ended = [run for run in all_runs if run.text_hash == chosen[0].runs[0].text_hash and run.state in RESULTS]
     tried = Counter(components.name(group[0].params, component) for group in by_setting(ended))
     counts = {name: tried[name] for name in (components.name(setting.params, component) for setting in chosen)}
-    settings = common_seeds.on_common_seeds(rows)
-    return Matched(name, component, settings, counts, [component], lost=_lost(runs, component))
+    common, lost = common_seeds.on_common_seeds(rows), _lost(runs, component)
+    return Matched(name, component, common, counts, [component], lost=lost)
 
 
 def _lost(runs: Sequence[RecordedRun], component: str) -> list[str]:
