@@ -34,9 +34,9 @@ def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
         raise ValueError(f"there is no run on a text {options.text!r}: --text takes one of {known}")
     sweeps = listing.sweeps(options.storage, wanted)
     listed = listing.comparisons(wanted, sweeps)
-    names = [each.name for each in listed]
+    shown = listing.pick(listed, options.show, sweeps)
+    names = [each.name for each in (*listed, *([shown] if shown else []))]
     waiting = [f"{each.name}: {' '.join(comparison.status(each))}" for each in sweeps if each.name not in names]
-    shown = listing.pick(listed, options.show) or next((each.matched() for each in sweeps), None)
     sweep = next((each for each in sweeps if shown and each.name == shown.name), None)
     first = opening.section(shown, comparison.status(sweep) if sweep else [])
     sections = [first]

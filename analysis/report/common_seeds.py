@@ -6,6 +6,7 @@ from dataclasses import replace
 from analysis.report import stories
 from analysis.runs import BASELINE, RecordedSetting
 
+ENOUGH_SEEDS = 3  # seeds from which on the mean of a setting counts
 NO_STORIES = "without scores of the stories"
 
 
@@ -27,14 +28,14 @@ def on_common_seeds(rows: Mapping[str, RecordedSetting]) -> dict[str, RecordedSe
     """Return the rows with the runs of the seeds that they have in common, so that means can be compared.
 
     A seed counts if its run has the scores of its stories, on which a verdict is based. A row that would leave fewer
-    than two seeds to the others keeps all of its runs; so do all rows if none shares a seed with the reference.
+    than three seeds to the others keeps all of its runs; so do all rows if none shares a seed with the reference.
     """
     if len(rows) < 2:
         return dict(rows)
     base = reference(rows)
     seeds = {label: set(stories.read_seeds(setting)[0]) for label, setting in rows.items()}
     others = sorted((label for label in rows if label != base), key=lambda label: -len(seeds[label] & seeds[base]))
-    enough = min(2, len(seeds[others[0]] & seeds[base]))
+    enough = min(ENOUGH_SEEDS, len(seeds[others[0]] & seeds[base]))
     common, compared = seeds[base], [base]
     for label in others:
         if len(common & seeds[label]) >= enough:

@@ -66,7 +66,10 @@ def _tried(matched: Matched) -> str:
     counts = {*matched.tried.values()}
     each = enumeration([f"{n} of {label}" for label, n in matched.tried.items()])
     if matched.command:
-        return f"Tuned with {counts.pop()} trials each." if len(counts) == 1 else f"Tuning trials: {each}."
+        if len(counts) > 1:
+            return f"Tuning trials: {each}."
+        (n_trials,) = counts
+        return f"Tuned with {n_trials} {'trial' if n_trials == 1 else 'trials'} each."
     text = f"Settings tried in this store: {f'{counts.pop()} of each' if len(counts) == 1 else each}."
     return text if not counts else f"{text} The settings that they share may suit the one that was tried more."
 
@@ -87,7 +90,18 @@ def _own(setting: RecordedSetting, component: str) -> str:
 
 
 def _param(key: str) -> Describe:
-    return lambda setting: short(setting.params.get(key, DASH))
+    def describe(setting: RecordedSetting) -> str:
+        value = setting.params.get(key, DASH)
+        return f"{int(value):,}" if value.isdecimal() else short(value)
+
+    return describe
+
+
+def _steps(setting: RecordedSetting) -> str:
+    """Return the number of steps, which early stopping makes smaller; a dash if it is not known."""
+    steps = _param("train.max_steps")(setting)
+    early = "up to " if setting.params.get("train.patience", "None") != "None" else ""
+    return DASH if steps == DASH else f"{early}{steps} steps"
 
 
 def _data(setting: RecordedSetting) -> str:
@@ -113,10 +127,10 @@ def _tokens(setting: RecordedSetting) -> str:
 
 
 def _training(setting: RecordedSetting) -> str:
-    keys = ("train.max_steps", "train.batch_size", "train.accumulate", "model.block_size")
-    steps, batch, accumulate, block = (_param(key)(setting) for key in keys)
+    keys = ("train.batch_size", "train.accumulate", "model.block_size")
+    batch, accumulate, block = (_param(key)(setting) for key in keys)
     batches = batch if accumulate == "1" else f"{accumulate} x {batch}"
-    return f"{steps} steps; batch of {batches} windows of {block} tokens; {_tokens(setting)} tokens in all"
+    return f"{_steps(setting)}; batch of {batches} windows of {block} tokens; {_tokens(setting)} tokens in all"
 
 
 def _schedule(setting: RecordedSetting) -> str:
@@ -151,8 +165,8 @@ FACTS: dict[str, Describe] = {
     "Seeds": _seeds,
 }
 CONDITIONS: dict[str, Describe] = {
-    "for {} steps": _param("train.max_steps"),
-    "on the data {}": _data,
+    "for {}": _steps,
+    "on the data set {}": _data,
     "with a model of {} parameters": _parameters,
     "using the optimizer {}": lambda setting: name(setting.params, "optimizer"),
 }

@@ -124,9 +124,9 @@ def label(key: str) -> str:
 
 
 def short(value: str | None) -> str:
-    """Return a value for figures and tables: a name without its module, a number with few digits."""
-    if value is None:
-        return "none"
+    """Return a value for figures and tables: a name without its module, a number with few digits if it has decimals."""
+    if value is None or value.isdecimal():
+        return value or "none"
     try:
         return min(f"{float(value):.4g}", value, key=len)
     except ValueError:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from analysis.page import Block, Cell, Row, Section, Table, Text
 from analysis.recorded_run import RecordedRun, normal
 from analysis.report import components, matched
+from analysis.report.common_seeds import ENOUGH_SEEDS
 from analysis.report.contenders import Comparison, load
 from analysis.report.grid_trials import describe
-from analysis.report.matched import BEST, ENOUGH_SEEDS, Matched
+from analysis.report.matched import BEST, Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
@@ -24,8 +25,9 @@ LIKE_WITH_LIKE = (
 RULE = (
     "The page shows the first comparison: the newest one of hydra/sweeper=compare that has a result; then that with "
     "the most seeds that contenders have in common, where three are as good as more; then losses before optimizers, "
-    "schedules and models; then the most training tokens; then the lowest validation nll. Show another: "
-    "python -m analysis.report --show NAME"
+    "schedules and models; then the most training tokens; then the lowest validation nll. What a newer version of "
+    "the program repeats with the same settings comes last. Without any of these, the page shows the newest one of "
+    "hydra/sweeper=compare, even if it has no result yet. Show another: python -m analysis.report --show NAME"
 )
 RULE_OF_BEST = (
     "The best setting of a loss has the lowest mean validation nll among its settings with the most seeds, where three "
@@ -44,7 +46,8 @@ def sweeps(storage: str | None, all_runs: Sequence[RecordedRun]) -> list[Compari
 def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) -> list[Matched]:
     """Return the comparisons in the order of RULE.
 
-    The last one is that of the best setting of each loss, if more than the loss differs or if there is no other.
+    The last one is that of the best setting of each loss, if more than the loss differs or if there is no other, even
+    without a result.
 
     Args:
         all_runs: All runs, on any text.
@@ -54,18 +57,19 @@ def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) ->
     confirmed = [{run.id for run in each.runs} for each in result]
     untuned = matched.find(all_runs)
     found = [each for each in untuned if not any({run.id for run in each.runs} <= ids for ids in confirmed)]
-    result += sorted(found, key=_rank)
+    result += sorted(found, key=lambda each: (_is_repeated(each, found), *_rank(each)))
     finished = Counter(run.text_hash for run in all_runs if run.state == "finished")
     text = result[0].runs[0].text_hash if result else max(finished, key=lambda text: finished[text], default="")
     best = matched.best_of_each_loss(all_runs, text)
     is_mixed = best is not None and len(best.settings) > 1 and bool(_on_best(best).besides)
-    return [*result, best] if best and (is_mixed or not result) else result
+    return [*result, best] if best and (is_mixed or not (result or tuned)) else result
 
 
-def pick(listed: Sequence[Matched], name: str | None) -> Matched | None:
-    """Return the comparison of a name, by default the first; None if there is none. Raise ValueError for a typo."""
+def pick(listed: Sequence[Matched], name: str | None, tuned: Sequence[Comparison] = ()) -> Matched | None:
+    """Return the comparison of a name, by default that of RULE; None if there is none. Raise ValueError for a typo."""
     if name is None:
-        return next(iter(listed), None)
+        first = next(iter(listed), None)
+        return tuned[0].matched() if tuned and (first is None or first.name == BEST) else first
     for each in listed:
         if each.name == name:
             return each
@@ -125,6 +129,13 @@ def _on_best(best: Matched) -> Verdict:
     base, *others = best.order
     other = min(others, key=lambda label: best.settings[label].mean("val/nll"))
     return best.verdict(base, other, matched.DRAWS)
+
+
+def _is_repeated(each: Matched, found: Sequence[Matched]) -> bool:
+    """Return whether a newer version of the program was run with the same settings, and maybe with others."""
+    keys, last = {run.key for run in each.runs}, max(run.started for run in each.runs)
+    newer = (other for other in found if max(run.started for run in other.runs) > last)
+    return any(keys <= {run.key for run in other.runs} for other in newer)
 
 
 def _rank(each: Matched) -> tuple[float, ...]:

@@ -56,14 +56,17 @@ def test_a_seed_without_scores_of_stories_is_left_out_of_both() -> None:
 
 
 def test_all_losses_are_shown_with_the_seeds_of_all() -> None:
-    best = chosen([*trained("cross_entropy", 1, 2, 3, 4), *trained("focal", 1, 2, 3), *trained("poly1", 2, 3, 4)])
-    assert {*map(tuple, seeds(best).values())} == {(2, 3)}
-    assert best["cross_entropy"].left_out == {1: "not scored with poly1", 4: "not scored with focal"}
+    four = [*trained("focal", 1, 2, 3, 4), *trained("poly1", 2, 3, 4, 5)]
+    best = chosen([*trained("cross_entropy", 1, 2, 3, 4, 5), *four])
+    assert {*map(tuple, seeds(best).values())} == {(2, 3, 4)}
+    assert best["cross_entropy"].left_out == {1: "not scored with poly1", 5: "not scored with focal"}
 
 
 def test_a_loss_with_too_few_common_seeds_does_not_take_those_of_others() -> None:
     best = chosen([*trained("cross_entropy", 1, 2, 3), *trained("focal", 1, 2), *trained("poly1", 1, 7)])
     assert seeds(best) == {"cross_entropy": [1, 2], "focal": [1, 2], "poly1": [1, 7]}
+    five = [run for loss in ("cross_entropy", "focal") for run in trained(loss, 1, 2, 3, 4, 5)]
+    assert [*map(len, seeds(chosen([*five, *trained("poly1", 1, 2)])).values())] == [5, 5, 2]
     note = "poly1 is shown with seeds 1, 7 and cross_entropy with seeds 1, 2, because they have too few scored seeds in"
     assert note in texts(scores.section(best), "note")
     assert "cross_entropy and poly1 have one seed in common" in verdict(best["cross_entropy"], best["poly1"]).text

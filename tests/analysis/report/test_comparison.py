@@ -164,16 +164,16 @@ def test_confirmation(two: Comparison) -> None:
 
 def test_three_contenders_with_a_seed_that_diverged(scratch: str) -> None:
     tuning = {loss: tuned(loss, 9.0, 8.0) for loss in (*LOSSES, "focal")}
-    confirmation = {loss: confirmed(loss) for loss in tuning}
+    confirmation = {loss: confirmed(loss, (1, 2, 3, 4)) for loss in tuning}
     confirmation["focal"][1].tags["diverged"] = "true"
     three = read(scratch, tuning, confirmation)
     section = section_of(three)
     assert " has the lowest test nll of the 3, " in texts(section, "verdict")
     assert "Left out: seed 2 of focal (diverged)." in texts(section, "note")
     assert texts(section, "note").count("Left out: seed 2 of cross_entropy (not scored with focal).") == 1
-    assert rows(section, "comparison-contenders")["seeds in the verdict"] == ["2", "2", "2"]
+    assert rows(section, "comparison-contenders")["seeds in the verdict"] == ["3", "3", "3"]
     pairs = tables(compare.section(three.matched()))["pairs"].cells()
-    assert [row[-1].text for row in pairs] == ["2", "2", "2"]
+    assert [row[-1].text for row in pairs] == ["3", "3", "3"]
 
 
 def test_one_setting_under_two_names(scratch: str) -> None:

@@ -1,12 +1,16 @@
 """The section on a comparison that lacks something: trials, runs, results, or one verdict."""
 
+from typing import Any
+
 import pytest
 
 from analysis.page import DASH
-from analysis.report import search
+from analysis.report import comparison, listing, opening, search
 from analysis.report.contenders import load
+from analysis.report.matched import BEST
 from analysis.report.optuna_storage import NoStudy
 from tests.analysis.blocks import figure_names, texts
+from tests.analysis.recorded import complete_run
 from tests.analysis.report.compared import write
 from tests.analysis.report.studies import add, trial
 from tests.analysis.report.test_comparison import LOSSES, confirmed, read, rows, section_of, tuned
@@ -25,6 +29,24 @@ def test_a_comparison_that_is_not_finished(scratch: str) -> None:
     assert "Left out: seed 3 of squentropy (not trained yet)." in texts(begun, "note")
 
 
+@pytest.mark.parametrize("other", [{}, {"model__n_layer": 3}])
+def test_a_comparison_without_a_verdict_is_shown_unless_there_is_another(scratch: str, other: dict[str, Any]) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    sweep = read(scratch, tuning, {"cross_entropy": confirmed("cross_entropy", (1,))}, seeds=[1, 2])
+    alone = [*sweep.matched().runs, *([complete_run(seed=1, **other)] if other else [])]
+    listed = listing.comparisons(alone, [sweep])
+    shown = listing.pick(listed, None, [sweep])
+    assert shown is not None
+    assert (shown.name, [each.name for each in listed]) == (sweep.name, [BEST] if other else [])
+    text = texts(opening.section(shown, comparison.status(sweep)), "verdict")
+    assert text.endswith(
+        "The same command continues it.\nA verdict needs two contenders, and only cross_entropy has runs with test "
+        "scores on this text."
+    )
+    losses = listing.comparisons([*alone, complete_run("focal", 1)], [sweep])
+    assert listing.pick(losses, None, [sweep]) is losses[0]
+
+
 def test_a_contender_without_a_result(scratch: str) -> None:
     tuning = {"cross_entropy": tuned("cross_entropy", 9.0), "squentropy": tuned("squentropy", "diverged")}
     tuning["focal"] = tuned("focal", 9.0)
@@ -35,7 +57,7 @@ def test_a_contender_without_a_result(scratch: str) -> None:
     assert texts(section, "verdict").splitlines() == [
         "squentropy has no result: no tuning trial is complete (1 diverged).",
         "focal has no result: no confirmation run has finished (3 diverged).",
-        "A verdict needs two contenders, and only cross_entropy has finished runs.",
+        "A verdict needs two contenders, and only cross_entropy has runs with test scores on this text.",
     ]
     assert rows(section, "comparison-contenders")["best trial"] == ["#0", DASH, "#0"]
 
@@ -75,6 +97,7 @@ def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
             run.metrics["test/nll_calibrated"] = nll + 0.001 * run.seed * (loss == "squentropy")
     section = section_of(read(scratch, tuning, confirmation))
     assert "cross_entropy is better: " in texts(section, "verdict")
+    assert "Tuned with 1 trial each." in texts(section)
     assert (
         "By the calibrated test nll, squentropy is better: that of squentropy is 0.0980 nats per token lower than that "
         "of cross_entropy (95 % confidence interval 0.0955 to 0.1005, Student's t over 3 seeds)."

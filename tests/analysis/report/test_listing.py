@@ -77,6 +77,13 @@ def test_the_order_is_that_of_the_rule() -> None:
     assert [each.n_seeds for each in listed(more, few)] == [4, 2]
 
 
+def test_what_a_newer_program_repeats_comes_last() -> None:
+    older, other = both(1, 2, 3, tags={"code": "older"}), both(1, train__batch_size=8, tags={"code": "older"})
+    newer = [*both(1, 2), *(complete_run("focal", seed, **MUON) for seed in (1, 2))]
+    first, *rest = listed(newer, older[3:], older[:3], other)
+    assert [first.runs[0].program, *(each.n_seeds for each in rest)] == ["c", 1, 3]
+
+
 def test_every_comparison_has_its_verdict_on_the_page() -> None:
     found = listed(both(1, 2, 3), both(1, 2, model__n_layer=3), both(1, tags={"text": "other"}))
     section = listing.section(found, found[0], ["compare-1a2b: This comparison is not finished."])
@@ -102,10 +109,26 @@ def test_a_comparison_is_picked_by_its_name() -> None:
     assert listing.pick([], None) is None
 
 
+def test_a_loss_without_a_result_is_named() -> None:
+    lost = [complete_run("focal", seed, **MUON, tags={"diverged": "true"}) for seed in (1, 2)]
+    lost.append(complete_run("focal", 3, **MUON, status="FAILED"))
+    (alone,) = listed(both(1, 2)[:2], lost)
+    assert texts(opening.section(alone), "verdict") == (
+        "A verdict needs two contenders, and only cross_entropy has runs with test scores on this text. focal "
+        "has no result: 2 runs diverged and 1 run failed. Train again with other settings, as a lower optimizer.lr."
+    )
+    assert texts(opening.section(alone), "note") == ""
+    (two,) = listed(both(1, 2), lost)
+    assert texts(opening.section(two), "note") == "focal has no result: 2 runs diverged and 1 run failed."
+    elsewhere = [complete_run("focal", 1, **ADAMW, tags={"diverged": "true"})]
+    for others in ([complete_run("focal", 4, **MUON, status="RUNNING"), *lost], elsewhere):
+        assert texts(opening.section(listed(both(1, 2), others)[0]), "note") == ""
+
+
 def test_without_a_comparison_the_best_settings_are_shown() -> None:
     (best,) = listed([complete_run("squentropy", 1)])
     assert (best.name, [*best.settings]) == (BEST, ["squentropy"])
-    assert "only squentropy has finished runs" in texts(opening.section(best), "verdict")
+    assert "only squentropy has runs with test scores on this text" in texts(opening.section(best), "verdict")
     (best,) = listed(both(1, 2)[:2], searched(1, 2))
     text = texts(opening.section(best), "verdict")
     assert "so this does not show which loss is better." in text

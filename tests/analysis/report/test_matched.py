@@ -5,7 +5,7 @@ import pytest
 from analysis.recorded_run import RecordedRun
 from analysis.report import matched
 from analysis.report.matched import Matched, best_of_each_loss
-from analysis.runs import RecordedSetting
+from analysis.runs import RecordedSetting, settings
 from tests.analysis.recorded import DIFFICULTY, run, story_run, story_setting
 from tests.analysis.report.chosen import compared
 
@@ -103,11 +103,22 @@ def test_the_headline_of_many_contenders(four: Matched) -> None:
 
 def test_the_headline_says_what_is_missing(four: Matched) -> None:
     alone = compared({"focal": four.settings["focal"]})
-    assert alone.headline().startswith("A verdict needs two contenders, and only focal has finished runs. Train")
+    assert alone.headline().startswith(
+        "A verdict needs two contenders, and only focal has runs with test scores on this text. Train"
+    )
     rows = {**four.settings, "z_loss": story_setting("z_loss", (9,), shift=0.9)}
     rows["mse"] = story_setting("mse", shift=0.9, model__n_layer=9)
     text = compared(rows).headline()
-    assert "There are not enough runs for a verdict on poly1 and z_loss." in text
+    assert "There are not enough runs to compare poly1 with z_loss." in text
     assert text.endswith("More differs from mse, so this does not show which is better.")
+    lucky = settings([story_run("poly1", seed, DIFFICULTY - 3 * (seed == 9)) for seed in (1, 2, 9)])[0]
+    text = compared(
+        {"poly1": lucky, "brier": four.settings["brier"], "mse": story_setting("mse", shift=-0.5)}
+    ).headline()
+    assert text.startswith("poly1 has the lowest test nll of the 3, ")
+    assert (
+        "It is better than brier: the 95 % confidence interval of each difference does not include 0 (2 seeds)." in text
+    )
+    assert text.endswith("On their common seeds, mse did better than poly1.")
     other = compared({"focal": four.settings["focal"], "mse": story_setting("mse", tags={"text": "other"})})
     assert "were scored on different text" in other.headline()

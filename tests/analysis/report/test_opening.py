@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from analysis.page import DASH, Facts, Section
 from analysis.report import glossary, opening
 from analysis.report.matched import find
@@ -40,8 +42,8 @@ def test_the_opening_says_what_was_run() -> None:
     result, fairness = texts(section).splitlines()
     assert result.startswith("cross_entropy is better: the test nll of squentropy is ")
     assert result.endswith(
-        "Both were trained for 100 steps on the data stories with a model of 640,000 parameters using the optimizer "
-        "AdamW. They differ only in the loss."
+        "Both were trained for 100 steps on the data set stories with a model of 640,000 parameters using the "
+        "optimizer AdamW. They differ only in the loss."
     )
     assert fairness == (
         "Fairness: The same data (stories), model (GPT), number of parameters (640,000), training tokens (25,600), "
@@ -73,6 +75,15 @@ def test_what_differs_is_said_for_each_contender() -> None:
     assert "using the optimizer" not in texts(section).splitlines()[0]
     assert facts(section)["Optimizer"] == "AdamW (lr 0.001, weight_decay 0.1); Muon (lr 0.02, weight_decay 0.1)"
     assert facts(section)["Loss"] == "focal"
+
+
+@pytest.mark.parametrize(("patience", "early"), [("None", ""), (3, "up to ")])
+def test_the_number_of_steps_is_the_largest_possible_after_early_stopping(patience: object, early: str) -> None:
+    options = {"train__max_steps": 20_000, "train__patience": patience, "data__source__n_train": 100_000}
+    section = opened({"loss": "cross_entropy"}, {"loss": "squentropy"}, **options)
+    assert f"Both were trained for {early}20,000 steps on the data set stories " in texts(section)
+    assert facts(section)["Training"].startswith(f"{early}20,000 steps; batch of 4 windows of 64 tokens; ")
+    assert facts(section)["Data"] == "stories (n_train 100000, seed 0), text t"
 
 
 def test_what_older_runs_have_not_recorded_is_a_dash() -> None:

@@ -135,7 +135,7 @@ def test_runs_without_a_result_are_listed(store: MLflowStore) -> None:
     assert re.findall(r'<section id="([^"]*)"', html)[-1] == "runs-without-a-result"
     assert "9 runs (5 finished, 1 " in html
     other = page_of(store, "kinds", "--text", "oth")
-    assert "A verdict needs two contenders, and only brier has finished runs." in other
+    assert "A verdict needs two contenders, and only brier has runs with test scores on this text." in other
 
 
 @pytest.mark.usefixtures("no_audit")
