@@ -10,8 +10,7 @@ from analysis.page import Facts, Section
 from nanosq.terminal import parser, table
 
 TERMS = {
-    "nll": "Negative log-likelihood in nats per token: how badly a model predicts a text. Lower is better.",
-    "nat": "The unit of natural logarithms: 1 nat = 1.44 bits.",
+    "nll": "Negative log-likelihood in nats per token: how badly a model predicts. 1 nat = 1.44 bits. Lower is better.",
     "perplexity": "exp(nll): 5 is as unsure as among 5 equally likely tokens. Comparable only for the same vocabulary.",
     "bits/byte": "nll in bits per byte of the text. Comparable also for different vocabularies.",
     "accuracy": "Share of the tokens that the model predicts as the most likely one.",
