@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.recorded_run import normal
+from analysis.report.grid_trials import short
 from analysis.runs import RecordedSetting, differing
 from nanosq.tracking.parameters import belongs
 
@@ -41,7 +42,7 @@ def labels(settings: Sequence[RecordedSetting], component: str = "loss") -> list
         same = [other for other in settings if name(other.params, component) == name(setting.params, component)]
         keys = differing([own(other.params, component) for other in same])
         values = own(setting.params, component)
-        result.append(" ".join([name(setting.params, component), *(f"{k}={values.get(k, 'none')}" for k in keys)]))
+        result.append(" ".join([name(setting.params, component), *(f"{k}={short(values.get(k))}" for k in keys)]))
     return [f"{label} {chr(ord('A') + i)}" if result.count(label) > 1 else label for i, label in enumerate(result)]
 
 
