@@ -13,9 +13,10 @@ def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
 
     Args:
         matched: The comparison that the page shows; None if no run has a result.
-        status: Sentences on contenders or runs that are missing.
+        status: Sentences on contenders or runs that are missing. They come first only if there is no result.
     """
-    blocks: list[Block] = [Text(text, "verdict") for text in status]
+    has_result = matched is not None and len(matched.settings) > 1
+    blocks: list[Block] = [] if has_result else [Text(text, "verdict") for text in status]
     if matched is None:
         blocks.append(Text(NO_RESULT, "verdict"))
     elif matched.settings:
@@ -23,6 +24,7 @@ def section(matched: Matched | None, status: Sequence[str] = ()) -> Section:
         blocks.append(Text(result.strip(), "verdict"))
         if fairness := facts.fairness(matched):
             blocks.append(Text(fairness))
-        blocks += [Text(note, "note") for note in matched.notes()]
+        notes = [*(status if has_result else []), *matched.notes()]
+        blocks += [Text(note, "note") for note in notes]
         blocks.append(facts.facts(matched))
     return Section("Result", [*blocks, *glossary.section().blocks])

@@ -24,8 +24,8 @@ def test_a_comparison_that_is_not_finished(scratch: str) -> None:
         "Confirmation: 0 of 2 runs of cross_entropy, 0 of 2 runs of squentropy. The same command continues it."
     )
     begun = section_of(read(scratch, tuning, {loss: confirmed(loss, (1, 2)) for loss in LOSSES}, seeds=[1, 2, 3]))
-    assert "Confirmation: 2 of 3 runs of cross_entropy" in texts(begun, "verdict")
     assert "; 2 seeds, 30 stories)" in texts(begun, "verdict")
+    assert "Confirmation: 2 of 3 runs of cross_entropy" in texts(begun, "note")
     assert "Left out: seed 3 of squentropy (not trained yet)." in texts(begun, "note")
 
 
