@@ -25,18 +25,19 @@ def _budget(
 ) -> dict[str, Cell | str | int]:
     states = Counter(trial.state for trial in contender.tuning.trials)
     chosen, metric = contender.chosen, contender.tuning.metrics[0].label.split(" (")[0].lower()
+    its = f"its {metric}, {comparison.tune_steps:,} steps"
     test = [setting.mean(key) if setting else math.nan for key in ("test/nll", "test/perplexity")]
     n_confirmed = len(setting.runs) if setting else 0
     return {
         "tuning trials": _of(contender.n_ended, contender.n_trials),
         **{state: states[state] for state in ENDED},
         "best trial": Cell(f"#{chosen.number}", chosen.number) if chosen else DASH,
-        f"its {metric}": number(chosen.values[0] if chosen and chosen.values else math.nan),
+        its: number(chosen.values[0] if chosen and chosen.values else math.nan),
         "confirmation runs": _of(comparison.n_confirmed(contender), len(comparison.seeds)),
         "seeds in the verdict": n_confirmed,
         "test nll, nats/token": number(test[0]),
         "test perplexity": number(test[1]),
-        "training time, s": number(contender.seconds, 3),
+        "training time of all, s": number(contender.seconds, 3),
     }
 
 

@@ -20,7 +20,8 @@ def description(comparison: Comparison) -> list[str]:
         f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender. The best trial is the "
         f"one with the best {metric}. Tuned settings: {tuned}.",
         f"Confirmation: the best setting of each contender, trained for {comparison.max_steps:,} steps with each of "
-        f"the seeds {', '.join(map(str, comparison.seeds))}. Only these runs were scored on the test split.",
+        f"the seeds {', '.join(map(str, comparison.seeds))}. Of this comparison, only these runs "
+        "were scored on the test split.",
     ]
 
 

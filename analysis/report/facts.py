@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from analysis.page import DASH, Facts, number
-from analysis.report.components import enumeration, labels, name, own
-from analysis.report.grid_trials import short
+from analysis.report.components import enumeration, name, own
+from analysis.report.grid_trials import label, short
 from analysis.report.matched import DRAWS, Matched
-from analysis.runs import RecordedSetting
+from analysis.runs import RecordedSetting, differing
+from nanosq.tracking.parameters import belongs
 
 COMMIT = "mlflow.source.git.commit"
 Describe = Callable[[RecordedSetting], str]
@@ -52,10 +53,13 @@ def fairness(matched: Matched) -> str:
     for title, describe in CHANCES.items():
         values = [describe(setting) for setting in matched.settings.values()]
         if len({*values}) == 1:
-            same.append(f"{title} ({values[0].partition(' (')[0]})")  # a component without its parameters
+            same.append(f"{title} ({values[0]})")
         else:
-            values = labels([*matched.settings.values()], "model") if title == "model" else values
             different.append(f"{title} ({_each(matched, values)})")
+    params = [setting.params for setting in matched.settings.values()]
+    for key in differing(params):
+        if not belongs(key, [matched.what, "optimizer.lr", "data"]):
+            different.append(f"{label(key).lower()} ({_each(matched, [short(each.get(key)) for each in params])})")
     texts = [f"The same {enumeration(same)}." if same else ""]
     texts.append(f"Not the same: {enumeration(different)}." if different else "")
     return f"Fairness: {' '.join(filter(None, [*texts, _tried(matched)]))}"
@@ -69,7 +73,8 @@ def _tried(matched: Matched) -> str:
         if len(counts) > 1:
             return f"Tuning trials: {each}."
         (n_trials,) = counts
-        return f"Tuned with {n_trials} {'trial' if n_trials == 1 else 'trials'} each."
+        trials = f"{n_trials} {'trial' if n_trials == 1 else 'trials'} each"
+        return f"Tuned with {trials}; another tuning may give another result."
     text = f"Settings tried in this store: {f'{counts.pop()} of each' if len(counts) == 1 else each}."
     return text if not counts else f"{text} The settings that they share may suit the one that was tried more."
 
@@ -172,7 +177,7 @@ CONDITIONS: dict[str, Describe] = {
 }
 CHANCES: dict[str, Describe] = {
     "data": _data,
-    "model": _component("model"),
+    "model": lambda setting: name(setting.params, "model"),
     "number of parameters": _parameters,
     "training tokens": _tokens,
     "learning rate": _param("optimizer.lr"),

@@ -16,7 +16,7 @@ TERMS = {
     "accuracy": "Share of the tokens that the model predicts as the most likely one.",
     "ece": "Expected calibration error: distance of how sure a model is from how often it is right. 0 % is best.",
     "floor": "The lowest nll that any model can reach on average. It is known only for the embedded stories.",
-    "excess": "nll minus floor, in nats per token: what a better model could still gain.",
+    "above the floor": "nll minus floor, in nats per token: what a better model could still gain.",
     "objective": "The training loss, called loss in metrics. It has another unit for each loss: do not compare it.",
     "mfu": "Model FLOPs utilization: speed of training as a share of the speed of one large matrix product.",
     "seed": "The number that all random choices of a run follow from: first weights, order of the text, dropout.",

@@ -18,13 +18,14 @@ from nanosq.tracking.parameters import belongs
 
 MAX_LISTED = 20
 LIKE_WITH_LIKE = (
-    "Contenders differ only in one component (loss, optimizer, schedule or model) and its own parameters. They were "
+    "Contenders differ only in one component (loss, optimizer, schedule or model) and its own parameters; those of "
+    "hydra/sweeper=compare also in the settings that were tuned for each of them. They were "
     "trained on the same text by the same version of the program. Of more than "
     f"{matched.MAX_CONTENDERS} contenders, only the best of each component on the validation split is compared."
 )
 RULE = (
     "The page shows the first comparison: the newest one of hydra/sweeper=compare that has a result; then that with "
-    "the most seeds that contenders have in common, where three are as good as more; then losses before optimizers, "
+    "the most seeds that contenders have in common, where three count as much as more; then losses before optimizers, "
     "schedules and models; then the most training tokens; then the lowest validation nll. What a newer version of "
     "the program repeats with the same settings comes last. Without any of these, the page shows the newest one of "
     "hydra/sweeper=compare, even if it has no result yet. Show another: python -m analysis.report --show NAME"
@@ -62,7 +63,8 @@ def comparisons(all_runs: Sequence[RecordedRun], tuned: Sequence[Comparison]) ->
     text = result[0].runs[0].text_hash if result else max(finished, key=lambda text: finished[text], default="")
     best = matched.best_of_each_loss(all_runs, text)
     is_mixed = best is not None and len(best.settings) > 1 and bool(_on_best(best).besides)
-    return [*result, best] if best and (is_mixed or not (result or tuned)) else result
+    is_known = best is not None and any({run.id for run in best.runs} <= ids for ids in confirmed)
+    return [*result, best] if best and ((is_mixed and not is_known) or not (result or tuned)) else result
 
 
 def pick(listed: Sequence[Matched], name: str | None, tuned: Sequence[Comparison] = ()) -> Matched | None:

@@ -39,7 +39,8 @@ CALIBRATED = {
 COMPARABLE = {name: column for name, column in {**SCORES, **CALIBRATED}.items() if "own unit" not in name}
 OF_RUNS = ("val/nll", "test/nll", "test/perplexity", "test/bits_per_byte", "test/accuracy", "test/ece")
 UNITS = (
-    "All sections show the same runs. Mean over the seeds ± half of the 95 % confidence interval (Student's t). "
+    "The sections from Differences to Stories show the same runs. Bold is the best mean, perhaps by chance. Mean over "
+    "the seeds ± half of the 95 % confidence interval (Student's t). "
     "Compare losses by nll, perplexity, bits per byte, accuracy and ece. Do not compare objectives: every loss has its "
     "own unit. The first column is the objective of the last training batch."
 )
@@ -58,7 +59,7 @@ DIFFERENCES = (
     "stories."
 )
 SCALE = (
-    "A penalty on squared logits makes the logits small, so the model is less confident than it could be. For the "
+    "A penalty on squared logits can make the logits small, so the model is less confident than it could be. For the "
     "calibrated scores, all logits are divided by one temperature, which is fitted on the validation split: a "
     "difference that remains is one of knowledge, not of scale. Frequent tokens are the most frequent ones that make "
     "up 80 % of the training split, medium ones the next 15 %, and rare ones the rest."

@@ -97,7 +97,7 @@ def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
             run.metrics["test/nll_calibrated"] = nll + 0.001 * run.seed * (loss == "squentropy")
     section = section_of(read(scratch, tuning, confirmation))
     assert "cross_entropy is better: " in texts(section, "verdict")
-    assert "Tuned with 1 trial each." in texts(section)
+    assert "Tuned with 1 trial each; another" in texts(section)
     assert (
         "By the calibrated test nll, squentropy is better: that of squentropy is 0.0980 nats per token lower than that "
         "of cross_entropy (95 % confidence interval 0.0955 to 0.1005, Student's t over 3 seeds)."
