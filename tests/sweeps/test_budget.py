@@ -84,6 +84,7 @@ def test_a_duration_is_rounded_up(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@pytest.mark.slow
 def test_a_timeout_interrupts_a_trial_that_is_resumed_later(tmp_path: Path) -> None:
     for seconds in (5, 10, 20, 40, 80):  # a busy machine needs longer until the first step
         folder = tmp_path / str(seconds)

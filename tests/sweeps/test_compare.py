@@ -116,6 +116,7 @@ def test_the_best_settings_are_experiments_at_full_length(comparison: Comparison
         assert "score_test: true\n" in composed
 
 
+@pytest.mark.slow
 def test_the_same_command_trains_nothing_and_a_larger_budget_what_is_missing(comparison: Comparison) -> None:
     before = {run.info.run_id for run in runs(comparison.folder)}
     again = compare(comparison.folder, *FEW)

@@ -22,6 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     comparison.show(
         "compare-1a2b",

@@ -133,7 +133,6 @@ def test_without_a_comparison_the_best_settings_are_shown() -> None:
     text = texts(opening.section(best), "verdict")
     assert "so this does not show which loss is better." in text
     assert "differ only" not in text
-    different = "model (cross_entropy: GPT n_layer=2; squentropy: GPT n_layer=4)"
-    rates = "learning rate (cross_entropy: 0.008; squentropy: 0.02)"
-    assert f"Not the same: {different} and {rates}." in texts(opening.section(best))
+    different = "learning rate (cross_entropy: 0.008; squentropy: 0.02) and layers (cross_entropy: 2; squentropy: 4)"
+    assert f"Not the same: {different}." in texts(opening.section(best))
     assert listing.comparisons([complete_run(status="RUNNING")], []) == []
