@@ -38,8 +38,17 @@ def quoted(value: str) -> str:
     return f"{quote}{value}{quote}"
 
 
-def dataset(data: RecordedData) -> "DatasetInput":
-    """Return a text in the form in which MLflow records it."""
+def log_data(client: "MlflowClient", run_id: str, data: RecordedData) -> None:
+    """Record the text of a run as its data set."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, [_dataset(data)])
+    except MlflowException:  # another process may have recorded the same text at this moment: now it is found
+        client.log_inputs(run_id, [_dataset(data)])
+
+
+def _dataset(data: RecordedData) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source, profile = (json.dumps(facts) for facts in (data.source, data.profile))

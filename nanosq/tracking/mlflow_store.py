@@ -13,7 +13,7 @@ from nanosq.privacy import mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import RecordedData, Store
 from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
-from nanosq.tracking.creation import create_run, dataset, quoted
+from nanosq.tracking.creation import create_run, log_data, quoted
 from nanosq.tracking.location import database, default_experiment, default_uri, run_link
 from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
 
@@ -121,7 +121,7 @@ class MLflowStore(Store):
                 if run_id:
                     client.update_run(run_id, "RUNNING", name if is_moved else None)
                 elif data is not None:
-                    client.log_inputs(run.info.run_id, [dataset(data)])
+                    log_data(client, run.info.run_id, data)
                 new = {} if run.data.params else params  # MLflow lets no parameter change
                 changed = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
                 if run_id and not is_moved:
