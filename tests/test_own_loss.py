@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_sweep_and_report(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command(*FOLDER, "-m", "loss=cross_entropy,myloss", "seed=1,2", *SMALL, "samples.count=0", cwd=folder, check=True)
     assert sorted((run.data.params["loss"], run.data.params["seed"]) for run in runs(folder)) == [
