@@ -1,4 +1,4 @@
-"""What a person sees on a terminal of 80 columns: no line is broken inside of a word, and links stand alone."""
+"""Screens of 80 columns: no line is broken inside of a word, and links stand alone."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What MLflow's pages show: names, states, data sets and the view of the experiment."""
+"""Tests of the names, states, data sets and the view that the pages of MLflow show."""
 
 import json
 from collections.abc import Iterator
