@@ -1,7 +1,10 @@
 """Tests of the names, states, data sets and the view that the pages of MLflow show."""
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -10,6 +13,7 @@ from mlflow.entities import Run
 
 from nanosq.tracking import RecordedData, views
 from nanosq.tracking.connection import connect
+from nanosq.tracking.creation import log_data
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 
@@ -128,3 +132,16 @@ def test_an_older_experiment_gets_the_view(uri: str, monkeypatch: pytest.MonkeyP
     store.find({"a": "b"})
     assert calls == [TAG]
     assert client.get_experiment(older).tags[TAG] == views.TAGS[TAG]
+
+
+def test_runs_may_record_the_same_text_at_once(store: MLflowStore, uri: str) -> None:
+    started = [store.start("r", params={}, tags={}) for _ in range(8)]
+    together = threading.Barrier(len(started))
+
+    def record(run: MLflowRun) -> None:
+        together.wait()
+        log_data(connect(uri), run.run_id, replace(DATA, digest="at once"))
+
+    with ThreadPoolExecutor(len(started)) as threads:
+        assert [*threads.map(record, started)] == [None] * len(started)
+    assert all(len(recorded(uri, run).inputs.dataset_inputs) == 1 for run in started)
