@@ -92,7 +92,7 @@ def build(
     tracked = (experiment.store if is_first else Store()).start(
         experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
-        tags=_tags(experiment, text, origin, hardware),
+        tags=_tags(experiment, text, state, origin, hardware),
         data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
@@ -181,7 +181,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         metrics,
         tracked.run_id,
         tracked.link,
-        experiment.count_parameters(text.tokenizer.vocab_size),
+        _count_parameters(model),
         note=f"{ended} after {progress.step} steps",
     )
     if is_first and trial is None:
@@ -193,7 +193,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
 
 def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
     """Record that the run has started, and say what it trains."""
-    n_parameters, settings = experiment.count_parameters(text.tokenizer.vocab_size), experiment.settings
+    n_parameters, settings = _count_parameters(state.model), experiment.settings
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
     if experiment.trial is not None:
@@ -230,10 +230,16 @@ def _kept(experiment: Experiment) -> dict[str, str]:
     return {"keep_last": "true"} if experiment.settings.keep_last else {}
 
 
-def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
-    n_classes = text.tokenizer.vocab_size
+def _count_parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _tags(
+    experiment: Experiment, text: Corpus, state: TrainState, origin: Origin, hardware: Hardware
+) -> dict[str, str]:
+    n_parameters, n_classes = _count_parameters(state.model), text.tokenizer.vocab_size
     return {
-        **experiment.description.tags(n_parameters=experiment.count_parameters(n_classes), n_classes=n_classes),
+        **experiment.description.tags(n_parameters=n_parameters, n_classes=n_classes),
         **experiment.identity_tags(text),
         "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
         "diverged": "false",
