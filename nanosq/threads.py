@@ -27,7 +27,7 @@ INTERVAL = 0.2  # seconds between two looks at the machine
 # Seconds for which the threads of a run were ready and had no core, in a second. Alone they are 0.02, whether threads
 # spin or sleep. Beside a program that uses one of two cores they are 0.6 or more with threads that spin, and 0.4 with
 # threads that sleep.
-BUSY, FREE = 0.25, 0.1
+BUSY, FREE = 0.3, 0.1
 SOON = 5.0  # seconds; if the machine is busy again within this time, the next attempt to spin comes later
 MIN_PATIENCE, MAX_PATIENCE = 0.4, 30.0  # seconds for which threads sleep before such an attempt
 OMP_PAUSE_SOFT = 1  # from omp.h
