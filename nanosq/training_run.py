@@ -93,7 +93,7 @@ def build(
     tracked = (experiment.store if is_first else Store()).start(
         experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
-        tags=_tags(experiment, text, state, origin, hardware),
+        tags=_tags(experiment, text, state.n_parameters, origin, hardware),
         data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
@@ -182,7 +182,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         metrics,
         tracked.run_id,
         tracked.link,
-        _count_parameters(model),
+        state.n_parameters,
         note=f"{ended} after {progress.step} steps",
     )
     if is_first and trial is None:
@@ -194,7 +194,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
 
 def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
     """Record that the run has started, and say what it trains."""
-    n_parameters, settings = _count_parameters(state.model), experiment.settings
+    n_parameters, settings = state.n_parameters, experiment.settings
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
     if experiment.trial is not None:
@@ -231,16 +231,9 @@ def _kept(experiment: Experiment) -> dict[str, str]:
     return {"keep_last": "true"} if experiment.settings.keep_last else {}
 
 
-def _count_parameters(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def _tags(
-    experiment: Experiment, text: Corpus, state: TrainState, origin: Origin, hardware: Hardware
-) -> dict[str, str]:
-    n_parameters, n_classes = _count_parameters(state.model), text.tokenizer.vocab_size
+def _tags(experiment: Experiment, text: Corpus, size: int, origin: Origin, hardware: Hardware) -> dict[str, str]:
     return {
-        **experiment.description.tags(n_parameters=n_parameters, n_classes=n_classes),
+        **experiment.description.tags(n_parameters=size, n_classes=text.tokenizer.vocab_size),
         **experiment.identity_tags(text),
         "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
         "diverged": "false",

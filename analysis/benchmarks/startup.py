@@ -1,9 +1,9 @@
 """Measure what is not training: the time of a run of one step, and of a further trial of a sweep.
 
 The run is the whole command `python run.py`, from its start to its end, on a prepared corpus and with a store that
-exists. A tiny model takes one step, and 20 stories are evaluated. Trials run one after the other in one process, so that
-a further trial is a sixth of what a sweep of seven takes longer than a sweep of one. The table has medians over the
-rounds. Then two profiles show where the time is: the imports of a run, and the phases of a further trial.
+exists. A tiny model takes one step, and 20 stories are evaluated. Trials run one after the other in one process: a
+further trial is a sixth of the time by which a sweep of seven is longer than a sweep of one. The times are medians over
+the rounds. Then two profiles show where the time is: the imports of a run, and the phases of a further trial.
 
 python -m analysis.benchmarks.startup                    five rounds, 3 minutes
 python -m analysis.benchmarks.startup --against DIR      also another checkout of nanosq, in turns
@@ -11,15 +11,15 @@ python -m analysis.benchmarks.startup --against DIR      also another checkout o
 
 import pstats
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from analysis.benchmarks.lib.measure import describe_machine
+from analysis.benchmarks.lib.measure import describe_machine, median_seconds
 from analysis.benchmarks.lib.processes import RUN
 from nanosq import terminal
 from nanosq.hardware import Hardware
@@ -65,12 +65,6 @@ def seconds(run: Path, arguments: list[str], folder: Path, *options: str) -> flo
     return time.monotonic() - begin
 
 
-def time_both(run: Path, folder: Path) -> tuple[float, float]:
-    """Return the seconds of a run, and of a further trial."""
-    first, all_trials = (seconds(run, sweep(n), folder) for n in (1, 1 + FURTHER))
-    return seconds(run, TINY, folder), (all_trials - first) / FURTHER
-
-
 def imports(run: Path, folder: Path) -> Counter[str]:
     """Return the seconds of the imports of a run, by library. Python's own modules count as "other"."""
     seconds(run, TINY, folder, "-X", "importtime")
@@ -88,8 +82,6 @@ def phases(run: Path, folder: Path) -> dict[str, float]:
     for n in (1, 1 + FURTHER):
         file = folder / "profile"
         seconds(run, sweep(n), folder, "-m", "cProfile", "-o", str(file))
-        stats = pstats.Stats(str(file)).get_stats_profile().func_profiles
-        del stats
         totals.append(_cumulative(pstats.Stats(str(file))))
     return {phase: (totals[1][phase] - totals[0][phase]) / FURTHER for phase in PHASES}
 
@@ -114,24 +106,24 @@ def main() -> None:
     print(describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False)), flush=True)
     with TemporaryDirectory() as root:
         folders = {name: Path(root, name) for name in runs}
+        cases = {}
         for name, run in runs.items():
             folders[name].mkdir()
             seconds(run, TINY, folders[name])  # prepares the corpus and the store
-        times = {name: [] for name in runs}
-        for _ in range(options.rounds):
-            for name, run in runs.items():
-                times[name].append(time_both(run, folders[name]))
-        medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
-        for number, case in enumerate(("run", "further trial")):
-            cells = ", ".join(f"{name} {values[number]:.2f} s" for name, values in medians.items())
-            ratio = f": {medians['nanosq'][number] / medians['against'][number]:.2f} of it" if options.against else ""
-            print(f"{case:14} {cells}{ratio}", flush=True)
+            for case, arguments in {"run": TINY, "one": sweep(1), "all": sweep(1 + FURTHER)}.items():
+                cases[name, case] = partial(seconds, run, arguments, folders[name])
+        times = median_seconds(cases, options.rounds, warmup=0)
+        rows = {name: (times[name, "run"], (times[name, "all"] - times[name, "one"]) / FURTHER) for name in runs}
+        for number, what in enumerate(("run", "further trial")):
+            cells = ", ".join(f"{name} {row[number]:.2f} s" for name, row in rows.items())
+            ratio = f", ratio {rows['nanosq'][number] / rows['against'][number]:.2f}" if options.against else ""
+            print(f"{what:14} {cells}{ratio}", flush=True)
         print("\nimports of a run")
         for library, value in imports(RUN, folders["nanosq"]).most_common():
             print(f"  {library:22} {value:6.2f} s")
         print("\nphases of a further trial, in a profile")
-        for phase, value in phases(RUN, folders["nanosq"]).items():
-            print(f"  {phase:22} {value * 1000:6.0f} ms")
+        for phase, cost in phases(RUN, folders["nanosq"]).items():
+            print(f"  {phase:22} {cost * 1000:6.0f} ms")
 
 
 if __name__ == "__main__":
