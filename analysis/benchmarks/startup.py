@@ -34,9 +34,9 @@ SWEEP = [
 ]
 FURTHER = 6  # trials
 LIBRARIES = ("torch._dynamo", "torch", "mlflow", "sqlalchemy", "alembic", "pandas", "sympy", "hydra", "nanosq")
-# Functions of nanosq whose time in a trial is shown; those that are indented are called by the one above.
+# Beginnings of files and functions whose time in a trial is shown. The function above calls one that is indented.
 PHASES = {
-    "composition": ("config_loader_impl.py", "load_sweep_config"),
+    "composition": ("config_loader", "load_sweep_config"),
     "run": ("run.py", "run"),
     "  check": ("experiment.py", "check"),
     "  corpus": ("training_run.py", "prepare"),
@@ -91,7 +91,7 @@ def _cumulative(profile: pstats.Stats) -> Counter[str]:
     times: Counter[str] = Counter()
     for (file, _, function), (_, _, _, total, _) in profile.stats.items():  # type: ignore[attr-defined]
         for phase, place in PHASES.items():
-            if (Path(file).name, function) == place:
+            if Path(file).name.startswith(place[0]) and function == place[1]:
                 times[phase] += total
     return times
 
