@@ -33,7 +33,7 @@ SWEEP = [
     *["optimizer.lr=1e-3", "model.dropout=0", "train.eval_every=1"],  # instead of the axes of the grid
 ]
 FURTHER = 6  # trials
-LIBRARIES = ("torch._dynamo", "torch", "mlflow", "sqlalchemy", "alembic", "pandas", "sympy", "hydra", "nanosq")
+LIBRARIES = ("torch", "mlflow", "sqlalchemy", "alembic", "pandas", "sympy", "hydra", "nanosq")
 # Beginnings of files and functions whose time in a trial is shown. The function above calls one that is indented.
 PHASES = {
     "composition": ("config_loader", "load_sweep_config"),
