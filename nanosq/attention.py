@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 # Sizes for a CPU, from `python -m analysis.benchmarks.attention`.
 QUERIES = 256  # queries in a block
 FLASH_FROM = 768  # tokens in a window from which on PyTorch's kernel is the faster one
-RECOMPUTE_FROM = 1024  # the same, from which on the backward pass computes dropped attention again, to save memory
+RECOMPUTE_FROM = 1024  # from which on the backward pass computes attention with dropout again, to save memory
 
 
 def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *, dropout: float = 0.0) -> Tensor:
