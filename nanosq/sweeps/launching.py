@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -72,16 +71,12 @@ class TrialLauncher(Sweeper):
         terminal.format_logs()
         self.config = config
         self.hydra_context = hydra_context
-        self._task_function = task_function
-        self.launcher = self._instantiate()
-
-    def _instantiate(self) -> Launcher:
-        return Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self._task_function, config=self.config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def share_machine(self, examples: Iterable[DictConfig], n_runs: int) -> None:
-        """Choose how many runs joblib has at the same time, and say it. A single one needs no process of its own.
+        """Choose how many runs joblib has at the same time, and say it. A single one runs in this process.
 
         Args:
             examples: Configurations of trials, the largest among them.
@@ -93,9 +88,6 @@ class TrialLauncher(Sweeper):
         if self.n_workers > 1:
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
-        else:
-            self.config.hydra.launcher = ConfigStore.instance().load("hydra/launcher/basic.yaml").node
-            self.launcher = self._instantiate()
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
