@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 AS_MANY_AS_PAY = -1  # hydra.launcher.n_jobs
 
-# Operations of a batch above which another thread pays as much as another run. On two cores, two runs with a thread each
-# are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
+# Operations of a batch above which another thread pays as much as another run. On two cores, two runs with a thread
+# each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
 FLOPS_OF_A_THREAD = 1e11
 
 # The formula in "GPUs and memory" of the README, with dropout.
