@@ -131,13 +131,11 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     """Train, score the model, and record how the run ended."""
     cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
     model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
-
     # Four times as many windows as in training need no more memory, as no gradients are computed.
     n, stop = 4 * settings.batch_size, lambda: log.stop_if_asked(state)
     evaluator = Evaluator(model, loss, hardware, batch_size=n, before_batch=stop)
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
     folder, val_batches = experiment.folder, Batches(evaluator, text.val)
-    metrics: dict[str, float] = {}
     seconds: dict[str, float] = {}  # empty if the run was interrupted after its last evaluation
 
     def evaluate() -> Score:
