@@ -79,7 +79,7 @@ class TrialLauncher(Sweeper):
         """Choose how many runs joblib has at the same time, and say it. A single one runs in this process.
 
         Args:
-            examples: Configurations of trials, the largest among them.
+            examples: Configurations of trials. The largest one decides.
             n_runs: Number of runs of the sweep.
         """
         if not isinstance(self.launcher, JoblibLauncher):

@@ -112,7 +112,7 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) 
 
     Args:
         joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
-        examples: Configurations of the runs, the largest among them.
+        examples: Configurations of runs. The largest one decides.
         n_runs: The number of runs.
 
     Raises:
@@ -133,7 +133,7 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) 
         chosen = share(machine, map(Size.of, configurations), n_runs, n_threads=joblib.get("inner_max_num_threads"))
         joblib |= {"n_jobs": chosen.n_jobs, "inner_max_num_threads": chosen.n_threads}
         threads = f", with {chosen.n_threads} thread{'s' * (chosen.n_threads > 1)} each"
-    n_jobs = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
+    joblib["n_jobs"] = n_jobs = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
     if n_runs > 1:
         logger.info(f"{n_jobs} runs at a time{threads}" if n_jobs > 1 else "one run at a time")
     return n_jobs
