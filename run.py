@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, privacy, signals, sweeps, terminal
 from nanosq.description import describe
+from nanosq.imports import quick_imports
 from nanosq.result import Result
 from nanosq.sweeps.progress import TrialReport
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
@@ -43,7 +44,7 @@ def main(cfg: DictConfig) -> Result:
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
     """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
     with ExitStack() as stack:
-        with errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
+        with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
             from nanosq import experiment, training_run

@@ -42,7 +42,7 @@ def generate(
         raise ValueError("count, length and temperature must not be negative")
     device = model.head_weight.device
     generator = torch.Generator(device).manual_seed(seed)
-    start = [tokenizer.end_of_text, *tokenizer.encode([prompt])[0].tolist()]
+    start = [tokenizer.end_of_text, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
     tokens_BT = torch.tensor(start, device=device).repeat(count, 1)
     ended_B = torch.zeros(count, dtype=torch.bool, device=device)
     was_training = model.training

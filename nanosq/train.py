@@ -62,6 +62,11 @@ class TrainState:
     scaler: torch.amp.GradScaler
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters of the model."""
+        return sum(p.numel() for p in self.model.parameters())
+
     def snapshot(self) -> dict[str, Any]:
         """Return tensors and plain values for a checkpoint."""
         return {

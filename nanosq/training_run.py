@@ -93,7 +93,7 @@ def build(
     tracked = (experiment.store if is_first else Store()).start(
         experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
-        tags=_tags(experiment, text, origin, hardware),
+        tags=_tags(experiment, text, state.n_parameters, origin, hardware),
         data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
@@ -183,7 +183,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         metrics,
         tracked.run_id,
         tracked.link,
-        experiment.count_parameters(text.tokenizer.vocab_size),
+        state.n_parameters,
         note=f"{ended} after {progress.step} steps",
     )
     if is_first and trial is None:
@@ -195,7 +195,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
 
 def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunLog) -> None:
     """Record that the run has started, and say what it trains."""
-    n_parameters, settings = experiment.count_parameters(text.tokenizer.vocab_size), experiment.settings
+    n_parameters, settings = state.n_parameters, experiment.settings
     log.pruner.start(log.run.run_id, log.run.link)
     log.run.text(config.to_yaml(experiment.cfg), "config.yaml")
     if experiment.trial is not None:
@@ -232,10 +232,9 @@ def _kept(experiment: Experiment) -> dict[str, str]:
     return {"keep_last": "true"} if experiment.settings.keep_last else {}
 
 
-def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardware) -> dict[str, str]:
-    n_classes = text.tokenizer.vocab_size
+def _tags(experiment: Experiment, text: Corpus, size: int, origin: Origin, hardware: Hardware) -> dict[str, str]:
     return {
-        **experiment.description.tags(n_parameters=experiment.count_parameters(n_classes), n_classes=n_classes),
+        **experiment.description.tags(n_parameters=size, n_classes=text.tokenizer.vocab_size),
         **experiment.identity_tags(text),
         "checkpoints": f"{socket.gethostname()}:{experiment.folder.resolve()}",
         "diverged": "false",

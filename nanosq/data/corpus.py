@@ -1,5 +1,6 @@
 """A corpus: the memory-mapped tokens of three splits, prepared once from a source and a tokenizer."""
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def _folder(facts: dict[str, Any], source: Source, cache_dir: str | Path) -> Pat
 
 def _load(folder: Path) -> Corpus:
     splits = cache.manifest(folder)["splits"]
-    tokenizer = tokenizers.load(json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8")))
+    tokenizer = _tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
 
     def load_split(name: str) -> Split:
         log_probability = splits[name]["log_probability"]
@@ -85,3 +86,8 @@ def _load(folder: Path) -> Corpus:
         )
 
     return Corpus(train=load_split("train"), val=load_split("val"), test=load_split("test"), tokenizer=tokenizer)
+
+
+@functools.lru_cache(maxsize=1)  # the trials of a sweep share the tables of their tokenizer
+def _tokenizer(state: str) -> Tokenizer:
+    return tokenizers.load(json.loads(state))

@@ -64,6 +64,7 @@ class TrialLauncher(Sweeper):
         self._trials: dict[str, PlannedTrial] = {}
         self._returns: dict[str, JobReturn] = {}
         self._n_launched = 0
+        self._checked: dict[tuple[str, ...], DictConfig] = {}  # configurations of trials that are not launched yet
         self._seconds: dict[str, list[float]] = {}  # times of the runs that were trained, by the phase of the sweep
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -93,10 +94,11 @@ class TrialLauncher(Sweeper):
         """Return the configuration of a job, including the `hydra` node."""
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
-    def check(self, name: str, trial: Iterable[str]) -> DictConfig:
+    def check(self, name: str, trial: Sequence[str]) -> DictConfig:
         """Return the configuration of a trial. An InputError for one that cannot be composed begins with its name."""
         try:
-            return self.compose(trial)
+            self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
+            return self._checked[*trial]
         except (HydraException, OmegaConfBaseException) as error:
             reason = errors.one_line(error)
             raise errors.InputError(f"{name}: {reason}" if name else reason) from None
@@ -145,7 +147,8 @@ class TrialLauncher(Sweeper):
 
         A run reports to the study of its trial, so that runs of several studies are not the same.
         """
-        cfg = config.without_hydra(self.compose(trial.overrides))
+        composed = self._checked.pop(tuple(trial.overrides), None) or self.compose(trial.overrides)
+        cfg = config.without_hydra(composed)
         study = trial.run.sweep if trial.run.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from nanosq.errors import InputError, first_line
 from nanosq.filesystem import database_lock, has_locks
+from nanosq.imports import quick_imports
 from nanosq.privacy import mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import RecordedData, Store
@@ -144,7 +145,7 @@ class MLflowStore(Store):
         uri = self._prepare()
         with explained(uri):
             # Processes that start together on a new database would all try to create its tables.
-            with database_lock(uri) if has_locks(uri) else nullcontext():
+            with quick_imports(), database_lock(uri) if has_locks(uri) else nullcontext():
                 create_database(uri)
                 client = connect(uri)
                 with _quick_to_fail():
@@ -171,7 +172,8 @@ class MLflowStore(Store):
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
         os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
-        return self._uri or default_uri()
+        with quick_imports():
+            return self._uri or default_uri()
 
 
 @contextmanager
