@@ -95,6 +95,24 @@ def compare(problem: Problem, cases: Sequence[Case], rounds: int) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns).set_index(["loss", "method"])
 
 
+def summary(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each loss about nanosq's head and its best peers, from the result of `compare`."""
+    times = table["seconds"]
+    own = times[table.index.get_level_values("method").str.startswith("head")].groupby("loss").min()
+    peers = times.drop([case for case in table.index if case[1].startswith("head")])
+    lines = []
+    for loss, seconds in own.items():
+        words = [f"{loss}: nanosq's head takes {1000 * seconds:.3g} ms"]
+        for peer in dict.fromkeys([loss, BASELINE.loss]):
+            if peer in peers.index.get_level_values("loss"):
+                best = peers[peer].idxmin()
+                words.append(f"{seconds / peers[peer].min():.2f} x the time of {peer} by {best}")
+        if BASELINE.loss in own and loss != BASELINE.loss:
+            words.append(f"{seconds / own[BASELINE.loss]:.2f} x that of {BASELINE.loss} through the head")
+        lines.append(", ".join(words))
+    return lines
+
+
 def growth(problem: Problem, cases: Sequence[Case], axes: Sequence[str], rounds: int) -> pd.DataFrame:
     """Measure time and peak memory for other numbers of tokens and other vocabularies, and print how they grow."""
     rows = []
@@ -172,6 +190,8 @@ def main() -> None:
     error_formats = {column: ".0e" for column in table.columns if column.startswith("error")}
     formats = {"seconds": ".3f", "ratio": ".2f", "peak_MiB": ".0f", **error_formats}
     show(table, {column: form for column, form in formats.items() if column in table})
+    if name == "loss":
+        print("\n".join(summary(table)))
     save(table, options.out / f"{name}.csv")
 
 

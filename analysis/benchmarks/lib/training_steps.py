@@ -103,7 +103,7 @@ def transformers_step(shape: Shape, contender: MeasuredTrainer) -> Step:
     no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     names = ("n_layer", "n_head", "n_embd", "vocab_size")
     sizes = {name: getattr(shape, name) for name in names} | {"n_positions": shape.block_size}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **no_dropout, use_cache=False, bos_token_id=0, eos_token_id=0))
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **no_dropout, use_cache=False, loss_type="ForCausalLM"))
     model.train().to(contender.hardware.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     objective = torch.compile(model) if contender.hardware.compile else model
