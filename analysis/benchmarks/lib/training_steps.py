@@ -98,12 +98,13 @@ def transformers_step(shape: Shape, contender: MeasuredTrainer) -> Step:
 
     Its linear layers have a bias, as those of GPT-2.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel, logging
 
+    logging.set_verbosity_error()  # it warns that GPT-2's end of text is not in a smaller vocabulary
     no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     names = ("n_layer", "n_head", "n_embd", "vocab_size")
     sizes = {name: getattr(shape, name) for name in names} | {"n_positions": shape.block_size}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **no_dropout, use_cache=False, loss_type="ForCausalLM"))
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **no_dropout, use_cache=False))
     model.train().to(contender.hardware.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
     objective = torch.compile(model) if contender.hardware.compile else model
