@@ -3,11 +3,14 @@
 All numbers are of one forward and backward pass. Times are medians over rounds. Peak memory is what a pass takes beyond
 its inputs, gradients included, in a process of its own. Errors are relative to float64 with all logits at once.
 
+Other ways are F.cross_entropy of all logits, F.linear_cross_entropy, and on a GPU Liger and cut-cross-entropy (pip
+install -e '.[gpu-benchmarks]'), which leaves out small gradients. Their inputs are cast to bf16, which is timed, too.
+
 python -m analysis.benchmarks.loss                     every loss of conf/loss, at the size of GPT-2
 python -m analysis.benchmarks.loss --losses squentropy squentropy_listing cross_entropy
 python -m analysis.benchmarks.loss --growth            how time and memory grow with tokens and vocabulary
 python -m analysis.benchmarks.loss --growth --axes tokens --losses squentropy
-python -m analysis.benchmarks.loss --losses cross_entropy squentropy                       on a GPU, with Liger
+python -m analysis.benchmarks.loss --losses cross_entropy squentropy --tokens 16384          on a GPU
 python -m analysis.benchmarks.loss --sizes             other chunk and tile sizes than those in nanosq/head.py
 """
 

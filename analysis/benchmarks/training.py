@@ -18,10 +18,10 @@ with GPT2LMHeadModel of transformers in bf16 (pip install -e '.[benchmarks]'). F
 of the student report. A step is forward, backward, clipping and AdamW. All contenders are alive at the same time, each
 in a process of its own, and take turns: times are medians over the rounds. The rows are sorted by time.
 
-The speedup of a row is its time divided by that of nanosq, and its memory ratio is the memory of nanosq divided by its
-own. Peak memory is what the process takes beyond what it had before the model was built. MFU is the speed as a share of
-that of a large matrix product in the same precision. Its operations are counted as in PaLM, appendix B: attention with
-all T x T pairs, although half are masked.
+The speedup of a row is its time divided by that of nanosq, and its memory the peak memory of nanosq divided by its own.
+Peak memory is what the process takes beyond what it had before the model was built. MFU is the speed as a share of that
+of a large matrix product in the same precision. Its operations are counted as in PaLM, appendix B: attention with all
+T x T pairs, although half are masked.
 """
 
 import argparse
@@ -53,7 +53,7 @@ FORMATS = {
     "MFU": ".1%",
     "speedup": ".2f",
     "peak MiB": ",.0f",
-    "memory ratio": ".2f",
+    "memory": ".2f",
 }
 
 
@@ -94,7 +94,7 @@ def summary(table: pd.DataFrame) -> str:
     peers = table.drop(own.index)
     if own.empty or peers.empty:
         return "nothing to compare"
-    speedup, memory = peers[["speedup", "memory ratio"]].iloc[0]
+    speedup, memory = peers[["speedup", "memory"]].iloc[0]
     return (
         f"nanosq takes {own['ms/step'].iloc[0]:,.0f} ms a step, {speedup:.2f} x as fast as the best peer, "
         f"{peers.index[0]}, with {memory:.2f} x of its memory"
@@ -102,14 +102,13 @@ def summary(table: pd.DataFrame) -> str:
 
 
 def speed(nanogpt: Path, shape: Shape, losses: Sequence[str], hardware: Hardware, rounds: int) -> pd.DataFrame:
-    """Return time and memory of all contenders for each loss."""
+    """Return time and memory of all contenders for each loss, and print them."""
     tables = {}
     for loss in losses:
         workers = {contender: Worker(contender, shape, nanogpt) for contender in contenders(loss, hardware)}
         tables[loss] = comparison(shape, measure(workers, rounds))
         print(f"{loss}{'; nanoGPT with Listing A.2' if loss == 'squentropy' else ''}")
         show(tables[loss], FORMATS)
-        print(f"{loss}: {summary(tables[loss])}\n", flush=True)
     return pd.concat(tables, names=["loss"])
 
 
@@ -163,6 +162,7 @@ def main() -> None:
     options, hardware, checkout = parse()
     if options.speed and not find_spec("transformers"):
         print("transformers is not installed, and left out: pip install -e '.[benchmarks]'")
+    sentences = []
     for name in options.shapes:
         shape = SHAPES[name]
         print(f"{name}: {shape}, {describe_machine(hardware)}\n", flush=True)
@@ -175,10 +175,12 @@ def main() -> None:
         if checkout and options.speed:
             table = speed(checkout.folder, shape, options.losses, hardware, options.rounds)
             save(table, options.out / f"training_{name}.csv")
+            sentences += [f"{name}, {loss}: {summary(table.loc[loss])}" for loss in options.losses]
         if options.profile:
             table = profile(shape, hardware)
             show(table, {"share": ".1%"})
             save(table, options.out / f"training_profile_{name}.csv")
+    print("\n".join(sentences))
 
 
 if __name__ == "__main__":
