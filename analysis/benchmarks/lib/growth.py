@@ -54,8 +54,15 @@ def slope(axis: str, sizes: Sequence[int], values: Sequence[float]) -> str:
 
 def show_curves(axis: str, sizes: Sequence[int], curves: Mapping[str, Sequence[float]]) -> None:
     """Print a row for each curve with a column for each size, and the growth of each curve in words."""
-    rows = {name: [f"{value:,.4g}" for value in values] for name, values in curves.items()}
+    rows = {name: [_short(value) for value in values] for name, values in curves.items()}
     columns = [f"{size:,}" for size in sizes]
     show(pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(axis), {})
     for name, values in curves.items():
         print(f"{name}: {slope(axis, sizes, values)}")
+
+
+def _short(value: float) -> str:
+    """Return a positive number with three digits or more, and a dash for nan."""
+    if math.isnan(value):
+        return "\N{EN DASH}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

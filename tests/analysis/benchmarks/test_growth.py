@@ -51,9 +51,11 @@ def test_size_that_did_not_fit_is_left_out() -> None:
 
 
 def test_curves_fit_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    show_curves("tokens", [1024 * size for size in SIZES], {"cross_entropy, head": [1234.5 * size for size in SIZES]})
+    times = [12.345, 24.69, 49.38, 98.76, math.nan]
+    show_curves("tokens", [1024 * size for size in SIZES], {"cross_entropy, head": times})
     header, row, _, words = capsys.readouterr().out.splitlines()
     assert header.split() == ["tokens", "1,024", "2,048", "4,096", "8,192", "16,384"]
+    assert row.split()[2:] == ["12.3", "24.7", "49.4", "98.8", "\N{EN DASH}"]
     assert max(len(header), len(row)) <= 80
     assert words == "cross_entropy, head: linear in tokens: exponent 1.00"
 
