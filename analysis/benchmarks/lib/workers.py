@@ -17,7 +17,9 @@ from nanosq.errors import is_out_of_memory
 
 K = TypeVar("K", bound=Hashable)
 
-STEPS_OF_A_TURN = {"cuda": 10}  # a GPU takes steps while the program prepares the next ones; other devices take 1
+# A turn takes as many steps as fit, at least one: threads of the contender before are still awake in the first
+# milliseconds, and a GPU is fast only while further steps are waiting for it.
+TURN_SECONDS = 0.5
 
 
 class Measured(NamedTuple):
@@ -96,11 +98,17 @@ def _build(contender: MeasuredTrainer, shape: Shape, nanogpt: Path | None) -> Ca
     peak = memory_meter(device)
     step = build_step(contender, shape, nanogpt)
     (batch,) = batches(shape, 1, device=device)
-    n_steps = STEPS_OF_A_TURN.get(device.type, 1)
+    n_steps = 1
 
     def run() -> None:
         for _ in range(n_steps):
             step(*batch)
         synchronize(device)
 
-    return lambda: Measured(seconds(run) / n_steps, peak())
+    def turn() -> Measured:
+        nonlocal n_steps
+        time = seconds(run) / n_steps
+        n_steps = max(1, int(TURN_SECONDS / time))
+        return Measured(time, peak())
+
+    return turn
