@@ -10,6 +10,7 @@ python -m analysis.benchmarks.loss --growth                 the same for the hea
 """
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def main() -> None:
         axis = AXES[names.index(name)]
         table = tables[name] = grow(axis, options.loss, hardware, options.rounds)
         show_curves(axis.name, [*table.index], {column: [*table[column]] for column in table})
-        print(f"{axis.reason}\n", flush=True)
+        print(terminal.fit(f"{axis.reason}\n", sys.stdout), flush=True)
         save(pd.concat(tables, names=["axis"]), options.out / "growth.csv")
 
 

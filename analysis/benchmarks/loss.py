@@ -135,7 +135,7 @@ def growth(problem: Problem, cases: Sequence[Case], axes: Sequence[str], rounds:
                 for case, curve in curves.items()
                 for size, value in zip(SIZES[axis], curve, strict=True)
             ]
-        print(f"{REASONS[axis]}\n")
+        print(terminal.fit(f"{REASONS[axis]}\n", sys.stdout))
     columns = ["axis", "loss", "method", "quantity", "size", "value"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:5])
 
@@ -194,7 +194,7 @@ def main() -> None:
     formats = {"seconds": ".3f", "ratio": ".2f", "peak_MiB": ".0f", **error_formats}
     show(table, {column: form for column, form in formats.items() if column in table})
     if name == "loss":
-        print("\n".join(summary(table)))
+        print(terminal.fit("\n".join(summary(table)), sys.stdout))
     save(table, options.out / f"{name}.csv")
 
 

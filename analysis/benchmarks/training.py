@@ -26,6 +26,7 @@ T x T pairs, although half are masked.
 
 import argparse
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -180,7 +181,7 @@ def main() -> None:
             table = profile(shape, hardware)
             show(table, {"share": ".1%"})
             save(table, options.out / f"training_profile_{name}.csv")
-    print("\n".join(sentences))
+    print(terminal.fit("\n".join(sentences), sys.stdout))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """How a quantity grows with a size: the exponent, and words for it."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from analysis.benchmarks.lib.measure import show
+from nanosq import terminal
 
 TOLERANCE = 0.1  # of an exponent that counts as 0, 1 or 2
 NAMES = {0: "independent of", 1: "linear in", 2: "quadratic in"}
@@ -58,7 +60,7 @@ def show_curves(axis: str, sizes: Sequence[int], curves: Mapping[str, Sequence[f
     columns = [f"{size:,}" for size in sizes]
     show(pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(axis), {})
     for name, values in curves.items():
-        print(f"{name}: {slope(axis, sizes, values)}")
+        print(terminal.fit(f"{name}: {slope(axis, sizes, values)}", sys.stdout))
 
 
 def _short(value: float) -> str:
