@@ -53,6 +53,7 @@ def test_table_without_nanosq_has_no_best_peer() -> None:
     assert summary(table) == "nothing to compare"
 
 
+@pytest.mark.slow
 def test_model_of_transformers_learns_the_targets_that_it_is_given() -> None:
     pytest.importorskip("transformers")
     step = build_step(MeasuredTrainer("transformers", "cross_entropy", Hardware(CPU)), SMALL, None)
