@@ -19,7 +19,8 @@ from analysis.benchmarks.lib.nanogpt import (
 )
 from analysis.benchmarks.lib.parity import parity
 from analysis.benchmarks.lib.shapes import SHAPES, batches
-from analysis.benchmarks.training import speed
+from analysis.benchmarks.lib.training_steps import MeasuredTrainer
+from analysis.benchmarks.lib.workers import Worker, measure
 from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.model import GPT
@@ -116,9 +117,9 @@ def test_listing_is_the_loss_squentropy_listing(nanogpt: Checkout) -> None:
 
 
 @pytest.mark.slow
-def test_speed_is_that_of_nanosq_and_its_peers(nanogpt: Checkout) -> None:
-    table = speed(nanogpt.folder, SMALL, ["cross_entropy"], Hardware(CPU, "bf16"), rounds=1).loc["cross_entropy"]
-    peers = {"nanoGPT fp32", "nanoGPT bf16", "nanoGPT bf16 compiled"}
-    assert {*table.index} - {"transformers bf16"} == {"nanosq bf16", *peers}
-    assert table["ms/step"].is_monotonic_increasing
-    assert table["peak MiB"].min() > 0
+def test_projects_take_turns_in_processes_of_their_own(nanogpt: Checkout) -> None:
+    pair = [MeasuredTrainer(project, "squentropy", Hardware(CPU, "bf16")) for project in ("nanosq", "nanoGPT")]
+    costs = measure({contender: Worker(contender, SMALL, nanogpt.folder) for contender in pair}, rounds=2)
+    assert [*costs] == pair
+    assert all(cost.seconds > 0 for cost in costs.values())
+    assert all(cost.peak_bytes > 0 for cost in costs.values())
