@@ -38,9 +38,13 @@ class Worker:
 
     def turn(self) -> Measured:
         """Take the steps of a turn; the first one builds the model."""
+        self._prepared.result()
         return self._pool.submit(_measure_turn, *self._arguments).result()
 
     def __enter__(self) -> Self:
+        """Start the process, without waiting until it has loaded its libraries."""
+        contender, _, nanogpt = self._arguments
+        self._prepared = self._pool.submit(_load_libraries, contender, nanogpt)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,9 +66,9 @@ def measure(workers: Mapping[K, Worker], rounds: int) -> dict[K, Measured]:
         return turn
 
     with ExitStack() as stack:
+        turns = {name: timer(name, stack.enter_context(worker)) for name, worker in workers.items()}
         timers = {}
-        for name, worker in workers.items():
-            turn = timer(name, stack.enter_context(worker))
+        for name, turn in turns.items():
             try:
                 turn()
             except RuntimeError as error:
@@ -86,14 +90,17 @@ def _measure_turn(contender: MeasuredTrainer, shape: Shape, nanogpt: Path | None
     return _built[0]()
 
 
+def _load_libraries(contender: MeasuredTrainer, nanogpt: Path | None) -> None:
+    """Take a step of a small model. It is not compiled: that would be one more version for another shape."""
+    plain = contender._replace(hardware=replace(contender.hardware, compile=False, compile_loss=False))
+    small = replace(SHAPES["tiny"], batch_size=1, block_size=32)
+    build_step(plain, small, nanogpt)(*batches(small, 1, device=contender.hardware.device)[0])
+
+
 def _build(contender: MeasuredTrainer, shape: Shape, nanogpt: Path | None) -> Callable[[], Measured]:
     device = contender.hardware.device
     if device.type == "cpu":
         limit_memory()
-    # A step of a small model loads libraries. It is not compiled: that would be one more version for another shape.
-    plain = contender._replace(hardware=replace(contender.hardware, compile=False, compile_loss=False))
-    small = replace(SHAPES["tiny"], batch_size=1, block_size=32)
-    build_step(plain, small, nanogpt)(*batches(small, 1, device=device)[0])
     gc.collect()
     peak = memory_meter(device)
     step = build_step(contender, shape, nanogpt)
