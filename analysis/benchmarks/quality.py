@@ -107,13 +107,10 @@ class TimedComparison:
         """Train and return a row of the table; the scores are those that run.py prints."""
         log = self.logs / "nanosq.log"
         seconds, output = self.nanosq(steps).train(steps, log=log)
-        scores: dict[str, dict[str, float]] = {}
-        for split in SPLITS:
-            pattern = rf"^{split} +perplexity ([\d.]+) +nll ([\d.]+).* bits/byte ([\d.]+)"
-            match = re.search(pattern, output, re.MULTILINE)
-            if match is None:
-                raise RuntimeError(f"nanosq reported no score of the {split} split: {log}")
-            scores[split] = dict(zip(METRICS, map(float, match.groups()[::-1]), strict=True))
+        try:
+            scores = {split: printed_scores(output, split) for split in SPLITS}
+        except ValueError as error:
+            raise RuntimeError(f"{error}: {log}") from error
         tokens = steps * self.cfg.train.batch_size * self.cfg.train.accumulate * self.cfg.model.block_size
         return row("nanosq", self.cfg.optimizer.lr, steps, tokens, seconds, scores)
 
@@ -129,6 +126,15 @@ class TimedComparison:
         splits = {name: evaluator.score(getattr(self.corpus, name)).score for name in SPLITS}
         scores = {name: {metric: getattr(score, metric) for metric in METRICS} for name, score in splits.items()}
         return row("nanoGPT", lr, steps, steps * batch_size * model.block_size, seconds, scores)
+
+
+def printed_scores(output: str, split: str) -> dict[str, float]:
+    """Return perplexity, nll and bits per byte of a split from the table that run.py prints; ValueError without it."""
+    above_floor, accuracy = r"(?: +[\d.]+)?", r" +[\d.]+%"
+    match = re.search(rf"^{split} +([\d.]+) +([\d.]+){above_floor} +([\d.]+){accuracy}", output, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"nanosq reported no score of the {split} split")
+    return dict(zip(METRICS, map(float, match.groups()[::-1]), strict=True))
 
 
 def row(
