@@ -3,12 +3,18 @@
 All numbers are of one forward and backward pass. Times are medians over rounds. Peak memory is what a pass takes beyond
 its inputs, gradients included, in a process of its own. Errors are relative to float64 with all logits at once.
 
+Other ways are F.cross_entropy of all logits, F.linear_cross_entropy, and on a GPU Liger and cut-cross-entropy (pip
+install -e '.[gpu-benchmarks]'), which leaves out small gradients. Their inputs are cast to bf16, which is timed, too.
+
 python -m analysis.benchmarks.loss                     every loss of conf/loss, at the size of GPT-2
 python -m analysis.benchmarks.loss --losses squentropy squentropy_listing cross_entropy
 python -m analysis.benchmarks.loss --growth            how time and memory grow with tokens and vocabulary
+python -m analysis.benchmarks.loss --growth --axes tokens --losses squentropy
+python -m analysis.benchmarks.loss --losses cross_entropy squentropy --tokens 16384          on a GPU
 python -m analysis.benchmarks.loss --sizes             other chunk and tile sizes than those in nanosq/head.py
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.benchmarks.lib.growth import show_curves
 from analysis.benchmarks.lib.loss_methods import (
     LOSSES,
     Case,
@@ -46,6 +53,12 @@ GROWTH = [
     Case("cross_entropy", "F.linear_cross_entropy, chunked"),
     Case("squentropy_listing", "Listing A.2"),
 ]
+SIZES = {"tokens": [1024, 2048, 4096, 8192, 16_384], "vocabulary": [2048, 8192, 32_768, 131_072]}
+REASONS = {
+    "tokens": "The gradient of the weight (V x D) has the same size for any number of tokens. The head keeps the "
+    "logits of one chunk only; methods with all logits keep N x V of them.",
+    "vocabulary": "The gradient of the hidden states (N x D) has the same size for any vocabulary.",
+}
 
 
 def exact(loss: str, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,17 +98,46 @@ def compare(problem: Problem, cases: Sequence[Case], rounds: int) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns).set_index(["loss", "method"])
 
 
-def growth(problem: Problem, rounds: int) -> pd.DataFrame:
-    """Return time and peak memory for 1k to 32k tokens, and for a vocabulary of 1k to 128k."""
-    problems = [("tokens", 1024 * 2**i, replace(problem, tokens=1024 * 2**i)) for i in range(6)]
-    problems += [("vocabulary", 1024 * 2**i, replace(problem, vocabulary=1024 * 2**i)) for i in range(8)]
-    cases = [case for case in GROWTH if case.method in methods(case.loss, problem.hardware.device.type)]
+def summary(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each loss about nanosq's head and its best peers, from the result of `compare`."""
+    times = table["seconds"]
+    own = times[table.index.get_level_values("method").str.startswith("head")].groupby("loss").min()
+    peers = times.drop([case for case in table.index if case[1].startswith("head")])
+    lines = []
+    for loss, seconds in own.items():
+        words = [f"{loss}: nanosq's head takes {1000 * seconds:.3g} ms"]
+        for peer in dict.fromkeys([loss, BASELINE.loss]):
+            if peer in peers.index.get_level_values("loss"):
+                best = peers[peer].idxmin()
+                words.append(f"{seconds / peers[peer].min():.2f} x the time of {peer} by {best}")
+        if BASELINE.loss in own and loss != BASELINE.loss:
+            words.append(f"{seconds / own[BASELINE.loss]:.2f} x that of {BASELINE.loss} through the head")
+        lines.append(", ".join(words))
+    return lines
+
+
+def growth(problem: Problem, cases: Sequence[Case], axes: Sequence[str], rounds: int) -> pd.DataFrame:
+    """Measure time and peak memory for other numbers of tokens and other vocabularies, and print how they grow."""
     rows = []
-    for (axis, size, larger), case in tqdm(list(product(problems, cases)), disable=not sys.stderr.isatty()):
-        if (measured := measure_alone(case, larger, rounds)) is not None:
-            rows.append((axis, *case, size, measured[1], measured[0] / MIB))
-    columns = ["axis", "loss", "method", "size", "seconds", "peak_MiB"]
-    return pd.DataFrame(rows, columns=columns).set_index(columns[:4])
+    for axis in axes:
+        work = list(product(cases, SIZES[axis]))
+        found = {}
+        for case, size in tqdm(work, desc=axis, disable=not sys.stderr.isatty()):
+            larger = replace(problem, tokens=size) if axis == "tokens" else replace(problem, vocabulary=size)
+            found[case, size] = measure_alone(case, larger, rounds) or (math.nan, math.nan)
+        for number, (quantity, unit) in enumerate([("peak_MiB", MIB), ("ms", 1e-3)]):
+            curves = {case: [found[case, size][number] / unit for size in SIZES[axis]] for case in cases}
+            print(f"{quantity} of a forward and backward pass")
+            show_curves(axis, SIZES[axis], {f"{case.loss}, {case.method}": curve for case, curve in curves.items()})
+            print()
+            rows += [
+                (axis, *case, quantity, size, value)
+                for case, curve in curves.items()
+                for size, value in zip(SIZES[axis], curve, strict=True)
+            ]
+        print(terminal.fit(f"{REASONS[axis]}\n", sys.stdout))
+    columns = ["axis", "loss", "method", "quantity", "size", "value"]
+    return pd.DataFrame(rows, columns=columns).set_index(columns[:5])
 
 
 def sizes(problem: Problem, rounds: int) -> pd.DataFrame:
@@ -119,6 +161,7 @@ def main() -> None:
     parser = terminal.parser("analysis.benchmarks.loss", __doc__)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     parser.add_argument("--growth", action="store_true", help="measure other numbers of tokens and other vocabularies")
+    parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES), help="of --growth; default: both")
     parser.add_argument("--sizes", action="store_true", help="measure other sizes of chunks and tiles")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--width", type=int, default=768)
@@ -133,20 +176,25 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     problem = Problem(options.tokens, options.width, options.vocabulary, hardware)
-    if hardware.device.type == "cpu":
+    device = hardware.device.type
+    if device == "cpu":
         keep_freed_memory()  # as a run does; all methods gain from it
     print(f"{problem}; medians of {options.rounds} rounds\n")
     if options.growth:
-        name, table = "loss_growth", growth(problem, options.rounds)
-    elif options.sizes:
+        cases = [case for case in GROWTH if case.loss in options.losses and case.method in methods(case.loss, device)]
+        save(growth(problem, cases, options.axes, options.rounds), options.out / "loss_growth.csv")
+        return
+    if options.sizes:
         name, table = "loss_sizes", sizes(problem, options.rounds)
     else:
-        cases = [Case(loss, method) for loss in options.losses for method in methods(loss, hardware.device.type)]
+        cases = [Case(loss, method) for loss in options.losses for method in methods(loss, device)]
         name, table = "loss", compare(problem, cases, options.rounds)
         print(f"ratio: to the time of {' through the '.join(BASELINE)}; errors from {ERROR_TOKENS} tokens at most")
     error_formats = {column: ".0e" for column in table.columns if column.startswith("error")}
     formats = {"seconds": ".3f", "ratio": ".2f", "peak_MiB": ".0f", **error_formats}
     show(table, {column: form for column, form in formats.items() if column in table})
+    if name == "loss":
+        print(terminal.fit("\n".join(summary(table)), sys.stdout))
     save(table, options.out / f"{name}.csv")
 
 

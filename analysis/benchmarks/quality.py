@@ -3,6 +3,10 @@
 nanosq trains as `python run.py experiment=ten_minutes data=text` with these files. nanoGPT's train.py, unchanged,
 trains a model of the same shape on the same tokens with the same batch size, once for each of its learning rates. First
 the program measures how many steps of each fit into the minutes; --steps and --nanogpt-iterations set them instead.
+Results depend on these numbers only.
+
+Both compute in --precision. On a CPU, train.py does not use autocast: in bf16 it gets a configuration file of one line,
+by which its `nullcontext` is the autocast context. It is compiled if it is faster: try --nanogpt-compile.
 
 nanosq/evaluate.py scores both on the whole validation split, which is cut from --train and chooses nanoGPT's learning
 rate, and on the whole of --valid, which no training sees. The minutes are of training and, for nanosq, one evaluation.
@@ -15,7 +19,7 @@ DIR is a checkout of nanoGPT; FILE is any file that `data=text` reads.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,7 +52,7 @@ class TimedComparison:
     overrides: list[str]
     cfg: DictConfig  # what they give
     checkout: Checkout
-    device: torch.device
+    hardware: Hardware  # compiled if nanoGPT is
     folder: Path  # temporary
     logs: Path
 
@@ -88,10 +92,10 @@ class TimedComparison:
             "eval_iters": 1,
             "log_interval": 10,
             "always_save_checkpoint": True,
-            "device": self.device,
+            "device": self.hardware.device,
+            "dtype": str(self.hardware.matmul_dtype).removeprefix("torch."),
+            "compile": self.hardware.compile,
         }
-        if self.device.type != "cuda":
-            settings |= {"dtype": "float32", "compile": False}
         return Program(train_command(**settings), self.nanogpt_folder, begin="step 0:", step=r"(?:iter|step) (\d+):")
 
     def calibrate(self, program: Program, minutes: float, name: str) -> int:
@@ -103,13 +107,10 @@ class TimedComparison:
         """Train and return a row of the table; the scores are those that run.py prints."""
         log = self.logs / "nanosq.log"
         seconds, output = self.nanosq(steps).train(steps, log=log)
-        scores: dict[str, dict[str, float]] = {}
-        for split in SPLITS:
-            pattern = rf"^{split} +perplexity ([\d.]+) +nll ([\d.]+).* bits/byte ([\d.]+)"
-            match = re.search(pattern, output, re.MULTILINE)
-            if match is None:
-                raise RuntimeError(f"nanosq reported no score of the {split} split: {log}")
-            scores[split] = dict(zip(METRICS, map(float, match.groups()[::-1]), strict=True))
+        try:
+            scores = {split: printed_scores(output, split) for split in SPLITS}
+        except ValueError as error:
+            raise RuntimeError(f"{error}: {log}") from error
         tokens = steps * self.cfg.train.batch_size * self.cfg.train.accumulate * self.cfg.model.block_size
         return row("nanosq", self.cfg.optimizer.lr, steps, tokens, seconds, scores)
 
@@ -119,13 +120,21 @@ class TimedComparison:
         checkpoint = torch.load(self.nanogpt_folder / "out" / "ckpt.pt", map_location="cpu", weights_only=True)
         model = GPT(self.corpus.tokenizer.vocab_size, **self.sizes)
         model.load_state_dict(weights_from_nanogpt(checkpoint["model"], model))
-        hardware = Hardware(self.device)
-        model.to(self.device)
+        model.to(self.hardware.device)
         batch_size = self.cfg.train.batch_size
-        evaluator = Evaluator(model, cross_entropy, hardware, batch_size=4 * batch_size)
+        evaluator = Evaluator(model, cross_entropy, self.hardware, batch_size=4 * batch_size)
         splits = {name: evaluator.score(getattr(self.corpus, name)).score for name in SPLITS}
         scores = {name: {metric: getattr(score, metric) for metric in METRICS} for name, score in splits.items()}
         return row("nanoGPT", lr, steps, steps * batch_size * model.block_size, seconds, scores)
+
+
+def printed_scores(output: str, split: str) -> dict[str, float]:
+    """Return perplexity, nll and bits per byte of a split from the table that run.py prints; ValueError without it."""
+    above_floor, accuracy = r"(?: +[\d.]+)?", r" +[\d.]+%"
+    match = re.search(rf"^{split} +([\d.]+) +([\d.]+){above_floor} +([\d.]+){accuracy}", output, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"nanosq reported no score of the {split} split")
+    return dict(zip(METRICS, map(float, match.groups()[::-1]), strict=True))
 
 
 def row(
@@ -153,6 +162,8 @@ def main() -> None:
     parser.add_argument("--nanogpt-iterations", type=int, help="of nanoGPT; default: as many as fit into the minutes")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of run.py")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"], help="of both projects")
+    parser.add_argument("--nanogpt-compile", action="store_true", help="compile nanoGPT on a CPU, too")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file and the logs")
     options = parser.parse_args()
     files = [
@@ -161,10 +172,12 @@ def main() -> None:
     ]
     with TemporaryDirectory() as folder:
         try:
-            hardware = Hardware.pick(device=options.device, precision="fp32", compile=False)
-            overrides = ["experiment=ten_minutes", "data=text", *files, f"device={hardware.device}", *options.overrides]
+            hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
+            hardware = replace(hardware, compile=options.nanogpt_compile or hardware.device.type == "cuda")
+            place = [f"device={hardware.device}", f"precision={hardware.precision}"]
+            overrides = ["experiment=ten_minutes", "data=text", *files, *place, *options.overrides]
             checkout, cfg, logs = Checkout(options.nanogpt), compose(overrides), (options.out / "quality").resolve()
-            both = TimedComparison(overrides, cfg, checkout, hardware.device, Path(folder), logs)
+            both = TimedComparison(overrides, cfg, checkout, hardware, Path(folder), logs)
             both.nanogpt_folder.stat()  # prepares the text
         except (ValueError, OSError) as error:
             parser.error(str(error))
@@ -172,7 +185,10 @@ def main() -> None:
         iterations = options.nanogpt_iterations or both.calibrate(
             both.nanogpt(MANY_STEPS, 1e-3), options.minutes, "nanogpt"
         )
-        print(f"{options.minutes:g} minutes, {describe_machine(hardware)}: {steps} steps, nanoGPT {iterations} steps")
+        print(
+            f"{options.minutes:g} minutes, {hardware.precision}, {describe_machine(hardware)}: {steps} steps, nanoGPT "
+            f"{'compiled, ' if hardware.compile else ''}{iterations} steps"
+        )
         rows: list[dict[str, object]] = []
         for lr in [*options.lrs, None]:
             rows.append(both.train_nanosq(steps) if lr is None else both.train_nanogpt(iterations, lr))

@@ -1,8 +1,9 @@
-"""Compare nanosq with karpathy/nanoGPT: the same training, its speed and its memory.
+"""Compare nanosq with karpathy/nanoGPT and with Hugging Face's GPT-2: the same training, its speed and its memory.
 
 python -m analysis.benchmarks.training --nanogpt DIR                      parity and speed
 python -m analysis.benchmarks.training --nanogpt DIR --parity --shapes gpt2-small
 python -m analysis.benchmarks.training --nanogpt DIR --speed --shapes wide gpt2
+python -m analysis.benchmarks.training --nanogpt DIR --speed --shapes gpt2-batch16                          on a GPU
 python -m analysis.benchmarks.training --profile --shapes wide            where the time of a step of nanosq goes
 
 DIR is a checkout of nanoGPT, whose model, optimizer and schedule run unchanged.
@@ -11,141 +12,105 @@ Parity: both start from the same weights and see the same batches, in float32, w
 has the losses of every step and their difference. Training is chaotic: with --warmup 5 the learning rate is high at
 once, and differences of 1e-6 grow a thousandfold. --float64 shows whether a difference is more than rounding.
 
-Speed: both projects in fp32, as nanoGPT's train.py computes on a CPU, and in bf16 if the machine is fast with it, by
-autocast in nanoGPT. nanosq is compiled as in a long run; nanoGPT as its train.py does it, on a GPU only. A step is
-forward, backward, clipping and optimizer. Both projects are alive at the same time, each in a process of its own, and
-take turns: times are medians over the rounds. The speedup is given to nanoGPT in the same precision, and to nanoGPT in
-fp32. Peak memory is what the process takes beyond what it had before the model was built. MFU is the speed as a share
-of that of a large matrix product in the same precision. Its operations are counted as in PaLM, appendix B: attention
-with all T x T pairs, although half are masked.
+Speed: nanosq as in a long run, bf16 if the machine is fast with it. Its peers are nanoGPT in fp32, as its train.py
+computes on a CPU, nanoGPT in bf16 by autocast, the same compiled, as train.py does on a GPU, and a plain training loop
+with GPT2LMHeadModel of transformers in bf16 (pip install -e '.[benchmarks]'). For squentropy, nanoGPT has Listing A.2
+of the student report. A step is forward, backward, clipping and AdamW. All contenders are alive at the same time, each
+in a process of its own, and take turns: times are medians over the rounds. The rows are sorted by time.
+
+The speedup of a row is its time divided by that of nanosq, and its memory the peak memory of nanosq divided by its own.
+Peak memory is what the process takes beyond what it had before the model was built. MFU is the speed as a share of that
+of a large matrix product in the same precision. Its operations are counted as in PaLM, appendix B: attention with all
+T x T pairs, although half are masked.
 """
 
 import argparse
-import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, show
+from analysis.benchmarks.lib.measure import describe_machine, save, show
 from analysis.benchmarks.lib.memory import MIB
-from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
+from analysis.benchmarks.lib.nanogpt import Checkout
+from analysis.benchmarks.lib.parity import parity
+from analysis.benchmarks.lib.shapes import SHAPES, Shape
 from analysis.benchmarks.lib.training_profile import time_shares
-from analysis.benchmarks.lib.training_steps import (
-    LR,
-    SHAPES,
-    Measured,
-    MeasuredTrainer,
-    Shape,
-    Worker,
-    batches,
-    nanogpt_step,
-    nanosq_step,
-)
+from analysis.benchmarks.lib.training_steps import MeasuredTrainer
+from analysis.benchmarks.lib.workers import Measured, Worker, measure
 from nanosq import terminal
-from nanosq.errors import is_out_of_memory
 from nanosq.hardware import Hardware
-from nanosq.model import GPT
-from nanosq.optim import cosine, cosine_from_zero
 
 LOSSES = ("cross_entropy", "squentropy")
-MIN_LR_FACTOR, WARMUP, MAX_STEPS = 0.1, 2000, 600_000  # nanoGPT's defaults
+WARMUP = 2000  # nanoGPT's default
+FORMATS = {
+    "ms/step": ".1f",
+    "tokens/s": ",.0f",
+    "MFU": ".1%",
+    "speedup": ".2f",
+    "peak MiB": ",.0f",
+    "memory": ".2f",
+}
 
 
-def parity(
-    checkout: Checkout, shape: Shape, steps: int, device: torch.device, *, warmup: int, dtype: torch.dtype
-) -> pd.DataFrame:
-    """Return the losses of both projects at each step, from the same weights and on the same batches."""
-    schedule = checkout.schedule(lr=LR, warmup=warmup, max_steps=MAX_STEPS, min_lr=MIN_LR_FACTOR * LR)
-    cosine_schedule = cosine if schedule(0) else cosine_from_zero  # nanoGPT before December 2024
-    factors = partial(cosine_schedule, max_steps=MAX_STEPS, warmup=warmup, min_lr_factor=MIN_LR_FACTOR)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        torch.manual_seed(0)
-        model, nanogpt_model = GPT(**shape.sizes).to(device), checkout.model(**shape.sizes).to(device)
-        nanogpt_model.load_state_dict(weights_for_nanogpt(model))
-        hardware = Hardware.pick(device=str(device), precision="fp32", compile=False)
-        theirs = nanogpt_step(nanogpt_model, MeasuredTrainer("nanoGPT", "cross_entropy", hardware), schedule=schedule)
-        ours = nanosq_step(model, MeasuredTrainer("nanosq", "cross_entropy", hardware), schedule=factors)
-        losses = [
-            (float(theirs(*batch)), float(ours(*batch)))
-            for batch in tqdm(batches(shape, steps, device=device), desc="parity", disable=not sys.stderr.isatty())
-        ]
-    finally:
-        torch.set_default_dtype(default)
-    table = pd.DataFrame(losses, columns=["nanoGPT", "nanosq"]).rename_axis("step")
-    return table.assign(difference=table["nanosq"] - table["nanoGPT"])
+def contenders(loss: str, hardware: Hardware) -> list[MeasuredTrainer]:
+    """Return nanosq, which comes first, and its peers."""
+    plain = Hardware(hardware.device, hardware.precision)
+    places = [plain, replace(plain, compile=True)]
+    if hardware.device.type != "cuda":
+        places.insert(0, Hardware(hardware.device))  # fp32
+    peers = [MeasuredTrainer("nanoGPT", loss, place) for place in dict.fromkeys(places)]
+    if loss == "cross_entropy" and find_spec("transformers"):
+        peers.append(MeasuredTrainer("transformers", loss, plain))
+    # nanosq keeps its memory: it comes first, so that the others, which need more, are told what is left.
+    return [MeasuredTrainer("nanosq", loss, hardware), *peers]
 
 
-def measure(
-    contenders: Iterable[MeasuredTrainer], shape: Shape, rounds: int, folder: Path
-) -> dict[MeasuredTrainer, Measured]:
-    """Measure contenders that take turns. Leave out those that do not fit into the memory."""
-    peaks: dict[MeasuredTrainer, int] = {}
-    with ExitStack() as stack:
-
-        def timer(contender: MeasuredTrainer) -> Callable[[], float]:
-            worker = stack.enter_context(Worker(contender, shape, folder))
-
-            def step() -> float:
-                seconds, peaks[contender] = worker.step()
-                return seconds
-
-            return step
-
-        timers = {}
-        for contender in contenders:
-            step = timer(contender)
-            try:
-                for _ in range(2):  # they touch new memory, and are not timed
-                    step()
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                print(f"{contender}: does not fit into the memory of this machine", flush=True)
-            else:
-                timers[contender] = step
-        times = median_seconds(timers, rounds, warmup=0)
-    return {contender: Measured(time, peaks[contender]) for contender, time in times.items()}
-
-
-def speed(checkout: Checkout, shape: Shape, places: Sequence[Hardware], rounds: int) -> pd.DataFrame:
-    """Return speed and memory of both projects with both losses, in the precisions of `places`."""
-    found: dict[MeasuredTrainer, Measured] = {}
-    for loss, place in itertools.product(LOSSES, places):
-        # nanosq comes first: it keeps its memory, so that nanoGPT, which needs more, is told what is left.
-        pair = MeasuredTrainer("nanosq", loss, place), MeasuredTrainer("nanoGPT", loss, _as_nanogpt(place))
-        for contender, cost in measure(pair, shape, rounds, checkout.folder).items():
-            print(f"{contender}: {cost.seconds:.3g} s/step, {cost.peak_bytes / MIB:,.0f} MiB", flush=True)
-            found[contender] = cost
-    rows = []
-    for contender, cost in found.items():
-        missing = Measured(math.nan, 0)
-        same, first = (
-            found.get(MeasuredTrainer("nanoGPT", contender.loss, _as_nanogpt(place)), missing)
-            for place in (contender.hardware, places[0])
+def comparison(shape: Shape, costs: Mapping[MeasuredTrainer, Measured]) -> pd.DataFrame:
+    """Return a row for each contender of one loss, the fastest first, beside nanosq."""
+    own = next((cost for name, cost in costs.items() if name.project == "nanosq"), Measured(math.nan, 0))
+    rows = [
+        (
+            contender.name,
+            1000 * cost.seconds,
+            shape.tokens / cost.seconds,
+            shape.flops / cost.seconds / contender.hardware.peak_flops,
+            cost.seconds / own.seconds,
+            cost.peak_bytes / MIB,
+            own.peak_bytes / cost.peak_bytes,
         )
-        memory = cost.peak_bytes / (same.peak_bytes or math.nan)
-        mfu = shape.flops / cost.seconds / contender.hardware.peak_flops
-        speeds = 1000 * cost.seconds, shape.tokens / cost.seconds
-        speedups = same.seconds / cost.seconds, first.seconds / cost.seconds
-        rows.append((str(contender), *speeds, *speedups, cost.peak_bytes / MIB, memory, mfu))
-    first_column = f"to {places[0].precision}"
-    columns = ["contender", "ms/step", "tokens/s", "speedup", first_column, "peak MiB", "memory ratio", "MFU"]
-    return pd.DataFrame(rows, columns=columns).set_index("contender")
+        for contender, cost in costs.items()
+    ]
+    return pd.DataFrame(rows, columns=["contender", *FORMATS]).set_index("contender").sort_values("ms/step")
 
 
-def _as_nanogpt(place: Hardware) -> Hardware:
-    """Return the hardware with the compilation of nanoGPT's train.py."""
-    return Hardware(place.device, precision=place.precision, compile=place.device.type == "cuda")
+def summary(table: pd.DataFrame) -> str:
+    """Return a sentence about nanosq and its best peer, from the result of `comparison`."""
+    own = table[table.index.str.startswith("nanosq ")]
+    peers = table.drop(own.index)
+    if own.empty or peers.empty:
+        return "nothing to compare"
+    speedup, memory = peers[["speedup", "memory"]].iloc[0]
+    return (
+        f"nanosq takes {own['ms/step'].iloc[0]:,.0f} ms a step, {speedup:.2f} x as fast as the best peer, "
+        f"{peers.index[0]}, with {memory:.2f} x of its memory"
+    )
+
+
+def speed(nanogpt: Path, shape: Shape, losses: Sequence[str], hardware: Hardware, rounds: int) -> pd.DataFrame:
+    """Return time and memory of all contenders for each loss, and print them."""
+    tables = {}
+    for loss in losses:
+        workers = {contender: Worker(contender, shape, nanogpt) for contender in contenders(loss, hardware)}
+        tables[loss] = comparison(shape, measure(workers, rounds))
+        print(f"{loss}{'; nanoGPT with Listing A.2' if loss == 'squentropy' else ''}")
+        show(tables[loss], FORMATS)
+    return pd.concat(tables, names=["loss"])
 
 
 def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
@@ -157,8 +122,8 @@ def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
     return pd.DataFrame({"share": pd.Series(time_shares(contender, shape))})
 
 
-def parse() -> tuple[argparse.Namespace, list[Hardware], Checkout | None]:
-    """Read the command line. The fastest precision is the last one."""
+def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
+    """Read the command line."""
     parser = terminal.parser("analysis.benchmarks.training", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     parser.add_argument("--parity", action="store_true", help="compare the losses of every step")
@@ -166,14 +131,13 @@ def parse() -> tuple[argparse.Namespace, list[Hardware], Checkout | None]:
     parser.add_argument("--profile", action="store_true", help="show where the time of a step of nanosq goes")
     shapes = ", ".join(SHAPES)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=shapes)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, help="of speed; default: both")
     parser.add_argument("--steps", type=int, default=50, help="steps of parity; default: %(default)s")
     parser.add_argument("--warmup", type=int, default=WARMUP, help="of parity's schedule; default: %(default)s steps")
     parser.add_argument("--float64", action="store_true", help="parity in double precision")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of speed; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of speed; default: %(default)s")
     parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--precision", nargs="+", choices=["fp32", "bf16", "auto"], default=["fp32", "auto"], help="of speed"
-    )
+    parser.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="auto", help="of nanosq and its peers")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="nanosq; default: as in a long run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
     options = parser.parse_args()
@@ -181,28 +145,28 @@ def parse() -> tuple[argparse.Namespace, list[Hardware], Checkout | None]:
         options.parity = options.speed = True
     try:
         compile = "auto" if options.compile is None else options.compile
-        places = [
-            Hardware.pick(device=options.device, precision=name, compile=compile, n_flops=math.inf, n_logits=math.inf)
-            for name in options.precision
-        ]
-        places = [*dict.fromkeys(places)]  # auto is fp32 on some machines
+        hardware = Hardware.pick(
+            device=options.device, precision=options.precision, compile=compile, n_flops=math.inf, n_logits=math.inf
+        )
         torch.compiler.reset()  # `pick` has compiled a loss of eight classes; the benchmark has another size
         if not (options.parity or options.speed):
-            return options, places, None
+            return options, hardware, None
         if options.nanogpt is None:
             raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
-        return options, places, Checkout(options.nanogpt)
+        return options, hardware, Checkout(options.nanogpt)
     except ValueError as error:
         parser.error(str(error))
 
 
 def main() -> None:
     """Print tables for each shape and write them to CSV files."""
-    options, places, checkout = parse()
-    hardware = places[-1]
+    options, hardware, checkout = parse()
+    if options.speed and not find_spec("transformers"):
+        print("transformers is not installed, and left out: pip install -e '.[benchmarks]'")
+    sentences = []
     for name in options.shapes:
         shape = SHAPES[name]
-        print(f"{name}: {shape}, {hardware}, {describe_machine(hardware)}")
+        print(f"{name}: {shape}, {describe_machine(hardware)}\n", flush=True)
         if checkout and options.parity:
             dtype = torch.float64 if options.float64 else torch.float32
             table = parity(checkout, shape, options.steps, hardware.device, warmup=options.warmup, dtype=dtype)
@@ -210,19 +174,14 @@ def main() -> None:
             print(f"largest difference in {options.steps} steps: {table['difference'].abs().max():.1e}\n")
             save(table, options.out / f"training_parity_{name}.csv")
         if checkout and options.speed:
-            table = speed(checkout, shape, places, options.rounds)
-            first = f"to {places[0].precision}"
-            formats = {"ms/step": ".1f", "tokens/s": ",.0f", "speedup": ".2f", first: ".2f", "peak MiB": ",.0f"}
-            show(table, {**formats, "memory ratio": ".2f", "MFU": ".1%"})
-            print(
-                "speedup, memory ratio: to nanoGPT in the same precision with the same loss; for squentropy, with "
-                f"Listing A.2 of the student report\n{first}: speedup to nanoGPT in {places[0].precision}\n"
-            )
+            table = speed(checkout.folder, shape, options.losses, hardware, options.rounds)
             save(table, options.out / f"training_{name}.csv")
+            sentences += [f"{name}, {loss}: {summary(table.loc[loss])}" for loss in options.losses]
         if options.profile:
             table = profile(shape, hardware)
             show(table, {"share": ".1%"})
             save(table, options.out / f"training_profile_{name}.csv")
+    print(terminal.fit("\n".join(sentences), sys.stdout))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ from nanosq.data import corpus
 from nanosq.data.corpus import Corpus
 from nanosq.model import GPT
 
+# On a CPU, train.py computes in fp32, within nullcontext(). It executes configuration files: this one has one line.
+AUTOCAST_FILE = "autocast_on_cpu.py"
+AUTOCAST = 'nullcontext = lambda: torch.autocast("cpu", torch.bfloat16)\n'
+
 # Names of the modules of nanosq.model.GPT in nanoGPT: outside of the blocks, and in each of them.
 OUTER_MODULES = {
     "token_embedding": "transformer.wte",
@@ -82,13 +86,18 @@ class Checkout:
         text.train.tokens.astype(np.uint16).tofile(data / "train.bin")
         text.val.tokens.astype(np.uint16).tofile(data / "val.bin")
         (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": text.tokenizer.vocab_size}))
+        (copy / AUTOCAST_FILE).write_text(AUTOCAST)
         return copy
 
 
 def train_command(**settings: object) -> list[str]:
-    """Return the command that trains on the data set of `copy_with_corpus`, in that folder, without accumulation."""
+    """Return the command that trains on the data set of `copy_with_corpus`, in that folder, without accumulation.
+
+    With `dtype="bfloat16"` it computes so on a CPU, too.
+    """
     settings = {"dataset": "corpus", "gradient_accumulation_steps": 1, **settings}
-    return [sys.executable, "train.py", *(f"--{name}={value}" for name, value in settings.items())]
+    files = [AUTOCAST_FILE] if settings.get("dtype") == "bfloat16" else []
+    return [sys.executable, "train.py", *files, *(f"--{name}={value}" for name, value in settings.items())]
 
 
 def prepare_corpus(cfg: DictConfig) -> Corpus:

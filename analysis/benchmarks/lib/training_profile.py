@@ -7,7 +7,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from analysis.benchmarks.lib.measure import synchronize
-from analysis.benchmarks.lib.training_steps import MeasuredTrainer, Shape, batches, nanosq_step
+from analysis.benchmarks.lib.shapes import Shape, batches
+from analysis.benchmarks.lib.training_steps import MeasuredTrainer, nanosq_step
 from nanosq.model import GPT
 
 STEPS = 3

@@ -11,8 +11,9 @@ import torch
 from analysis.benchmarks.lib.loss_methods import Case, Problem, measure_alone
 from analysis.benchmarks.lib.measure import median_seconds
 from analysis.benchmarks.lib.processes import Program
+from analysis.benchmarks.lib.shapes import SHAPES
 from analysis.benchmarks.lib.training_profile import time_shares
-from analysis.benchmarks.lib.training_steps import SHAPES, MeasuredTrainer
+from analysis.benchmarks.lib.training_steps import MeasuredTrainer
 from nanosq.hardware import Hardware
 
 ROOT = Path(__file__).parents[3]
