@@ -15,7 +15,8 @@ class Muon(Optimizer):
     """Muon for the matrices of the hidden layers and AdamW for everything else, with one learning rate for both.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Updates are scaled to the size of AdamW's, as in
-    Liu et al. 2025, arXiv 2502.16982.
+    Liu et al. 2025, arXiv 2502.16982. Of a weight that holds several matrices, as query, key and value, each is
+    orthogonalized on its own, as Jordan et al. advise.
 
     torch.optim.Muon multiplies in bfloat16 on every device. Without instructions for bfloat16, a CPU takes tens of
     times as long for that as for float32. Here the type is an argument.
@@ -58,7 +59,7 @@ class Muon(Optimizer):
         for group in self._groups(matrices=True):
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, weight.grad, group["lr"], group["momentum"], group["weight_decay"])
+                    self._update(weight, weight.grad, group)
         self._adamw.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -66,16 +67,17 @@ class Muon(Optimizer):
         super().load_state_dict(state_dict)
         self._share_state()
 
-    def _update(self, weight: Tensor, gradient: Tensor, lr: float, momentum: float, weight_decay: float) -> None:
-        state = self.state[weight]
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        lr, momentum, state = group["lr"], group["momentum"], self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
         dtype = self._matmul_dtype or weight.dtype
         with torch.autocast(weight.device.type, dtype=dtype, enabled=dtype in HALF):
-            update = orthogonalize(gradient.lerp(average, momentum))  # Nesterov momentum
-        weight.mul_(1 - lr * weight_decay)
-        weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))
+            matrices = gradient.lerp(average, momentum).chunk(group.get("n_matrices", 1))  # Nesterov momentum
+            update = torch.cat([orthogonalize(matrix) for matrix in matrices])
+        weight.mul_(1 - lr * group["weight_decay"])
+        weight.add_(update, alpha=-lr * 0.2 * math.sqrt(max(matrices[0].shape)))
 
     def _groups(self, *, matrices: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if (group["kind"] == "matrix") is matrices]
