@@ -6,7 +6,7 @@ import math
 import os
 import textwrap
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
@@ -15,6 +15,7 @@ import torch
 
 from nanosq.head import COMPILED_TILE_LOGITS, head_loss
 from nanosq.losses import Loss, cross_entropy
+from nanosq.threads import Waiting
 from nanosq.token_scores import token_scores
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,10 @@ class Hardware:
     def matmul_dtype(self) -> torch.dtype:
         """Type of matrix products."""
         return PRECISIONS[self.precision]
+
+    def waiting(self) -> AbstractContextManager[object]:
+        """Let the threads of a CPU wait for each other as is best beside other programs."""
+        return Waiting() if self.device.type == "cpu" else nullcontext()
 
     @property
     def reads_are_free(self) -> bool:

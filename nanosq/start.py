@@ -30,6 +30,7 @@ class Origin:
     run_id: str = ""  # of the run that is resumed, if it was recorded
     resumed_from: str | None = None  # id of another run, whose state this run starts with
     notice: str = ""  # why this run, which was interrupted, is not resumed
+    n_threads: int | None = None  # of the run that is resumed
 
 
 def find(cfg: Any, store: Store, code: str) -> Start:
@@ -124,7 +125,7 @@ def _resume(
         return Origin(resumed_from=saved["run_id"])
     if not (folder / "best.pt").exists():  # evaluate again
         state.progress = replace(state.progress, evaluated=0, best_perplexity=math.inf, since_best=0)
-    return Origin(is_new=False, run_id=saved["run_id"])
+    return Origin(is_new=False, run_id=saved["run_id"], n_threads=saved.get("threads"))
 
 
 def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:

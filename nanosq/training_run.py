@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nanosq import checkpoint, config, distributed, final_score, identity, start
+from nanosq import checkpoint, config, distributed, final_score, identity, start, threads
 from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
@@ -89,6 +89,7 @@ def build(
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder
     origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
+    facts["threads"] = threads.use(origin.n_threads)
     tracked = (experiment.store if is_first else Store()).start(
         experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),
@@ -145,7 +146,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         seconds["last/val_seconds"] = time.perf_counter() - begin
         return score
 
-    with log.run as tracked, log.console:
+    with log.run as tracked, log.console, hardware.waiting():
         _announce(experiment, text, state, log)
         ended: Ended = "finished"
         try:
@@ -239,6 +240,7 @@ def _tags(experiment: Experiment, text: Corpus, origin: Origin, hardware: Hardwa
         "diverged": "false",
         "pruned": "false",
         "hardware": str(hardware),
+        "threads": str(torch.get_num_threads()),
         **_kept(experiment),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
         **({"parent": experiment.start.parent[:12]} if experiment.start.parent else {}),

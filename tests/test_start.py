@@ -47,6 +47,8 @@ def test_an_interrupted_run_is_resumed_with_the_same_code_and_text(tmp_path: Pat
     (folder / "best.pt").touch()
     start.restore(Start(), resumed, facts=facts(text), **settings)
     assert resumed.progress.best_perplexity == 3.0
+    Checkpoints(folder, facts(text, threads=3)).save_last(trained)
+    assert start.restore(Start(), resumed, facts=facts(text, threads=1), **settings).n_threads == 3
     never = new_state()
     assert start.restore(Start(is_repeatable=False), never, facts=facts(text), **settings) == Origin()
     assert never.progress == Progress()

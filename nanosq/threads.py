@@ -1,0 +1,127 @@
+"""Threads of a run on a CPU: their number, and how they wait for each other beside other programs.
+
+PyTorch divides an operation among OpenMP threads, which wait for each other at its end: about 500 times in a step of
+the default model. A waiting thread spins: it asks again and again whether the others have finished, because to sleep
+and to wake up takes longer than most operations. Beside a program that uses the same cores, spinning is the worst
+choice: a thread that spins uses the core that the thread it waits for needs, and two runs at once take fifty times as
+long. `Waiting` lets the threads spin while the cores are free, and sleep while they are not. The number of threads does
+not change during a run, because the rounding of sums depends on it.
+"""
+
+import ctypes
+import math
+import os
+import time
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from typing import Self
+
+import joblib
+import torch
+from threadpoolctl import threadpool_info
+
+INTERVAL = 0.2  # seconds between two looks at the machine
+# Seconds for which the threads of a run were ready and had no core, in a second. Alone they are 0.02, whether threads
+# spin or sleep. Beside a program that uses one of two cores they are 0.6 or more with threads that spin, and 0.4 with
+# threads that sleep.
+BUSY, FREE = 0.3, 0.1
+SOON = 5.0  # seconds; if the machine is busy again within this time, the next attempt to spin comes later
+MIN_PATIENCE, MAX_PATIENCE = 0.4, 30.0  # seconds for which threads sleep before such an attempt
+OMP_PAUSE_SOFT = 1  # from omp.h
+
+
+@cache
+def available() -> int:
+    """Return the number of threads for a run: OMP_NUM_THREADS, or one for each core that this process may use.
+
+    The affinity of the process and the quota of its container limit the cores.
+    """
+    n_threads = torch.get_num_threads()
+    return n_threads if "OMP_NUM_THREADS" in os.environ else min(n_threads, int(joblib.cpu_count()))
+
+
+def use(n_threads: int | None) -> int:
+    """Let PyTorch use this number of threads, or those that are available. Return the number."""
+    torch.set_num_threads(n_threads or available())
+    return torch.get_num_threads()
+
+
+@dataclass
+class SleepDecision:
+    """The choice between sleeping and spinning, made anew at each look at the machine."""
+
+    asleep: bool = False
+    changed: float = -math.inf  # time of the last change
+    patience: float = MIN_PATIENCE
+
+    def update(self, share: float, now: float) -> bool:
+        """Decide from the seconds without a core in each second since the last look, and return whether to sleep."""
+        since = now - self.changed
+        if not self.asleep and share > BUSY:
+            self.patience = min(2 * self.patience, MAX_PATIENCE) if since < SOON else MIN_PATIENCE
+            self.asleep, self.changed = True, now
+        elif self.asleep and share < FREE and since >= self.patience:
+            self.asleep, self.changed = False, now
+        return self.asleep
+
+
+class Waiting(AbstractContextManager["Waiting"]):
+    """Let the OpenMP threads of this process spin while the cores are free, and sleep while other programs use them.
+
+    GCC's runtime for OpenMP, which PyTorch uses on Linux, has no function for this. But its threads sleep if the
+    process has more of them than there are cores (GOMP_SPINCOUNT in its manual), so a thread of this class starts as
+    many that do nothing, and ends them later. The kernel counts how long a thread was ready and had no core
+    (schedstat in proc(5)). On other systems nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.decision = SleepDecision()
+        self._runtimes = [ctypes.CDLL(pool["filepath"]) for pool in threadpool_info() if pool["prefix"] == "libgomp"]
+        self._end = Event()
+        self._thread = Thread(target=self._watch, name="waiting", daemon=True)
+
+    def __enter__(self) -> Self:
+        if torch.get_num_threads() > 1 and self._runtimes and seconds_without_core() > 0:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        then, waited = time.monotonic(), seconds_without_core()
+        while not self._end.wait(INTERVAL):
+            share = (seconds_without_core() - waited) / (time.monotonic() - then)
+            was_asleep, asleep = self.decision.asleep, self.decision.update(share, time.monotonic())
+            if asleep and not was_asleep:
+                self._sleep()
+            elif was_asleep and not asleep:
+                self._spin()
+            then, waited = time.monotonic(), seconds_without_core()
+        self._spin()
+
+    def _sleep(self) -> None:
+        """Start more threads than there are cores. They belong to the thread that runs this method."""
+        nothing = ctypes.CDLL(None).free  # free(NULL) has no effect
+        for runtime in self._runtimes:
+            runtime.GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
+
+    def _spin(self) -> None:
+        """End the threads that `_sleep` has started, if there are any."""
+        for runtime in self._runtimes:
+            runtime.omp_pause_resource_all(OMP_PAUSE_SOFT)
+
+
+def seconds_without_core() -> float:
+    """Return the time for which threads of this process were ready and had no core; 0 if the kernel does not count."""
+    total = 0
+    with suppress(FileNotFoundError):  # no /proc here
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # the thread has ended, or the kernel does not count
+                total += int((task / "schedstat").read_text().split()[1])
+    return total / 1e9
