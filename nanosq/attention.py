@@ -1,18 +1,21 @@
 """Causal attention and dropout, with kernels of our own for a CPU.
 
-Shape suffixes: B batch, H heads, T time, Q queries of a block, K width of a head.
+Shape suffixes: B batch, H heads, T time, N all heads of a batch, B x H, Q queries of a block, K width of a head.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 # Sizes for a CPU, from `python -m analysis.benchmarks.attention`.
 QUERIES = 256  # queries in a block
-RECOMPUTE_FROM = 1024  # tokens in a window from which on the backward pass recomputes attention, to save memory
+FLASH_FROM = 768  # tokens in a window from which on PyTorch's kernel is the faster one
+RECOMPUTE_FROM = 1024  # from which on the backward pass computes attention with dropout again, to save memory
 
 
 def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *, dropout: float = 0.0) -> Tensor:
@@ -20,11 +23,12 @@ def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *
 
     Vaswani et al. 2017, arXiv 1706.03762, equation 1. `dropout` is the probability that an attention weight is dropped.
     """
-    # On a CPU, the backward pass of PyTorch's kernel is slower in bfloat16 than in float32, and its dropout uses only
-    # one thread.
-    slow = query_BHTK.dtype is torch.bfloat16 or dropout > 0.0
+    # On a CPU, PyTorch's kernel in bfloat16 has a slow backward pass for short windows, and its dropout uses only one
+    # thread.
+    T = query_BHTK.shape[2]
+    slow = dropout > 0.0 or (query_BHTK.dtype is torch.bfloat16 and T < FLASH_FROM)
     if query_BHTK.device.type == "cpu" and torch.is_grad_enabled() and slow:
-        if query_BHTK.shape[2] >= RECOMPUTE_FROM:
+        if T >= RECOMPUTE_FROM:
             return checkpoint(_in_blocks, query_BHTK, key_BHTK, value_BHTK, dropout, use_reentrant=False)
         return _in_blocks(query_BHTK, key_BHTK, value_BHTK, dropout)
     return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, dropout_p=dropout, is_causal=True)
@@ -36,18 +40,22 @@ def _in_blocks(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, dropout
     In bfloat16, scores are rounded before the softmax too. The attention weights, about half of T x T for each head,
     are saved for the backward pass.
     """
-    T, K = query_BHTK.shape[-2:]
-    # Without contiguous heads, the product of every block would copy the keys and values, and save the copies.
-    query_BHTK = (query_BHTK / math.sqrt(K)).contiguous()
-    key_BHTK, value_BHTK = key_BHTK.contiguous(), value_BHTK.contiguous()
+    B, H, T, K = query_BHTK.shape
+    rate = _rounded(dropout)
+    # Without contiguous heads, the product of every block would copy the keys and values, and save the copies. The
+    # factors are on the queries and values, because there are fewer of them than scores.
+    query_NTK = (query_BHTK / math.sqrt(K)).reshape(B * H, T, K)
+    key_NTK = key_BHTK.reshape(B * H, T, K)
+    value_NTK = (value_BHTK / (1 - rate) if rate else value_BHTK).reshape(B * H, T, K)
     mixed = []
     for begin in range(0, T, QUERIES):
         end = min(begin + QUERIES, T)
         later_QT = query_BHTK.new_full((end - begin, end), -math.inf).triu(begin + 1)
-        scores_BHQT = query_BHTK[..., begin:end, :] @ key_BHTK[..., :end, :].transpose(-1, -2) + later_QT
-        weights_BHQT = drop(scores_BHQT.softmax(dim=-1), dropout)
-        mixed.append(weights_BHQT @ value_BHTK[..., :end, :])
-    return torch.cat(mixed, dim=-2)
+        weights_NQT = torch.baddbmm(later_QT, query_NTK[:, begin:end], key_NTK[:, :end].transpose(1, 2)).softmax(dim=-1)
+        if rate:
+            weights_NQT = _Zeroed.apply(weights_NQT, rate)
+        mixed.append(weights_NQT @ value_NTK[:, :end])
+    return (torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]).view(B, H, T, K)
 
 
 class Dropout(nn.Dropout):
@@ -66,8 +74,37 @@ def drop(x: Tensor, p: float) -> Tensor:
     """
     if p == 0.0 or x.device.type != "cpu":
         return F.dropout(x, p)
-    n_words = -(-x.numel() // 4)
-    bits = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: x.numel()]
-    dropped = min(round(p * 2**16), 2**16 - 1)  # of 2^16 equally likely values
-    kept = torch.ge(bits.view(x.shape), dropped - 2**15, out=torch.empty_like(x, requires_grad=False))
-    return x * kept.div_(1 - dropped / 2**16)
+    rate = _rounded(p)
+    return x * _kept(x.shape, rate, x.dtype).div_(1 - rate)
+
+
+class _Zeroed(torch.autograd.Function):
+    """Set elements to zero with probability p, a multiple of 2^-16, on a CPU.
+
+    The bits of an element are multiplied as an integer by 0 or 1. For bfloat16 this takes half the time of a product of
+    numbers, because nothing is rounded.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        kept = _kept(x.shape, p, {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
+        ctx.save_for_backward(kept)
+        return (x.view(kept.dtype) * kept).view(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return (grads[0].view(kept.dtype) * kept).view(grads[0].dtype), None
+
+
+def _kept(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of zeros, with probability p, a multiple of 2^-16, and ones."""
+    n_words = -(-shape.numel() // 4)
+    bits = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[: shape.numel()]
+    return torch.ge(bits.view(shape), int(p * 2**16) - 2**15, out=torch.empty(shape, dtype=dtype))
+
+
+def _rounded(p: float) -> float:
+    """Return the multiple of 2^-16 below 1 that is nearest to p."""
+    return min(round(p * 2**16), 2**16 - 1) / 2**16

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from nanosq import attention
 from nanosq.attention import causal_attention, drop
 
 
@@ -39,3 +41,25 @@ def test_attention_is_the_same_with_gradients_and_without(dtype: torch.dtype) ->
     tolerance = 1e-5 if dtype is torch.float32 else 0.03
     torch.testing.assert_close(without.float(), expected, rtol=0, atol=tolerance)
     torch.testing.assert_close(causal_attention(query, key, value).float(), expected, rtol=0, atol=tolerance)
+
+
+def test_gradients_of_attention_with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "QUERIES", 3)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 7, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def mixed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        torch.manual_seed(1)  # the same weights are dropped
+        return causal_attention(query, key, value, dropout=0.3)
+
+    assert torch.autograd.gradcheck(mixed, (query, key, value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_of_attention_keeps_the_mean(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 1, 50, 8, dtype=dtype) for _ in range(3))
+    expected = causal_attention(query, key, value)
+    many = [tensor.expand(2000, -1, -1, -1).clone().requires_grad_() for tensor in (query, key, value)]
+    mean = causal_attention(*many, dropout=0.3).double().mean(dim=0, keepdim=True)
+    torch.testing.assert_close(mean, expected.double(), rtol=0, atol=0.1)

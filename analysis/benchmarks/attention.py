@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.benchmarks.lib.measure import median_seconds, seconds, show
-from nanosq import model, terminal
+from nanosq import attention, terminal
 from nanosq.hardware import keep_freed_memory
 
-# Batch, heads, time and head width of model=tiny, experiment=ten_minutes and model=gpt2.
-SHAPES = [(4, 4, 256, 32), (8, 4, 256, 64), (4, 12, 1024, 64)]
+# Batch, heads, time and head width of model=tiny, experiment=ten_minutes, two lengths between, and model=gpt2.
+SHAPES = [(4, 4, 256, 32), (8, 4, 256, 64), (4, 4, 512, 64), (4, 4, 768, 64), (4, 12, 1024, 64)]
 BLOCK_SIZES = [32, 64, 128, 256, 512]
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -35,9 +35,10 @@ def pytorch(backend: SDPBackend, query_BHTK: Tensor, key_BHTK: Tensor, value_BHT
 
 
 def blocks(n_queries: int, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
-    """Use nanosq's attention with blocks of another size than the one set there."""
-    with mock.patch.object(model, "QUERIES", n_queries):
-        return model.causal_attention(query_BHTK, key_BHTK, value_BHTK)
+    """Use nanosq's blocks, of this size, for every length of the window."""
+    longest = query_BHTK.shape[2] + 1
+    with mock.patch.multiple(attention, QUERIES=n_queries, FLASH_FROM=longest, RECOMPUTE_FROM=longest):
+        return attention.causal_attention(query_BHTK, key_BHTK, value_BHTK)
 
 
 def compare(B: int, H: int, T: int, K: int, rounds: int) -> pd.DataFrame:
@@ -50,16 +51,16 @@ def compare(B: int, H: int, T: int, K: int, rounds: int) -> pd.DataFrame:
         **{f"blocks of {n_queries}": partial(blocks, n_queries) for n_queries in BLOCK_SIZES if n_queries <= T},
     }
 
-    def run(attention: Attention) -> None:
-        attention(*heads_BT3HK.permute(2, 0, 3, 1, 4)).backward(grad_BHTK)
+    def run(attend: Attention) -> None:
+        attend(*heads_BT3HK.permute(2, 0, 3, 1, 4)).backward(grad_BHTK)
         heads_BT3HK.grad = None
 
-    cases = {name: partial(seconds, partial(run, attention)) for name, attention in implementations.items()}
+    cases = {name: partial(seconds, partial(run, attend)) for name, attend in implementations.items()}
     table = pd.DataFrame({"ms": pd.Series(median_seconds(cases, rounds)) * 1000})
     table["ratio"] = table["ms"] / table["ms"]["PyTorch, flash"]
     qkv_3BHTK = heads_BT3HK.detach().permute(2, 0, 3, 1, 4)
     exact_BHTK = pytorch(SDPBackend.MATH, *qkv_3BHTK.double())
-    errors = {name: attention(*qkv_3BHTK).double() - exact_BHTK for name, attention in implementations.items()}
+    errors = {name: attend(*qkv_3BHTK).double() - exact_BHTK for name, attend in implementations.items()}
     table["error"] = pd.Series({name: float(error.norm() / exact_BHTK.norm()) for name, error in errors.items()})
     return table
 
