@@ -21,7 +21,8 @@ from nanosq.result import Result
 from nanosq.sweeps.progress import TrialReport
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
 
-SWEEP = ("hydra.sweeper.", "hydra.launcher.")  # settings that a single run does not read
+SWEEP = ("hydra.sweeper.", "hydra.launcher.", "hydra/launcher=")  # settings that a single run does not read
+DEFAULTS = {"hydra/sweeper": "basic", "hydra/launcher": "joblib"}
 
 privacy.set_defaults()
 config.register()
@@ -48,7 +49,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             from nanosq import experiment, training_run
 
             about = describe(context, cfg, trial)
-            exp = experiment.check(cfg, description=about, trial=trial, job_number=job_number(context))
+            exp = experiment.check(cfg, description=about, trial=trial, job_number=signals.worker_number())
         with errors.bad_input(is_single=trial is None):
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
@@ -72,21 +73,16 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
 def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
     """Raise a ValueError for settings of a sweep in a single run, and for unknown settings."""
     if context.mode == RunMode.RUN:
-        chosen = [f"{key}={context.runtime.choices[key]}" for key in ("hydra/sweeper", "hydra/launcher")]
+        choices = context.runtime.choices
+        chosen = [f"{key}={choices[key]}" for key, default in DEFAULTS.items() if choices[key] != default]
         typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
-        for text in [*(choice for choice in chosen if not choice.endswith("=basic")), *typed]:
+        for text in [*chosen, *typed]:
             raise ValueError(f"{text} is for sweeps and needs -m: python run.py -m {text}")
     for key in cfg:
         if key not in config.Config.__annotations__:
             raise ValueError(f"unknown setting {key!r}: python run.py --help lists them all")
     if context.mode == RunMode.RUN and cfg.seeds != 1:
         raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: python run.py -m ...")
-
-
-def job_number(context: HydraConf) -> int | None:
-    """Return the number of this job if it shares GPUs with other jobs. Ray and Slurm assign GPUs themselves."""
-    shares_gpus = context.mode == RunMode.MULTIRUN and context.runtime.choices["hydra/launcher"] == "joblib"
-    return int(context.job.num) if shares_gpus else None
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ class Batches:
     """The batches of a split for several passes. If the hidden states are small, the model computes them once.
 
     Args:
-        evaluator: Evaluator of the model, whose weights do not change meanwhile.
+        evaluator: Evaluator of the model, whose weights do not change after the first pass.
         split: The split.
     """
 

@@ -19,6 +19,7 @@ def score_and_record(
     evaluator: Evaluator,
     *,
     last: Score,
+    val_batches: Batches,
     also: Mapping[str, float],
 ) -> dict[str, float]:
     """Restore the weights that are the run's model, score them, and record what the report shows.
@@ -30,6 +31,7 @@ def score_and_record(
         log: Log of the run.
         evaluator: Evaluator of the weights of `state`.
         last: Score of the validation split after the last step.
+        val_batches: The batches of that split with the weights of `state`.
         also: Other metrics of the run.
 
     Returns:
@@ -44,7 +46,8 @@ def score_and_record(
         distributed.broadcast(state.model)
         kept = "the model of this run: the weights with the lowest validation nll, not those of the last step"
         log.console.say(kept, also_in_sweeps=False)
-        val = evaluator.score(text.val).score
+        val_batches = Batches(evaluator, text.val)
+        val = evaluator.score(text.val, val_batches()).score
     metrics = {
         **val.metrics("val"),
         **also,
@@ -54,7 +57,7 @@ def score_and_record(
     }
     test, calibrated = None, None
     if experiment.cfg.score_test:
-        fitted = temperature.fit_temperature(evaluator, text.val)
+        fitted = temperature.fit_temperature(evaluator, val_batches)
         batches = Batches(evaluator, text.test)
         test = evaluator.score(text.test, batches())
         calibrated = temperature.score_at(fitted.temperature, evaluator, batches())

@@ -162,7 +162,6 @@ def fused_cross_entropy(
         gradient_NV, top_C[tile], sum_C[tile] = softmax(logits_CV[tile], factor)
         if factor is not None:
             logits_CV[tile] = gradient_NV
-        del gradient_NV  # so that the next tile uses the same memory, which is in the cache
     nll_C = top_C - target_C + sum_C.log()
     if factor is not None:  # from the nll, because the probability of the target was rounded
         rows_C = torch.arange(len(targets_C), device=targets_C.device)

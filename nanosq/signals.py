@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -149,6 +150,12 @@ class Workers:
 
 
 _worker: Workers | None = None  # in a worker process
+
+
+def worker_number() -> int | None:
+    """Return the number of this worker process among the children of its parent, or None in other processes."""
+    number = re.search(r"\d+$", multiprocessing.current_process().name)  # the default name ends with it
+    return int(number[0]) - 1 if _worker is not None and number else None
 
 
 def end_by_exception() -> Handlers:

@@ -23,7 +23,6 @@ import torch
 
 from nanosq import calibration, distributed
 from nanosq.calibration import ECE_BINS
-from nanosq.data.corpus import Split
 from nanosq.evaluate import Batches, Evaluator, ScoredTokens, evaluating
 from nanosq.token_scores import scaled_scores
 
@@ -55,13 +54,12 @@ class Pass(NamedTuple):
     curvature: float
 
 
-def fit_temperature(evaluator: Evaluator, split: Split) -> CalibratedScore:
-    """Return the best temperature for a split, and the score of the split with it.
+def fit_temperature(evaluator: Evaluator, batches: Batches) -> CalibratedScore:
+    """Return the best temperature for a split, given by its batches, and the score of the split with it.
 
     A part of the split gives the scale from which the passes over all of it start. Several processes share the batches
     and return the same.
     """
-    batches = Batches(evaluator, split)
 
     def pass_at(scale: float, *, every: int = 1) -> Pass:
         return _pass(evaluator, batches(every=every), scale)

@@ -16,7 +16,7 @@ from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus
 from nanosq.description import recorded_data
-from nanosq.evaluate import Evaluator, Score
+from nanosq.evaluate import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form
@@ -131,18 +131,17 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     """Train, score the model, and record how the run ended."""
     cfg, settings, trial, progress = experiment.cfg, experiment.settings, experiment.trial, state.progress
     model, loss, hardware, is_first = state.model, experiment.loss, log.hardware, log.checkpoints is not None
-
     # Four times as many windows as in training need no more memory, as no gradients are computed.
     n, stop = 4 * settings.batch_size, lambda: log.stop_if_asked(state)
     evaluator = Evaluator(model, loss, hardware, batch_size=n, before_batch=stop)
     training = TrainingBatches(text.train, model.block_size, settings, cfg.seed, cfg.data.window, hardware.device)
-    folder = experiment.folder
-    metrics: dict[str, float] = {}
+    folder, val_batches = experiment.folder, Batches(evaluator, text.val)
     seconds: dict[str, float] = {}  # empty if the run was interrupted after its last evaluation
 
     def evaluate() -> Score:
         begin = time.perf_counter()
-        score = evaluator.score(text.val).score
+        is_last = progress.step == settings.max_steps  # the final score needs these hidden states again
+        score = evaluator.score(text.val, val_batches() if is_last else None).score
         seconds["last/val_seconds"] = time.perf_counter() - begin
         return score
 
@@ -172,7 +171,9 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
             metrics = {"train/seconds": progress.seconds}
             tracked.tag(**{ended: "true"}, state=ended)
         else:
-            metrics = final_score.score_and_record(experiment, text, state, log, evaluator, last=val, also=seconds)
+            metrics = final_score.score_and_record(
+                experiment, text, state, log, evaluator, last=val, val_batches=val_batches, also=seconds
+            )
         files = [folder / "best.pt", *([folder / "last.pt"] if settings.keep_last else [])]
         kept = [file for file in files if is_first and file.exists() and tracked.keep(file, "checkpoint")]
     if is_first:  # the run is recorded as finished: nothing is left to resume

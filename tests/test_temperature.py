@@ -16,7 +16,7 @@ from torch import Tensor
 from nanosq import evaluate, losses, temperature
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
-from nanosq.evaluate import Evaluator
+from nanosq.evaluate import Batches, Evaluator
 from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.model import GPT
@@ -97,7 +97,7 @@ def test_temperature_and_scores_are_those_of_scipy(
     monkeypatch.setattr(evaluate, "KEPT_BYTES", kept_bytes)
     model, split = trained(loss), noisy_split()
     evaluator = Evaluator(model, loss, CPU, batch_size=4)
-    found = fit_temperature(evaluator, split)
+    found = fit_temperature(evaluator, Batches(evaluator, split))
     logits_NV, targets_N = all_logits(model, split)
     expected, nll = best(logits_NV, targets_N)
     assert found.temperature == pytest.approx(expected, abs=1e-6)
@@ -125,7 +125,8 @@ def test_few_passes_see_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(temperature, "scaled_scores", counted)
     split = noisy_split(400)
-    fit_temperature(Evaluator(trained(losses.squentropy), losses.squentropy, CPU, batch_size=4), split)
+    evaluator = Evaluator(trained(losses.squentropy), losses.squentropy, CPU, batch_size=4)
+    fit_temperature(evaluator, Batches(evaluator, split))
     n_tokens = len(split.tokens) - 1
     assert sum(n for n, _ in scales) <= 5 * n_tokens
 
@@ -143,7 +144,7 @@ def test_a_signal_ends_a_pass(kept_bytes: int, monkeypatch: pytest.MonkeyPatch) 
 
     evaluator = Evaluator(trained(losses.cross_entropy), losses.cross_entropy, CPU, batch_size=4, before_batch=stop)
     with pytest.raises(KeyboardInterrupt):
-        fit_temperature(evaluator, noisy_split())
+        fit_temperature(evaluator, Batches(evaluator, noisy_split()))
     assert n_batches == 18
 
 
@@ -165,9 +166,10 @@ def successors(step: int, size: float) -> Lookup:
 def test_without_an_optimum_the_temperature_is_a_limit(model: Lookup, expected: float) -> None:
     split = split_of([range(1, V)] * 20)
     model.block_size = V
-    found = fit_temperature(Evaluator(model, losses.cross_entropy, CPU, batch_size=2), split)
+    evaluator = Evaluator(model, losses.cross_entropy, CPU, batch_size=2)
+    found = fit_temperature(evaluator, Batches(evaluator, split))
     assert found.temperature == pytest.approx(expected)
-    plain = Evaluator(model, losses.cross_entropy, CPU, batch_size=2).score(split).score.nll
+    plain = evaluator.score(split).score.nll
     assert found.nll <= plain + 1e-6
 
 

@@ -1,7 +1,8 @@
-"""Measure what a sweep costs: compared with a loop over karpathy/nanoGPT's train.py, per trial, and with pruning.
+"""Measure what a sweep costs: beside a loop over karpathy/nanoGPT's train.py, in parallel, per trial, with pruning.
 
 python -m analysis.benchmarks.sweep --nanogpt DIR         the report's 27 configurations, Listing A.3, on a small model
 python -m analysis.benchmarks.sweep --nanogpt DIR --trials 3
+python -m analysis.benchmarks.sweep --parallel --trials 6   runs at a time, as many as pay, and one after the other
 python -m analysis.benchmarks.sweep --overhead            what a trial takes besides training and evaluation
 python -m analysis.benchmarks.sweep --pruning             a search of 30 trials with the median pruner and without
 
@@ -10,6 +11,9 @@ embedded corpus, with a vocabulary of 50,304, and evaluates the same number of t
 (--eval-iters; its README advises 20 for a CPU, its default is 200) of two splits before and after training, nanosq its
 whole validation and test split after training. nanosq's grid runs before and after nanoGPT's loop, because the speed of
 the machine may change. The corpus is prepared beforehand.
+
+With --parallel, the grid of `python run.py -m hydra/sweeper=grid`, or its first trials, runs with the default launcher
+and with hydra/launcher=basic in turn. OMP_NUM_THREADS should not be set.
 """
 
 import itertools
@@ -20,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,7 +33,7 @@ from tempfile import TemporaryDirectory
 import optuna
 from tqdm import tqdm
 
-from analysis.benchmarks.lib.measure import describe_machine
+from analysis.benchmarks.lib.measure import describe_machine, median_seconds
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command
 from analysis.benchmarks.lib.processes import nanosq_command
 from analysis.configuration import compose
@@ -49,12 +54,12 @@ OVERRIDES = [
 
 def nanosq_sweep(overrides: list[str], *, trials: int, folder: Path) -> float:
     """Return the seconds of a whole sweep, from the command to its end."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     begin = time.monotonic()
     command = nanosq_command("-m", "hydra/sweeper=grid", *overrides)
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     seconds = time.monotonic() - begin
-    if result.returncode or len(re.findall(r"^#\d+: validation perplexity", result.stdout, re.MULTILINE)) != trials:
+    if result.returncode or len(re.findall(r"^#\d+: val perplexity", result.stdout, re.MULTILINE)) != trials:
         raise RuntimeError(f"nanosq failed: {result.stderr[-2000:]}")
     return seconds
 
@@ -82,10 +87,7 @@ def compare(checkout: Checkout, folder: Path, *, trials: int, eval_iters: int) -
     assert n_ours >= n_evaluated, f"{n_ours} tokens are less than nanoGPT evaluates"
     nanogpt_folder = checkout.copy_with_corpus(corpus, folder)
     settings = list(itertools.product(LRS, DROPOUTS, LAYERS))[:trials]
-    values = [",".join(map(str, column)) for column in zip(*settings, strict=True)]
-    overrides += [f"{axis}={text}" for axis, text in zip(AXES, values, strict=True)]
-    if len(settings) > 1:
-        overrides.append(f"hydra.sweeper.zip=[{','.join(AXES)}]")
+    overrides += axes(settings)
     sweep = partial(nanosq_sweep, overrides, trials=len(settings))
     machine = describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False))
     print(f"{machine}; {len(settings)} trials", flush=True)
@@ -97,6 +99,28 @@ def compare(checkout: Checkout, folder: Path, *, trials: int, eval_iters: int) -
     second = sweep(folder=folder / "second")
     print(f"nanosq   {second:7.1f} s, again")
     print(f"nanosq's sweep is {sum(runs) / statistics.fmean([first, second]):.2f} times as fast")
+
+
+def axes(settings: Sequence[Sequence[float]]) -> list[str]:
+    """Return the overrides of a grid that has these values of AXES as its trials."""
+    values = [",".join(map(str, column)) for column in zip(*settings, strict=True)]
+    overrides = [f"{axis}={text}" for axis, text in zip(AXES, values, strict=True)]
+    return [*overrides, f"hydra.sweeper.zip=[{','.join(AXES)}]"] if len(settings) > 1 else overrides
+
+
+def in_parallel(folder: Path, *, trials: int, rounds: int) -> None:
+    """Print the time of the grid with the default launcher, and with one run after the other."""
+    settings = list(itertools.product(LRS, DROPOUTS, LAYERS))[:trials]
+    overrides = ["device=cpu", "resume=never", *axes(settings)]  # never: every round trains all of them
+    sweep = partial(nanosq_sweep, trials=len(settings), folder=folder / "sweeps")
+    launchers: dict[str, list[str]] = {"default": [], "hydra/launcher=basic": ["hydra/launcher=basic"]}
+    cases = {name: partial(sweep, [*overrides, *lines]) for name, lines in launchers.items()}
+    machine = describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False))
+    print(f"{machine}; {len(settings)} trials, medians of {rounds} rounds", flush=True)
+    medians = median_seconds(cases, rounds, description="sweeps")
+    for name, seconds in medians.items():
+        print(f"{name:20} {seconds:6.1f} s, {seconds / len(settings):5.2f} s a trial")
+    print(f"the default takes {medians['default'] / medians['hydra/launcher=basic']:.2f} times as long as basic")
 
 
 def overhead(folder: str) -> None:
@@ -151,13 +175,15 @@ def search(pruner: str, *, seed: int) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Run one of the three comparisons."""
+    """Run one of the measurements."""
     parser = terminal.parser("analysis.benchmarks.sweep", __doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
+    mode.add_argument("--parallel", action="store_true", help="compare launchers")
     mode.add_argument("--overhead", action="store_true", help="time trials of a tiny model")
     mode.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
     parser.add_argument("--trials", type=int, default=27, help="the first of the 27 configurations")
+    parser.add_argument("--rounds", type=int, default=5, help="of --parallel, after a first one that does not count")
     parser.add_argument("--eval-iters", type=int, default=20, help="batches of nanoGPT's evaluation")
     parser.add_argument("--sampler-seed", type=int, default=0, help="of the search")
     options = parser.parse_args()
@@ -167,6 +193,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         if options.overhead:
             overhead(folder)
+            return
+        if options.parallel:
+            in_parallel(Path(folder), trials=options.trials, rounds=options.rounds)
             return
         try:
             checkout = Checkout(options.nanogpt)

@@ -85,6 +85,8 @@ class CompareSweeper(StudySweeper):
         self.seeds = [*entry.seeds] or [first.seed + 1 + repeat for repeat in range(self.settings.seeds)]
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
         self._command = entry.command(self.config.hydra.overrides.hydra, config.config_dirs(self.config.hydra))
+        examples = [cfg for contender in self.contenders for cfg in contender.search.examples]
+        self.share_machine(examples, len(self.contenders) * max(first.search.total, len(self.seeds)))
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:

@@ -55,6 +55,7 @@ class GridSweeper(TrialLauncher):
         hashes = [identity.config_hash(config.without_hydra(c), parent=identity.named_state(c)) for c in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
+        self.share_machine(composed, len(trials) * n_seeds)
         planned = [PlannedTrial(TrialRun(name, number), trial) for number, trial in trials.items()]
         results = dict(zip(trials, self.launch(planned, axes=axes, seeds=seeds), strict=True))
         metric = Metric()

@@ -14,12 +14,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, preset, progress, summary
+from nanosq.sweeps import overrides, parallel, preset, progress, summary
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.seed_results import SeedResults, raise_first
@@ -57,6 +57,7 @@ class TrialLauncher(Sweeper):
     launcher: Launcher
     workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
     deadline: float | None = None  # Unix time at which running trials are interrupted
+    n_workers: int = 1  # runs that the launcher has at the same time, where it is known
 
     def __init__(self) -> None:
         # A setting may occur twice in a sweep. Each run is launched once, and found here by its identity.
@@ -73,11 +74,18 @@ class TrialLauncher(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        if isinstance(self.launcher, JoblibLauncher):
-            if self.launcher.joblib.get("backend") == "multiprocessing":
-                raise errors.InputError(
-                    "hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky"
-                )
+
+    def share_machine(self, examples: Iterable[DictConfig], n_runs: int) -> None:
+        """Choose how many runs joblib has at the same time, and say it. A single one runs in this process.
+
+        Args:
+            examples: Configurations of trials. The largest one decides.
+            n_runs: Number of runs of the sweep.
+        """
+        if not isinstance(self.launcher, JoblibLauncher):
+            return
+        self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs)
+        if self.n_workers > 1:
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
 
@@ -145,18 +153,12 @@ class TrialLauncher(Sweeper):
             by_identity[f"{study} {identity.config_hash(cfg, parent=identity.named_state(cfg))}"] = seed
         return by_identity
 
-    def n_workers(self) -> int:
-        """Return the number of jobs that the launcher runs at the same time."""
-        from joblib import effective_n_jobs
-
-        return int(effective_n_jobs(OmegaConf.select(self.config, "hydra.launcher.n_jobs", default=1)))
-
     def _run_counted(self, jobs: Mapping[str, TrialRun], standing: Standing) -> list[JobReturn]:
         """Launch jobs that say how far the sweep is when they end."""
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
-        if choice != "basic":
+        if choice not in ON_THIS_MACHINE:
             logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
-        seconds, n_jobs = self._seconds.get(standing.phase, []), min(len(jobs), self.n_workers())
+        seconds, n_jobs = self._seconds.get(standing.phase, []), min(len(jobs), self.n_workers)
         with progress.shared(replace(standing, n_jobs=n_jobs, seconds=seconds, deadline=self.deadline)) as path:
             shared = str(path) if choice in ON_THIS_MACHINE else ""
             lines = []

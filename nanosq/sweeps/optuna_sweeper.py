@@ -18,6 +18,7 @@ class OptunaSweeper(StudySweeper):
         """Run the search. Hydra calls this method with the overrides of the command line."""
         self.check_effect()
         search = LiveSearch(self, self.settings, self.metrics, arguments)
+        self.share_machine(search.examples, search.total * search.n_seeds)
         search.open(self.unused_name(search, self.settings.study_name or search.default_name))
         if search.compared:
             logger.info(search.compared)

@@ -89,7 +89,7 @@ class SweepProgress:
         if not self.seconds or standing.seconds_after is None:
             return None
         n_left = standing.n_runs - standing.n_ended - len(self.ended)
-        usual = statistics.fmean(self.seconds[1:] or self.seconds)  # the first run also loads PyTorch
+        usual = statistics.fmean(self.seconds[standing.n_jobs :] or self.seconds)  # the first ones also load PyTorch
         needed = n_left * usual / standing.n_jobs + standing.seconds_after
         return needed if standing.deadline is None else min(needed, standing.deadline - time.time())
 

@@ -73,11 +73,12 @@ class LiveSearch:
                 raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
         self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(settings.pruner))
         # A study would keep the misspelled name of an axis forever.
-        self.base, *others = (sweeper.check(name, example) for name, example in self.space.examples().items())
-        if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in others):
+        self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
+        self.base = self.examples[0]
+        if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in self.examples):
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         self.seeds = self.space.always.seeds
-        self._n_seeds = len(overrides.seeds_of(self.base, self.seeds))
+        self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             self.code = identity.code_hash(self.base)
@@ -116,7 +117,7 @@ class LiveSearch:
             space=self.space.axes,
             settings={
                 **self.shared,
-                "seeds": self._n_seeds,
+                "seeds": self.n_seeds,
                 "hydra.sweeper.objectives": [*self.settings.objectives],
                 **constraints.as_setting(self.constraints),
             },
@@ -178,7 +179,7 @@ class LiveSearch:
     def standing(self) -> Standing:
         """Return how far the search is."""
         best = {self._name(trial.number): [trial.values[0]] for trial in self.best()}
-        n_runs, n_ended = (self._n_seeds * n for n in (max(self.total, self.n_started), self.n_done))
+        n_runs, n_ended = (self.n_seeds * n for n in (max(self.total, self.n_started), self.n_done))
         return Standing(n_runs, n_ended, best, self.metrics[0].key)
 
     def note_violations(self) -> None:

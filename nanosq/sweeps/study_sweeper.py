@@ -71,7 +71,7 @@ class StudySweeper(TrialLauncher):
         """Return the number of trials to launch together."""
         from joblib import effective_n_jobs
 
-        return int(effective_n_jobs(self.settings.n_jobs)) if self.settings.n_jobs else self.n_workers()
+        return int(effective_n_jobs(self.settings.n_jobs)) if self.settings.n_jobs else self.n_workers
 
     def run_trials(
         self, trials: Sequence[PlannedTrial], *, axes: set[str], seeds: Sequence[int], standing: Standing

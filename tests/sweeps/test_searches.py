@@ -137,7 +137,10 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
             "max_steps changes these",
         ),
         (["-m", "hydra.sweeper.objectives=[val/loss]", "loss=squentropy", "loss.weight=choice(1,2)"], "use val/nll"),
-        (["-m", "hydra.sweeper.n_jobs=3"], "needs a launcher that runs trials in parallel: hydra/launcher=joblib"),
+        (
+            ["-m", "hydra/launcher=basic", "hydra.sweeper.n_jobs=3"],
+            "needs a launcher that runs trials in parallel: hydra/launcher=joblib",
+        ),
         (["-m", "hydra.sweeper.max_failure_rate=-1"], "max_failure_rate is a fraction of the trials, 0 to 1, not -1.0"),
         (["-m", "hydra.sweeper.max_failure_rate=50"], "max_failure_rate is a fraction of the trials"),
         (["-m", "hydra.sweeper.custom_search_space=nowhere.f"], "cannot import 'nowhere.f'"),

@@ -1,0 +1,159 @@
+"""How many runs of a sweep this machine trains at the same time, and with how many threads each.
+
+A small model does not keep the cores busy: its operations end before all threads have begun. Several runs with a thread
+each do. A large model uses all threads well, and several of them would need more memory and gain no time.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from nanosq.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+AS_MANY_AS_PAY = -1  # hydra.launcher.n_jobs
+
+# Operations of a batch above which another thread pays as much as another run. On two cores, two runs with a thread
+# each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
+FLOPS_OF_A_THREAD = 1e11
+
+# The formula in "GPUs and memory" of the README, with dropout.
+PROGRAM_BYTES, BYTES_OF_A_PARAMETER, BYTES_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125
+USABLE_MEMORY = 0.8  # fraction of the free memory, because the formula is within 20 % of the truth
+
+GPT2_VOCABULARY = 50_257  # tokens; the vocabulary of a text may be smaller
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The cores, GPUs and memory that the runs of a sweep share."""
+
+    n_cores: int
+    n_gpus: int = 0
+    free_bytes: float = math.inf  # of memory
+
+    @classmethod
+    def here(cls, device: str) -> Self:
+        """Return the part of this machine that this command may use: affinity, CPU quota and OMP_NUM_THREADS limit it.
+
+        Args:
+            device: The device of the runs. One that has a name is shared by all of them, as a single GPU.
+        """
+        from joblib import cpu_count
+
+        text = os.environ.get("OMP_NUM_THREADS", "")
+        n_cores = min(cpu_count(), int(text)) if text.isdecimal() and int(text) > 0 else cpu_count()
+        n_gpus = {"auto": _count_gpus, "cpu": lambda: 0}.get(device, lambda: 1)()
+        return cls(n_cores, n_gpus, _free_bytes())
+
+
+@dataclass(frozen=True)
+class Size:
+    """The needs of a run; infinite for a model with other settings than those of GPT-2."""
+
+    flops: float  # of a batch, forward and backward pass
+    n_bytes: float  # of memory
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Self:
+        """Estimate the size of a run from its configuration, with the largest vocabulary that its text may have."""
+        names = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
+        sizes = [OmegaConf.select(cfg, name) for name in names]
+        if not all(isinstance(size, int) for size in sizes):
+            return cls(math.inf, math.inf)
+        L, D, T, B = sizes
+        known = [OmegaConf.select(cfg, f"data.tokenizer.{name}") for name in ("pad_to", "vocabulary")]
+        V = next((size for size in known if isinstance(size, int)), GPT2_VOCABULARY)
+        n_weights = 12 * L * D**2 + V * D
+        activations = BYTES_OF_AN_ACTIVATION * L * D * B * T
+        return cls(6 * n_weights * B * T, PROGRAM_BYTES + BYTES_OF_A_PARAMETER * (n_weights + T * D) + activations)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The runs at the same time, and the threads of each."""
+
+    n_jobs: int
+    n_threads: int
+
+
+def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: int | None = None) -> Share:
+    """Return how many of `n_runs` runs to train at the same time.
+
+    With GPUs this is one for each. Otherwise it depends on the cores, on the free memory, and on the largest size.
+
+    Args:
+        machine: The machine.
+        sizes: The sizes of the runs.
+        n_runs: The number of runs.
+        n_threads: The threads of a run, if they are given.
+    """
+    sizes = [*sizes]
+    if machine.n_gpus:
+        n_jobs: float = machine.n_gpus
+    else:
+        wanted = n_threads or max(size.flops for size in sizes) / FLOPS_OF_A_THREAD
+        memory = USABLE_MEMORY * machine.free_bytes / max(size.n_bytes for size in sizes)
+        n_jobs = min(machine.n_cores / max(1, wanted), memory)
+    n_jobs = max(1, min(n_runs, int(n_jobs)))
+    return Share(n_jobs, n_threads or max(1, machine.n_cores // n_jobs))
+
+
+def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) -> int:
+    """Return how many of `n_runs` runs joblib has at the same time, and say it.
+
+    Args:
+        joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
+        examples: Configurations of runs. The largest one decides.
+        n_runs: The number of runs.
+
+    Raises:
+        InputError: A value in `joblib` has no meaning, or is known to fail.
+    """
+    from joblib import effective_n_jobs
+
+    if joblib.get("backend") == "multiprocessing":
+        raise InputError("hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky")
+    if joblib["n_jobs"] == 0:
+        raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as pay")
+    # A worker that finds recorded runs would else take many of the next ones at once, which are perhaps to be trained.
+    joblib["batch_size"] = 1
+    threads = ""
+    if joblib["n_jobs"] == AS_MANY_AS_PAY:
+        configurations = [*examples]
+        machine = Machine.here(configurations[0].device)
+        chosen = share(machine, map(Size.of, configurations), n_runs, n_threads=joblib.get("inner_max_num_threads"))
+        joblib |= {"n_jobs": chosen.n_jobs, "inner_max_num_threads": chosen.n_threads}
+        threads = f", with {chosen.n_threads} thread{'s' * (chosen.n_threads > 1)} each"
+    joblib["n_jobs"] = n_jobs = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
+    if n_runs > 1:
+        logger.info(f"{n_jobs} runs at a time{threads}" if n_jobs > 1 else "one run at a time")
+    return n_jobs
+
+
+def _count_gpus() -> int:
+    if version("torch").endswith("+cpu"):  # saves a second: this process may not need PyTorch
+        return 0
+    import torch
+
+    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
+
+
+def _free_bytes() -> float:
+    """Return the memory that Linux and the limit of a container leave; infinite on other systems."""
+    free = [math.inf]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        free.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # another system, or no limit
+        pass
+    return min(free)
