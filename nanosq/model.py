@@ -5,10 +5,13 @@ Shape suffixes: B batch, T time, D model width, H heads, K width of a head, V vo
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanosq.attention import Dropout, causal_attention
+
+INIT_STD = 0.02  # standard deviation of initial weights, as in GPT-2
 
 
 class GPT(nn.Module):
@@ -16,6 +19,19 @@ class GPT(nn.Module):
 
     The model returns hidden states. The logits are `hidden @ head_weight.T`; nanosq/head.py computes them for a few
     tokens at a time, because the logits of a batch are by far the largest tensor of a small language model.
+
+    Args:
+        vocab_size: Number of tokens of the vocabulary.
+        block_size: Largest number of tokens in a window.
+        n_layer: Number of blocks.
+        n_head: Attention heads of a block.
+        n_embd: Model width.
+        dropout: Probability of dropout.
+        bias: Whether linear layers and norms have biases.
+        embedding_std: Standard deviation of the initial token embeddings. GPT-2 has 0.02.
+
+    Raises:
+        ValueError: A size is out of range, or `n_head` does not divide `n_embd`.
     """
 
     def __init__(
@@ -28,6 +44,7 @@ class GPT(nn.Module):
         n_embd: int,
         dropout: float = 0.0,
         bias: bool = False,
+        embedding_std: float = INIT_STD,
     ) -> None:
         sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
         for name, size in sizes.items():
@@ -37,6 +54,8 @@ class GPT(nn.Module):
             raise ValueError(f"n_embd={n_embd} is not divisible by n_head={n_head}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), not {dropout}")
+        if not embedding_std > 0:
+            raise ValueError(f"embedding_std must be positive, not {embedding_std}")
         super().__init__()
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
@@ -47,10 +66,12 @@ class GPT(nn.Module):
         )
         self.final_norm = nn.LayerNorm(n_embd, bias=bias)
         self.apply(_init_weights)
+        with torch.no_grad():  # not a second draw, which would change the random numbers of all other weights
+            self.token_embedding.weight.mul_(embedding_std / INIT_STD)
         # Every block adds to the residual stream twice. This keeps the initial variance independent of the depth.
         for name, parameter in self.named_parameters():
             if name.endswith("project.weight"):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layer))
+                nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * n_layer))
 
     @property
     def head_weight(self) -> Tensor:
@@ -93,13 +114,21 @@ class Block(nn.Module):
         return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD))
 
 
+class StackedLinear(nn.Linear):
+    """Several linear layers with the same input, computed as one. Their weights, each (n_out, n_in), are stacked."""
+
+    def __init__(self, n_in: int, n_out: int, *, n_matrices: int, bias: bool) -> None:
+        super().__init__(n_in, n_matrices * n_out, bias=bias)
+        self.n_matrices = n_matrices  # nanosq/optim.py reads it
+
+
 class Attention(nn.Module):
     """Multi-head causal self-attention."""
 
     def __init__(self, *, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
         super().__init__()
         self.n_head = n_head
-        self.query_key_value = nn.Linear(n_embd, 3 * n_embd, bias=bias)
+        self.query_key_value = StackedLinear(n_embd, n_embd, n_matrices=3, bias=bias)
         self.project = nn.Linear(n_embd, n_embd, bias=bias)
         self.dropout = Dropout(dropout)
 
@@ -130,6 +159,6 @@ class MLP(nn.Module):
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

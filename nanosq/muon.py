@@ -21,7 +21,8 @@ class Muon(Optimizer):
     """Muon for the matrices of the hidden layers and AdamW for everything else, with one learning rate for both.
 
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. Updates are scaled to the size of AdamW's, as in
-    Liu et al. 2025, arXiv 2502.16982.
+    Liu et al. 2025, arXiv 2502.16982. Of a weight that holds several matrices, as query, key and value, each is
+    orthogonalized on its own, as Jordan et al. advise.
 
     torch.optim.Muon multiplies in bfloat16 on every device. Without instructions for bfloat16, a CPU takes tens of
     times as long for that as for float32. Here the type is an argument.
@@ -69,8 +70,7 @@ class Muon(Optimizer):
             for (n_rows, n_columns), weights in alike.items():
                 size = max(1, BATCH_ELEMENTS // (n_rows * n_columns))
                 for begin in range(0, len(weights), size):
-                    batch = weights[begin : begin + size]
-                    self._update(batch, group["lr"], group["momentum"], group["weight_decay"])
+                    self._update(weights[begin : begin + size], group)
         self._adamw.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -78,22 +78,25 @@ class Muon(Optimizer):
         super().load_state_dict(state_dict)
         self._share_state()
 
-    def _update(self, weights: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
-        """Update matrices that have the same shape, or the transposed one."""
-        directions = []
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Update weights of a group that have the same shape, or the transposed one."""
+        lr, momentum, n_matrices = group["lr"], group["momentum"], group.get("n_matrices", 1)
+        matrices: list[Tensor] = []
+        directions: list[Tensor] = []
         for weight in weights:
             gradient, state = weight.grad, self.state[weight]
             assert gradient is not None
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(gradient)
             average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-            directions.append(_wide(gradient.lerp(average, momentum)))  # Nesterov momentum
+            matrices += weight.chunk(n_matrices)
+            directions += map(_wide, gradient.lerp(average, momentum).chunk(n_matrices))  # Nesterov momentum
         directions_NRC = torch.stack(directions)
         with torch.autocast(directions_NRC.device.type, enabled=False):
             updates_NRC = orthogonalize(directions_NRC, self._matmul_dtype).to(directions_NRC.dtype)
-        for weight, update_RC in zip(weights, updates_NRC, strict=True):
-            weight.mul_(1 - lr * weight_decay)
-            _wide(weight).add_(update_RC, alpha=-lr * 0.2 * math.sqrt(max(weight.shape)))
+        for matrix, update_RC in zip(matrices, updates_NRC, strict=True):
+            matrix.mul_(1 - lr * group["weight_decay"])
+            _wide(matrix).add_(update_RC, alpha=-lr * 0.2 * math.sqrt(max(matrix.shape)))
 
     def _groups(self, *, matrices: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if (group["kind"] == "matrix") is matrices]

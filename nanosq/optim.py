@@ -9,12 +9,18 @@ from torch import nn
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Return the parameters in groups: "matrix" (hidden layers), "embedding", "vector" (biases and norms).
 
-    Vectors have no weight decay.
+    Vectors have no weight decay. A module whose weight holds several matrices, one above the other, has their number in
+    an attribute `n_matrices`; such weights are in a group of their own, with this number.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     trained = [p for p in model.parameters() if p.requires_grad]
+    stacked = {id(m.weight): n for m in model.modules() if isinstance(n := getattr(m, "n_matrices", None), int)}
+    matrices: dict[int, list[nn.Parameter]] = {1: []}
+    for p in trained:
+        if p.dim() >= 2 and id(p) not in embeddings:
+            matrices.setdefault(stacked.get(id(p), 1), []).append(p)
     return [
-        {"kind": "matrix", "params": [p for p in trained if p.dim() >= 2 and id(p) not in embeddings]},
+        *({"kind": "matrix", "n_matrices": n, "params": weights} for n, weights in matrices.items()),
         {"kind": "embedding", "params": [p for p in trained if id(p) in embeddings]},
         {"kind": "vector", "params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
     ]

@@ -61,13 +61,13 @@ def test_the_command_names_the_folder_of_the_user_and_masks_passwords() -> None:
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ([], "cross_entropy lr=0.008 seed=1337"),
-        (["loss=squentropy", "seed=2", "device=cpu", "seeds=2"], "squentropy lr=0.008 seed=2"),
+        ([], "cross_entropy lr=0.012 seed=1337"),
+        (["loss=squentropy", "seed=2", "device=cpu", "seeds=2"], "squentropy lr=0.012 seed=2"),
         (
             ["loss=focal", "loss.gamma=2", "optimizer=sgd", "optimizer.lr=0.10001234"],
             "focal sgd lr=0.1 gamma=2 seed=1337",
         ),
-        (["data.source.n_val=99", "model.n_layer=1"], "cross_entropy lr=0.008 n_layer=1 source.n_val=99 seed=1337"),
+        (["data.source.n_val=99", "model.n_layer=1"], "cross_entropy lr=0.012 n_layer=1 source.n_val=99 seed=1337"),
         (
             ["loss._target_=mine.loss", "experiment=ten_minutes"],
             "mine.loss ten_minutes lr=0.004 seed=1337",
@@ -100,7 +100,7 @@ def test_the_description_says_what_the_run_is() -> None:
     assert (tags["command"], tags["data"]) == (COMMAND, "stories")
     assert (tags["parameters"], tags["vocabulary"]) == ("637000", "1644")
     assert tags["mlflow.note.content"] == (
-        "Trains GPT with **squentropy** and AdamW on stories: 1,600 steps, seed 1337."
+        "Trains GPT with **squentropy** and AdamW on stories: 1,000 steps, seed 1337."
         " Trial 7 of the sweep grid-1: optimizer.lr=0.002."
         " The model has 637,000 parameters and a vocabulary of 1,644 tokens.\n\n"
         f"This command trains it again: `{COMMAND}`"

@@ -82,6 +82,16 @@ def test_initialisation() -> None:
             assert parameter.std().item() == pytest.approx(std, rel=0.05), name
 
 
+def test_embedding_std_changes_only_the_token_embedding() -> None:
+    models = []
+    for change in ({}, {"embedding_std": 0.1}):
+        torch.manual_seed(0)
+        models.append(GPT(500, block_size=8, n_layer=1, n_head=2, n_embd=8, **change))
+    plain, scaled = (model.state_dict() for model in models)
+    torch.testing.assert_close(plain.pop("token_embedding.weight") * 5, scaled.pop("token_embedding.weight"))
+    torch.testing.assert_close(plain, scaled, rtol=0, atol=0)
+
+
 def test_dropout_is_used_in_training_only() -> None:
     model = GPT(11, block_size=8, n_layer=1, n_head=2, n_embd=8, dropout=0.5)
     tokens_BT = torch.randint(11, (1, 8))
@@ -92,7 +102,12 @@ def test_dropout_is_used_in_training_only() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_head": 3}, "not divisible"), ({"n_layer": 0}, "n_layer"), ({"dropout": 1.0}, "dropout")],
+    [
+        ({"n_head": 3}, "not divisible"),
+        ({"n_layer": 0}, "n_layer"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"embedding_std": 0}, "embedding_std"),
+    ],
 )
 def test_bad_sizes_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -23,15 +24,23 @@ def small_model() -> GPT:
     return GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=8, bias=True)
 
 
+def parts(name: str, weight: torch.Tensor) -> list[torch.Tensor]:
+    """Return the matrices of a weight: query, key and value of attention, otherwise itself."""
+    return [nn.Parameter(part.detach().clone()) for part in weight.chunk(3 if "query_key_value" in name else 1)]
+
+
 def test_muon_equals_muon_and_adamw_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # PyTorch's Muon rounds to bfloat16
     ours, theirs = small_model(), small_model()
     optimizer = Muon(parameter_groups(ours), lr=0.01, momentum=0.9, betas=(0.8, 0.9), weight_decay=0.3)
-    hidden = [p for name, p in theirs.named_parameters() if p.dim() == 2 and "embedding" not in name]
+    hidden = {name: p for name, p in theirs.named_parameters() if p.dim() == 2 and "embedding" not in name}
+    matrices = {name: parts(name, weight) for name, weight in hidden.items()}  # PyTorch's Muon gets them one by one
     embeddings = [p for name, p in theirs.named_parameters() if "embedding" in name]
     vectors = [p for p in theirs.parameters() if p.dim() == 1]
     references = (
-        torch.optim.Muon(hidden, lr=0.01, momentum=0.9, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            [*chain(*matrices.values())], lr=0.01, momentum=0.9, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(embeddings, lr=0.01, betas=(0.8, 0.9), weight_decay=0.3),
         torch.optim.AdamW(vectors, lr=0.01, betas=(0.8, 0.9), weight_decay=0.0),
     )
@@ -40,11 +49,16 @@ def test_muon_equals_muon_and_adamw_of_pytorch(monkeypatch: pytest.MonkeyPatch) 
     for step in range(3):
         gradients(ours, step)
         gradients(theirs, step)
+        for name, weight in hidden.items():
+            for matrix, gradient in zip(matrices[name], parts(name, weight.grad), strict=True):
+                matrix.grad = gradient
         optimizer.step()
         for reference in references:
             reference.param_groups[0]["lr"] = 0.01 * 0.5**step
             reference.step()
         schedule.step()
+    for name, weight in hidden.items():
+        weight.data = torch.cat(matrices[name])
     torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
 
 

@@ -148,7 +148,7 @@ def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_pat
         assert not list((tmp_path / "checkpoints").iterdir())
     if signal == "SIGINT":
         for change, complaint in [
-            ("optimizer.lr=1e-9", "optimizer.lr was 0.008 in the run to resume and is now 1e-09"),
+            ("optimizer.lr=1e-9", "optimizer.lr was 0.012 in the run to resume and is now 1e-09"),
             ("optimizer=adamw", "optimizer._target_ was nanosq.muon.Muon"),
             ("data.source.seed=9", "data.source.seed was 0.0"),
         ]:

@@ -68,8 +68,9 @@ class TimedComparison:
 
     @cached_property
     def sizes(self) -> dict[str, Any]:
-        """Arguments of the model, which have the same names in both projects."""
-        return config.arguments(self.cfg.model)
+        """Arguments of the model that have the same names in both projects."""
+        arguments = config.arguments(self.cfg.model)
+        return {name: value for name, value in arguments.items() if name != "embedding_std"}  # nanoGPT: 0.02
 
     def nanosq(self, steps: int) -> Program:
         """Return nanosq's training."""

@@ -29,7 +29,8 @@ def test_the_last_axis_changes_fastest() -> None:
 def test_the_grid_of_listing_a3_has_27_trials_in_the_order_of_its_loops() -> None:
     params = yaml.safe_load((ROOT / "conf/hydra/sweeper/grid.yaml").read_text())["params"]
     overrides = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
-    rest = ["optimizer=adamw", "train.max_steps=50", "train.eval_every=\\${train.max_steps}", "samples.count=0"]
+    steps = ["train.max_steps=50", "train.batch_size=4", "train.eval_every=\\${train.max_steps}"]
+    rest = ["optimizer=adamw", *steps, "samples.count=0"]
     assert grid.combinations(overrides) == [
         [f"optimizer.lr={lr}", f"model.dropout={dropout}", f"model.n_layer={n_layer}", *rest]
         for lr in ("6e-06", "0.0006", "0.06")
