@@ -64,6 +64,7 @@ class TrialLauncher(Sweeper):
         self._trials: dict[str, PlannedTrial] = {}
         self._returns: dict[str, JobReturn] = {}
         self._n_launched = 0
+        self._said_first = ""  # when the first run is launched
         self._checked: dict[tuple[str, ...], DictConfig] = {}  # configurations of trials that are not launched yet
         self._seconds: dict[str, list[float]] = {}  # times of the runs that were trained, by the phase of the sweep
 
@@ -77,7 +78,7 @@ class TrialLauncher(Sweeper):
         )
 
     def share_machine(self, examples: Iterable[DictConfig], n_runs: int) -> None:
-        """Choose how many runs joblib has at the same time, and say it. A single one runs in this process.
+        """Choose how many runs joblib has at the same time. A single one runs in this process.
 
         Args:
             examples: Configurations of trials. The largest one decides.
@@ -89,6 +90,7 @@ class TrialLauncher(Sweeper):
         if self.n_workers > 1:
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start
+            self._said_first = parallel.sentence(self.launcher.joblib)
 
     def compose(self, overrides: Iterable[str]) -> DictConfig:
         """Return the configuration of a job, including the `hydra` node."""
@@ -161,6 +163,8 @@ class TrialLauncher(Sweeper):
         choice = self.config.hydra.runtime.choices["hydra/launcher"]
         if choice not in ON_THIS_MACHINE:
             logger.info("hydra/launcher=%s runs %d jobs", choice, len(jobs))
+        elif self._said_first and not self._n_launched:
+            logger.info(self._said_first)
         seconds, n_jobs = self._seconds.get(standing.phase, []), min(len(jobs), self.n_workers)
         with progress.shared(replace(standing, n_jobs=n_jobs, seconds=seconds, deadline=self.deadline)) as path:
             shared = str(path) if choice in ON_THIS_MACHINE else ""

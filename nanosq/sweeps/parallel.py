@@ -4,7 +4,6 @@ A small model does not keep the cores busy: its operations end before all thread
 each do. A large model uses all threads well, and several of them would need more memory and gain no time.
 """
 
-import logging
 import math
 import os
 from collections.abc import Iterable
@@ -16,8 +15,6 @@ from typing import Any, Self
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 AS_MANY_AS_PAY = -1  # hydra.launcher.n_jobs
 
@@ -108,7 +105,7 @@ def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: in
 
 
 def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) -> int:
-    """Return how many of `n_runs` runs joblib has at the same time, and say it.
+    """Return how many of `n_runs` runs joblib has at the same time.
 
     Args:
         joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
@@ -126,17 +123,20 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) 
         raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as pay")
     # A worker that finds recorded runs would else take many of the next ones at once, which are perhaps to be trained.
     joblib["batch_size"] = 1
-    threads = ""
     if joblib["n_jobs"] == AS_MANY_AS_PAY:
         configurations = [*examples]
         machine = Machine.here(configurations[0].device)
         chosen = share(machine, map(Size.of, configurations), n_runs, n_threads=joblib.get("inner_max_num_threads"))
         joblib |= {"n_jobs": chosen.n_jobs, "inner_max_num_threads": chosen.n_threads}
-        threads = f", with {chosen.n_threads} thread{'s' * (chosen.n_threads > 1)} each"
-    joblib["n_jobs"] = n_jobs = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
-    if n_runs > 1:
-        logger.info(f"{n_jobs} runs at a time{threads}" if n_jobs > 1 else "one run at a time")
-    return n_jobs
+    joblib["n_jobs"] = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
+    return int(joblib["n_jobs"])
+
+
+def sentence(joblib: dict[str, Any]) -> str:
+    """Return how many runs joblib has at the same time, for the user."""
+    n_threads = joblib.get("inner_max_num_threads")
+    threads = f", with {n_threads} thread{'s' * (n_threads > 1)} each" if n_threads else ""
+    return f"{joblib['n_jobs']} runs at a time{threads}"
 
 
 def _count_gpus() -> int:

@@ -92,12 +92,12 @@ def test_workers_have_numbers() -> None:
 def test_runs_are_the_same_side_by_side(tmp_path: Path) -> None:
     """Two workers with a thread each, by default, and one run after the other with one thread."""
     values = []
-    for n_threads, said in (("2", "2 runs at a time, with 1 thread each"), ("1", "one run at a time")):
+    for n_threads in ("2", "1"):
         folder = tmp_path / n_threads
         folder.mkdir()
         sweep = ["-m", *SMALL, "model.dropout=0.1,0.2", "seed=1,2", "samples.count=0"]
         result = command(*sweep, cwd=folder, check=True, warm=False, OMP_NUM_THREADS=n_threads)
-        assert said in result.stderr.splitlines()
+        assert ("2 runs at a time, with 1 thread each" in result.stderr.splitlines()) == (n_threads == "2")
         values.append(
             {
                 (run.data.params["model.dropout"], run.data.params["seed"]): {
