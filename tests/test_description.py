@@ -100,7 +100,7 @@ def test_the_description_says_what_the_run_is() -> None:
     assert (tags["command"], tags["data"]) == (COMMAND, "stories")
     assert (tags["parameters"], tags["vocabulary"]) == ("637000", "1644")
     assert tags["mlflow.note.content"] == (
-        "Trains GPT with **squentropy** and AdamW on stories: 1,000 steps, seed 1337."
+        "Trains GPT with **squentropy** and AdamW on stories: 1,200 steps, seed 1337."
         " Trial 7 of the sweep grid-1: optimizer.lr=0.002."
         " The model has 637,000 parameters and a vocabulary of 1,644 tokens.\n\n"
         f"This command trains it again: `{COMMAND}`"

@@ -119,7 +119,7 @@ def test_the_best_setting_is_an_experiment_at_full_length(mixed: Sweep, folder: 
     assert cfg["optimizer"]["lr"] == float(best_run(mixed.runs).data.params["optimizer.lr"])
     assert cfg["optimizer"]["_target_"] == "torch.optim.AdamW"
     assert cfg["model"]["n_layer"] == 1
-    assert cfg["train"]["max_steps"] == 1000
+    assert cfg["train"]["max_steps"] == 1200
     assert cfg["data"]["source"]["n_train"] == 150
     assert cfg["samples"]["count"] == 3
 
