@@ -49,7 +49,7 @@ def test_a_sampler_learns_to_avoid_big_models(small: subprocess.CompletedProcess
     assert len(trials) == 16
     is_big = [trial.params["model.n_layer"] > 2 for trial in trials]
     assert is_big == [trial.constraints["parameters"] > 0 for trial in trials]
-    assert sum(is_big[:8]) > 2 * sum(is_big[8:])
+    assert sum(is_big[8:]) <= 3  # six of the eight depths are too big
 
 
 def test_a_model_that_is_too_big_is_not_trained(small: subprocess.CompletedProcess[str], folder: Path) -> None:

@@ -46,13 +46,15 @@ def test_given_threads_leave_cores_for_fewer_runs(n_threads: int, n_jobs: int) -
 
 def test_large_runs_need_all_threads() -> None:
     """The grids of the student report, of its own size and of the size of a GPT-2."""
-    grid = ["optimizer=adamw", "data.tokenizer.vocabulary=full", "data.tokenizer.pad_to=50304", "model.n_layer=16"]
+    vocabulary = ["data.tokenizer.vocabulary=full", "data.tokenizer.pad_to=50304"]
+    grid = ["optimizer=adamw", "train.batch_size=4", "model.n_layer=16", *vocabulary]
     small, large = (Size.of(compose([*grid, *others])) for others in ([], ["model=gpt2"]))
     assert small.flops < FLOPS_OF_A_THREAD
     assert large.flops > 10 * FLOPS_OF_A_THREAD
     assert Size.of(compose([])).n_bytes < GIB
     # 4.5 GiB were measured for 124M parameters without dropout
-    assert 4 * GIB < Size.of(compose(["model=gpt2", "data.tokenizer.vocabulary=full"])).n_bytes < 8 * GIB
+    gpt2 = ["model=gpt2", "train.batch_size=4", "data.tokenizer.vocabulary=full"]
+    assert 4 * GIB < Size.of(compose(gpt2)).n_bytes < 8 * GIB
     assert Size.of(compose(["~model.n_embd"])) == Size(math.inf, math.inf)  # a model of the user
 
 

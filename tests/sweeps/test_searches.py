@@ -33,7 +33,7 @@ def search(folder: Path, name: str, *settings: str) -> tuple[subprocess.Complete
 
 
 def test_a_search_for_accuracy_ranks_and_prunes_by_the_highest(folder: Path) -> None:
-    steps = ["train.max_steps=10", "train.eval_every=5"]
+    steps = ["train.max_steps=10", "train.eval_every=5", "model.embedding_std=0.02"]
     axis = "optimizer.lr=choice(1e-3,2e-2,1e-6)"
     result, study = search(folder, "accuracy", "hydra.sweeper.objectives=[val/accuracy]", *steps, axis, EARLY)
     first, second, third = study.trials
