@@ -1,8 +1,8 @@
 """Measure training beside other programs: a run alone, beside a busy program, and two runs at once.
 
-The times are of the whole command `python run.py train.max_steps=N` on the prepared corpus, without a store, from its
-start to its end. In each round, each case runs once; the table has medians over the rounds, and the ratio to a run
-alone. The busy program is a loop that uses one core.
+The times are of the whole command `python run.py train.max_steps=N`, with steps of 4 x 256 tokens, prepared text and
+no store, from its start to its end. In each round, each case runs once. The table has the medians over the rounds, and
+their ratio to a run alone. The busy program is a loop that uses one core.
 
 python -m analysis.benchmarks.neighbours                     five rounds of 300 steps, 10 minutes
 python -m analysis.benchmarks.neighbours --against DIR       also a run alone of another checkout of nanosq
@@ -77,7 +77,8 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> pd.DataFrame:
     """Return the median time of each case, and its ratio to that of a run alone."""
     print(describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False)))
-    overrides = [f"train.max_steps={options.steps}", "tracking=none", "device=cpu"]
+    size = ["train.batch_size=4", "model.block_size=256"]  # small steps suffer most
+    overrides = [f"train.max_steps={options.steps}", *size, "tracking=none", "device=cpu"]
     prepare_corpus(compose(overrides))
     ours = partial(command_seconds, run=RUN, overrides=overrides)
     cases = {
