@@ -117,7 +117,7 @@ class Hardware:
     @property
     def peak_flops(self) -> float:
         """Floating-point operations per second of a large matrix product, measured: the peak that MFU refers to."""
-        return _peak_flops(self.device, PRECISIONS[self.precision])
+        return _peak_flops(self.device, PRECISIONS[self.precision], torch.get_num_threads())
 
 
 def keep_freed_memory() -> None:
@@ -190,7 +190,7 @@ def _compile_failure(hardware: Hardware, loss: Loss, n_tokens: int, n_classes: i
 
 
 @cache
-def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+def _peak_flops(device: torch.device, dtype: torch.dtype, n_threads: int) -> float:
     size = 8192 if device.type == "cuda" else 1024  # milliseconds on either
     matrix = torch.ones(size, size, device=device, dtype=dtype)
     first = begin = time.perf_counter()

@@ -14,8 +14,8 @@ def quick_imports() -> Iterator[None]:
 
     PyTorch and MLflow create half a million objects that live as long as the program. The garbage collector would
     search them again and again: while they are created, in the first collections of training, and when the program
-    ends. It is paused in the block, and afterwards it leaves out what exists then. A block that imports no large
-    library, as in the second trial of a sweep, changes nothing.
+    ends. It is paused in the block, and afterwards it ignores the objects that exist at the end of the block
+    (gc.freeze). A block that imports no large library, as in the second trial of a sweep, freezes nothing.
     """
     n_modules, is_enabled = len(sys.modules), gc.isenabled()
     gc.disable()

@@ -64,9 +64,9 @@ class Muon(Optimizer):
         """Update all parameters."""
         for group in self._groups(matrices=True):
             alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    alike[tuple(sorted(weight.shape))].append(weight)
+            for weight in (weight for weight in group["params"] if weight.grad is not None):
+                shape = weight.shape[0] // group.get("n_matrices", 1), weight.shape[1]
+                alike[tuple(sorted(shape))].append(weight)
             for (n_rows, n_columns), weights in alike.items():
                 size = max(1, BATCH_ELEMENTS // (n_rows * n_columns))
                 for begin in range(0, len(weights), size):

@@ -24,12 +24,12 @@ import torch
 from threadpoolctl import threadpool_info
 
 INTERVAL = 0.2  # seconds between two looks at the machine
-# Seconds for which the threads of a run were ready and had no core, in a second. Alone they are 0.02, whether threads
-# spin or sleep. Beside a program that uses one of two cores they are 0.6 or more with threads that spin, and 0.4 with
-# threads that sleep.
+# Seconds in a second for which a thread was ready and had no core: of the thread that has waited longest, because the
+# others wait for it. Alone they are 0.02, whether threads spin or sleep.
 BUSY, FREE = 0.3, 0.1
 SOON = 5.0  # seconds; if the machine is busy again within this time, the next attempt to spin comes later
-MIN_PATIENCE, MAX_PATIENCE = 0.4, 30.0  # seconds for which threads sleep before such an attempt
+MIN_SLEEP, MAX_SLEEP = 0.4, 30.0  # seconds for which threads sleep before such an attempt
+MAX_EXTRA_THREADS = 64  # more of them may exceed what a container allows
 OMP_PAUSE_SOFT = 1  # from omp.h
 
 
@@ -45,25 +45,26 @@ def available() -> int:
 
 def use(n_threads: int | None) -> int:
     """Let PyTorch use this number of threads, or those that are available. Return the number."""
-    torch.set_num_threads(n_threads or available())
+    most = available()  # before it changes
+    torch.set_num_threads(n_threads or most)
     return torch.get_num_threads()
 
 
 @dataclass
 class SleepDecision:
-    """The choice between sleeping and spinning, made anew at each look at the machine."""
+    """The choice between sleeping and spinning, repeated every INTERVAL."""
 
     asleep: bool = False
     changed: float = -math.inf  # time of the last change
-    patience: float = MIN_PATIENCE
+    min_sleep: float = MIN_SLEEP
 
-    def update(self, share: float, now: float) -> bool:
+    def update(self, waited: float, now: float) -> bool:
         """Decide from the seconds without a core in each second since the last look, and return whether to sleep."""
         since = now - self.changed
-        if not self.asleep and share > BUSY:
-            self.patience = min(2 * self.patience, MAX_PATIENCE) if since < SOON else MIN_PATIENCE
+        if not self.asleep and waited > BUSY:
+            self.min_sleep = min(2 * self.min_sleep, MAX_SLEEP) if since < SOON else MIN_SLEEP
             self.asleep, self.changed = True, now
-        elif self.asleep and share < FREE and since >= self.patience:
+        elif self.asleep and waited < FREE and since >= self.min_sleep:
             self.asleep, self.changed = False, now
         return self.asleep
 
@@ -79,12 +80,14 @@ class Waiting(AbstractContextManager["Waiting"]):
 
     def __init__(self) -> None:
         self.decision = SleepDecision()
-        self._runtimes = [ctypes.CDLL(pool["filepath"]) for pool in threadpool_info() if pool["prefix"] == "libgomp"]
+        libraries = [ctypes.CDLL(pool["filepath"]) for pool in threadpool_info() if pool["prefix"] == "libgomp"]
+        self._runtimes = [library for library in libraries if hasattr(library, "omp_pause_resource_all")]
         self._end = Event()
         self._thread = Thread(target=self._watch, name="waiting", daemon=True)
 
     def __enter__(self) -> Self:
-        if torch.get_num_threads() > 1 and self._runtimes and seconds_without_core() > 0:
+        is_possible = self._runtimes and any(seconds_without_core().values())
+        if torch.get_num_threads() > 1 and is_possible and _n_extra_threads() <= MAX_EXTRA_THREADS:
             self._thread.start()
         return self
 
@@ -94,22 +97,23 @@ class Waiting(AbstractContextManager["Waiting"]):
             self._thread.join()
 
     def _watch(self) -> None:
-        then, waited = time.monotonic(), seconds_without_core()
+        then, before = time.monotonic(), seconds_without_core()
         while not self._end.wait(INTERVAL):
-            share = (seconds_without_core() - waited) / (time.monotonic() - then)
-            was_asleep, asleep = self.decision.asleep, self.decision.update(share, time.monotonic())
+            now, after = time.monotonic(), seconds_without_core()
+            waited = max(seconds - before.get(thread, 0.0) for thread, seconds in after.items()) / (now - then)
+            was_asleep, asleep = self.decision.asleep, self.decision.update(waited, now)
             if asleep and not was_asleep:
                 self._sleep()
             elif was_asleep and not asleep:
                 self._spin()
-            then, waited = time.monotonic(), seconds_without_core()
+            then, before = now, after
         self._spin()
 
     def _sleep(self) -> None:
         """Start more threads than there are cores. They belong to the thread that runs this method."""
         nothing = ctypes.CDLL(None).free  # free(NULL) has no effect
         for runtime in self._runtimes:
-            runtime.GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
+            runtime.GOMP_parallel(nothing, None, _n_extra_threads(), 0)
 
     def _spin(self) -> None:
         """End the threads that `_sleep` has started, if there are any."""
@@ -117,11 +121,16 @@ class Waiting(AbstractContextManager["Waiting"]):
             runtime.omp_pause_resource_all(OMP_PAUSE_SOFT)
 
 
-def seconds_without_core() -> float:
-    """Return the time for which threads of this process were ready and had no core; 0 if the kernel does not count."""
-    total = 0
+def _n_extra_threads() -> int:
+    """Return how many threads are one more than there are cores, together with those of PyTorch."""
+    return max(2, len(os.sched_getaffinity(0)) + 2 - torch.get_num_threads())
+
+
+def seconds_without_core() -> dict[str, float]:
+    """Return the time for which each thread of this process was ready and had no core, if the kernel counts it."""
+    seconds: dict[str, float] = {}
     with suppress(FileNotFoundError):  # no /proc here
         for task in Path("/proc/self/task").iterdir():
             with suppress(OSError):  # the thread has ended, or the kernel does not count
-                total += int((task / "schedstat").read_text().split()[1])
-    return total / 1e9
+                seconds[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+    return seconds

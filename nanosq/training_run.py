@@ -72,6 +72,7 @@ def build(
 ) -> tuple[TrainState, RunLog]:
     """Return the state to train, new or resumed, and the log of its run."""
     cfg, settings, is_first = experiment.cfg, experiment.settings, distributed.rank() == 0
+    threads.use(None)
     torch.manual_seed(cfg.seed)
     model = experiment.build_model(text.tokenizer.vocab_size)
     tokens_per_step = settings.accumulate * settings.batch_size * model.block_size

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanosq.threads import BUSY, FREE, MAX_PATIENCE, MIN_PATIENCE, SOON, SleepDecision, seconds_without_core
+from nanosq.threads import BUSY, FREE, MAX_SLEEP, MIN_SLEEP, SOON, SleepDecision, seconds_without_core
 from tests.commandline import environment
 
 SCRIPT = """
@@ -18,18 +18,19 @@ assert use(2) == 2
 def n_threads(): return len(os.listdir("/proc/self/task"))
 x = torch.ones(2**20)
 with Waiting() as waiting:
+    x.mul_(1.0)
     before, end = n_threads(), time.monotonic() + 60
     while not waiting.decision.asleep and time.monotonic() < end:
         x.mul_(1.0)
     time.sleep(0.1)
-    print("asleep", waiting.decision.asleep, "more threads", n_threads() - before > len(os.sched_getaffinity(0)) - 1)
+    print("asleep", waiting.decision.asleep, "more threads", n_threads() > before)
 print("sum", float(x.sum()), "threads as before", n_threads() < before)
 """
 
 
 def test_threads_sleep_beside_busy_programs() -> None:
     """There are then more of them than cores, as the OpenMP runtime wants it, and afterwards none is left."""
-    if seconds_without_core() == 0:
+    if not any(seconds_without_core().values()):
         pytest.skip("the kernel does not count how long threads wait for a core")
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
     try:
@@ -62,20 +63,21 @@ def test_attempts_to_spin_become_rare_beside_a_program_that_pauses() -> None:
             now += 0.01
         slept.append(now - begin)
         now += SOON / 2
-    assert slept[0] == pytest.approx(MIN_PATIENCE, abs=0.02)
-    assert slept[1] == pytest.approx(2 * MIN_PATIENCE, abs=0.02)
-    assert slept[-1] == pytest.approx(MAX_PATIENCE, abs=0.02)
+    assert slept[0] == pytest.approx(MIN_SLEEP, abs=0.02)
+    assert slept[1] == pytest.approx(2 * MIN_SLEEP, abs=0.02)
+    assert slept[-1] == pytest.approx(MAX_SLEEP, abs=0.02)
     assert decision.update(2 * BUSY, now + 2 * SOON)
-    assert decision.patience == MIN_PATIENCE, "the machine was free for a while"
+    assert decision.min_sleep == MIN_SLEEP, "the machine was free for a while"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_the_number_of_threads_of_a_run() -> None:
     """It is bounded by the cores that the process may use, unless the user sets it."""
-    script = "from nanosq import threads; print(threads.available(), threads.use(None), threads.use(3))"
+    script = "from nanosq import threads; print(threads.use(3), threads.use(None))"
     env = environment()
     del env["OMP_NUM_THREADS"]
     run = [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {script}"]
-    for variables, expected in (({}, "1 1 3"), ({"OMP_NUM_THREADS": "2"}, "2 2 3")):
+    for variables, expected in (({}, "3 1"), ({"OMP_NUM_THREADS": "2"}, "3 2")):
         output = subprocess.run(run, env=env | variables, capture_output=True, text=True, check=True).stdout
         assert output.split() == expected.split()
 
@@ -89,4 +91,4 @@ def test_the_decision_changes_only_where_it_has_a_reason(looks: list[tuple[float
         after = decision.update(share, now)
         assert after if share > BUSY else True
         assert before == after or (share > BUSY if after else share < FREE)
-        assert MIN_PATIENCE <= decision.patience <= MAX_PATIENCE
+        assert MIN_SLEEP <= decision.min_sleep <= MAX_SLEEP

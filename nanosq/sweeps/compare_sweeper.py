@@ -85,8 +85,9 @@ class CompareSweeper(StudySweeper):
         self.seeds = [*entry.seeds] or [first.seed + 1 + repeat for repeat in range(self.settings.seeds)]
         self.name = self.unused_name(first.search, self.settings.study_name or f"compare-{self._digest()}")
         self._command = entry.command(self.config.hydra.overrides.hydra, config.config_dirs(self.config.hydra))
-        examples = [cfg for contender in self.contenders for cfg in contender.search.examples]
-        self.share_machine(examples, len(self.contenders) * max(first.search.total, len(self.seeds)))
+        largest = [cfg for contender in self.contenders for cfg in contender.search.largest]
+        n_runs = len(self.contenders) * max(first.search.total, len(self.seeds))
+        self.share_machine(largest, n_runs, most=max(2, n_runs // 5))
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")
         if first.search.compared:

@@ -74,6 +74,14 @@ def first_value(distribution: Any) -> Any:
     return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
 
 
+def largest_value(distribution: Any) -> Any:
+    """Return the largest choice or the upper bound of a distribution; the first choice if there is no order."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return distribution.high
+    are_numbers = all(isinstance(choice, int | float) for choice in distribution.choices)
+    return max(distribution.choices) if are_numbers else distribution.choices[0]
+
+
 def override_text(value: Any) -> str:
     """Return the text that stands for a drawn value on the right-hand side of an override."""
     if value is None:

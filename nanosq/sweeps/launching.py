@@ -77,16 +77,17 @@ class TrialLauncher(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def share_machine(self, examples: Iterable[DictConfig], n_runs: int) -> None:
+    def share_machine(self, examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> None:
         """Choose how many runs joblib has at the same time. A single one runs in this process.
 
         Args:
             examples: Configurations of trials. The largest one decides.
             n_runs: Number of runs of the sweep.
+            most: Largest number at the same time, unless the user sets it: a search learns only from ended trials.
         """
         if not isinstance(self.launcher, JoblibLauncher):
             return
-        self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs)
+        self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs, most=most)
         if self.n_workers > 1:
             self.workers = Workers()
             self.launcher.joblib["initializer"] = self.workers.start

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nanosq.errors import InputError
 
-AS_MANY_AS_PAY = -1  # hydra.launcher.n_jobs
+AUTOMATIC = -1  # hydra.launcher.n_jobs
 
-# Operations of a batch above which another thread pays as much as another run. On two cores, two runs with a thread
+# Operations of a batch above which another thread makes a sweep as much faster as another run. On two cores, two runs with a thread
 # each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
 FLOPS_OF_A_THREAD = 1e11
 
@@ -47,7 +47,8 @@ class Machine:
         from joblib import cpu_count
 
         text = os.environ.get("OMP_NUM_THREADS", "")
-        n_cores = min(cpu_count(), int(text)) if text.isdecimal() and int(text) > 0 else cpu_count()
+        n_cores = cpu_count(only_physical_cores=True)
+        n_cores = min(n_cores, int(text)) if text.isdecimal() and int(text) > 0 else n_cores
         n_gpus = {"auto": _count_gpus, "cpu": lambda: 0}.get(device, lambda: 1)()
         return cls(n_cores, n_gpus, _free_bytes())
 
@@ -104,13 +105,14 @@ def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: in
     return Share(n_jobs, n_threads or max(1, machine.n_cores // n_jobs))
 
 
-def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) -> int:
+def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> int:
     """Return how many of `n_runs` runs joblib has at the same time.
 
     Args:
         joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
         examples: Configurations of runs. The largest one decides.
         n_runs: The number of runs.
+        most: The largest number that is chosen.
 
     Raises:
         InputError: A value in `joblib` has no meaning, or is known to fail.
@@ -120,13 +122,15 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int) 
     if joblib.get("backend") == "multiprocessing":
         raise InputError("hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky")
     if joblib["n_jobs"] == 0:
-        raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as pay")
-    # A worker that finds recorded runs would else take many of the next ones at once, which are perhaps to be trained.
+        raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as make the sweep faster")
+    # Otherwise joblib gives several jobs at once to a worker whose jobs end quickly because their runs are recorded, and
+    # other workers have none.
     joblib["batch_size"] = 1
-    if joblib["n_jobs"] == AS_MANY_AS_PAY:
+    if joblib["n_jobs"] == AUTOMATIC:
         configurations = [*examples]
         machine = Machine.here(configurations[0].device)
-        chosen = share(machine, map(Size.of, configurations), n_runs, n_threads=joblib.get("inner_max_num_threads"))
+        limit = min(n_runs, most or n_runs)
+        chosen = share(machine, map(Size.of, configurations), limit, n_threads=joblib.get("inner_max_num_threads"))
         joblib |= {"n_jobs": chosen.n_jobs, "inner_max_num_threads": chosen.n_threads}
     joblib["n_jobs"] = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
     return int(joblib["n_jobs"])
@@ -140,7 +144,7 @@ def sentence(joblib: dict[str, Any]) -> str:
 
 
 def _count_gpus() -> int:
-    if version("torch").endswith("+cpu"):  # saves a second: this process may not need PyTorch
+    if version("torch").endswith("+cpu"):  # saves a second: often this process does not need PyTorch
         return 0
     import torch
 

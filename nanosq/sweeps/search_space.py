@@ -113,17 +113,17 @@ class SearchSpace:
         drawn = (f"{prefixes.get(key, '')}{key}={distributions.override_text(value)}" for key, value in params.items())
         return [*lines.values(), *drawn]
 
-    def examples(self) -> dict[str, list[str]]:
+    def examples(self, value: Callable[[Any], Any] = distributions.first_value) -> dict[str, list[str]]:
         """Return the overrides of example trials, by the components that they choose.
 
-        Every choice of a component occurs. Other axes have their first value.
+        Every choice of a component occurs. Other axes have their first value, or the one that `value` returns.
         """
-        first = {key: distributions.first_value(axis) for key, axis in self.axes.items()}
+        first = {key: value(axis) for key, axis in self.axes.items()}
         components = {key: axis for key, axis in self.always.choices.items() if key in first}
         others = ({**first, key: choice} for key, axis in components.items() for choice in axis.choices[1:])
         examples = {}
         for params in (first, *others):
-            dependent = {key: distributions.first_value(axis) for key, axis in self.dependent_axes(params).items()}
+            dependent = {key: value(axis) for key, axis in self.dependent_axes(params).items()}
             examples[" ".join(f"{key}={params[key]}" for key in components)] = self.overrides(params | dependent)
         return examples
 

@@ -60,7 +60,7 @@ def test_large_runs_need_all_threads() -> None:
 
 @pytest.mark.parametrize(("variable", "n_cores"), [("", 6), ("1", 1), ("4", 4), ("9", 6), ("4,2", 6), ("0", 6)])
 def test_the_threads_of_the_user_limit_the_cores(variable: str, n_cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 6)
+    monkeypatch.setattr(joblib, "cpu_count", lambda only_physical_cores: 6)
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
     machine = Machine.here("cpu")
     assert (machine.n_cores, machine.n_gpus) == (n_cores, 0)
