@@ -78,8 +78,8 @@ def largest_value(distribution: Any) -> Any:
     """Return the largest choice or the upper bound of a distribution; the first choice if there is no order."""
     if not isinstance(distribution, CategoricalDistribution):
         return distribution.high
-    are_numbers = all(isinstance(choice, int | float) for choice in distribution.choices)
-    return max(distribution.choices) if are_numbers else distribution.choices[0]
+    numbers = [choice for choice in distribution.choices if isinstance(choice, int | float)]
+    return max(numbers) if len(numbers) == len(distribution.choices) else distribution.choices[0]
 
 
 def override_text(value: Any) -> str:

@@ -18,8 +18,8 @@ from nanosq.errors import InputError
 
 AUTOMATIC = -1  # hydra.launcher.n_jobs
 
-# Operations of a batch above which another thread makes a sweep as much faster as another run. On two cores, two runs with a thread
-# each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
+# Operations of a batch above which another thread makes a sweep as much faster as another run. On two cores, two runs
+# with a thread each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
 FLOPS_OF_A_THREAD = 1e11
 
 # The formula in "GPUs and memory" of the README, with dropout.
@@ -123,7 +123,7 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, 
         raise InputError("hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky")
     if joblib["n_jobs"] == 0:
         raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as make the sweep faster")
-    # Otherwise joblib gives several jobs at once to a worker whose jobs end quickly because their runs are recorded, and
+    # Otherwise joblib gives many jobs at once to a worker whose jobs end quickly, because their runs are recorded, and
     # other workers have none.
     joblib["batch_size"] = 1
     if joblib["n_jobs"] == AUTOMATIC:
