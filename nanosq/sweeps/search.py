@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
-from nanosq.sweeps import constraints, distributions, overrides, summary
+from nanosq.sweeps import constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
@@ -75,7 +75,7 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
-        largest = self.space.examples(distributions.largest_value)
+        largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
         if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in self.examples):
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")

@@ -113,11 +113,12 @@ class SearchSpace:
         drawn = (f"{prefixes.get(key, '')}{key}={distributions.override_text(value)}" for key, value in params.items())
         return [*lines.values(), *drawn]
 
-    def examples(self, value: Callable[[Any], Any] = distributions.first_value) -> dict[str, list[str]]:
+    def examples(self, *, largest: bool = False) -> dict[str, list[str]]:
         """Return the overrides of example trials, by the components that they choose.
 
-        Every choice of a component occurs. Other axes have their first value, or the one that `value` returns.
+        Every choice of a component occurs. Other axes have their first value, or the largest one.
         """
+        value = distributions.largest_value if largest else distributions.first_value
         first = {key: value(axis) for key, axis in self.axes.items()}
         components = {key: axis for key, axis in self.always.choices.items() if key in first}
         others = ({**first, key: choice} for key, axis in components.items() for choice in axis.choices[1:])
