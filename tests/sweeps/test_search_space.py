@@ -65,6 +65,7 @@ def test_a_drawn_component_replaces_axes_of_all_trials() -> None:
         "optimizer=sgd": ["optimizer=sgd", "++train.warmup=1", "optimizer.lr=5.0", "optimizer.momentum='a,b'"],
         "optimizer=adafactor": ["optimizer.lr=9", "optimizer=adafactor", "++train.warmup=1"],
     }
+    assert space.examples(largest=True)["optimizer=muon"] == ["optimizer=muon", "++train.warmup=2", "optimizer.lr=2.0"]
     seen = set()
     for _, overrides in drawn(space, 12):
         settings = dict(override.split("=") for override in overrides)
