@@ -59,6 +59,7 @@ class Checkout:
             assert spec is not None
             assert spec.loader is not None
             self._module: Any = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = self._module  # torch.compile imports it by its name
             spec.loader.exec_module(self._module)
             _ = self._module.GPT.configure_optimizers, self._module.GPTConfig
             self._get_lr = _compile_function(folder / "train.py", "get_lr")
