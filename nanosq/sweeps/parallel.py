@@ -26,7 +26,7 @@ FLOPS_OF_A_THREAD = 1e11
 PROGRAM_BYTES, BYTES_OF_A_PARAMETER, BYTES_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125
 USABLE_MEMORY = 0.8  # fraction of the free memory, because the formula is within 20 % of the truth
 
-GPT2_VOCABULARY = 50_257  # tokens; the vocabulary of a text may be smaller
+VOCABULARY = {"full": 50_257, "used": 10_000}  # tokens; few texts of a small model use more
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Size:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Self:
-        """Estimate the size of a run from its configuration, with the largest vocabulary that its text may have."""
+        """Estimate the size of a run from its configuration, with a usual vocabulary if that depends on the text."""
         names = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
         sizes = [OmegaConf.select(cfg, name) for name in names]
         if not all(isinstance(size, int) for size in sizes):
             return cls(math.inf, math.inf)
         L, D, T, B = sizes
         known = [OmegaConf.select(cfg, f"data.tokenizer.{name}") for name in ("pad_to", "vocabulary")]
-        V = next((size for size in known if isinstance(size, int)), GPT2_VOCABULARY)
+        V = next((size for size in known if isinstance(size, int)), VOCABULARY.get(known[1], VOCABULARY["full"]))
         n_weights = 12 * L * D**2 + V * D
         activations = BYTES_OF_AN_ACTIVATION * L * D * B * T
         return cls(6 * n_weights * B * T, PROGRAM_BYTES + BYTES_OF_A_PARAMETER * (n_weights + T * D) + activations)

@@ -52,6 +52,7 @@ def test_large_runs_need_all_threads() -> None:
     assert small.flops < FLOPS_OF_A_THREAD
     assert large.flops > 10 * FLOPS_OF_A_THREAD
     assert Size.of(compose([])).n_bytes < GIB
+    assert Size.of(compose(["model.n_embd=256"])).flops < FLOPS_OF_A_THREAD  # the stories have few tokens
     # 4.5 GiB were measured for 124M parameters without dropout
     gpt2 = ["model=gpt2", "train.batch_size=4", "data.tokenizer.vocabulary=full"]
     assert 4 * GIB < Size.of(compose(gpt2)).n_bytes < 8 * GIB
