@@ -1,13 +1,11 @@
-"""Options, printed output and error messages that the commands of the report share."""
+"""Options and printed output that the commands of the report share."""
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from analysis.page import Section, Table, Text
 from nanosq import terminal
-from nanosq.privacy import masked_output
 from nanosq.tracking.location import default_experiment
 
 
@@ -20,17 +18,6 @@ def parser(
     result.add_argument("--experiment", default=default_experiment(), metavar="NAME", help="default: %(default)s")
     result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
     return result
-
-
-def run(work: Callable[[], None]) -> int:
-    """Run a command and return its exit status. Bad input is status 2 and one line on stderr."""
-    with masked_output():
-        try:
-            work()
-        except (ValueError, OSError) as error:
-            print(f"{terminal.style('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
-            return 2
-    return 0
 
 
 def tell(section: Section) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 from tqdm import tqdm
 
 from nanosq import terminal
-from nanosq.evaluate import Score
+from nanosq.evaluation import Score
 from nanosq.result import Result
 from nanosq.temperature import CalibratedScore
 from nanosq.tracking import Run

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from nanosq import artifacts, checkpoint, distributed, temperature, token_frequency
 from nanosq.data.corpus import Corpus
-from nanosq.evaluate import Batches, Evaluation, Evaluator, Score
+from nanosq.evaluation import Batches, Evaluation, Evaluator, Score
 from nanosq.experiment import Experiment
-from nanosq.generate import generate
+from nanosq.generation import generate
 from nanosq.run_log import RunLog
 from nanosq.train import TrainState
 

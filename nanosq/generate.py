@@ -1,98 +1,40 @@
 """Sample texts from a model.
 
-python -m nanosq.generate best.pt --prompt "Once upon a time"
+python -m nanosq.generate RUN_ID --prompt "Once upon a time"
 """
 
-from typing import Any
+import sys
 
-import torch
-
-from nanosq import checkpoint, terminal
-from nanosq.data import tokenizers
-from nanosq.data.tokenizers import Tokenizer
-from nanosq.model import GPT
+from nanosq import command
 
 
-@torch.no_grad()
-def generate(
-    model: GPT,
-    tokenizer: Tokenizer,
-    *,
-    prompt: str = "",
-    count: int = 1,
-    length: int = 256,
-    temperature: float = 0.8,
-    seed: int = 0,
-) -> list[str]:
-    """Return `count` texts that begin with `prompt`, each up to its end-of-text token or `length` new tokens.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        prompt: Beginning of every text.
-        count: Number of texts.
-        length: Largest number of new tokens.
-        temperature: Divisor of the logits. 0 always takes the most likely token.
-        seed: Seed of the random numbers.
-
-    Raises:
-        ValueError: A number is negative.
-    """
-    if min(count, length, temperature) < 0:
-        raise ValueError("count, length and temperature must not be negative")
-    device = model.head_weight.device
-    generator = torch.Generator(device).manual_seed(seed)
-    start = [tokenizer.end_of_text, *(tokenizer.encode([prompt])[0].tolist() if prompt else [])]
-    tokens_BT = torch.tensor(start, device=device).repeat(count, 1)
-    ended_B = torch.zeros(count, dtype=torch.bool, device=device)
-    was_training = model.training
-    model.eval()
-    for _ in range(length if count else 0):
-        hidden_BTD = model(tokens_BT[:, -model.block_size :])
-        logits_BV = (hidden_BTD[:, -1] @ model.head_weight.T).float()
-        if temperature == 0:
-            next_B = logits_BV.argmax(dim=-1)
-        else:
-            next_B = torch.multinomial((logits_BV / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]
-        ended_B |= next_B == tokenizer.end_of_text
-        if ended_B.all():
-            break
-        tokens_BT = torch.cat([tokens_BT, next_B.masked_fill(ended_B, tokenizer.end_of_text)[:, None]], dim=1)
-    model.train(was_training)
-    texts = (row[1:] for row in tokens_BT.tolist())
-    return [tokenizer.decode(_until(row, tokenizer.end_of_text)) for row in texts]
-
-
-def load(path: str) -> tuple[GPT, Tokenizer]:
-    """Return the model and the tokenizer of a checkpoint."""
-    state = checkpoint.load(path)
-    tokenizer = tokenizers.load(state["tokenizer"])
-    model = GPT(tokenizer.vocab_size, **state["architecture"])
-    model.load_state_dict(state["model"])
-    return model, tokenizer
-
-
-def _until(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print texts of a checkpoint."""
-    parser = terminal.parser("nanosq.generate", __doc__, "CHECKPOINT")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="best.pt of a run, in checkpoints/ or its artifacts")
+def main(arguments: list[str] | None = None) -> int:
+    """Print texts of a model."""
+    parser = command.parser("nanosq.generate", __doc__, "MODEL")
     parser.add_argument("--prompt", default="", help="beginning of every text")
-    parser.add_argument("--count", type=int, default=1, help="number of texts")
-    parser.add_argument("--length", type=int, default=256, help="largest number of new tokens")
+    parser.add_argument("--num", type=int, default=1, help="number of texts")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="largest number of new tokens")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 always takes the most likely token")
     parser.add_argument("--seed", type=int, default=0)
-    options: dict[str, Any] = vars(parser.parse_args(arguments))
-    try:
-        model, tokenizer = load(options.pop("checkpoint"))
-        texts = generate(model, tokenizer, **options)
-    except ValueError as error:
-        parser.error(str(error))
-    print("\n\n---\n\n".join(texts))
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        from nanosq.generation import generate
+
+        trained = command.load(options)
+        texts = generate(
+            trained.build(),
+            trained.tokenizer,
+            prompt=options.prompt,
+            count=options.num,
+            length=options.max_new_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+        )
+        print("\n\n---\n\n".join(texts))
+
+    return command.run(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,7 @@ Shape suffixes: B batch, T time, D model width, H heads, K width of a head, V vo
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from nanosq.attention import Dropout, causal_attention
 
 INIT_STD = 0.02  # standard deviation of initial weights, as in GPT-2
+Activation = Literal["gelu", "gelu_tanh"]
+APPROXIMATIONS = {"gelu": "none", "gelu_tanh": "tanh"}  # names of PyTorch
 
 
 class GPT(nn.Module):
@@ -29,12 +32,14 @@ class GPT(nn.Module):
         dropout: Probability of dropout.
         bias: Whether linear layers and norms have biases.
         embedding_std: Standard deviation of the initial token embeddings. GPT-2 has 0.02.
+        activation: Activation of the MLP: "gelu", as in nanoGPT, or "gelu_tanh", its approximation by a tanh (Hendrycks
+            and Gimpel 2016, arXiv 1606.08415), with which OpenAI trained the weights of GPT-2.
 
     Raises:
         ValueError: A size is out of range, or `n_head` does not divide `n_embd`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the signature is the schema of conf/model/*.yaml
         self,
         vocab_size: int,
         *,
@@ -45,6 +50,7 @@ class GPT(nn.Module):
         dropout: float = 0.0,
         bias: bool = False,
         embedding_std: float = INIT_STD,
+        activation: Activation = "gelu",
     ) -> None:
         sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
         for name, size in sizes.items():
@@ -56,13 +62,16 @@ class GPT(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), not {dropout}")
         if not embedding_std > 0:
             raise ValueError(f"embedding_std must be positive, not {embedding_std}")
+        if activation not in APPROXIMATIONS:
+            raise ValueError(f"activation must be {' or '.join(APPROXIMATIONS)}, not {activation}")
         super().__init__()
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)
         self.position_embedding = nn.Embedding(block_size, n_embd)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias) for _ in range(n_layer)
+            Block(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias, activation=activation)
+            for _ in range(n_layer)
         )
         self.final_norm = nn.LayerNorm(n_embd, bias=bias)
         self.apply(_init_weights)
@@ -101,12 +110,12 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each with a norm before it and added to the residual stream."""
 
-    def __init__(self, *, n_embd: int, n_head: int, dropout: float, bias: bool) -> None:
+    def __init__(self, *, n_embd: int, n_head: int, dropout: float, bias: bool, activation: Activation) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(n_embd, bias=bias)
         self.attention = Attention(n_embd=n_embd, n_head=n_head, dropout=dropout, bias=bias)
         self.mlp_norm = nn.LayerNorm(n_embd, bias=bias)
-        self.mlp = MLP(n_embd=n_embd, dropout=dropout, bias=bias)
+        self.mlp = MLP(n_embd=n_embd, dropout=dropout, bias=bias, activation=activation)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Return the updated hidden states."""
@@ -145,16 +154,16 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with a GELU between them."""
 
-    def __init__(self, *, n_embd: int, dropout: float, bias: bool) -> None:
+    def __init__(self, *, n_embd: int, dropout: float, bias: bool, activation: Activation) -> None:
         super().__init__()
+        self.approximate = APPROXIMATIONS[activation]
         self.expand = nn.Linear(n_embd, 4 * n_embd, bias=bias)
         self.project = nn.Linear(4 * n_embd, n_embd, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         """Map hidden states to an update of the same shape."""
-        # The exact GELU, as in nanoGPT. OpenAI trained its weights with the tanh approximation.
-        return self.dropout(self.project(F.gelu(self.expand(hidden_BTD))))
+        return self.dropout(self.project(F.gelu(self.expand(hidden_BTD), approximate=self.approximate)))
 
 
 def _init_weights(module: nn.Module) -> None:

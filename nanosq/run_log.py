@@ -8,7 +8,7 @@ from torch import Tensor
 from nanosq import distributed
 from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
-from nanosq.evaluate import Score
+from nanosq.evaluation import Score
 from nanosq.hardware import Hardware
 from nanosq.settings import TrainSettings
 from nanosq.signals import Interruption

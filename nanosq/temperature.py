@@ -23,7 +23,7 @@ import torch
 
 from nanosq import calibration, distributed
 from nanosq.calibration import ECE_BINS
-from nanosq.evaluate import Batches, Evaluator, ScoredTokens, evaluating
+from nanosq.evaluation import Batches, Evaluator, ScoredTokens, evaluating
 from nanosq.token_scores import scaled_scores
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from nanosq import distributed
 from nanosq.data.batches import TrainingBatches
-from nanosq.evaluate import Score
+from nanosq.evaluation import Score
 from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.losses import Loss

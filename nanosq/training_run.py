@@ -16,7 +16,7 @@ from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
 from nanosq.data.corpus import Corpus
 from nanosq.description import recorded_data
-from nanosq.evaluate import Batches, Evaluator, Score
+from nanosq.evaluation import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form

@@ -7,7 +7,7 @@ import pytest
 
 from nanosq import console
 from nanosq.console import Console
-from nanosq.evaluate import Score
+from nanosq.evaluation import Score
 from nanosq.temperature import CalibratedScore
 
 TRAIN = {"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12_345.0}

@@ -87,7 +87,7 @@ def test_an_interruption_while_the_best_weights_are_scored_changes_nothing(tmp_p
     """The checkpoint of such a run holds the state after the last step, not the best weights."""
     whole = command(*OVERFIT, "tracking=none", "checkpoint_dir=whole", cwd=tmp_path, check=True)
     patch = """
-from nanosq.evaluate import Evaluator
+from nanosq.evaluation import Evaluator
 score = Evaluator.score
 def stopped(self, split, batches=None):
     if batches is not None:  # of the test split

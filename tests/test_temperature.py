@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from scipy import optimize
 from torch import Tensor
 
-from nanosq import evaluate, losses, temperature
+from nanosq import evaluation, losses, temperature
 from nanosq.data.batches import evaluation_windows
 from nanosq.data.corpus import Split
-from nanosq.evaluate import Batches, Evaluator
+from nanosq.evaluation import Batches, Evaluator
 from nanosq.hardware import Hardware
 from nanosq.head import head_loss
 from nanosq.model import GPT
 from nanosq.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, Pass, fit_temperature, minimize, score_at
-from tests.test_evaluate import Lookup
+from tests.test_evaluation import Lookup
 
 CPU = Hardware(torch.device("cpu"))
 V = 11
@@ -94,7 +94,7 @@ def slope_at(scale: float, logits_NV: Tensor, targets_N: Tensor) -> tuple[float,
 def test_temperature_and_scores_are_those_of_scipy(
     loss: losses.Loss, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(evaluation, "KEPT_BYTES", kept_bytes)
     model, split = trained(loss), noisy_split()
     evaluator = Evaluator(model, loss, CPU, batch_size=4)
     found = fit_temperature(evaluator, Batches(evaluator, split))
@@ -133,7 +133,7 @@ def test_few_passes_see_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("kept_bytes", [2**28, 0])
 def test_a_signal_ends_a_pass(kept_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(evaluation, "KEPT_BYTES", kept_bytes)
     n_batches = 0
 
     def stop() -> None:

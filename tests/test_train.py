@@ -15,7 +15,7 @@ from torch import Tensor
 from nanosq import losses
 from nanosq.console import Console
 from nanosq.data.batches import MicroBatch
-from nanosq.evaluate import Score
+from nanosq.evaluation import Score
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 from nanosq.optim import cosine, parameter_groups

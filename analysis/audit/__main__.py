@@ -7,9 +7,9 @@ python -m analysis.audit --stories FILE    also count the GPT-2 tokens that occu
 import sys
 from pathlib import Path
 
-from analysis import cli, runs
+from analysis import runs
 from analysis.audit import summary
-from nanosq import terminal
+from nanosq import command, terminal
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
         audit = summary.section(runs.load(arguments.tracking_uri), stories=arguments.stories)
         print(summary.as_text(audit, terminal.width()))
 
-    return cli.run(work)
+    return command.run(work)
 
 
 if __name__ == "__main__":

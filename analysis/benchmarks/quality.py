@@ -8,7 +8,7 @@ Results depend on these numbers only.
 Both compute in --precision. On a CPU, train.py does not use autocast: in bf16 it gets a configuration file of one line,
 by which its `nullcontext` is the autocast context. It is compiled if it is faster: try --nanogpt-compile.
 
-nanosq/evaluate.py scores both on the whole validation split, which is cut from --train and chooses nanoGPT's learning
+nanosq/evaluation.py scores both on the whole validation split, which is cut from --train and chooses nanoGPT's learning
 rate, and on the whole of --valid, which no training sees. The minutes are of training and, for nanosq, one evaluation.
 
 python -m analysis.benchmarks.quality --nanogpt DIR --train train.txt.xz --valid valid.txt.xz
@@ -34,7 +34,7 @@ from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_comm
 from analysis.benchmarks.lib.processes import Program, nanosq_command
 from analysis.configuration import compose
 from nanosq import config, terminal
-from nanosq.evaluate import Evaluator
+from nanosq.evaluation import Evaluator
 from nanosq.hardware import Hardware
 from nanosq.losses import cross_entropy
 from nanosq.model import GPT

@@ -22,6 +22,7 @@ from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
 from analysis.report import comparison, curves, grid, listing, opening, search
+from nanosq import command
 
 MAX_LISTED = 50  # runs without a result
 
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         print(write(all_runs, options))
 
-    return cli.run(work)
+    return command.run(work)
 
 
 if __name__ == "__main__":

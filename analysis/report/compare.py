@@ -20,6 +20,7 @@ from analysis.report import common_seeds, components, scores, stories, story_fig
 from analysis.report.matched import DRAWS, Matched
 from analysis.report.verdict import Verdict, decimals, signed, verdict
 from analysis.runs import RecordedSetting
+from nanosq import command
 
 MAX_COLUMNS = 3  # contenders in the table of all differences
 SPACE = "\N{NO-BREAK SPACE}"
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         a, b = (setting_of(all_runs, runs.pick(all_runs, wanted)) for wanted in options.run)
         cli.show(section_on_two(a, b), options.out)
 
-    return cli.run(work)
+    return command.run(work)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from analysis.report.contenders import Comparison, load
 from analysis.report.matched import Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
+from nanosq import command
 
 COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
 LUCK = (
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s")
     options = parser.parse_args(arguments)
     place = {"storage": options.storage, "tracking_uri": options.tracking_uri, "experiment": options.experiment}
-    return cli.run(lambda: show(options.name, **place, folder=options.out))
+    return command.run(lambda: show(options.name, **place, folder=options.out))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from analysis.recorded_run import RecordedRun
 from analysis.report import common_seeds, listing
 from analysis.report.stories import file_name
 from analysis.runs import RecordedSetting
+from nanosq import command
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = dict(first.settings) if first else {}
         cli.show(section(settings, against=options.against), options.out)
 
-    return cli.run(work)
+    return command.run(work)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
+from nanosq import command
 
 COMMAND = "python run.py -m hydra/sweeper=grid"
 GRID = "grid-"  # of the names that the grid sweeper gives to sweeps
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         cli.show(section(runs.load(options.tracking_uri, options.experiment), options.sweep), options.out)
 
-    return cli.run(work)
+    return command.run(work)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from analysis import cli
 from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, value_cell
 from analysis.report import importance, parallel_coordinates, search_figures
 from analysis.report.optuna_study import NoStudy, Search, StudyTrial, load
+from nanosq import command
 
 TITLE = "Search"
 COMMAND = "python run.py -m hydra/sweeper=optuna loss=squentropy"
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {STORAGE}")
     parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
     options = parser.parse_args(arguments)
-    return cli.run(lambda: cli.show(section(options.storage, options.study), options.out))
+    return command.run(lambda: cli.show(section(options.storage, options.study), options.out))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nanosq import losses
-from nanosq.evaluate import Evaluation, Evaluator, Score, Windows
+from nanosq.evaluation import Evaluation, Evaluator, Score, Windows
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nanosq.data import tokenizers
-from nanosq.generate import generate
+from nanosq.generation import generate
 
 TOKENIZER = tokenizers.byte_level()
 

@@ -1,0 +1,45 @@
+"""Options, errors and exit status that commands share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nanosq import terminal
+from nanosq.privacy import masked_output
+
+if TYPE_CHECKING:
+    from nanosq.pretrained import Pretrained
+
+MODEL = "id of a run, best.pt of a run, a folder in Hugging Face's format, or a model of its hub"
+
+
+def parser(module: str, doc: str | None, arguments: str) -> argparse.ArgumentParser:
+    """Return a parser of a command whose first argument is a model."""
+    result = terminal.parser(module, doc, arguments)
+    result.add_argument("model", metavar="MODEL", help=MODEL)
+    result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
+    return result
+
+
+def load(options: argparse.Namespace, name: str | None = None) -> "Pretrained":
+    """Load the model that the options name, or another one from the same store.
+
+    Raises:
+        ValueError: It does not exist or cannot be read.
+    """
+    from nanosq import pretrained
+    from nanosq.tracking.mlflow_store import MLflowStore
+
+    return pretrained.load(name or options.model, MLflowStore(uri=options.tracking_uri))
+
+
+def run(work: Callable[[], None]) -> int:
+    """Run a command and return its exit status. Bad input is status 2 and one line on stderr."""
+    with masked_output():
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            print(f"{terminal.style('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
+            return 2
+    return 0
