@@ -63,6 +63,9 @@ def score_and_record(
         calibrated = temperature.score_at(fitted.temperature, evaluator, batches())
         metrics |= {"val/temperature": fitted.temperature, **fitted.metrics("val"), **calibrated.metrics("test")}
         metrics |= {**test.score.metrics("test"), **_nll_by_frequency(test, text)}
+    if log.checkpoints is not None:
+        model_step = state.progress.step if log.is_model(state) else state.progress.best_step
+        log.run.model(experiment.description.subject, experiment.folder / "best.pt", step=model_step)
     log.run.summarize(metrics, state.progress.step)
     if log.checkpoints is not None:
         if test is not None:

@@ -35,6 +35,7 @@ class Progress:
     step: int = 0  # optimizer steps taken
     evaluated: int = 0  # step of the last evaluation
     best_perplexity: float = math.inf  # lowest validation perplexity so far
+    best_step: int = 0  # its step
     since_best: int = 0  # evaluations since then
     seconds: float = 0.0  # time of these steps without evaluation
 
@@ -50,7 +51,7 @@ class Progress:
         self.evaluated = self.step
         self.since_best += 1
         if score.perplexity < self.best_perplexity:
-            self.best_perplexity, self.since_best = score.perplexity, 0
+            self.best_perplexity, self.best_step, self.since_best = score.perplexity, self.step, 0
 
 
 @dataclass

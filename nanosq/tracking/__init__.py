@@ -47,6 +47,15 @@ class Run:
     def summarize(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of the result: they become the last values of the run. Its curves stay as they are."""
 
+    def model(self, name: str, weights: Path, *, step: int) -> None:
+        """Record the run's model. The scores that `summarize` records afterwards are those of this model.
+
+        Args:
+            name: Name for people.
+            weights: The file of its weights, best.pt.
+            step: Number of training steps after which it had these weights.
+        """
+
     def flush(self) -> None:
         """Write what is buffered to the store."""
 

@@ -5,12 +5,17 @@ import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from nanosq.filesystem import SQLITE
 from nanosq.privacy import link
 
 ARTIFACTS = "mlruns"  # the folder of artifacts beside a SQLite store
+# Tables and columns of a store with locations of artifacts: of experiments, runs, their models and registered models.
+LOCATIONS = (
+    *(("experiments", "artifact_location"), ("runs", "artifact_uri")),
+    *(("logged_models", "artifact_location"), ("model_versions", "storage_location")),
+)
 LOCK_SECONDS = 20.0  # as long as MLflow waits for a database that another process writes to
 
 
@@ -28,16 +33,24 @@ def default_experiment() -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or "nanosq"
 
 
+def _server(uri: str) -> str:
+    return link(uri) if urlsplit(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
+
+
 def experiment_link(uri: str, experiment_id: str, page: str = "", **options: str) -> str:
     """Return a link to a page of an experiment: on the server, or on the one that `mlflow ui` starts."""
-    server = link(uri) if urlsplit(uri).scheme in {"http", "https"} else "http://127.0.0.1:5000"
     query = urlencode({"workflowType": "machine_learning", **options})  # else MLflow shows its pages for agents
-    return f"{server}/#/experiments/{experiment_id}{page}?{query}"
+    return f"{_server(uri)}/#/experiments/{experiment_id}{page}?{query}"
 
 
 def run_link(uri: str, experiment_id: str, run_id: str) -> str:
     """Return a link to the page of a run."""
     return experiment_link(uri, experiment_id, f"/runs/{run_id}")
+
+
+def registry_link(uri: str, name: str, version: str) -> str:
+    """Return a link to the page of a version of a registered model."""
+    return f"{_server(uri)}/#/models/{quote(name, safe='')}/versions/{version}"
 
 
 def database(uri: str) -> Path | None:
@@ -91,7 +104,7 @@ def relocate(uri: str) -> None:
 def _replace_folder(connection: sqlite3.Connection, old: str, new: str) -> None:
     """Replace a folder at the beginning of recorded paths: of artifacts and, after the host, of checkpoints."""
     artifacts = {"old": f"{old}/{ARTIFACTS}/", "new": f"{new}/{ARTIFACTS}/"}
-    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+    for table, column in LOCATIONS:
         connection.execute(
             f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1)"
             f" WHERE substr({column}, 1, length(:old)) = :old",

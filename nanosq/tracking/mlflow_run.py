@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from nanosq.errors import first_line
 from nanosq.tracking import Run
 from nanosq.tracking.location import run_link
+from nanosq.tracking.run_model import RunModel
 from nanosq.tracking.views import charts_link, table_link
 
 if TYPE_CHECKING:
@@ -34,16 +35,26 @@ class MLflowRun(Run):
         run_id: Id of the run.
         experiment_id: Id of the experiment of the run.
         points: Values that the run has logged before it was resumed, by step and metric.
+        model: Its model, which need not exist yet.
+        monitors_system: Whether to record the load of the machine; None: as MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING says.
     """
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, *, experiment_id: str, points: Mapping[tuple[int, str], float]
+        self,
+        client: "MlflowClient",
+        run_id: str,
+        *,
+        experiment_id: str,
+        points: Mapping[tuple[int, str], float],
+        model: RunModel,
+        monitors_system: bool | None = None,
     ) -> None:
         self.run_id = run_id
         self.link = run_link(client.tracking_uri, experiment_id, run_id)
         self.table = table_link(client.tracking_uri, experiment_id)
         self.charts = charts_link(client.tracking_uri, experiment_id)
-        self._client = client
+        self._client, self._experiment_id = client, experiment_id
+        self._model, self._monitors_system = model, monitors_system
         self._state = ""  # as a tag has set it
         self._points = dict(points)
         self._buffer: list[Metric] = []
@@ -51,7 +62,7 @@ class MLflowRun(Run):
         self._monitor: SystemMetricsMonitor | None = None
 
     def __enter__(self) -> Self:
-        self._monitor = start_monitor(self.run_id, self._client.tracking_uri)
+        self._monitor = start_monitor(self.run_id, self._client.tracking_uri, self._monitors_system)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:  # type: ignore[override]
@@ -92,9 +103,21 @@ class MLflowRun(Run):
 
         now = int(time.time() * 1000)
         for key, value in metrics.items():
-            if math.isfinite(value) and self._points.get((step, key)) != value:
-                self._buffer.append(Metric(key, value, now, step))
+            of_model = self._model.of(key)  # the last evaluation may have recorded this value, but not for the model
+            if math.isfinite(value) and (of_model or self._points.get((step, key)) != value):
+                self._buffer.append(Metric(key, value, now, step, **of_model))
                 self._points.setdefault((step, key), value)
+
+    def model(self, name: str, weights: Path, *, step: int) -> None:
+        """Record the run's model. The scores that `summarize` records afterwards are those of this model.
+
+        Args:
+            name: Name for people. Characters that MLflow does not accept are replaced.
+            weights: The file of its weights, best.pt.
+            step: Number of training steps after which it had these weights.
+        """
+        self._model.create(self._client, self.run_id, self._experiment_id, name=name, step=step)
+        self._model.finish(self._client, self.run_id, weights)
 
     def flush(self) -> None:
         """Write what is buffered. If the store cannot be reached, training continues and the next flush tries again."""
@@ -134,12 +157,15 @@ def end(client: "MlflowClient", run_id: str, status: str, state: str = "") -> No
     client.set_terminated(run_id, status)
 
 
-def start_monitor(run_id: str, uri: str) -> "SystemMetricsMonitor | None":
-    """Start to record the load of the machine if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING asks for it."""
+def start_monitor(run_id: str, uri: str, is_wanted: bool | None) -> "SystemMetricsMonitor | None":
+    """Start to record the load of the machine if that is wanted; None: if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING says so.
+
+    Without psutil, which MLflow does not install, the run has a warning and no such metrics.
+    """
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 
     try:
-        if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        if is_wanted is False or (is_wanted is None and not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get()):
             return None
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 

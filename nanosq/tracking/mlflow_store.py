@@ -17,6 +17,7 @@ from nanosq.tracking.connection import connect, create_database, explained, find
 from nanosq.tracking.creation import create_run, log_data, quoted
 from nanosq.tracking.location import database, default_experiment, default_uri, run_link
 from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
+from nanosq.tracking.run_model import RunModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,11 +39,21 @@ class MLflowStore(Store):
         experiment: Name of the experiment, by default MLFLOW_EXPERIMENT_NAME or nanosq. It is created if it does not
             exist.
         uri: Tracking URI, by default MLFLOW_TRACKING_URI or the store that `mlflow ui` opens without arguments.
+        log_model: Whether to store each run's model so that MLflow can serve it.
+        system_metrics: Whether to record the load of the machine; by default as MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+            says.
     """
 
-    def __init__(self, *, experiment: str | None = None, uri: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        experiment: str | None = None,
+        uri: str | None = None,
+        log_model: bool = False,
+        system_metrics: bool | None = None,
+    ) -> None:
         self._experiment = experiment or default_experiment()
-        self._uri = uri
+        self._uri, self._log_model, self._system_metrics = uri, log_model, system_metrics
 
     def find(self, tags: Mapping[str, str]) -> Result | None:
         """Return the result of the last finished run that has these tags, or None."""
@@ -105,6 +116,10 @@ class MLflowStore(Store):
         """
         from mlflow.entities import Param, RunTag
 
+        if self._log_model and params.get("model") != "GPT":
+            raise InputError(
+                f"tracking.log_model=true: only models of nanosq.model.GPT can be served, not {params.get('model')}"
+            )
         with self._connected() as (client, experiment_id):
             abandoned = _abandoned(client, experiment_id, tags)
             tags = {**tags, STATE: "running"}
@@ -137,7 +152,15 @@ class MLflowStore(Store):
             except BaseException as error:
                 end(client, run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-        return MLflowRun(client, run.info.run_id, experiment_id=experiment_id, points=points)
+        outputs = run.outputs.model_outputs if run.outputs else []
+        return MLflowRun(
+            client,
+            run.info.run_id,
+            experiment_id=experiment_id,
+            points=points,
+            model=RunModel(params, tags, data, self._log_model, outputs[0].model_id if outputs else ""),
+            monitors_system=self._system_metrics,
+        )
 
     @contextmanager
     def _connected(self) -> "Iterator[tuple[MlflowClient, str]]":
