@@ -14,7 +14,7 @@ from nanosq.model import GPT
 
 @torch.no_grad()
 def mean_nll(model: GPT, tokenizer: Tokenizer, text: str) -> float:
-    """Return the mean negative log-likelihood of a text in nats per token; nan for an empty text.
+    """Return the mean negative log-likelihood of a text in nats per token.
 
     The text is scored as the beginning of a document, after an end of text. All of its tokens count. The end of text
     that would close the document does not, because the text may be incomplete; in the scores of a split it counts. A
@@ -24,10 +24,13 @@ def mean_nll(model: GPT, tokenizer: Tokenizer, text: str) -> float:
         model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
         text: The text.
+
+    Raises:
+        ValueError: The text is empty.
     """
-    ids = np.array([tokenizer.end_of_text, *(tokenizer.encode([text])[0] if text else [])], dtype=np.int64)
-    if len(ids) == 1:
-        return math.nan
+    if not text:
+        raise ValueError("an empty text has no tokens to score")
+    ids = np.array([tokenizer.end_of_text, *tokenizer.encode([text])[0]], dtype=np.int64)
     split = Split(ids, np.array([0, len(ids) - 1]), np.zeros(1, dtype=np.int64), 0, math.nan)
     nll, device = 0.0, model.head_weight.device
     for tokens_BT, targets_BT, _ in evaluation_windows(split, block_size=model.block_size, batch_size=8):

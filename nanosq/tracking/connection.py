@@ -1,5 +1,6 @@
 """Connections to MLflow stores, which create what is missing and explain errors."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from nanosq.tracking.store_errors import explain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 @contextmanager
@@ -33,6 +37,30 @@ def connect(uri: str) -> "MlflowClient":
 
     relocate(uri)
     return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+@contextmanager
+def quick_to_fail() -> Iterator[None]:
+    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
+    added = {name: value for name, value in QUICK.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """Return a run, or None if the store does not have it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def create_database(uri: str) -> None:

@@ -38,6 +38,12 @@ def quoted(value: str) -> str:
     return f"{quote}{value}{quote}"
 
 
+def run_filter(tags: Mapping[str, str], status: str = "") -> str:
+    """Return the filter for runs that have these tags and, if it is given, this status."""
+    conditions = [f"tags.{key} = {quoted(value)}" for key, value in tags.items()]
+    return " and ".join([*conditions, *([f"attributes.status = '{status}'"] if status else [])])
+
+
 def log_data(client: "MlflowClient", run_id: str, data: RecordedData) -> None:
     """Record the text of a run as its data set."""
     from mlflow.exceptions import MlflowException

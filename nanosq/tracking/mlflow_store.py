@@ -13,8 +13,15 @@ from nanosq.imports import quick_imports
 from nanosq.privacy import mask, set_defaults
 from nanosq.result import Ended, Result
 from nanosq.tracking import RecordedData, Store
-from nanosq.tracking.connection import connect, create_database, explained, find_or_create_experiment
-from nanosq.tracking.creation import create_run, log_data, quoted
+from nanosq.tracking.connection import (
+    connect,
+    create_database,
+    explained,
+    find_or_create_experiment,
+    find_run,
+    quick_to_fail,
+)
+from nanosq.tracking.creation import create_run, log_data, run_filter
 from nanosq.tracking.location import database, default_experiment, default_uri, run_link
 from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
 from nanosq.tracking.run_model import RunModel
@@ -23,7 +30,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
 NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
 TRIAL = ("sweep", "trial")  # tags of a run of a sweep
@@ -60,7 +66,7 @@ class MLflowStore(Store):
         with self._connected() as (client, experiment_id):
             runs = client.search_runs(
                 [experiment_id],
-                _filter("FINISHED", tags),
+                run_filter(tags, "FINISHED"),
                 max_results=1,
                 order_by=["attributes.end_time DESC"],
             )
@@ -75,7 +81,7 @@ class MLflowStore(Store):
 
     def parameters(self, run_id: str) -> Mapping[str, str]:
         """Return the parameters of a run, as texts by their name."""
-        with self._recorded(run_id) as (_, run):
+        with self.recorded(run_id) as (_, run):
             return run.data.params
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
@@ -86,10 +92,10 @@ class MLflowStore(Store):
 
     def checkpoint(self, run_id: str, file: str) -> Path:
         """Return a local copy of a checkpoint that a run has kept: best.pt or last.pt."""
-        with self._recorded(run_id) as (uri, _):
+        with self.recorded(run_id) as (client, _):
             import mlflow
 
-            path = f"checkpoint/{file}"
+            path, uri = f"checkpoint/{file}", client.tracking_uri
             try:
                 return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, tracking_uri=uri))
             except Exception as error:  # each kind of storage raises errors of its own
@@ -171,22 +177,40 @@ class MLflowStore(Store):
             with quick_imports(), database_lock(uri) if has_locks(uri) else nullcontext():
                 create_database(uri)
                 client = connect(uri)
-                with _quick_to_fail():
+                with quick_to_fail():
                     experiment_id = find_or_create_experiment(client, self._experiment)
             yield client, experiment_id
 
     @contextmanager
-    def _recorded(self, run_id: str) -> "Iterator[tuple[str, Run]]":
-        """Yield the tracking URI and a run. Raise a ValueError where the store has an error or no such run."""
+    def recorded(self, run_id: str) -> "Iterator[tuple[MlflowClient, Run]]":
+        """Yield a client and a run. Raise a ValueError where the store has an error or no such run."""
+        with self._existing() as client:
+            with quick_to_fail():
+                run = None if client is None else find_run(client, run_id)
+            if client is None or run is None:
+                raise InputError(f"MLflow store {mask(self._prepare())} has no run {run_id}")
+            yield client, run
+
+    def runs(self, tags: Mapping[str, str]) -> "list[Run]":
+        """Return all runs of the experiment that have these tags."""
+        with self._existing() as client, quick_to_fail():
+            experiment = client.get_experiment_by_name(self._experiment) if client is not None else None
+            if client is None or experiment is None:
+                return []
+            runs, token = [], None
+            while token != "":
+                page = client.search_runs([experiment.experiment_id], run_filter(tags), page_token=token)
+                runs += page
+                token = page.token or ""
+            return runs
+
+    @contextmanager
+    def _existing(self) -> "Iterator[MlflowClient | None]":
+        """Yield a client, or None if the store does not exist. Raise a ValueError where the store has an error."""
         uri = self._prepare()
         with explained(uri):
-            store = database(uri)
-            client = None if store is not None and not store.exists() else connect(uri)  # MLflow would create the file
-            with _quick_to_fail():
-                run = None if client is None else _find_run(client, run_id)
-            if run is None:
-                raise InputError(f"MLflow store {mask(uri)} has no run {run_id}")
-            yield uri, run
+            file = database(uri)
+            yield None if file is not None and not file.exists() else connect(uri)  # MLflow would create the file
 
     def _prepare(self) -> str:
         """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
@@ -199,48 +223,19 @@ class MLflowStore(Store):
             return self._uri or default_uri()
 
 
-@contextmanager
-def _quick_to_fail() -> Iterator[None]:
-    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
-    added = {name: value for name, value in QUICK.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
 def _is_active(client: "MlflowClient", run_id: str, experiment_id: str) -> bool:
     """Return whether the experiment has this run and the run is not deleted."""
     from mlflow.entities import LifecycleStage
 
-    info = run.info if run_id and (run := _find_run(client, run_id)) else None
+    info = run.info if run_id and (run := find_run(client, run_id)) else None
     return info is not None and info.experiment_id == experiment_id and info.lifecycle_stage == LifecycleStage.ACTIVE
-
-
-def _find_run(client: "MlflowClient", run_id: str) -> "Run | None":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
 
 
 def _abandoned(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return the tags, by run id, of the RUNNING runs that have the same checkpoint folder."""
     folder = tags.get(CHECKPOINTS)
-    running = client.search_runs([experiment_id], _filter("RUNNING", {CHECKPOINTS: folder})) if folder else []
+    running = client.search_runs([experiment_id], run_filter({CHECKPOINTS: folder}, "RUNNING")) if folder else []
     return {run.info.run_id: run.data.tags for run in running}
-
-
-def _filter(status: str, tags: Mapping[str, str]) -> str:
-    """Return the filter for runs that have this status and these tags."""
-    conditions = [f"tags.{key} = {quoted(value)}" for key, value in tags.items()]
-    return " and ".join([*conditions, f"attributes.status = '{status}'"])
 
 
 def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:

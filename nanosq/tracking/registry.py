@@ -1,0 +1,144 @@
+"""The model registry of MLflow: registers the model of a run, or that of the best run of a sweep."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nanosq import checkpoint, pretrained
+from nanosq.errors import InputError
+from nanosq.tracking import Store, run_model
+from nanosq.tracking.creation import SWEEP
+from nanosq.tracking.location import registry_link
+from nanosq.tracking.mlflow_store import DIVERGED, PRUNED, MLflowStore
+from nanosq.tracking.parameters import belongs
+from nanosq.tracking.run_model import RunModel
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PERPLEXITY = "val/perplexity"
+VERSIONS = "mlflow.modelVersions"  # tag of a model: a JSON list of the names and versions that its page shows
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version of a registered model."""
+
+    name: str
+    version: str
+    run: str  # name of the run
+    link: str
+    tracking_uri: str
+
+    @property
+    def model_uri(self) -> str:
+        """The URI of this version, for `mlflow models serve` and `mlflow.pyfunc.load_model`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(
+    store: MLflowStore, origin: str, name: str, *, metric: str = PERPLEXITY, maximize: bool = False
+) -> RegisteredModel:
+    """Register the model of a run as the next version of a name. Store a model that MLflow can serve if there is none.
+
+    Args:
+        store: The store.
+        origin: Id of the run, or name of a sweep, of which the best run is taken.
+        name: Name in the registry. It is created if it does not exist.
+        metric: The metric that decides which run is best.
+        maximize: Whether a higher value is better.
+
+    Raises:
+        ValueError: There is no such run or sweep, the run has no model, the name is not allowed, or the store cannot be
+            used.
+    """
+    if not name.strip() or {*name} & {*"/:"} or name in {".", ".."}:
+        raise InputError(f"{name!r} cannot be the name of a registered model: it must not contain / or :, or be empty")
+    is_id = checkpoint.RUN_ID.fullmatch(origin)
+    run_id = origin if is_id else best_run(store, origin, metric, maximize=maximize)
+    with store.recorded(run_id) as (client, run):
+        if state(run) != FINISHED:
+            raise InputError(f"run {run_id} is {state(run)}: only the model of a finished run can be registered")
+        model_id = _served_model(store, client, run)
+        version = _create_version(client, name, model_id)
+        link = registry_link(client.tracking_uri, name, version)
+        return RegisteredModel(name, version, str(run.info.run_name), link, client.tracking_uri)
+
+
+def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = False) -> str:
+    """Return the id of the best run of a sweep: the mean over seeds decides the setting, of which it is the first seed.
+
+    A setting counts if all of its runs have finished, as in the table that a sweep prints, and if it has as many seeds
+    as any other. Runs that the sweep has found in the store, and not trained, belong to the sweep that trained them.
+
+    Raises:
+        ValueError: There is no such sweep, or no setting that counts.
+    """
+    settings: dict[tuple[object, ...], dict[int, Run]] = {}
+    runs = store.runs({SWEEP: sweep})
+    if not runs:
+        raise InputError(f"there is no run and no sweep {sweep}: give the id of a run, or a name in the column sweep")
+    for run in sorted(runs, key=lambda run: run.info.start_time):  # the last run of a seed counts
+        settings.setdefault(_setting(run), {})[int(run.data.params.get("seed", 0))] = run
+    n_seeds = max(map(len, settings.values()))
+    whole = [group for group in settings.values() if len(group) == n_seeds and _values(group.values(), metric)]
+    if not whole:
+        raise InputError(f"sweep {sweep} has no setting that has finished with {metric} for all of its seeds")
+    best = (max if maximize else min)(whole, key=lambda group: sum(_values(group.values(), metric)))
+    return str(best[min(best)].info.run_id)
+
+
+def state(run: "Run") -> str:
+    """Return how a run ended: finished, diverged, pruned, failed or killed; or that it is running."""
+    endings = [tag for tag in (DIVERGED, PRUNED) if run.data.tags.get(tag) == "true"]
+    return endings[0] if endings else str(run.info.status).lower()
+
+
+def _setting(run: "Run") -> tuple[object, ...]:
+    """Return the parameters of a run that affect its result, without its seed."""
+    without_effect = run.data.tags.get("without_effect", "seed").split(",")
+    return tuple(sorted(item for item in run.data.params.items() if not belongs(item[0], without_effect)))
+
+
+def _values(runs: "Iterable[Run]", metric: str) -> list[float]:
+    """Return a metric of runs, or nothing if one of them has not finished with a finite value."""
+    values = [run.data.metrics.get(metric, math.nan) if state(run) == FINISHED else math.nan for run in runs]
+    return values if all(map(math.isfinite, values)) else []
+
+
+def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str:
+    """Return the id of the model of a run, stored so that MLflow can serve it."""
+    run_id, outputs = run.info.run_id, run.outputs.model_outputs if run.outputs else []
+    model = RunModel(run.data.params, run.data.tags, model_id=outputs[0].model_id if outputs else "")
+    if model.model_id and run_model.is_stored(client, model.model_id):
+        return model.model_id
+    weights = store.checkpoint(run_id, "best.pt")
+    pretrained.load(str(weights), Store())  # one that cannot be read must not be registered
+    if not model.model_id:  # the run is of a version of this program that did not create it
+        step, _ = min(store.history(run_id, PERPLEXITY), key=lambda point: point[1], default=(0, 0.0))
+        model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), step=step)
+    model.is_stored = True
+    model.finish(client, run_id, weights)
+    return model.model_id
+
+
+def _create_version(client: "MlflowClient", name: str, model_id: str) -> str:
+    """Create the next version of a registered model and return its number."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    mlflow.set_tracking_uri(client.tracking_uri)  # where a SQLite store looks for the model, whatever the client
+    created = client.create_model_version(name, f"models:/{model_id}", model_id=model_id)
+    tags = client.get_logged_model(model_id).tags
+    versions = [*json.loads(tags.get(VERSIONS, "[]")), {"name": name, "version": created.version}]
+    client.set_logged_model_tags(model_id, {VERSIONS: json.dumps(versions)})
+    return str(created.version)
