@@ -76,7 +76,8 @@ def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
         digest=identity.text_hash(text),
         source=readable({f"data.{key}": value for key, value in config.flatten(cfg.data).items()}),
         profile={
-            split: {"documents": len(part.starts) - 1, "tokens": len(part.tokens)} for split, part in splits.items()
+            split: {"documents": len(part.starts) - 1, "tokens": len(part.tokens), "bytes": part.n_bytes}
+            for split, part in splits.items()
         },
     )
 

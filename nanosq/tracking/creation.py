@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
 SWEEP = "sweep"  # tag
+SCHEMA = json.dumps({"mlflow_colspec": [{"name": "document", "type": "string", "required": True}]})  # of a data set
 
 
 def create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapping[str, str]) -> "Run":
@@ -58,5 +59,5 @@ def _dataset(data: RecordedData) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source, profile = (json.dumps(facts) for facts in (data.source, data.profile))
-    recorded = Dataset(data.name, data.digest, "nanosq", source, profile=profile)
+    recorded = Dataset(data.name, data.digest, "nanosq", source, schema=SCHEMA, profile=profile)
     return DatasetInput(recorded, [InputTag("mlflow.data.context", "training")])

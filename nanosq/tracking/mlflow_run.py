@@ -6,6 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -169,9 +171,17 @@ def start_monitor(run_id: str, uri: str, is_wanted: bool | None) -> "SystemMetri
             return None
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+        logging.getLogger(SystemMetricsMonitor.__module__).setLevel("WARNING")  # else it prints lines for each run
         monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
     except Exception as error:  # for example psutil is missing, which MLflow does not install
-        logger.warning("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING has no effect: %s", first_line(error))
+        setting = "tracking.system_metrics=true" if is_wanted else "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+        install = "" if find_spec("psutil") else " (pip install 'nanosq[system-metrics]')"
+        _warn_once(f"{setting} has no effect: {first_line(error)}{install}")
         return None
     monitor.start()
     return monitor
+
+
+@cache  # of all trials of a sweep
+def _warn_once(message: str) -> None:
+    logger.warning(message)

@@ -24,14 +24,13 @@ from nanosq.tracking.connection import (
 from nanosq.tracking.creation import create_run, log_data, run_filter
 from nanosq.tracking.location import database, default_experiment, default_uri, run_link
 from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
-from nanosq.tracking.run_model import RunModel
+from nanosq.tracking.run_model import NOTE, RunModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
-NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
 TRIAL = ("sweep", "trial")  # tags of a run of a sweep
 IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 
@@ -164,7 +163,7 @@ class MLflowStore(Store):
             run.info.run_id,
             experiment_id=experiment_id,
             points=points,
-            model=RunModel(params, tags, data, self._log_model, outputs[0].model_id if outputs else ""),
+            model=RunModel(params, run.data.tags | tags, data, self._log_model, outputs[0].model_id if outputs else ""),
             monitors_system=self._system_metrics,
         )
 

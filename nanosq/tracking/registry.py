@@ -13,7 +13,7 @@ from nanosq.tracking.creation import SWEEP
 from nanosq.tracking.location import registry_link
 from nanosq.tracking.mlflow_store import DIVERGED, PRUNED, MLflowStore
 from nanosq.tracking.parameters import belongs
-from nanosq.tracking.run_model import RunModel
+from nanosq.tracking.run_model import NOTE, RunModel
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +64,7 @@ def register(
         if state(run) != FINISHED:
             raise InputError(f"run {run_id} is {state(run)}: only the model of a finished run can be registered")
         model_id = _served_model(store, client, run)
-        version = _create_version(client, name, model_id)
+        version = _create_version(client, name, model_id, description=run.data.tags.get(NOTE))
         link = registry_link(client.tracking_uri, name, version)
         return RegisteredModel(name, version, str(run.info.run_name), link, client.tracking_uri)
 
@@ -126,7 +126,7 @@ def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str
     return model.model_id
 
 
-def _create_version(client: "MlflowClient", name: str, model_id: str) -> str:
+def _create_version(client: "MlflowClient", name: str, model_id: str, *, description: str | None) -> str:
     """Create the next version of a registered model and return its number."""
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -137,7 +137,7 @@ def _create_version(client: "MlflowClient", name: str, model_id: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     mlflow.set_tracking_uri(client.tracking_uri)  # where a SQLite store looks for the model, whatever the client
-    created = client.create_model_version(name, f"models:/{model_id}", model_id=model_id)
+    created = client.create_model_version(name, f"models:/{model_id}", description=description, model_id=model_id)
     tags = client.get_logged_model(model_id).tags
     versions = [*json.loads(tags.get(VERSIONS, "[]")), {"name": name, "version": created.version}]
     client.set_logged_model_tags(model_id, {VERSIONS: json.dumps(versions)})

@@ -17,7 +17,12 @@ FORBIDDEN = str.maketrans(
     dict.fromkeys("/:.%\"'", "_")
 )  # characters that MLflow does not accept in the name of a model
 GROUPS = ("model", "loss")  # of parameters of the run that are parameters of the model
-TAGS = ("parameters", "vocabulary", "data")  # of the run that are tags of the model
+NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
+# Tags of the run that are tags of the model. MLflow shows some of its own as the user and the program.
+TAGS = (
+    *("parameters", "vocabulary", "data", "config_hash", NOTE, "mlflow.user"),
+    *("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"),
+)
 SCORES = ("val/", "test/")  # metrics of a model on a split of the data set
 FILE = "MLmodel"  # a model that is stored has it
 

@@ -66,7 +66,9 @@ class ServedModel(PythonModel):
             generate(self._model, self._tokenizer, prompt=prompt, length=length, **chosen)[0] if length else prompt
             for prompt in model_input["prompt"]
         ]
-        nll = pd.Series([mean_nll(self._model, self._tokenizer, text) if text else None for text in texts], dtype=object)
+        nll = pd.Series(
+            [mean_nll(self._model, self._tokenizer, text) if text else None for text in texts], dtype=object
+        )
         return pd.DataFrame({"text": texts, "nll": nll if nll.hasnans else nll.astype(float)})  # JSON has no nan
 
 
