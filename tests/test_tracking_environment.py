@@ -1,6 +1,8 @@
 """Environment variables of MLflow: which have an effect, and which belong to other programs."""
 
-import importlib.util
+import re
+import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -64,15 +66,51 @@ def test_the_name_of_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert cli.parser("").parse_args([]).experiment == expected
 
 
-@pytest.mark.skipif(importlib.util.find_spec("psutil") is not None, reason="psutil is installed")
-@pytest.mark.parametrize("value", ["true", "maybe"])
-def test_system_metrics_that_cannot_be_recorded_are_one_line(tmp_path: Path, value: str) -> None:
-    result = command(*SMALL, cwd=tmp_path, check=True, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=value)
-    (run,) = runs(tmp_path)
-    assert run.info.status == "FINISHED"
-    lines = (result.stdout + result.stderr).splitlines()
-    (line,) = (line for line in lines if "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" in line)
-    assert "psutil" in line or "maybe" in line
+@pytest.mark.parametrize(
+    ("argument", "variable", "line"),
+    [
+        (
+            True,
+            "",
+            "tracking.system_metrics=true has no effect: .*psutil.* \\(pip install 'nanosq\\[system-metrics\\]'\\)",
+        ),
+        (None, "true", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING has no effect: .*psutil.* \\(pip install .*\\)"),
+        (None, "maybe", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING has no effect: .*maybe.*"),
+        (None, "false", ""),
+        (False, "true", ""),
+    ],
+)
+def test_system_metrics_that_cannot_be_recorded_are_one_warning(
+    argument: bool | None,
+    variable: str,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two runs, as the trials of a sweep, have one warning."""
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", variable)
+    for name in [name for name in sys.modules if name.startswith("mlflow.system_metrics")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psutil", None)  # as if it were not installed
+    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db", system_metrics=argument)
+    for _ in range(2):
+        with store.start("r", params={}, tags={}):
+            pass
+    assert re.fullmatch(line, "\n".join(caplog.messages))
+    assert [run.info.status for run in runs(tmp_path)] == ["FINISHED", "FINISHED"]
+
+
+def test_system_metrics_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db", system_metrics=True)
+    with store.start("r", params={}, tags={}) as run:
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        while not any(key.startswith("system/") for key in client.get_run(run.run_id).data.metrics):
+            time.sleep(0.05)
+    (recorded,) = runs(tmp_path)
+    assert "system/cpu_utilization_percentage" in recorded.data.metrics
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")])

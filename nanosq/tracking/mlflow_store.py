@@ -196,12 +196,12 @@ class MLflowStore(Store):
             experiment = client.get_experiment_by_name(self._experiment) if client is not None else None
             if client is None or experiment is None:
                 return []
-            runs, token = [], None
-            while token != "":
-                page = client.search_runs([experiment.experiment_id], run_filter(tags), page_token=token)
-                runs += page
-                token = page.token or ""
-            return runs
+            page = client.search_runs([experiment.experiment_id], run_filter(tags))
+            found = [*page]
+            while page.token:
+                page = client.search_runs([experiment.experiment_id], run_filter(tags), page_token=page.token)
+                found += page
+            return found
 
     @contextmanager
     def _existing(self) -> "Iterator[MlflowClient | None]":

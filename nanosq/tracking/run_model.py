@@ -51,7 +51,7 @@ class RunModel:
 
         if self.model_id:
             return
-        params = {key: value for key, value in self.params.items() if belongs(key, GROUPS) and value is not None}
+        params = {key: str(value) for key, value in self.params.items() if belongs(key, GROUPS) and value is not None}
         tags = {key: self.tags[key] for key in TAGS if key in self.tags}
         model = client.create_logged_model(experiment_id, name.translate(FORBIDDEN), run_id, tags, params)
         self.model_id = model.model_id

@@ -1,0 +1,159 @@
+"""The command that registers a run's model, and the choice of the best run of a sweep."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+
+from nanosq import register
+from nanosq.tracking import registry
+from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import SMALL, command, runs
+from tests.mlflow_server import serve
+
+WITHOUT_EFFECT = "device,tracking,seed"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of one run."""
+    folder = tmp_path_factory.mktemp("register")
+    command(*SMALL, cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in an empty folder, and leave no tracking URI."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+def client(folder: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the line that the command prints for bad input."""
+    assert register.main([*arguments]) == 2
+    written = capsys.readouterr()
+    assert (written.out, written.err.count("\n")) == ("", 1)
+    return written.err.removeprefix("error: ").strip()
+
+
+def test_a_run_is_registered_twice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = runs(folder)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    for version in ("1", "2"):
+        assert register.main([run.info.run_id, "my stories", "--tracking-uri", uri]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"my stories version {version}: the model of the run {run.info.run_name}",
+            f"page: http://127.0.0.1:5000/#/models/my%20stories/versions/{version}",
+            f"serve: MLFLOW_TRACKING_URI={uri} mlflow models serve --env-manager local --port 5001"
+            f" -m 'models:/my stories/{version}'",
+        ]
+    (output,) = run.outputs.model_outputs
+    registered = client(folder).get_model_version("my stories", "2")
+    assert (registered.source, registered.run_id) == (f"models:/{output.model_id}", run.info.run_id)
+    assert registered.description == run.data.tags["mlflow.note.content"]
+    model = client(folder).get_logged_model(output.model_id)
+    versions = json.loads(model.tags["mlflow.modelVersions"])
+    assert [(one["name"], int(one["version"])) for one in versions] == [("my stories", 1), ("my stories", 2)]
+    mlflow.set_tracking_uri(uri)
+    served = mlflow.pyfunc.load_model("models:/my stories/2")
+    written = served.predict(pd.DataFrame({"prompt": ["One day"]}), params={"max_new_tokens": 3})
+    assert written["text"][0].startswith("One day")
+    assert math.isfinite(written["nll"][0])
+
+
+def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = runs(folder)
+    here = ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
+    for name in ("a/b", "a:b", "", "..", " "):
+        assert error(capsys, run.info.run_id, name, *here).startswith(f"{name!r} cannot be the name")
+    assert error(capsys, "0" * 32, "a", *here).endswith(f"has no run {'0' * 32}")
+    assert error(capsys, "grid-1", "a", *here).startswith("there is no run and no sweep grid-1")
+    assert error(capsys, "grid-1", "a", *here, "--experiment", "other").startswith("there is no run and no sweep")
+    assert error(capsys, "grid-1", "a", *here, "--metric", "test/nll").startswith("--metric test/nll is not one of")
+    assert error(capsys, "grid-1", "a").startswith("there is no run and no sweep grid-1")
+    away = error(capsys, "0" * 32, "a", "--tracking-uri", "http://127.0.0.1:9")
+    assert "start the server or correct its address" in away
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "mlruns/0").mkdir(parents=True)
+    assert "mlflow migrate-filestore" in error(capsys, "0" * 32, "a", "--tracking-uri", "mlruns")
+    assert not client(folder).search_registered_models("name = 'a'")
+
+
+def test_a_run_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    store = MLflowStore(experiment="nanosq", uri=uri)
+    with store.start("r", params={}, tags={}) as diverged:
+        diverged.tag(diverged="true", state="diverged")
+    with store.start("r", params={}, tags={}) as empty:
+        empty.log({"val/perplexity": 2.0}, 1)
+    running = store.start("r", params={}, tags={})
+    damaged = tmp_path / "best.pt"
+    damaged.write_bytes(b"no checkpoint")
+    with store.start("r", params={}, tags={}) as unreadable:
+        unreadable.keep(damaged, "checkpoint")
+    for run, reason in (
+        (diverged, f"run {diverged.run_id} is diverged: only the model of a finished run can be registered"),
+        (running, f"run {running.run_id} is running: only the model"),
+        (empty, f"run {empty.run_id} has no best.pt"),
+        (unreadable, "is not a checkpoint of nanosq, or is damaged"),
+    ):
+        assert reason in error(capsys, run.run_id, "a", "--tracking-uri", uri)
+    assert client(tmp_path).search_registered_models() == []
+    assert client(tmp_path).search_logged_models(["1"]) == []
+
+
+def test_a_server_registers_a_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run is of a version that has recorded no model: its best.pt is all there is."""
+    (recorded,) = runs(folder)
+    with serve(tmp_path) as port:
+        uri = f"http://127.0.0.1:{port}"
+        with MLflowStore(experiment="nanosq", uri=uri).start("old: 1", params=recorded.data.params, tags={}) as run:
+            run.log({"val/perplexity": 9.0}, 2)
+            run.log({"val/perplexity": 8.0}, 4)
+            run.keep(Path(recorded.info.artifact_uri) / "checkpoint/best.pt", "checkpoint")
+        assert register.main([run.run_id, "stories", "--tracking-uri", uri]) == 0
+        assert f"page: {uri}/#/models/stories/versions/1" in capsys.readouterr().out
+        (output,) = mlflow.MlflowClient(uri).get_run(run.run_id).outputs.model_outputs
+        model = mlflow.MlflowClient(uri).get_logged_model(output.model_id)
+        assert (model.name, model.status, output.step) == (f"old_ 1 · {run.run_id[:6]}", "READY", 4)
+        served = mlflow.pyfunc.load_model("models:/stories/1")
+    assert math.isfinite(served.predict(pd.DataFrame({"prompt": ["One day"]}))["nll"][0])
+
+
+def trained(store: MLflowStore, sweep: str, lr: float, seed: int, *, state: str = "finished", **metrics: float) -> str:
+    """Record a run of a sweep and return its id."""
+    params = {"optimizer.lr": lr, "seed": seed, "device": f"cuda:{seed}"}
+    with store.start("r", params=params, tags={"sweep": sweep, "without_effect": WITHOUT_EFFECT}) as run:
+        run.summarize({f"val/{key}": value for key, value in metrics.items()}, 5)
+        run.tag(**({} if state == "finished" else {state: "true"}), state=state)
+    return run.run_id
+
+
+def test_the_best_run_of_a_sweep(tmp_path: Path) -> None:
+    """The mean over seeds decides the setting. Settings with a seed that diverged or is missing do not count."""
+    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    trained(store, "grid-1", 0.1, 2, perplexity=1.0, accuracy=0.9)
+    trained(store, "grid-1", 0.1, 1, perplexity=9.0, accuracy=0.1)
+    second = trained(store, "grid-1", 0.2, 2, perplexity=3.0, accuracy=0.2)
+    again = trained(store, "grid-1", 0.2, 1, perplexity=99.0, accuracy=0.9)
+    first = trained(store, "grid-1", 0.2, 1, perplexity=4.0, accuracy=0.4)  # trained again: this run counts
+    trained(store, "grid-1", 0.3, 1, perplexity=1.0)
+    trained(store, "grid-1", 0.3, 2, perplexity=1.0, state="diverged")
+    trained(store, "grid-1", 0.4, 1, perplexity=1.0)
+    trained(store, "grid-2", 0.5, 1, perplexity=1.0)
+    assert registry.best_run(store, "grid-1", "val/perplexity") == first not in (again, second)
+    best = client(tmp_path).get_run(registry.best_run(store, "grid-1", "val/accuracy", maximize=True))
+    assert (best.data.params["optimizer.lr"], best.data.params["seed"]) == ("0.1", "1")
+    with pytest.raises(ValueError, match="sweep grid-2 has no setting that has finished with val/nll"):
+        registry.best_run(store, "grid-2", "val/nll")
