@@ -62,6 +62,8 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
     data = names["data.source"] if is_own else str(choices["data"])
     model, optimizer = (names[group].rpartition(".")[2] for group in ("model", "optimizer"))
     text = f"Trains {model} with **{loss}** and {optimizer} on {data}: {cfg.train.max_steps:,} steps, seed {cfg.seed}."
+    if cfg.init_from is not None:
+        text += f" It starts from the weights of {cfg.init_from}."
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
     subject = f"{loss} {choices.get('experiment') or choices['model']} {data}"

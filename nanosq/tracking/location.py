@@ -91,8 +91,8 @@ def relocate(uri: str) -> None:
     if file is None or not file.exists():
         return
     with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as connection, connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
-            return  # MLflow has not created its tables yet
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'logged_models'").fetchone():
+            return  # MLflow has not created its tables yet, or an older version has, which `connect` reports
         new = str(file.resolve().parent)
         recorded = [location for (location,) in connection.execute("SELECT artifact_location FROM experiments")]
         moved = [location for location in recorded if located(uri, location) != location]

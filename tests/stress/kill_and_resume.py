@@ -69,7 +69,7 @@ def result_of(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str
     results: dict[str, Any] = {}
     for key in run.data.metrics:
         points = client.get_metric_history(run.info.run_id, key)
-        results[key] = sorted((point.step, 0.0 if key in TIMES else point.value) for point in points)
+        results[key] = {(point.step, 0.0 if key in TIMES else point.value) for point in points}
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     rows = [row.split(",") for row in (artifacts / "curves.csv").read_text().splitlines()]
     results["curves.csv"] = sorted(row for row in rows if row[1] not in TIMES)
