@@ -81,7 +81,9 @@ def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = Fa
     settings: dict[tuple[object, ...], dict[int, Run]] = {}
     runs = store.runs({SWEEP: sweep})
     if not runs:
-        raise InputError(f"there is no run and no sweep {sweep}: give the id of a run, or a name in the column sweep")
+        raise InputError(
+            f"there is no run and no sweep {sweep}: give the id of a run, or a name in the column sweep of the runs"
+        )
     for run in sorted(runs, key=lambda run: run.info.start_time):  # the last run of a seed counts
         settings.setdefault(_setting(run), {})[int(run.data.params.get("seed", 0))] = run
     n_seeds = max(map(len, settings.values()))
