@@ -33,7 +33,7 @@ def mean_nll(model: GPT, tokenizer: Tokenizer, text: str) -> float:
     ids = np.array([tokenizer.end_of_text, *tokenizer.encode([text])[0]], dtype=np.int64)
     split = Split(ids, np.array([0, len(ids) - 1]), np.zeros(1, dtype=np.int64), 0, math.nan)
     nll, device = 0.0, model.head_weight.device
-    for tokens_BT, targets_BT, _ in evaluation_windows(split, block_size=model.block_size, batch_size=8):
+    for tokens_BT, targets_BT, _ in evaluation_windows(split, block_size=model.block_size, batch_size=1):
         logits_NV = (model(tokens_BT.to(device)) @ model.head_weight.T).float().flatten(0, 1)
         targets_N = targets_BT.to(device).flatten()
         nll += float(F.cross_entropy(logits_NV, targets_N, ignore_index=UNSCORED, reduction="sum"))

@@ -221,7 +221,7 @@ def test_a_model_moves_with_its_store(store: MLflowStore, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_the_model_is_served(model: LoggedModel, run: Run, tmp_path: Path) -> None:
     """The server imports the copy of nanosq that is stored with the model, and none of the libraries for training."""
-    others = ["hydra", "omegaconf", "optuna", "datasets", "pyarrow.dataset", "transformers", "matplotlib"]
+    others = ["hydra", "omegaconf", "optuna", "datasets", "pyarrow.dataset", "transformers", "safetensors"]
     script = f"""
 import sys
 sys.modules |= dict.fromkeys({others}, None)  # importing them is an error

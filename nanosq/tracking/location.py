@@ -11,7 +11,7 @@ from nanosq.filesystem import SQLITE
 from nanosq.privacy import link
 
 ARTIFACTS = "mlruns"  # the folder of artifacts beside a SQLite store
-# Tables and columns of a store with locations of artifacts: of experiments, runs, their models and registered models.
+# Tables and columns of a store that hold locations of artifacts.
 LOCATIONS = (
     *(("experiments", "artifact_location"), ("runs", "artifact_uri")),
     *(("logged_models", "artifact_location"), ("model_versions", "storage_location")),

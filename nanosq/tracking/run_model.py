@@ -3,7 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,10 @@ from nanosq.tracking.parameters import belongs
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FORBIDDEN = str.maketrans(
-    dict.fromkeys("/:.%\"'", "_")
-)  # characters that MLflow does not accept in the name of a model
+REPLACED = str.maketrans("/:.%\"'", "______")  # characters that MLflow does not accept in the name of a model
 GROUPS = ("model", "loss")  # of parameters of the run that are parameters of the model
 NOTE = "mlflow.note.content"  # tag: the description that MLflow shows
-# Tags of the run that are tags of the model. MLflow shows some of its own as the user and the program.
+# Tags of the run that are tags of the model. MLflow shows those of its own as description, user and program.
 TAGS = (
     *("parameters", "vocabulary", "data", "config_hash", NOTE, "mlflow.user"),
     *("mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"),
@@ -29,18 +27,18 @@ FILE = "MLmodel"  # a model that is stored has it
 
 @dataclass
 class RunModel:
-    """The model of a run. It does not exist before the run has a model, so that a run without result has none.
+    """The model of a run. It is created when the run has its final scores, so that a run without a result has none.
 
     Args:
         params: Parameters of the run.
         tags: Tags of the run.
         data: The text of the run.
         is_stored: Whether to store a model that MLflow can serve.
-        model_id: Id of the model, if an interrupted start of this run has created it.
+        model_id: Id of the model, if this run has created it before it was interrupted.
     """
 
-    params: Mapping[str, object] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, object]
+    tags: Mapping[str, str]
     data: RecordedData | None = None
     is_stored: bool = False
     model_id: str = ""
@@ -53,7 +51,7 @@ class RunModel:
             return
         params = {key: str(value) for key, value in self.params.items() if belongs(key, GROUPS) and value is not None}
         tags = {key: self.tags[key] for key in TAGS if key in self.tags}
-        model = client.create_logged_model(experiment_id, name.translate(FORBIDDEN), run_id, tags, params)
+        model = client.create_logged_model(experiment_id, name.translate(REPLACED), run_id, tags, params)
         self.model_id = model.model_id
         client.log_outputs(run_id, [LoggedModelOutput(self.model_id, step)])
 
