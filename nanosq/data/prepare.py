@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,11 @@ def write_corpus(folder: Path, source: Source, tokenizer: Tokenizer, facts: dict
         logger.warning(message)
 
 
+def digest(rows: np.ndarray) -> str:
+    """Return a digest of the texts of documents from their rows of ROW."""
+    return hashlib.sha256(rows["fingerprint"].tobytes()).hexdigest()
+
+
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     """Return the type of token ids in files."""
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
@@ -87,7 +92,7 @@ def _encode_split(
         _ids_file(folder, split).open("wb") as file,
         tqdm(desc=f"{name} {split}", unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
-        for batch, ids in _encode(_batches(source(split), seen), tokenizer):
+        for batch, ids in encode(source(split), tokenizer, seen):
             file.write(ids.tobytes())  # not tofile, which does not report a full disk
             rows.append(batch.rows)
             n_left_out += batch.n_left_out
@@ -104,7 +109,7 @@ def _encode_split(
     return all_rows
 
 
-def _batches(documents: Iterable[Document], seen: set[int]) -> Iterator[Batch]:
+def _batches(documents: Iterable[Document], seen: Collection[int]) -> Iterator[Batch]:
     """Yield the documents that are neither empty nor seen before, about CHUNK characters at a time."""
     texts: list[str] = []
     rows: list[tuple[int, float, int]] = []
@@ -126,23 +131,36 @@ def _batches(documents: Iterable[Document], seen: set[int]) -> Iterator[Batch]:
     yield Batch(texts, np.array(rows, ROW), n_left_out)
 
 
-def _encode(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yield batches with their ids, in which an end of text follows each document.
+def encode(
+    documents: Iterable[Document], tokenizer: Tokenizer, seen: Collection[int] = ()
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yield batches of documents with their ids, in which an end of text follows each document.
 
     Threads are enough, because tiktoken releases Python's global lock.
+
+    Args:
+        documents: The documents. Empty ones are left out.
+        tokenizer: The tokenizer.
+        seen: Fingerprints of further documents to leave out.
+
+    Raises:
+        ValueError: The tokenizer gives an id that is not in its vocabulary.
     """
     from joblib import cpu_count  # knows the CPU limits of containers
 
     end = np.array([tokenizer.end_of_text], np.uint32)
     dtype = token_dtype(tokenizer)
 
-    def encode(batch: Batch) -> tuple[Batch, np.ndarray]:
+    def encode_batch(batch: Batch) -> tuple[Batch, np.ndarray]:
         pieces = [piece for ids in tokenizer.encode(batch.texts) for piece in (ids, end)]
-        return batch, np.concatenate(pieces).astype(dtype) if pieces else np.empty(0, dtype)
+        ids = np.concatenate(pieces) if pieces else end[:0]
+        if ids.max(initial=0) >= tokenizer.vocab_size:
+            raise ValueError(f"the tokenizer gives the id {ids.max()}, and its vocabulary has {tokenizer.vocab_size:,}")
+        return batch, ids.astype(dtype)
 
     tokenizer.encode([""])  # loads the vocabulary before the threads start
     n_threads = min(cpu_count(), MAX_THREADS)
-    return map_ahead(encode, batches, workers=n_threads, ahead=2 * n_threads)
+    return map_ahead(encode_batch, _batches(documents, seen), workers=n_threads, ahead=2 * n_threads)
 
 
 def _read_ids(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
@@ -182,5 +200,5 @@ def _finish_split(
         "tokens": n,
         "bytes": int(rows["n_bytes"].sum()),
         "log_probability": None if math.isnan(log_probability) else log_probability,  # JSON has no nan
-        "digest": hashlib.sha256(rows["fingerprint"].tobytes()).hexdigest(),
+        "digest": digest(rows),
     }
