@@ -18,7 +18,7 @@ MAX_CHARACTERS = 60  # of the beginning of a document
 
 
 class Place(NamedTuple):
-    """Where a document comes from."""
+    """The place of a document in files."""
 
     file: Path
     number: int  # in its file, from 1
