@@ -43,35 +43,32 @@ def encode_files(
         ValueError: A file cannot be read, or the tokenizer gives an id that is not in its vocabulary.
     """
     places: list[Place] = []
+    rows: list[np.ndarray] = []
 
     def documents() -> Iterator[Document]:
         for path in paths:
-            rows = sources.read([path], separator, column, settings=settings)
-            for number, document in enumerate(rows, start=1):
+            read = sources.read([path], separator, column, settings=settings)
+            for number, document in enumerate(read, start=1):
                 if document.text:
                     beginning = " ".join(document.text[: 2 * MAX_CHARACTERS].split())[:MAX_CHARACTERS]
                     places.append(Place(path, number, beginning))
                     yield document
 
-    rows, starts, n = [], [np.zeros(1, np.int64)], 1
-    end = np.array([tokenizer.end_of_text], prepare.token_dtype(tokenizer))
-    with (
-        TemporaryFile() as file,
-        tqdm(desc="encoding", unit="B", unit_scale=True, leave=False, disable=None) as bar,
-    ):
-        file.write(end.tobytes())
-        for batch, ids in prepare.encode(documents(), tokenizer):
-            file.write(ids.tobytes())
-            rows.append(batch.rows)
-            starts.append(np.flatnonzero(ids == end) + n)
-            n += len(ids)
-            bar.update(int(batch.rows["n_bytes"].sum()))
+    def encoded() -> Iterator[np.ndarray]:
+        with tqdm(desc="encoding", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            for batch, ids in prepare.encode(documents(), tokenizer):
+                yield ids
+                rows.append(batch.rows)
+                bar.update(int(batch.rows["n_bytes"].sum()))
+
+    with TemporaryFile() as file:
+        starts = prepare.write_tokens(file, encoded(), tokenizer)
         file.flush()
-        tokens = np.memmap(file, end.dtype, mode="r")  # the file exists as long as the array
+        tokens = np.memmap(file, prepare.token_dtype(tokenizer), mode="r")  # the file exists as long as the array
     all_rows = np.concatenate(rows)
     split = Split(
         tokens=tokens,
-        starts=np.concatenate(starts),
+        starts=starts,
         document_bytes=all_rows["n_bytes"].copy(),
         n_bytes=int(all_rows["n_bytes"].sum()),
         log_probability=math.nan,
