@@ -1,7 +1,7 @@
 """Score a model on the text of files: every token once, each document from its own beginning.
 
 python -m nanosq.evaluate RUN_ID --data test.txt
-python -m nanosq.evaluate best.pt --data 'books/*.jsonl' --column body --csv scores.csv
+python -m nanosq.evaluate best.pt --data '*.jsonl' --column body --csv out.csv
 """
 
 import argparse
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nanosq.data.corpus import Split
     from nanosq.evaluation import Evaluator, ScoredTokens
 
+N_WINDOWS = 40  # of the student report, in batches of 4
+SEED = 1337  # of nanoGPT
 OPTIONS = "--"  # how the names of settings begin in messages
 BATCH_TOKENS = 2**14  # in a batch: the activations of GPT-2 take less than 1 GB
 
@@ -34,11 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--precision", help="fp32, bf16, fp16 or auto; default: the one in which the run was scored, else fp32")
     protocols = "report: print the mean over random windows too, as the student report measured it"
     add("--protocol", choices=("whole", "report"), default="whole", help=protocols)
-    add("--windows", type=int, default=40, metavar="N", help=f"number of random windows; {default}")
-    add(
-        "--window-size", type=int, metavar="TOKENS", help="of random windows; default: 256, or a smaller block of MODEL"
-    )
-    add("--seed", type=int, default=1337, help=f"of random windows; {default}")
+    add("--windows", type=int, default=N_WINDOWS, metavar="N", help=f"number of random windows; {default}")
+    add("--window-size", type=int, metavar="N", help="tokens in a random window; default: 256, or a smaller block")
+    add("--seed", type=int, default=SEED, help=f"of random windows; {default}")
     add("--csv", type=Path, metavar="OUT", help="file to write, with a row for each document")
     add("--json", action="store_true", help="print one JSON object, for scripts")
     options = parser.parse_args(arguments)
@@ -79,10 +79,10 @@ def evaluate(options: argparse.Namespace) -> None:
         "block_size": model.block_size,
         "recorded": _recorded(options, split, trained.facts),
     }
-    if options.protocol == "report":
-        counts = {"n_windows": options.windows, "window_size": options.window_size, "seed": options.seed}
-        result["report"] = asdict(report_protocol.score_random_windows(evaluator, split, **counts))
     with hardware.waiting():
+        if options.protocol == "report":
+            counts = {"n_windows": options.windows, "window_size": options.window_size, "seed": options.seed}
+            result["report"] = asdict(report_protocol.score_random_windows(evaluator, split, **counts))
         evaluation = evaluator.score(split, _with_progress(evaluator, split))
     score = asdict(evaluation.score)
     result |= {"documents": len(places), "tokens": int(split.starts[-1]), "bytes": split.n_bytes}
@@ -90,7 +90,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.csv is not None:
         with atomic_write(options.csv) as file:
             file.write(artifacts.documents_csv(split, places, evaluation).encode())
-    print(_json(result) if options.json else _tables(result))
+    print(_json(result) if options.json else terminal.fit(_tables(result), sys.stdout))
 
 
 def _recorded(options: argparse.Namespace, split: "Split", facts: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -104,7 +104,8 @@ def _recorded(options: argparse.Namespace, split: "Split", facts: Mapping[str, A
     if not name or not RUN_ID.fullmatch(options.model):
         return None
     history = MLflowStore(uri=options.tracking_uri).history(options.model, f"{name}/nll")
-    return {"metric": f"{name}/nll", "value": history[-1][1]} if history else None
+    precision = facts.get("precision", "an unknown precision")
+    return {"metric": f"{name}/nll", "value": history[-1][1], "precision": precision} if history else None
 
 
 def _with_progress(evaluator: "Evaluator", split: "Split") -> "Iterator[ScoredTokens]":
@@ -132,7 +133,7 @@ def _tables(result: dict[str, Any]) -> str:
     text = terminal.table(header, [[*counts, nll, perplexity, *others]])
     text += "\n{model}: {hardware}, {tokenizer} with {vocab_size:,} tokens, blocks of {block_size:,}".format(**result)
     if recorded := result["recorded"]:
-        text += "\nthe run has recorded {metric} {value:.6f} for this text".format(**recorded)
+        text += "\nthe run has recorded {metric} {value:.6f} for this text, in {precision}".format(**recorded)
     if report := result.get("report"):
         n, size = report["windows"], report["window_size"]
         scores = [f"{report[key]:.6f}" for key in ("nll", "standard_error")]

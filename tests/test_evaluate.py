@@ -105,23 +105,24 @@ def test_a_run_is_scored_as_it_scored_itself(run: Run, evaluated: Callable[..., 
     result = evaluated(*options)
     assert result["hardware"] == run.data.tags["hardware"]
     assert result["documents"] == 10
-    assert result["recorded"] == {"metric": "test/nll", "value": run.data.metrics["test/nll"]}
+    nll, precision = run.data.metrics["test/nll"], run.data.tags["hardware"].split()[1]
+    assert result["recorded"] == {"metric": "test/nll", "value": nll, "precision": precision}
     for name in ("nll", "perplexity", "bits_per_byte", "accuracy", "ece"):
         assert result[name] == pytest.approx(run.data.metrics[f"test/{name}"], rel=1e-6), name
 
     path = f"mlruns/nanosq/{run.info.run_id}/artifacts/checkpoint/best.pt"
     trained = pretrained.load(path, Store())
     texts = Path("test.txt").read_text().split("<|endoftext|>")[:-1]
-    nll = torch.cat(plain_nll(trained.build(), trained.tokenizer, [text.strip() for text in texts]))
+    nll_N = torch.cat(plain_nll(trained.build(), trained.tokenizer, [text.strip() for text in texts]))
     plain = evaluated(path, "--data", "test.txt", "--precision", "fp32")
-    assert plain["nll"] == pytest.approx(float(nll.mean()), abs=1e-6)
-    assert plain["tokens"] == len(nll)
+    assert plain["nll"] == pytest.approx(float(nll_N.mean()), abs=1e-6)
+    assert plain["tokens"] == len(nll_N)
 
     assert evaluate.main(options) == 0
     header, row, model, recorded = capsys.readouterr().out.splitlines()
-    assert dict(zip(header.split(), row.split(), strict=True))["nll"] == f"{run.data.metrics['test/nll']:.6f}"
+    assert dict(zip(header.split(), row.split(), strict=True))["nll"] == f"{nll:.6f}"
     assert model.startswith(f"{run.info.run_id}: {run.data.tags['hardware']}, CutGPT2 with ")
-    assert recorded == f"the run has recorded test/nll {run.data.metrics['test/nll']:.6f} for this text"
+    assert recorded == f"the run has recorded test/nll {nll:.6f} for this text, in {precision}"
 
 
 def test_bytes_as_tokens_and_a_row_for_each_document(byte_model: Path, evaluated: Callable[..., Any]) -> None:

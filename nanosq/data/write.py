@@ -45,8 +45,8 @@ def write_split(folder: Path, name: str, path: Path) -> tuple[int, int]:
                 file.write(json.dumps({COLUMN: text}, ensure_ascii=False).encode() + b"\n")
             elif is_changed or SEPARATOR in text or text.startswith("\ufeff"):
                 raise ValueError(
-                    f"document {n} has {SEPARATOR}, a carriage return, or white space at an end, with which plain text "
-                    "would not be read back as it is: choose a name that ends in .jsonl"
+                    f"document {n} would not be read back from plain text as it is, because it has {SEPARATOR}, a "
+                    "carriage return, a byte order mark or white space at an end: choose a name that ends in .jsonl"
                 )
             else:
                 file.write(f"{text}\n{SEPARATOR}\n".encode())

@@ -92,7 +92,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     note = "nanosq will read 1 of them without the white space at their ends\n"
     assert run(name, "test", "a.jsonl") == (0, "a.jsonl: 2 documents\n", note)
     bad = {
-        (name, "test", "a.txt"): "document 2 has <|endoftext|>, a carriage return, or white space at an end",
+        (name, "test", "a.txt"): "document 2 would not be read back from plain text as it is",
         (name, "all", "b.txt"): "there is no split all: choose train, val, test",
         (name, "test", "b.parquet"): "b.parquet: choose a name that ends in .txt",
         (name, "test", "nowhere/b.txt"): "there is no folder nowhere",
