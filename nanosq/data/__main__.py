@@ -22,7 +22,9 @@ def main() -> int:
     parser = terminal.parser("nanosq.data", __doc__, "[COMMAND] [NAME ...]")
     commands = ("list", "verify", "write", "remove")
     parser.add_argument("command", nargs="?", metavar="COMMAND", choices=commands, default="list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="name of a corpus; without names, verify checks all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="name of a corpus, or its beginning; without names, verify checks all"
+    )
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
     target: list[str] = []  # the split and the file of write
@@ -31,17 +33,24 @@ def main() -> int:
         if len(target) != 2:
             parser.error("write needs the name of a corpus, a split and a file")
     corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
-    if unknown := [name for name in arguments.names if name not in corpora]:
-        parser.error(f"no {', '.join(unknown)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
+    found = [_matching(name, corpora) for name in arguments.names]
+    if unclear := [name for name, folder in zip(arguments.names, found, strict=True) if folder is None]:
+        parser.error(f"no {', '.join(unclear)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
     if arguments.command == "remove" and not arguments.names:
         parser.error("remove needs the names of corpora, as they are listed")
-    folders = [corpora[name] for name in arguments.names or corpora]
+    folders = [folder for folder in found or corpora.values() if folder is not None]
     if not folders:
         print(f"no corpus in {arguments.cache_dir}")
         return 0
     if target:
         return command.run(lambda: _write(folders[0], *target))
     return {"list": _list, "verify": _verify, "remove": _remove}[arguments.command](folders)
+
+
+def _matching(name: str, corpora: dict[str, Path]) -> Path | None:
+    """Return the folder of a corpus, given by its name or by its beginning if no other name begins so."""
+    matching = [folder for full, folder in corpora.items() if name and full.startswith(name)]
+    return corpora.get(name) or (matching[0] if len(matching) == 1 else None)
 
 
 def _list(folders: list[Path]) -> int:
