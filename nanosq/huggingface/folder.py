@@ -56,9 +56,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in file_of.items()}
             state = import_weights(shapes, lambda name: file_of[name].get_tensor(name), vocab_size, **sizes)
         except SafetensorError as error:
-            raise ValueError(
-                f"{folder}: the weights are not in the format safetensors, or damaged ({error})"
-            ) from error
+            raise ValueError(f"{folder}: the weights are damaged, or not in the format safetensors: {error}") from error
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
     if config.get(BIAS) is False and not any(t.any() for name, t in state.items() if name.endswith(".bias")):

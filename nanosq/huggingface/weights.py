@@ -89,7 +89,7 @@ def import_weights(
 
     if HEAD in names and (shapes[HEAD] != found[0].shape or not torch.equal(weights(HEAD), weights(found[0].theirs))):
         raise ValueError(
-            f"the tensor {HEAD} is not equal to wte.weight: only a head tied to the embedding is supported"
+            f"the tensor {HEAD} must equal wte.weight: only a head that is tied to the embedding is supported"
         )
     return {p.ours: weights(p.theirs).t() if p.is_transposed else weights(p.theirs) for p in found}
 
