@@ -14,7 +14,7 @@ TIMEOUT = 3.0  # seconds in which the hub must answer
 FILES = ["*.json", "*.txt", "*.safetensors"]  # of a model; no pickles
 
 
-def download_model(name: str) -> Path:
+def download(name: str) -> Path:
     """Return the folder of a model such as openai-community/gpt2.
 
     Raises:
