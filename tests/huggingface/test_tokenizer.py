@@ -1,5 +1,6 @@
 """Exported tokenizers give the same ids as ours and decode them back; imported ones become ours again, or others."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable
@@ -39,7 +40,7 @@ OURS: dict[str, Tokenizer] = {
     "400 tokens": used(400),
     "only bytes": used(257),
     "random tokens": some(5000),
-    "most tokens": some(40_000),
+    "many tokens": some(20_000),
     "bytes": ByteLevel(),
 }
 THEIRS = {name: huggingface.to_huggingface(tokenizer) for name, tokenizer in OURS.items()}
@@ -76,7 +77,7 @@ def test_stories_have_the_same_ids(name: str) -> None:
     check(name, STORIES)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_any_text_has_the_same_ids(text: str) -> None:
     for name in OURS:
@@ -131,9 +132,8 @@ def test_an_exported_tokenizer_is_ours_again(name: str, folder: Callable[[str], 
     ours = OURS[name]
     path = folder(name)
     assert huggingface.read(path, ours.vocab_size) == ours
-    padded = huggingface.read(path, ours.vocab_size + 7)
-    assert padded.vocab_size == ours.vocab_size + 7
-    assert type(padded) is type(ours)
+    if name != "gpt2":  # the slowest one; below
+        assert huggingface.read(path, ours.vocab_size + 7) == dataclasses.replace(ours, pad_to=ours.vocab_size + 7)
 
 
 def as_saved(tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
@@ -153,7 +153,6 @@ def openai_files(path: Path) -> Path:
 
 def test_gpt2_in_other_files_is_gpt2(tmp_path: Path) -> None:
     path = openai_files(tmp_path / "openai")
-    assert huggingface.read(path, 50_257) == GPT2()
     assert huggingface.read(path, 50_304) == GPT2(pad_to=50_304)
     theirs = GPT2Tokenizer.from_pretrained(path)
     assert huggingface.read(as_saved(theirs, tmp_path / "saved"), 50_257) == GPT2()
