@@ -85,7 +85,7 @@ class MLflowStore(Store):
 
     def facts(self, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
         """Return the tags and the last values of the metrics of a run, by name."""
-        with self._recorded(run_id) as (_, run):
+        with self.recorded(run_id) as (_, run):
             return run.data.tags, run.data.metrics
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
