@@ -52,7 +52,7 @@ class Run:
 
         Args:
             name: Name for people.
-            weights: The file of its weights, best.pt.
+            weights: The file of its weights, best.pt. It is read at the end of the run.
             step: Number of training steps after which it had these weights.
         """
 

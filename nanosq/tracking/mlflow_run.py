@@ -76,6 +76,8 @@ class MLflowRun(Run):
             rows = ((step, metric, value) for (step, metric), value in self._points.items())
             csv.writer(curves).writerows([("step", "metric", "value"), *rows])
             self.text(curves.getvalue(), "curves.csv")
+            if kind is None:
+                self._model.finish(self._client, self.run_id)
         except BaseException:
             kind = kind or RuntimeError
             raise
@@ -115,11 +117,10 @@ class MLflowRun(Run):
 
         Args:
             name: Name for people. Characters that MLflow does not accept are replaced.
-            weights: The file of its weights, best.pt.
+            weights: The file of its weights, best.pt. It is read at the end of the run.
             step: Number of training steps after which it had these weights.
         """
-        self._model.create(self._client, self.run_id, self._experiment_id, name=name, step=step)
-        self._model.finish(self._client, self.run_id, weights)
+        self._model.create(self._client, self.run_id, self._experiment_id, name=name, weights=weights, step=step)
 
     def flush(self) -> None:
         """Write what is buffered. If the store cannot be reached, training continues and the next flush tries again."""

@@ -115,16 +115,16 @@ def _values(runs: "Iterable[Run]", metric: str) -> list[float]:
 def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str:
     """Return the id of the model of a run, stored so that MLflow can serve it."""
     run_id, outputs = run.info.run_id, run.outputs.model_outputs if run.outputs else []
-    model = RunModel(run.data.params, run.data.tags, model_id=outputs[0].model_id if outputs else "")
+    model = RunModel(run.data.params, run.data.tags, is_stored=True, model_id=outputs[0].model_id if outputs else "")
     if model.model_id and run_model.is_stored(client, model.model_id):
         return model.model_id
     weights = store.checkpoint(run_id, "best.pt")
     pretrained.load(str(weights), Store())  # one that cannot be read must not be registered
-    if not model.model_id:  # the run is of a version of this program that did not create it
-        step, _ = min(store.history(run_id, PERPLEXITY), key=lambda point: point[1], default=(0, 0.0))
-        model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), step=step)
-    model.is_stored = True
-    model.finish(client, run_id, weights)
+    # A run of a version of this program that recorded no model gets one now.
+    evaluations = client.get_metric_history(run_id, PERPLEXITY)
+    step = min(evaluations, key=lambda point: point.value).step if evaluations else 0
+    model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), weights=weights, step=step)
+    model.finish(client, run_id)
     return model.model_id
 
 

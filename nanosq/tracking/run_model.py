@@ -29,12 +29,15 @@ FILE = "MLmodel"  # a model that is stored has it
 class RunModel:
     """The model of a run. It is created when the run has its final scores, so that a run without a result has none.
 
+    It is pending until the run has finished, so that an error while it is stored loses nothing else.
+
     Args:
         params: Parameters of the run.
         tags: Tags of the run.
         data: The text of the run.
         is_stored: Whether to store a model that MLflow can serve.
         model_id: Id of the model, if this run has created it before it was interrupted.
+        weights: The file of its weights, as soon as there is one.
     """
 
     params: Mapping[str, object]
@@ -42,11 +45,15 @@ class RunModel:
     data: RecordedData | None = None
     is_stored: bool = False
     model_id: str = ""
+    weights: Path | None = None
 
-    def create(self, client: "MlflowClient", run_id: str, experiment_id: str, *, name: str, step: int) -> None:
+    def create(
+        self, client: "MlflowClient", run_id: str, experiment_id: str, *, name: str, weights: Path, step: int
+    ) -> None:
         """Create the model as an output of the run, unless it exists. `step` is that of its weights."""
         from mlflow.entities import LoggedModelOutput
 
+        self.weights = weights
         if self.model_id:
             return
         params = {key: str(value) for key, value in self.params.items() if belongs(key, GROUPS) and value is not None}
@@ -55,10 +62,12 @@ class RunModel:
         self.model_id = model.model_id
         client.log_outputs(run_id, [LoggedModelOutput(self.model_id, step)])
 
-    def finish(self, client: "MlflowClient", run_id: str, weights: Path) -> None:
-        """Store the model that MLflow can serve, if that is asked for, and mark the model as ready."""
+    def finish(self, client: "MlflowClient", run_id: str) -> None:
+        """Store the model so that MLflow can serve it, if that is asked for, and mark it as ready, if there is one."""
+        if self.weights is None:
+            return
         if self.is_stored:
-            store(client, self.model_id, run_id, weights)
+            store(client, self.model_id, run_id, self.weights)
         client.finalize_logged_model(self.model_id, "READY")
 
     def of(self, metric: str) -> dict[str, Any]:
