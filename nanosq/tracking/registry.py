@@ -116,7 +116,7 @@ def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str
     """Return the id of the model of a run, stored so that MLflow can serve it."""
     run_id, outputs = run.info.run_id, run.outputs.model_outputs if run.outputs else []
     model = RunModel(run.data.params, run.data.tags, is_stored=True, model_id=outputs[0].model_id if outputs else "")
-    if model.model_id and run_model.is_stored(client, model.model_id):
+    if model.model_id and run_model.is_servable(client, model.model_id):
         return model.model_id
     weights = store.checkpoint(run_id, "best.pt")
     pretrained.load(str(weights), Store())  # one that cannot be read must not be registered

@@ -78,7 +78,7 @@ class RunModel:
         return {"model_id": self.model_id, **data}
 
 
-def is_stored(client: "MlflowClient", model_id: str) -> bool:
+def is_servable(client: "MlflowClient", model_id: str) -> bool:
     """Return whether MLflow can serve a model."""
     return any(file.path == FILE for file in client.list_logged_model_artifacts(model_id))
 
