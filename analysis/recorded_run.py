@@ -90,9 +90,15 @@ class RecordedRun:
         return parameters | ({"parent": self.tags["parent"]} if "parent" in self.tags else {})
 
     @cached_property
+    def compared(self) -> dict[str, object]:
+        """The normal values of `setting`. The name of weights is left out if their digest is there, the parent."""
+        unnamed = {"init_from"} if "parent" in self.setting else set()
+        return {key: normal(value) for key, value in self.setting.items() if key not in unnamed}
+
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """The same for runs that differ only in their seed, which makes them runs of one setting."""
-        return self.text_hash, *sorted((key, normal(value)) for key, value in self.setting.items())
+        return self.text_hash, *sorted(self.compared.items())
 
     def metric(self, key: str) -> float:
         """Return the last value of a metric, or nan."""

@@ -44,7 +44,7 @@ def check_sizes(configured: Mapping[str, Any], trained: Mapping[str, Any], origi
             found, needed = (str(size).lower() for size in (value, of_weights))
             raise ValueError(
                 f"model.{key} is {found}, and the weights of {origin} have {needed}: "
-                f"set model.{key}={needed}, or model=pretrained for all sizes"
+                f"set model.{key}={needed}, or leave it to model=pretrained"
             )
 
 
@@ -96,7 +96,7 @@ def rows(tokenizer: Tokenizer, trained: Tokenizer, path: str) -> list[int]:
     row = {spelling: i for i, spelling in enumerate(trained.spellings)}
     if unknown := [spelling for spelling in spellings if spelling not in row]:
         raise ValueError(
-            f"{path} was trained on another text, and {len(unknown):,} tokens of this one are unknown to it, such as "
+            f"{path} was trained on another text and lacks {len(unknown):,} of the tokens of this one, such as "
             f"{unknown[0].decode(errors='replace')!r}: use its data settings, or weights with all of GPT-2's tokens"
         )
     n_padding, most = tokenizer.vocab_size - len(spellings), trained.vocab_size - n_trained

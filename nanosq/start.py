@@ -20,7 +20,7 @@ from nanosq.train import Progress, TrainState
 
 @dataclass
 class Start:
-    """What the settings `resume` and `init_from` name."""
+    """The files or folders that the settings `resume` and `init_from` name."""
 
     state: Path | None = None  # checkpoint to resume from
     weights: Pretrained | None = None  # until `restore` takes them: training needs the memory
@@ -68,16 +68,16 @@ def find(cfg: Any, store: Store, code: str) -> tuple[Any, Start]:
         weights = pretrained.load(cfg.init_from, store) if is_gpt else _any_weights(cfg.init_from, store)
         parent = file_digest(weights.path)
     if is_gpt and weights is not None:
-        initial_weights.check_sizes(cfg.model, weights.architecture, f"init_from={cfg.init_from}")
+        initial_weights.check_sizes(config.arguments(cfg.model), weights.architecture, f"init_from={cfg.init_from}")
         cfg = _with_sizes(cfg, weights.architecture)
     elif is_gpt:
-        initial_weights.check_complete(cfg.model)
+        initial_weights.check_complete(config.arguments(cfg.model))
     return cfg, Start(weights=weights, parent=parent, is_repeatable=cfg.resume == "auto")
 
 
 def _with_sizes(cfg: Any, trained: Mapping[str, Any]) -> Any:
     """Return the configuration with the sizes of weights in place of null."""
-    sizes = initial_weights.missing_sizes(cfg.model, trained)
+    sizes = initial_weights.missing_sizes(config.arguments(cfg.model), trained)
     return config.replaced(cfg, "model", sizes) if sizes else cfg
 
 
@@ -90,6 +90,10 @@ def _any_weights(name: str, store: Store) -> Pretrained:
 
 def _find_state(origin: str, folder: Path, store: Store) -> Path:
     """Return the checkpoint of a path or run id to resume from: of an interrupted run, or the kept state of another."""
+    if Path(origin).is_dir():
+        raise ValueError(
+            f"resume={origin} is a folder: name the last.pt of a run, or start from the weights with init_from={origin}"
+        )
     if not checkpoint.RUN_ID.fullmatch(origin):
         return Path(origin)
     try:
@@ -155,7 +159,7 @@ def _resume(
 
 
 def _fitted(weights: Pretrained, model: torch.nn.Module, facts: Mapping[str, Any]) -> Mapping[str, Tensor]:
-    """Return weights for a model. Those of a class of the user must fit as they are."""
+    """Return weights for a model. Those of a model of the user must fit as they are."""
     if isinstance(model, GPT):
         return initial_weights.fit(weights, tokenizers.load(facts["tokenizer"]), model.block_size)
     _check_same(weights.path, weights.facts, facts, ("tokenizer",))

@@ -1,0 +1,231 @@
+"""Training that starts from weights: their sizes, the rows of a cut vocabulary, the model that is chosen, identity."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanosq import checkpoint, config, initial_weights
+from nanosq.data import tokenizers
+from nanosq.data.bpe import GPT2_SIZE, N_BYTES
+from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
+from nanosq.model import GPT
+from nanosq.pretrained import Pretrained
+from tests.commandline import SMALL, command, printed_perplexity, runs
+
+SIZES: dict[str, Any] = {
+    "n_layer": 1,
+    "n_head": 1,
+    "n_embd": 4,
+    "block_size": 8,
+    "bias": True,
+    "activation": "gelu_tanh",
+}
+DATA = [setting for setting in SMALL if not setting.startswith("model.")]
+STILL = ["optimizer.lr=0", "samples.count=0"]  # the weights do not change
+
+
+def random_weights(tokenizer: Tokenizer, **sizes: Any) -> Pretrained:
+    torch.manual_seed(0)
+    architecture = {**SIZES, **sizes}
+    weights = GPT(tokenizer.vocab_size, **architecture, embedding_std=1.0).state_dict()
+    return Pretrained(Path("weights"), architecture, weights, tokenizer, {})
+
+
+FULL = random_weights(GPT2(pad_to=GPT2_SIZE + 3))
+MERGED = st.lists(st.integers(N_BYTES, GPT2_SIZE - 2), unique=True, max_size=30).map(sorted)
+
+
+def logits(pretrained: Pretrained, weights: dict[str, torch.Tensor], vocab_size: int, ids: list[int]) -> torch.Tensor:
+    block_size = len(weights["position_embedding.weight"])
+    model = GPT(vocab_size, **{**pretrained.architecture, "block_size": block_size}).eval()
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        return model(torch.tensor([ids]))[0] @ model.head_weight.T
+
+
+@given(MERGED, st.integers(0, 3), st.integers(1, 8), st.randoms())
+def test_a_cut_model_has_the_logits_of_the_tokens_that_are_kept(
+    merged: list[int], n_padding: int, block_size: int, random: Any
+) -> None:
+    """Also for a cut of a cut."""
+    size = N_BYTES + len(merged) + 1
+    cut = CutGPT2(merged, pad_to=size + n_padding)
+    kept = [*range(N_BYTES), *merged, GPT2_SIZE - 1, *range(GPT2_SIZE, GPT2_SIZE + n_padding)]
+    weights = initial_weights.fit(FULL, cut, block_size)
+    ids = [random.randrange(len(kept)) for _ in range(block_size)]
+    before = logits(FULL, dict(FULL.weights), FULL.tokenizer.vocab_size, [kept[i] for i in ids])
+    after = logits(FULL, weights, cut.vocab_size, ids)
+    torch.testing.assert_close(after, before[:, kept])
+    smaller = CutGPT2(merged[::2])
+    of_cut = Pretrained(FULL.path, FULL.architecture, weights, cut, {})
+    for name, weight in initial_weights.fit(of_cut, smaller, block_size).items():
+        assert torch.equal(weight, initial_weights.fit(FULL, smaller, block_size)[name])
+
+
+def test_an_equal_tokenizer_takes_all_rows() -> None:
+    for tokenizer in (tokenizers.byte_level(), CutGPT2([300], pad_to=260)):
+        weights = random_weights(tokenizer)
+        fitted = initial_weights.fit(weights, tokenizers.load(tokenizer.state()), 8)
+        assert all(torch.equal(fitted[name], weight) for name, weight in weights.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "trained", "message"),
+    [
+        (CutGPT2([262, 300]), CutGPT2([262]), "1 tokens of this one are unknown to it, such as ' as'"),
+        (GPT2(), CutGPT2([262]), "50,000 tokens"),
+        (GPT2(pad_to=50304), GPT2(), "pad_to=50304 adds 47 ids.* has 0 of them: set data.tokenizer.pad_to=null"),
+        (CutGPT2([], pad_to=260), CutGPT2([], pad_to=258), "adds 3 ids.* has 1 of them: .*pad_to=258"),
+        (tokenizers.byte_level(), GPT2(), r"another tokenizer \(GPT2\) than this run has \(ByteLevel\)"),
+        (CutGPT2([]), tokenizers.byte_level(), r"another tokenizer \(ByteLevel\) than this run has \(CutGPT2\)"),
+    ],
+)
+def test_rows_that_the_weights_do_not_have(tokenizer: Tokenizer, trained: Tokenizer, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        initial_weights.rows(tokenizer, trained, "weights")
+
+
+def test_sizes_that_are_not_set_are_those_of_the_weights() -> None:
+    left = {**dict.fromkeys(SIZES), "dropout": 0.1, "embedding_std": 0.1}
+    assert initial_weights.missing_sizes(left, SIZES) == SIZES
+    assert initial_weights.missing_sizes({**left, "block_size": 4}, SIZES).keys() == SIZES.keys() - {"block_size"}
+    assert initial_weights.missing_sizes({"n_layer": 1}, SIZES).keys() == SIZES.keys() - {"n_layer"}
+    unnamed = {key: SIZES[key] for key in ("n_layer", "n_head", "n_embd", "block_size")}  # others have their defaults
+    assert initial_weights.missing_sizes({**SIZES, "bias": None}, unnamed) == {"bias": False}
+    assert initial_weights.missing_sizes(unnamed, unnamed) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("n_layer", 2, "model.n_layer is 2, .* init_from=x have 1: set model.n_layer=1, or leave it"),
+        ("bias", False, "model.bias is false, .* have true: set model.bias=true"),
+        ("activation", "gelu", "model.activation is gelu, .* have gelu_tanh"),
+        ("block_size", 9, "model.block_size is 9, .* have 8: set model.block_size=8"),
+        ("block_size", "many", "model.block_size is many"),
+    ],
+)
+def test_sizes_that_contradict(key: str, value: object, message: str) -> None:
+    initial_weights.check_sizes({**SIZES, "block_size": 7, "dropout": 0.5}, SIZES, "init_from=x")
+    with pytest.raises(ValueError, match=message):
+        initial_weights.check_sizes({**SIZES, key: value}, SIZES, "init_from=x")
+
+
+CHOSEN = [
+    ["init_from=gpt2"],
+    ["-m", "init_from=a,b", "optimizer.lr=1e-3,1e-2"],
+    ["init_from='a, b'", "model.n_layer=2", "--config-dir", "mine"],
+    ["++init_from=/a/b c.pt", "--cfg", "job"],
+    ["init_from=null", "init_from=a"],
+]
+UNCHANGED = [
+    ["init_from=null"],
+    ["init_from="],
+    ["init_from=a", "model=tiny"],
+    ["-m", "init_from=a", "model=tiny,gpt2"],
+    ["init_from=a", "experiment=mine"],
+    ["-m", "init_from=null,a"],
+    ["init_from=(a"],
+    [],
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "added"), [(a, ["model=pretrained"]) for a in CHOSEN] + [(a, []) for a in UNCHANGED]
+)
+def test_weights_choose_the_model(arguments: list[str], added: list[str]) -> None:
+    assert config.with_pretrained_model(arguments) == [*arguments, *added]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A folder with a recorded run, and its best.pt."""
+    folder = tmp_path_factory.mktemp("trained")
+    command(*SMALL, "samples.count=0", cwd=folder, check=True)
+    (run,) = runs(folder)
+    best = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoint/best.pt"
+    yield SimpleNamespace(folder=folder, best=best, run=run)
+
+
+def test_a_run_id_is_enough(trained: SimpleNamespace) -> None:
+    """The sizes come from the weights, and are recorded; the command that is recorded trains the same again."""
+    result = command(*DATA, *STILL, f"init_from={trained.run.info.run_id}", cwd=trained.folder, check=True)
+    assert printed_perplexity(result) == pytest.approx(trained.run.data.metrics["best/val_perplexity"], rel=1e-4)
+    run = next(run for run in runs(trained.folder) if run.info.run_id != trained.run.info.run_id)
+    sizes = {"n_layer": "1", "n_embd": "16", "n_head": "1", "block_size": "64", "bias": "False", "activation": "gelu"}
+    assert {key: run.data.params[f"model.{key}"] for key in sizes} == sizes
+    assert run.data.tags["command"].endswith(f"init_from={trained.run.info.run_id} model=pretrained")
+    assert run.data.params["init_from"] == trained.run.info.run_id
+    assert run.data.tags["parent"]
+
+
+def test_the_same_weights_under_another_name_are_the_same_trial(trained: SimpleNamespace) -> None:
+    first, second = trained.folder / "first.pt", trained.folder / "second.pt"
+    shutil.copy(trained.best, first)
+    shutil.copy(trained.best, second)
+    sweep = ["-m", *DATA, "samples.count=0", "optimizer.lr=1e-4,1e-3"]
+    assert "as recorded" not in command(*sweep, f"init_from={first}", cwd=trained.folder, check=True).stdout
+    again = command(*sweep, f"init_from={second}", cwd=trained.folder, check=True)
+    assert again.stdout.count("as recorded") == 2
+    saved = checkpoint.load(first)
+    saved["model"]["final_norm.weight"][0] += 1
+    checkpoint.save(second, {key: value for key, value in saved.items() if key != "format"})
+    assert "as recorded" not in command(*sweep, f"init_from={second}", cwd=trained.folder, check=True).stdout
+
+
+def test_a_search_leaves_the_depth_to_the_weights(trained: SimpleNamespace) -> None:
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", f"init_from={trained.best}"]
+    result = command(*DATA, *search, "train.max_steps=6", "train.eval_every=3", cwd=trained.folder, check=True)
+    assert "failed" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init_from={best}", "model.n_layer=3"], "model.n_layer is 3, and the weights of init_from={best} have 1"),
+        (["init_from={best}", "model=tiny"], "model.n_layer is 2, "),
+        (
+            [
+                "init_from={best}",
+                "data.tokenizer._target_=nanosq.data.tokenizers.byte_level",
+                "~data.tokenizer.vocabulary",
+            ],
+            "was trained with another tokenizer (CutGPT2)",
+        ),
+        (["init_from={best}", "data.source.seed=9"], "was trained on another text"),
+        (["model=pretrained"], "model.n_layer=null is that of the weights of init_from=..., which is not set"),
+        (["resume=."], "resume=. is a folder"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(arguments: list[str], message: str, trained: SimpleNamespace) -> None:
+    n_runs = len(runs(trained.folder))
+    typed = [argument.format(best=trained.best) for argument in arguments]
+    result = command(*DATA, *typed, cwd=trained.folder)
+    assert result.returncode == 2
+    (line,) = (line for line in result.stderr.splitlines() if not line.startswith(("stories: ", "texts: ")))
+    assert line.startswith("error: ")
+    assert message.format(best=trained.best) in line
+    assert len(runs(trained.folder)) == n_runs
+
+
+def test_fine_tuning_lowers_the_nll(tmp_path: Path) -> None:
+    """The preset, with random weights of GPT-2's vocabulary."""
+    weights = random_weights(GPT2(), n_layer=2, n_head=2, n_embd=16, block_size=64)
+    settings = {"model._target_": "nanosq.model.GPT"}
+    saved = {"model": weights.weights, "tokenizer": weights.tokenizer.state(), "settings": settings}
+    checkpoint.save(tmp_path / "gpt2.pt", {**saved, "architecture": weights.architecture})
+    few = [setting for setting in DATA if not setting.startswith("train.max_steps")]
+    small = [*few, "init_from=gpt2.pt", "model.block_size=48", "samples.count=0", "score_test=false"]
+    command("experiment=finetune_gpt2", *small, "train.max_steps=12", "optimizer.lr=1e-2", cwd=tmp_path, check=True)
+    (run,) = runs(tmp_path)
+    metrics, params = run.data.metrics, run.data.params
+    assert (params["model.n_embd"], params["model.block_size"], params["model.dropout"]) == ("16", "48", "0.1")
+    assert int(run.data.tags["vocabulary"]) < 2000
+    assert metrics["val/nll"] < 7
