@@ -1,7 +1,6 @@
 """Training that starts from weights: their sizes, the rows of a cut vocabulary, the model that is chosen, identity."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,7 @@ SIZES: dict[str, Any] = {
     "activation": "gelu_tanh",
 }
 DATA = [setting for setting in SMALL if not setting.startswith("model.")]
+BYTES = ["data.tokenizer._target_=nanosq.data.tokenizers.byte_level", "~data.tokenizer.vocabulary"]
 STILL = ["optimizer.lr=0", "samples.count=0"]  # the weights do not change
 
 
@@ -79,8 +79,8 @@ def test_an_equal_tokenizer_takes_all_rows() -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "trained", "message"),
     [
-        (CutGPT2([262, 300]), CutGPT2([262]), "1 tokens of this one are unknown to it, such as ' as'"),
-        (GPT2(), CutGPT2([262]), "50,000 tokens"),
+        (CutGPT2([262, 300]), CutGPT2([262]), "lacks 1 of the tokens of this one, such as 'he'"),
+        (GPT2(), CutGPT2([262]), "lacks 49,999 of the tokens"),
         (GPT2(pad_to=50304), GPT2(), "pad_to=50304 adds 47 ids.* has 0 of them: set data.tokenizer.pad_to=null"),
         (CutGPT2([], pad_to=260), CutGPT2([], pad_to=258), "adds 3 ids.* has 1 of them: .*pad_to=258"),
         (tokenizers.byte_level(), GPT2(), r"another tokenizer \(GPT2\) than this run has \(ByteLevel\)"),
@@ -125,7 +125,7 @@ CHOSEN = [
     ["++init_from=/a/b c.pt", "--cfg", "job"],
     ["init_from=null", "init_from=a"],
 ]
-UNCHANGED = [
+NOT_CHOSEN = [
     ["init_from=null"],
     ["init_from="],
     ["init_from=a", "model=tiny"],
@@ -137,21 +137,20 @@ UNCHANGED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "added"), [(a, ["model=pretrained"]) for a in CHOSEN] + [(a, []) for a in UNCHANGED]
-)
-def test_weights_choose_the_model(arguments: list[str], added: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [*CHOSEN, *NOT_CHOSEN])
+def test_weights_choose_the_model(arguments: list[str]) -> None:
+    added = ["model=pretrained"] if arguments in CHOSEN else []
     assert config.with_pretrained_model(arguments) == [*arguments, *added]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A folder with a recorded run, and its best.pt."""
     folder = tmp_path_factory.mktemp("trained")
     command(*SMALL, "samples.count=0", cwd=folder, check=True)
     (run,) = runs(folder)
     best = Path(run.info.artifact_uri.removeprefix("file://")) / "checkpoint/best.pt"
-    yield SimpleNamespace(folder=folder, best=best, run=run)
+    return SimpleNamespace(folder=folder, best=best, run=run)
 
 
 def test_a_run_id_is_enough(trained: SimpleNamespace) -> None:
@@ -191,14 +190,7 @@ def test_a_search_leaves_the_depth_to_the_weights(trained: SimpleNamespace) -> N
     [
         (["init_from={best}", "model.n_layer=3"], "model.n_layer is 3, and the weights of init_from={best} have 1"),
         (["init_from={best}", "model=tiny"], "model.n_layer is 2, "),
-        (
-            [
-                "init_from={best}",
-                "data.tokenizer._target_=nanosq.data.tokenizers.byte_level",
-                "~data.tokenizer.vocabulary",
-            ],
-            "was trained with another tokenizer (CutGPT2)",
-        ),
+        (["init_from={best}", *BYTES], "was trained with another tokenizer (CutGPT2)"),
         (["init_from={best}", "data.source.seed=9"], "was trained on another text"),
         (["model=pretrained"], "model.n_layer=null is that of the weights of init_from=..., which is not set"),
         (["resume=."], "resume=. is a folder"),
@@ -216,16 +208,14 @@ def test_what_cannot_be_trained_is_one_line(arguments: list[str], message: str, 
 
 
 def test_fine_tuning_lowers_the_nll(tmp_path: Path) -> None:
-    """The preset, with random weights of GPT-2's vocabulary."""
+    """The preset, with random weights of GPT-2's vocabulary, beside the same with a learning rate of zero."""
     weights = random_weights(GPT2(), n_layer=2, n_head=2, n_embd=16, block_size=64)
-    settings = {"model._target_": "nanosq.model.GPT"}
-    saved = {"model": weights.weights, "tokenizer": weights.tokenizer.state(), "settings": settings}
-    checkpoint.save(tmp_path / "gpt2.pt", {**saved, "architecture": weights.architecture})
-    few = [setting for setting in DATA if not setting.startswith("train.max_steps")]
-    small = [*few, "init_from=gpt2.pt", "model.block_size=48", "samples.count=0", "score_test=false"]
-    command("experiment=finetune_gpt2", *small, "train.max_steps=12", "optimizer.lr=1e-2", cwd=tmp_path, check=True)
-    (run,) = runs(tmp_path)
-    metrics, params = run.data.metrics, run.data.params
-    assert (params["model.n_embd"], params["model.block_size"], params["model.dropout"]) == ("16", "48", "0.1")
-    assert int(run.data.tags["vocabulary"]) < 2000
-    assert metrics["val/nll"] < 7
+    saved = {"settings": {"model._target_": "nanosq.model.GPT"}, "tokenizer": weights.tokenizer.state()}
+    checkpoint.save(tmp_path / "w.pt", {**saved, "architecture": weights.architecture, "model": weights.weights})
+    small = ["init_from=w.pt", "model.block_size=48", "samples.count=0", "score_test=false", "optimizer.lr=0,1e-2"]
+    command("-m", "experiment=finetune_gpt2", *DATA, *small, cwd=tmp_path, check=True)
+    still, tuned = sorted(runs(tmp_path), key=lambda run: float(run.data.params["optimizer.lr"]))
+    assert tuned.data.metrics["val/nll"] < still.data.metrics["val/nll"] - 0.1
+    sizes = [tuned.data.params[f"model.{key}"] for key in ("n_embd", "block_size", "dropout", "activation")]
+    assert sizes == ["16", "48", "0.1", "gelu_tanh"]
+    assert int(tuned.data.tags["vocabulary"]) < 2000
