@@ -128,6 +128,10 @@ def test_hash_knows_what_matters() -> None:
         assert identity.config_hash(composed(override)) == base, override
     for override in ("seed=2", "optimizer.lr=1e-5", "model.n_layer=3", "loss=squentropy", "train.max_steps=7"):
         assert identity.config_hash(composed(override)) != base, override
+    weights = composed("init_from=w.pt")  # a sweep knows their name, and a run their digest
+    assert identity.config_hash(weights, parent="d") == identity.config_hash(composed("init_from=v.pt"), parent="d")
+    assert identity.config_hash(weights, parent="d") != base
+    assert len({identity.planned_hash(composed(*name)) for name in ([], ["init_from=w.pt"], ["init_from=v.pt"])}) == 3
 
 
 def test_code_hash_covers_the_package_and_the_modules_of_the_user(

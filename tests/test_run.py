@@ -186,7 +186,7 @@ def test_init_from_another_run(tmp_path: Path) -> None:
         assert complaint in refused.stderr
     other_model = command(*SMALL, f"init_from={best}", "model.n_embd=32", cwd=tmp_path)
     assert other_model.returncode == 2
-    assert "another model" in other_model.stderr
+    assert f"model.n_embd is 32, and the weights of init_from={best} have 16" in other_model.stderr
     assert len(runs(tmp_path)) == 3
 
 
