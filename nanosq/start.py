@@ -66,7 +66,7 @@ def find(cfg: Any, store: Store, code: str) -> tuple[Any, Start]:
         return cfg, Start(state=state, parent=file_digest(state))
     if cfg.init_from is not None:
         weights = pretrained.load(cfg.init_from, store) if is_gpt else _any_weights(cfg.init_from, store)
-        parent = file_digest(weights.path)
+        parent = pretrained.digest(weights.path)
     if is_gpt and weights is not None:
         initial_weights.check_sizes(config.arguments(cfg.model), weights.architecture, f"init_from={cfg.init_from}")
         cfg = _with_sizes(cfg, weights.architecture)

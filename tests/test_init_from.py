@@ -15,6 +15,7 @@ from nanosq import checkpoint, config, identity, initial_weights, start
 from nanosq.data import tokenizers
 from nanosq.data.bpe import GPT2_SIZE, N_BYTES
 from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
+from nanosq.export import export
 from nanosq.model import GPT
 from nanosq.pretrained import Pretrained
 from nanosq.start import Start
@@ -195,9 +196,8 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
     trained = config.replaced(compose(typed), "model", SIZES | {"block_size": 4})
     saved = {"settings": identity.relevant_settings(trained), "architecture": config.arguments(trained.model)}
     state = tmp_path / "last.pt"
-    checkpoint.save(
-        state, {**saved, "config_hash": identity.config_hash(trained, parent="p"), "parent": "p", "code": "c"}
-    )
+    saved |= {"config_hash": identity.config_hash(trained, parent="p"), "parent": "p", "code": "c"}
+    checkpoint.save(state, saved)
     cfg, found = start.find(compose([*typed, f"resume={state}"]), Store(), "c")
     assert cfg.model == trained.model
     assert found == Start(state=state, parent="p", is_repeatable=False)
@@ -226,11 +226,9 @@ def test_what_cannot_be_trained_is_one_line(arguments: list[str], message: str, 
 
 
 def test_fine_tuning_lowers_the_nll(tmp_path: Path) -> None:
-    """The preset, with random weights of GPT-2's vocabulary, beside the same with a learning rate of zero."""
-    weights = random_weights(GPT2(), n_layer=2, n_head=2, n_embd=16, block_size=64)
-    saved = {"settings": {"model._target_": "nanosq.model.GPT"}, "tokenizer": weights.tokenizer.state()}
-    checkpoint.save(tmp_path / "w.pt", {**saved, "architecture": weights.architecture, "model": weights.weights})
-    small = ["init_from=w.pt", "model.block_size=48", "samples.count=0", "score_test=false", "optimizer.lr=0,1e-2"]
+    """The preset with a random GPT-2 in Hugging Face's format, beside the same with a learning rate of zero."""
+    export(random_weights(GPT2(), n_layer=2, n_head=2, n_embd=16, block_size=64), tmp_path / "gpt2", "")
+    small = ["init_from=gpt2", "model.block_size=48", "samples.count=0", "score_test=false", "optimizer.lr=0,1e-2"]
     command("-m", "experiment=finetune_gpt2", *DATA, *small, cwd=tmp_path, check=True)
     still, tuned = sorted(runs(tmp_path), key=lambda run: float(run.data.params["optimizer.lr"]))
     assert tuned.data.metrics["val/nll"] < still.data.metrics["val/nll"] - 0.1
