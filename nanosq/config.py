@@ -179,8 +179,9 @@ def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
             override = OverridesParser.create().parse_override(argument)
             listed = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
             values[override.get_key_element().lstrip("+~")] = [*listed]
-    is_chosen = "model" in values or "experiment" in values or not all(values.get("init_from", [None]))
-    return [*arguments] if is_chosen else [*arguments, "model=pretrained"]
+    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(values)
+    names_weights = all(values.get("init_from", [None]))
+    return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

@@ -137,6 +137,7 @@ NOT_CHOSEN = [
     ["init_from=a", "model=tiny"],
     ["-m", "init_from=a", "model=tiny,gpt2"],
     ["init_from=a", "experiment=mine"],
+    ["init_from=a", "model._target_=mine.Model"],
     ["-m", "init_from=null,a"],
     ["init_from=(a"],
     [],
