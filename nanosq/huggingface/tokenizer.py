@@ -116,10 +116,9 @@ def _gpt2_like(
 def _splits(spellings: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """Return all pairs of tokens that form a token together, in the order in which tiktoken merges them.
 
-    tiktoken prefers the token with the lowest id and then the leftmost pair. Here each pair has a place of its own in
-    the order, so that two pairs of one token are tried one after the other. This matters only where they overlap, as in
-    aa|a|aa: the pair with the longest left token is first, because merges from the left leave the shorter tokens at the
-    right.
+    tiktoken merges the pair that forms the token with the lowest id, the leftmost one of several. Here two pairs of the
+    same token have an order instead. It could matter where they overlap, as in aa|a|aa, and merges from the left leave
+    the shorter token at the right: so the pair with the longest left token is the first one.
     """
     tokens = set(spellings[:-1])
     splits = ((token[:i], token[i:]) for token in spellings[N_BYTES:-1] for i in range(len(token) - 1, 0, -1))
