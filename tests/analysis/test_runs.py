@@ -77,7 +77,8 @@ def test_equal_weights_under_several_names_are_one_setting() -> None:
         for seed, (name, digest) in enumerate([("a.pt", "d1"), ("b.pt", "d1"), ("a.pt", "d2")])
     )
     assert one.key == same.key != other.key
-    assert one.setting["init_from"] == "a.pt"  # a reader sees the name
+    assert runs.differing([one.setting, other.setting]) == ["init_from"]
+    assert one.setting["init_from"] == "a.pt (d1)"
     assert len(runs.settings([one, same, other])) == 2
 
 
