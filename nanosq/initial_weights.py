@@ -66,10 +66,14 @@ def fit(pretrained: Pretrained, tokenizer: Tokenizer, block_size: int) -> dict[s
     """Return the weights for a window of `block_size` tokens, and for a tokenizer with a part of their tokens.
 
     Raises:
-        ValueError: As for `rows`.
+        ValueError: As for `rows`, or the embeddings are missing or have another size than they should.
     """
     weights = dict(pretrained.weights)
     positions, tokens = "position_embedding.weight", "token_embedding.weight"
+    sizes = {positions: pretrained.architecture["block_size"], tokens: pretrained.tokenizer.vocab_size}
+    for name, size in sizes.items():
+        if name not in weights or len(weights[name]) != size:
+            raise ValueError(f"{pretrained.path}: {name} does not fit the architecture and the vocabulary")
     weights[positions] = weights[positions][:block_size]
     if tokenizer.state() != pretrained.tokenizer.state():
         weights[tokens] = weights[tokens][rows(tokenizer, pretrained.tokenizer, str(pretrained.path))]

@@ -1,6 +1,7 @@
 """Training that starts from weights: their sizes, the rows of a cut vocabulary, the model that is chosen, identity."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,7 +71,8 @@ def test_a_cut_model_has_the_logits_of_the_tokens_that_are_kept(
     after = logits(FULL, weights, cut.vocab_size, ids)
     torch.testing.assert_close(after, before[:, kept])
     smaller = CutGPT2(merged[::2])
-    of_cut = Pretrained(FULL.path, FULL.architecture, weights, cut, {})
+    architecture = {**FULL.architecture, "block_size": block_size}
+    of_cut = replace(FULL, architecture=architecture, weights=weights, tokenizer=cut)
     for name, weight in initial_weights.fit(of_cut, smaller, block_size).items():
         assert torch.equal(weight, initial_weights.fit(FULL, smaller, block_size)[name])
 
@@ -96,6 +98,16 @@ def test_an_equal_tokenizer_takes_all_rows() -> None:
 def test_rows_that_the_weights_do_not_have(tokenizer: Tokenizer, trained: Tokenizer, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         initial_weights.rows(tokenizer, trained, "weights")
+
+
+@pytest.mark.parametrize("name", ["position_embedding.weight", "token_embedding.weight"])
+@pytest.mark.parametrize("n_rows", [0, 5])
+def test_embeddings_of_another_size(name: str, n_rows: int) -> None:
+    damaged = {key: weight for key, weight in FULL.weights.items() if key != name}
+    if n_rows:
+        damaged[name] = FULL.weights[name][:n_rows]
+    with pytest.raises(ValueError, match=f"weights: {name} does not fit"):
+        initial_weights.fit(replace(FULL, weights=damaged), CutGPT2([]), 4)
 
 
 def test_sizes_that_are_not_set_are_those_of_the_weights() -> None:
