@@ -20,6 +20,11 @@ prompt = tokenizer(tokenizer.bos_token + "Once upon a time", return_tensors="pt"
 ids = model.generate(**prompt, do_sample=True, temperature=0.8, max_new_tokens={length})
 print(tokenizer.decode(ids[0], skip_special_tokens=True))"""
 
+LICENSE = (
+    "The code that trained it, nanosq, has the MIT license. The license of the weights depends on that of the text, "
+    "which is for you to settle."
+)
+
 
 def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """Return the text of the card. Passwords are masked.
@@ -31,6 +36,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
     """
     from huggingface_hub import ModelCard, ModelCardData
 
+    known = bool(trained.facts)
     settings = readable(trained.facts.get("settings", {}))
     data = tags.get("data") or settings.get("data.source")
     title = f"GPT-2 trained with {settings.get('loss', 'an unknown loss')} on {data}" if data else "GPT-2"
@@ -56,8 +62,8 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
     sections = [
         f"# {title}",
         f"{size['n_layer']} layers, {size['n_head']} heads, width {size['n_embd']}, {n_parameters:,} parameters, "
-        f"{trained.tokenizer.vocab_size:,} tokens in the vocabulary, at most {size['block_size']:,} tokens in a text. "
-        "Every text that it was trained on begins and ends with the end of text, which is its bos and eos token.",
+        f"{trained.tokenizer.vocab_size:,} tokens in the vocabulary, at most {size['block_size']:,} tokens in a text."
+        + known * " Every text that it was trained on begins and ends with the end of text, its bos and eos token.",
         f"```python\n{USE.format(length=length)}\n```",
         "The tokenizer turns the text <|endoftext|> into the end of text. For other people's texts, give it "
         "`split_special_tokens=True`: then it is ordinary text, as in training.",
@@ -65,8 +71,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
         *_section("Data", _data(data, trained.facts)),
         *_section("Settings", _table(("setting", "value"), shown)),
         *_section("Training it again", f"```sh\n{tags['command']}\n```" if "command" in tags else ""),
-        *_section("License", "The code that trained it, nanosq, has the MIT license. The license of the weights "
-        "depends on that of the text they were trained on, which is for you to settle."),
+        *_section("License", LICENSE if known else ""),
     ]  # fmt: skip
     text = "\n\n".join(sections)
     return str(ModelCard(mask(f"---\n{about.to_yaml()}\n---\n\n{text}\n")))
@@ -79,9 +84,9 @@ def _section(title: str, text: str) -> list[str]:
 def _table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
     """Return a table in Markdown, or nothing if it has no rows."""
     lines = [" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows]
-    return "\n".join(
-        [f"| {line} |" for line in (" | ".join(header), " | ".join(["---"] * len(header)), *lines)] * bool(lines)
-    )
+    if not lines:
+        return ""
+    return "\n".join(f"| {line} |" for line in (" | ".join(header), " | ".join(["---"] * len(header)), *lines))
 
 
 def _data(name: str | None, facts: Mapping[str, Any]) -> str:

@@ -120,19 +120,20 @@ def write(folder: Path, architecture: Mapping[str, Any], state: Mapping[str, Ten
     for name, content in ((CONFIG, config), ("generation_config.json", ids | {"pad_token_id": end_of_text})):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     save_file(export_weights(state), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors gives only the owner access
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
     kind, names = config.get("model_type"), config.get("architectures") or ARCHITECTURES
     if kind != MODEL_TYPE:
         raise ValueError(f"the model_type is {kind!r}, and only {MODEL_TYPE!r} is supported")
-    if not any(name in ARCHITECTURES for name in names):
+    if not isinstance(names, list | tuple) or not any(name in ARCHITECTURES for name in names):
         raise ValueError(f"the architecture is {names}, and only {ARCHITECTURES[0]} is supported")
     for key, supported in FIXED.items():
         if config.get(key, supported) is not supported:
             raise ValueError(f"{key}={config[key]} is not supported, only {supported}")
     activation = config.get("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if str(activation) not in ACTIVATIONS:
         raise ValueError(f"activation_function={activation} is not supported, only {', '.join(ACTIVATIONS)}")
     sizes = {key: _size(config, key) for key in SIZES}
     inner, epsilon = config.get("n_inner"), config.get("layer_norm_epsilon", EPSILON)

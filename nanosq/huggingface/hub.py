@@ -21,7 +21,7 @@ def download(name: str) -> Path:
         ValueError: It is not in the cache, and the hub does not answer or does not have it.
     """
     try:
-        return snapshot(name, "model", patterns=FILES, is_complete=_has_weights)
+        return snapshot(name, "model", patterns=FILES, is_complete=_is_model)
     except ConnectionError as error:
         raise ValueError(f"{name} is no file or folder, is not in Hugging Face's cache, and the hub {error}") from error
 
@@ -69,11 +69,13 @@ def snapshot(
         raise ConnectionError(f"failed ({type(error).__name__}: {reason})") from error
 
 
-def _has_weights(folder: Path) -> bool:
+def _is_model(folder: Path) -> bool:
+    """Return whether a folder has everything: programs that need less may have put only that into the cache."""
+    from nanosq.huggingface import tokenizer
     from nanosq.huggingface.folder import CONFIG, weight_files
 
     with suppress(ValueError):
-        return (folder / CONFIG).is_file() and bool(weight_files(folder))
+        return (folder / CONFIG).is_file() and bool(weight_files(folder)) and tokenizer.is_in(folder)
     return False
 
 

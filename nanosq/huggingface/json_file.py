@@ -29,9 +29,10 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file cannot be read or holds something else.
     """
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a ValueError also for an integer of thousands of digits
         reason = "too many brackets" if isinstance(error, RecursionError) else error
         raise ValueError(f"{path} is not JSON: {reason}") from error
     if not isinstance(value, dict):

@@ -91,6 +91,11 @@ def read(folder: Path, n_rows: int) -> Tokenizer:
         raise ValueError(f"{folder}: {error}") from error
 
 
+def is_in(folder: Path) -> bool:
+    """Return whether a folder has the files of a tokenizer."""
+    return (folder / FILE).is_file() or _has_openai_files(folder)
+
+
 def _byte_pairs(spellings: Sequence[bytes], merges: Pairs, *, ignore_merges: bool = False) -> "tokenizers.Tokenizer":
     vocab = {_characters(spelling): i for i, spelling in enumerate(spellings[:-1])} | {END_OF_TEXT: len(spellings) - 1}
     return _gpt2_like(vocab, [(_characters(left), _characters(right)) for left, right in merges], ignore_merges)
@@ -135,7 +140,7 @@ _CHARACTERS = {byte[0]: character for character, byte in bpe.byte_characters().i
 
 def _json_of(folder: Path) -> str:
     """Return the text of tokenizer.json, or what it would be if the folder has OpenAI's two files instead."""
-    if (folder / FILE).is_file() or not ((folder / VOCAB).is_file() and (folder / MERGES).is_file()):
+    if (folder / FILE).is_file() or not _has_openai_files(folder):
         return read_text(folder / FILE)
     lines = [line for line in read_text(folder / MERGES).split("\n") if line and not line.startswith("#version")]
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
@@ -143,6 +148,10 @@ def _json_of(folder: Path) -> str:
         return _gpt2_like(read_object(folder / VOCAB), pairs).to_str()
     except Exception as error:  # the library has no class of its own
         raise ValueError(f"{VOCAB} and {MERGES} cannot be read: {error}") from error
+
+
+def _has_openai_files(folder: Path) -> bool:
+    return (folder / VOCAB).is_file() and (folder / MERGES).is_file()
 
 
 def _candidates(vocab: Mapping[str, int], pad_to: int | None) -> Iterator[Tokenizer]:

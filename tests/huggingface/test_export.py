@@ -43,6 +43,7 @@ def test_transformers_loads_a_run(run, tmp_path: Path, capsys, recwarn, caplog) 
     assert {path.name for path in Path("out").iterdir()} == {line.split()[0] for line in printed[1:-1]}
     assert printed[-1] == "next: python -m nanosq.generate out"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len({path.stat().st_mode for path in Path("out").iterdir()}) == 1
 
     ours = pretrained.load(run.info.run_id, MLflowStore())
     with caplog.at_level(logging.WARNING):

@@ -118,7 +118,11 @@ def test_no_config(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path} has no config.json"
 
 
-@pytest.mark.parametrize("text", ["", "[", "[" * 100_000, "null", "[1]", '"gpt2"', "{} {}", "\xff"], ids=range(8))
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "[" * 100_000, "null", "[1]", '"gpt2"', "{} {}", "\xff", '{"n_layer": ' + "9" * 5000 + "}"],
+    ids=range(9),
+)
 def test_a_config_that_is_no_object(text: str, write: Callable[..., Path]) -> None:
     path = write()
     (path / "config.json").write_bytes(text.encode("latin-1"))

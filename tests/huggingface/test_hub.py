@@ -25,7 +25,8 @@ def files(tmp_path: Path) -> dict[str, bytes]:
     return contents | {"pytorch_model.bin": b"a pickle", "flax_model.msgpack": b"large"}
 
 
-def test_a_model_is_downloaded_once(use_hub: Callable[[str], None], files: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.json"])
+def test_a_model_is_downloaded_once(lost: str, use_hub: Callable[[str], None], files: dict[str, bytes]) -> None:
     with answering(NAME, REVISION, files) as (endpoint, requests):
         use_hub(endpoint)
         loaded = pretrained.load(NAME, Store())
@@ -37,7 +38,7 @@ def test_a_model_is_downloaded_once(use_hub: Callable[[str], None], files: dict[
         requests.clear()
         assert pretrained.locate(NAME, Store()) == loaded.path
         assert requests == []
-    (loaded.path / "model.safetensors").unlink()
+    (loaded.path / lost).unlink()
     with refused() as endpoint:
         use_hub(endpoint)
         with pytest.raises(ValueError, match="the hub failed"):  # what is left is not taken for a model
