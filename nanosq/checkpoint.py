@@ -31,7 +31,8 @@ class Checkpoints:
 
     Args:
         folder: Folder that this process holds with `exclusive`.
-        facts: Plain values that every checkpoint holds: architecture, settings, config_hash, run_id, tokenizer, splits.
+        facts: Plain values that every checkpoint holds: architecture, settings, config_hash, run_id, tokenizer, splits,
+            precision.
     """
 
     folder: Path

@@ -74,7 +74,8 @@ def export(trained: "Pretrained", out: Path, card: str) -> None:
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         partial = Path(temporary, out.name)
         partial.mkdir()
-        folder.write(partial, trained.architecture, state, end_of_text=trained.tokenizer.end_of_text)
+        end, precision = trained.tokenizer.end_of_text, trained.facts.get("precision")
+        folder.write(partial, trained.architecture, state, end_of_text=end, precision=precision)
         tokenizer.write(partial, trained.tokenizer, block_size=trained.architecture["block_size"])
         (partial / "README.md").write_text(card, encoding="utf-8")
         partial.replace(out)

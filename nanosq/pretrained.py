@@ -30,7 +30,7 @@ class Pretrained:
         architecture: The arguments of `GPT` but for the size of the vocabulary.
         weights: The state of a `GPT`, on the CPU.
         tokenizer: The tokenizer of its tokens.
-        facts: What a checkpoint holds besides: "settings", "run_id" and others. It is empty for a folder.
+        facts: What a checkpoint holds besides: "settings", "run_id" and others. A folder may have "precision".
     """
 
     path: Path
@@ -82,7 +82,8 @@ def load(name: str, store: Store) -> Pretrained:
     path = locate(name, store)
     if path.is_dir():
         architecture, weights = folder.read(path)
-        return Pretrained(path, architecture, weights, tokenizer.read(path, len(weights["token_embedding.weight"])), {})
+        n_rows = len(weights["token_embedding.weight"])
+        return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))
     saved = checkpoint.load(path)
     target = saved["settings"].get("model._target_")
     if target != TARGET:

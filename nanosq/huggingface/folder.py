@@ -19,6 +19,7 @@ ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")  # the second is the first with
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}  # ours, by Hugging Face's
 EPSILON = 1e-5
 BIAS = "nanosq_bias"  # key of config.json: whether our model has biases; those of the file are zero if not
+PRECISION = "nanosq_precision"  # key of config.json: the precision in which the scores of our run were computed
 # Defaults of transformers' GPT2Config.
 SIZES = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
 DROPOUT = 0.1
@@ -88,7 +89,20 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def write(folder: Path, architecture: Mapping[str, Any], state: Mapping[str, Tensor], *, end_of_text: int) -> None:
+def facts(folder: Path) -> dict[str, Any]:
+    """Return what a folder tells of a run of ours as a checkpoint does: the precision of its scores, if it is known."""
+    precision = read_object(folder / CONFIG).get(PRECISION)
+    return {"precision": precision} if isinstance(precision, str) else {}
+
+
+def write(
+    folder: Path,
+    architecture: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    end_of_text: int,
+    precision: str | None = None,
+) -> None:
     """Write config.json, generation_config.json and model.safetensors into a folder.
 
     Args:
@@ -96,6 +110,7 @@ def write(folder: Path, architecture: Mapping[str, Any], state: Mapping[str, Ten
         architecture: The arguments of `GPT` but for the size of the vocabulary.
         state: The state of the `GPT`.
         end_of_text: The id that begins and ends every text.
+        precision: The precision in which the scores of the model were computed, if it is known.
     """
     with needs_extra():
         from safetensors.torch import save_file
@@ -116,6 +131,7 @@ def write(folder: Path, architecture: Mapping[str, Any], state: Mapping[str, Ten
         **ids,
         "dtype": "float32",
         BIAS: "final_norm.bias" in state,
+        **({PRECISION: precision} if precision else {}),
     }
     for name, content in ((CONFIG, config), ("generation_config.json", ids | {"pad_token_id": end_of_text})):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """`python -m nanosq.export`: a trained run becomes a folder that transformers loads, or nothing is written."""
 
+import json
 import logging
 import re
 import shlex
@@ -12,7 +13,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from analysis.configuration import compose
-from nanosq import checkpoint, export, identity, pretrained
+from nanosq import checkpoint, evaluate, export, identity, pretrained
+from nanosq.data.write import write_split
 from nanosq.huggingface import tokenizer as huggingface
 from nanosq.huggingface.card import card
 from nanosq.tracking.mlflow_store import MLflowStore
@@ -61,6 +63,37 @@ def test_transformers_loads_a_run(run, tmp_path: Path, capsys, recwarn, caplog) 
     again = pretrained.load("out", MLflowStore())
     assert again.tokenizer == ours.tokenizer
     assert again.architecture.items() <= {"activation": "gelu", **ours.architecture}.items()
+
+
+def test_an_exported_run_has_the_scores_of_the_run_and_of_transformers(run, trained: Path, capsys) -> None:
+    """The first in the precision of the run's scores, which the folder names, the second in fp32."""
+    (corpus,) = (trained / "cache").glob("stories-*")
+    write_split(corpus, "test", Path("test.txt"))
+    assert export.main([run.info.run_id, "out"]) == 0
+    capsys.readouterr()
+
+    def nll(*options: str) -> float:
+        assert evaluate.main(["out", "--data", "test.txt", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)["nll"]
+
+    assert nll() == pytest.approx(run.data.metrics["test/nll"], abs=1e-5)
+    model = AutoModelForCausalLM.from_pretrained("out").eval()
+    tokenizer = AutoTokenizer.from_pretrained("out")
+    total, n_tokens, size = 0.0, 0, model.config.n_positions
+    for text in Path("test.txt").read_text().split("<|endoftext|>")[:-1]:
+        ids = tokenizer(f"{tokenizer.bos_token}{text.strip()}{tokenizer.eos_token}", return_tensors="pt")["input_ids"]
+        scored = 0
+        for begin in range(0, ids.shape[1], size // 2):  # half of a window is the context of the next one
+            window = ids[:, begin : begin + size + 1]
+            if (end := begin + window.shape[1] - 1) > scored:
+                window = ids[:, max(end - size, 0) : end + 1]
+                with torch.no_grad():
+                    log_p = model(window[:, :-1]).logits[0].double().log_softmax(-1)
+                nll_T = -log_p[range(len(log_p)), window[0, 1:]]
+                total += float(nll_T[len(nll_T) - (end - scored) :].sum())
+                n_tokens += end - scored
+                scored = end
+    assert nll("--precision", "fp32") == pytest.approx(total / n_tokens, abs=1e-5)
 
 
 def test_the_card_says_how_it_was_trained(run, capsys) -> None:
