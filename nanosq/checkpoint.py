@@ -20,7 +20,7 @@ import torch
 from nanosq.filesystem import PARTIAL, atomic_write, file_lock
 from nanosq.train import TrainState
 
-FORMAT = "nanosq-3"
+FORMAT = "nanosq-4"
 RUN_ID = re.compile("[0-9a-f]{32}")  # an id of MLflow
 
 

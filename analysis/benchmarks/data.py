@@ -91,7 +91,7 @@ def training_texts(folder: Path) -> Iterator[str]:
 
 def with_tiktoken(folder: Path, work: Path) -> Measurement:
     """Encode the first stories, one at a time."""
-    encoding = bpe.encoding()
+    encoding = bpe.gpt2().exact
     texts, size = [], 0
     for text in training_texts(folder):
         texts.append(text)
@@ -125,7 +125,7 @@ def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Measurement:
         return loaded
 
     setattr(datasets, "load_dataset", load_dataset)  # noqa: B010
-    setattr(tiktoken, "get_encoding", lambda _: bpe.encoding())  # noqa: B010
+    setattr(tiktoken, "get_encoding", lambda _: bpe.gpt2().exact)  # noqa: B010
     with redirect_stderr(StringIO()):
         runpy.run_path(str(work / "prepare.py"), run_name="__main__")
     seconds = time.perf_counter() - begin[0]

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+MAX_THREADS = 16  # a single thread that makes the items keeps no more of them busy
 
 
 def map_ahead(
@@ -28,3 +29,11 @@ def map_ahead(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def map_on_all_cores(function: Callable[[Item], Value], items: Iterable[Item]) -> Generator[Value]:
+    """Yield `function(item)` for each item, in order, computed in a thread for each core."""
+    from joblib import cpu_count  # knows the CPU limits of containers
+
+    n_threads = min(cpu_count(), MAX_THREADS)
+    return map_ahead(function, items, workers=n_threads, ahead=2 * n_threads)

@@ -1,7 +1,7 @@
 """The preparation of a corpus: source and tokenizer -> token files, on all cores and in bounded memory.
 
-The text is encoded once, with the whole vocabulary. Once the training split is encoded, the vocabulary is fitted to
-it, and the ids in the files are mapped to the new ones.
+The text is encoded with the whole vocabulary. Once the training split is encoded, the vocabulary is fitted to it, and
+the ids in the files are mapped to the new ones.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanosq.data import cache, corpus_key
-from nanosq.data.ahead import map_ahead
+from nanosq.data.ahead import map_on_all_cores
 from nanosq.data.changes import changed_texts
 from nanosq.data.sources import SPLITS, Document, Source
 from nanosq.data.tokenizers import Tokenizer
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 ORDER = ("test", "val", "train")  # an evaluation keeps its documents; training loses those that are also in one
 TOKENIZER_FILE = "tokenizer.json"
 CHUNK = 1 << 20  # characters or tokens processed at a time
-MAX_THREADS = 16  # a single reading thread keeps no more of them busy
 ROW = np.dtype([("n_bytes", np.int64), ("log_probability", np.float64), ("fingerprint", np.uint64)])
 
 
@@ -50,7 +49,7 @@ def write_corpus(folder: Path, source: Source, tokenizer: Tokenizer, facts: dict
     rows: dict[str, np.ndarray] = {}
     for split in ORDER:
         rows[split] = _encode_split(folder, split, source, tokenizer, name, list(rows.values()))
-    fitted = tokenizer.fit_vocabulary(_count_ids(_ids_file(folder, "train"), tokenizer))
+    fitted = tokenizer.fit_vocabulary(_read_documents(_ids_file(folder, "train"), tokenizer))
     splits = {split: _finish_split(folder, split, rows[split], tokenizer, fitted) for split in SPLITS}
     (folder / TOKENIZER_FILE).write_text(json.dumps(fitted.state()), encoding="utf-8")
     names = corpus_key.names(source)
@@ -131,8 +130,6 @@ def _encode(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[tuple[Ba
 
     Threads are enough, because tiktoken releases Python's global lock.
     """
-    from joblib import cpu_count  # knows the CPU limits of containers
-
     end = np.array([tokenizer.end_of_text], np.uint32)
     dtype = token_dtype(tokenizer)
 
@@ -141,22 +138,20 @@ def _encode(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[tuple[Ba
         return batch, np.concatenate(pieces).astype(dtype) if pieces else np.empty(0, dtype)
 
     tokenizer.encode([""])  # loads the vocabulary before the threads start
-    n_threads = min(cpu_count(), MAX_THREADS)
-    return map_ahead(encode, batches, workers=n_threads, ahead=2 * n_threads)
+    return map_on_all_cores(encode, batches)
 
 
-def _read_ids(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+def _read_documents(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """Yield the ids of whole documents with an end of text after each, about CHUNK at a time."""
+    rest = np.empty(0, token_dtype(tokenizer))
     # Not memory-mapped: all that has been read would count as used memory.
     with path.open("rb") as file:
-        while len(ids := np.fromfile(file, token_dtype(tokenizer), CHUNK)):
-            yield ids
-
-
-def _count_ids(path: Path, tokenizer: Tokenizer) -> np.ndarray:
-    counts_V = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for ids in _read_ids(path, tokenizer):
-        counts_V += np.bincount(ids, minlength=tokenizer.vocab_size)
-    return counts_V
+        while len(ids := np.fromfile(file, rest.dtype, CHUNK)):
+            ends = np.flatnonzero(ids == tokenizer.end_of_text)
+            n = int(ends[-1]) + 1 if len(ends) else 0
+            if n:
+                yield np.concatenate([rest, ids[:n]])
+            rest = ids[n:] if n else np.concatenate([rest, ids])
 
 
 def _finish_split(
@@ -168,8 +163,8 @@ def _finish_split(
     ids_file = _ids_file(folder, split)
     with (folder / f"{split}.tokens").open("wb") as file:
         file.write(end.tobytes())
-        for ids in _read_ids(ids_file, tokenizer):
-            tokens = fitted.remap(ids).astype(token_dtype(fitted))
+        for ids in map_on_all_cores(fitted.remap, _read_documents(ids_file, tokenizer)):
+            tokens = ids.astype(token_dtype(fitted))
             file.write(tokens.tobytes())
             starts.append(np.flatnonzero(tokens == end) + n)
             n += len(tokens)

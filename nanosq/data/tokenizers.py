@@ -1,18 +1,18 @@
 """Tokenizers: GPT-2's byte pair encoding, the same with a smaller vocabulary, and bytes.
 
-A smaller vocabulary keeps the order of GPT-2's ids (nanosq/data/bpe.py) and closes the gaps.
+A smaller vocabulary is a part of GPT-2's tokens (nanosq/data/kept_tokens.py), in their order.
 """
 # ruff: noqa: D102  the methods are documented once, in Tokenizer
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from nanosq.data import bpe
+from nanosq.data import bpe, kept_tokens
 from nanosq.data.bpe import END_OF_TEXT, GPT2_SIZE, N_BYTES
 
 
@@ -48,17 +48,21 @@ class Tokenizer(ABC):
         spellings = self.spellings
         return b"".join(spellings[i] for i in plain if i < len(spellings)).decode(errors="replace")
 
-    def fit_vocabulary(self, counts_V: np.ndarray) -> "Tokenizer":
+    def fit_vocabulary(self, documents: Iterable[np.ndarray]) -> "Tokenizer":
         """Return the tokenizer to train with, which is `self` if no id is removed.
 
         Args:
-            counts_V: How often each id occurs in the training split, (vocab_size,).
+            documents: The ids of the training split, in arrays of whole documents with an end of text after each.
         """
         return self
 
-    def remap(self, ids: np.ndarray) -> np.ndarray:
-        """Return ids of the tokenizer before `fit_vocabulary` as ids of this one."""
-        return ids
+    def remap(self, documents: np.ndarray) -> np.ndarray:
+        """Return the ids of documents, given by their ids in the tokenizer before `fit_vocabulary`.
+
+        Args:
+            documents: Ids of whole documents with an end of text after each.
+        """
+        return documents
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -80,8 +84,8 @@ def gpt2(*, vocabulary: str | int = "full", pad_to: int | None = None) -> Tokeni
 
     Args:
         vocabulary: "full" (50,257, tiktoken's ids), "used" (the tokens that occur in the training split), or a number:
-            at most that many, the most common ones that occur. Every vocabulary has the 256 bytes and the end of text;
-            a token that is not in it is written as bytes, so that no text is lost.
+            at most that many, the most common ones that occur. Both have also the tokens that these are merged from,
+            where they are needed. Every vocabulary has the 256 bytes and the end of text, so that no text is lost.
         pad_to: Increase vocab_size to this number, with ids that never occur (50,304 is a multiple of 128). They are
             classes like any other and enter every loss, as they did in the student report. None: no padding.
     """
@@ -122,16 +126,13 @@ class GPT2(Tokenizer):
         return bpe.spellings()
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return bpe.encode(texts)
+        return bpe.gpt2().encode(texts)
 
-    def fit_vocabulary(self, counts_V: np.ndarray) -> Tokenizer:
+    def fit_vocabulary(self, documents: Iterable[np.ndarray]) -> Tokenizer:
         if self.vocabulary == "full":
             return self
-        most_common = np.argsort(-counts_V[N_BYTES : GPT2_SIZE - 1], kind="stable") + N_BYTES
-        kept = most_common[counts_V[most_common] > 0]
-        if isinstance(self.vocabulary, int):
-            kept = kept[: self.vocabulary - N_BYTES - 1]
-        return CutGPT2(tuple(np.sort(kept).tolist()), self.pad_to)
+        n_merged = self.vocabulary - N_BYTES - 1 if isinstance(self.vocabulary, int) else None
+        return CutGPT2(kept_tokens.most_common(documents, n_merged), self.pad_to)
 
     def state(self) -> dict[str, Any]:
         return {"kind": "GPT2", **asdict(self)}
@@ -139,7 +140,7 @@ class GPT2(Tokenizer):
 
 @dataclass(frozen=True)
 class CutGPT2(Tokenizer):
-    """GPT-2's tokenizer with a part of the vocabulary: the bytes, some merged tokens, the end of text."""
+    """Byte pair encoding with a part of GPT-2's tokens: the bytes, some merged tokens, the end of text."""
 
     merged: Sequence[int]  # GPT-2 ids of the merged tokens, ascending
     pad_to: int | None = None
@@ -157,14 +158,22 @@ class CutGPT2(Tokenizer):
         return [bpe.spellings()[i] for i in self._kept]
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        return [self.remap(ids) for ids in bpe.encode(texts)]
+        return self._encoding.encode(texts)
 
-    def remap(self, ids: np.ndarray) -> np.ndarray:
-        begins, lengths, new_ids = self._table
-        n = lengths[ids]
-        ends = np.cumsum(n)
-        total = int(ends[-1]) if len(ends) else 0
-        return new_ids[np.arange(total) + np.repeat(begins[ids] - (ends - n), n)]
+    def remap(self, documents: np.ndarray) -> np.ndarray:
+        # Most documents have the same tokens as in GPT-2. Any other one is encoded again.
+        new_ids, is_safe_part = self._tables
+        is_safe = np.where(kept_tokens.may_be_part(documents), is_safe_part[documents], new_ids[documents] >= 0)
+        ends = np.flatnonzero(documents == GPT2_SIZE - 1)
+        changed = np.unique(np.searchsorted(ends, np.flatnonzero(~is_safe))).tolist()
+        if not changed:
+            return new_ids[documents]
+        pieces = np.split(documents, ends[:-1] + 1)
+        texts = [bpe.gpt2().exact.decode(pieces[i][:-1].tolist()) for i in changed]
+        pieces = [new_ids[ids] for ids in pieces]
+        for i, ids in zip(changed, self.encode(texts), strict=True):
+            pieces[i] = np.append(ids, self.end_of_text)
+        return np.concatenate(pieces)
 
     def state(self) -> dict[str, Any]:
         return {"kind": "CutGPT2", "merged": list(self.merged), "pad_to": self.pad_to}
@@ -174,17 +183,17 @@ class CutGPT2(Tokenizer):
         return [*range(N_BYTES), *self.merged, GPT2_SIZE - 1]
 
     @functools.cached_property
-    def _table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The new ids of all GPT-2 ids in one array, and where those of each GPT-2 id begin and how many they are."""
-        new = {old: i for i, old in enumerate(self._kept)}
-        id_of_byte = {spelling: i for i, spelling in enumerate(bpe.spellings()[:N_BYTES])}
-        rows = [
-            [new[old]] if old in new else [id_of_byte[spelling[i : i + 1]] for i in range(len(spelling))]
-            for old, spelling in enumerate(bpe.spellings())
-        ]
-        lengths = np.array([len(row) for row in rows])
-        new_ids = np.array([i for row in rows for i in row], dtype=np.uint32)
-        return np.cumsum(lengths) - lengths, lengths, new_ids
+    def _encoding(self) -> bpe.BytePairEncoding:
+        return bpe.BytePairEncoding(self.spellings)
+
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Two arrays (GPT2_SIZE,): the new id of each GPT-2 id or -1, and whether it is reached by merges too."""
+        new_ids, kept = np.full(GPT2_SIZE, -1), {*self._kept}
+        new_ids[self._kept] = np.arange(len(kept))
+        is_reached = np.zeros(GPT2_SIZE, bool)
+        is_reached[[i for i in self._kept[:-1] if kept_tokens.ancestors(i) <= kept]] = True
+        return new_ids, is_reached
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def documents(split: corpus.Split, tokenizer: tokenizers.Tokenizer) -> list[str]
 def test_a_corpus_holds_the_documents_of_its_source(tmp_path, tokenizer, dtype):
     for _ in range(2):  # prepared, then read from the cache
         prepared = corpus.prepare(source_of_texts, tokenizer, cache_dir=tmp_path)
-        assert prepared.tokenizer.fit_vocabulary(np.zeros(1)) is prepared.tokenizer
+        assert prepared.tokenizer.fit_vocabulary([]) is prepared.tokenizer
         end = prepared.tokenizer.end_of_text
         for name, texts in TEXTS.items():
             split = getattr(prepared, name)

@@ -15,13 +15,13 @@ from nanosq.data import bpe, tokenizers
 from nanosq.data.stories import stories
 
 SAMPLE = "Once upon a time there was a little girl. She said \u201cgood morning\u201d to the little dog. " * 3
-COUNTS = np.bincount(tokenizers.gpt2().encode([SAMPLE])[0], minlength=bpe.GPT2_SIZE)
+DOCUMENTS = [np.append(tokenizers.gpt2().encode([SAMPLE])[0], bpe.GPT2_SIZE - 1)]
 TOKENIZERS = {
     "full": tokenizers.gpt2(),
     "padded": tokenizers.gpt2(pad_to=50_304),
-    "used": tokenizers.gpt2(vocabulary="used").fit_vocabulary(COUNTS),
-    "262": tokenizers.gpt2(vocabulary=262, pad_to=512).fit_vocabulary(COUNTS),
-    "257": tokenizers.gpt2(vocabulary=257).fit_vocabulary(COUNTS),
+    "used": tokenizers.gpt2(vocabulary="used").fit_vocabulary(DOCUMENTS),
+    "262": tokenizers.gpt2(vocabulary=262, pad_to=512).fit_vocabulary(DOCUMENTS),
+    "257": tokenizers.gpt2(vocabulary=257).fit_vocabulary(DOCUMENTS),
     "bytes": tokenizers.byte_level(),
     "padded bytes": tokenizers.byte_level(pad_to=320),
 }
@@ -89,10 +89,10 @@ def test_white_space_is_encoded_as_by_tiktoken(oracle, texts):
 
 
 def test_common_white_space_is_not_uncertain():
-    ids = bpe.fast_encoding().encode_to_numpy(
+    ids = bpe.gpt2().fast.encode_to_numpy(
         "One day.\n\nShe said:\n\u201cHello\u201d\u2014no?\t \u00e9" + "<|endoftext|>", allowed_special="all"
     )
-    assert not len(bpe.uncertain_positions(ids))
+    assert not len(bpe.gpt2().uncertain_positions(ids))
 
 
 def test_known_ids():
@@ -119,14 +119,17 @@ def test_decode_of_padding_and_broken_characters():
     assert TOKENIZERS["bytes"].decode([0xC3, 0x41, 256]) == "\ufffdA<|endoftext|>"
 
 
+def spelled(tokenizer, text):
+    return [tokenizer.decode([i]) for i in tokenizer.encode([text])[0]]
+
+
 def test_used_keeps_the_tokens_that_occur(oracle):
     used = TOKENIZERS["used"]
-    occurring = {i for i in oracle.encode_ordinary(SAMPLE) if i >= 256}
-    assert used.vocab_size == 257 + len(occurring)
+    assert {i for i in oracle.encode_ordinary(SAMPLE) if i >= 256} <= {*used.merged}
     assert used.end_of_text == used.vocab_size - 1
     assert len(used.encode([SAMPLE])[0]) == len(oracle.encode_ordinary(SAMPLE))
-    assert [used.decode([i]) for i in used.encode(["a little dog"])[0]] == ["a", " little", " dog"]
-    assert [used.decode([i]) for i in used.encode([" zoo"])[0]] == list(" zoo")
+    assert spelled(used, "a little dog") == ["a", " little", " dog"]
+    assert spelled(used, " zoo") == list(" zoo")
 
 
 def test_a_number_keeps_the_most_common_tokens(oracle):
@@ -140,16 +143,51 @@ def test_a_number_keeps_the_most_common_tokens(oracle):
         oracle.encode_single_token(b) for b in (b"\xc3", b"\xa9", b"a")
     ]
     # The number is an upper bound: a token that never occurs is not kept.
-    assert tokenizers.gpt2(vocabulary=5000).fit_vocabulary(COUNTS) == TOKENIZERS["used"]
+    assert tokenizers.gpt2(vocabulary=5000).fit_vocabulary(DOCUMENTS) == TOKENIZERS["used"]
 
 
-@given(any_text)
-def test_remapped_ids_are_those_of_the_encoded_text(text):
-    for name in ("used", "262", "257"):
-        cut = TOKENIZERS[name]
-        full = TOKENIZERS["full"].encode([text])[0]
-        assert cut.remap(full).tolist() == cut.encode([text])[0].tolist()
-    assert cut.remap(np.array([50_256, 50_256])).tolist() == [256, 256]
+def documents(*texts):
+    """Return GPT-2's ids of texts, with an end of text after each."""
+    return np.concatenate([np.append(ids, bpe.GPT2_SIZE - 1) for ids in tokenizers.gpt2().encode([*texts])])
+
+
+def test_parts_of_words_are_kept_with_what_they_are_merged_from(oracle):
+    text = " the tyrannosaurus"
+    assert [oracle.decode([i]) for i in oracle.encode_ordinary(text)] == [" the", " tyrann", "osaurus"]
+    used = tokenizers.gpt2(vocabulary="used").fit_vocabulary([documents(text)])
+    assert spelled(used, text) == [" the", " tyrann", "osaurus"]
+    kept = {spelling.decode() for spelling in used.spellings[256:-1]}
+    merged_on_the_way = {" t", " ty", " tyr", "an", "ann", "os", "ur", "us", "aur", "aurus"}
+    assert kept == {" the", " tyrann", "osaurus", *merged_on_the_way}  # " the" is a whole word: not "he" of " t" + "he"
+    small = tokenizers.gpt2(vocabulary=259).fit_vocabulary([documents(text)])  # too few for " tyrann"
+    assert small.decode(small.encode([text])[0]) == text
+    assert small.vocab_size == 258  # the bytes, " the" and the end of text
+
+
+real_words = st.lists(
+    st.sampled_from([*SAMPLE.split(), "tyrannosaurus", "Lilyx", "\u2003", "...", "\n\n", "don't", "1234567"])
+)
+written = st.one_of(any_text, real_words.map(" ".join), real_words.map("".join))
+
+
+@given(st.lists(written, min_size=1, max_size=3))
+def test_a_text_has_the_same_tokens_as_in_gpt2_if_all_that_occur_are_kept(texts):
+    ids = documents(*texts)
+    used = tokenizers.gpt2(vocabulary="used").fit_vocabulary([ids])
+    gpt2 = bpe.spellings()
+    assert [used.spellings[i] for i in used.remap(ids)] == [gpt2[i] for i in ids]
+    encoded = [np.append(new, used.end_of_text) for new in used.encode(texts)]
+    assert np.concatenate(encoded).tolist() == used.remap(ids).tolist()
+
+
+@given(st.lists(written, min_size=1, max_size=3), st.lists(written, min_size=1, max_size=3), st.integers(257, 320))
+def test_remapped_ids_are_those_of_the_encoded_texts(fitted_to, texts, size):
+    for cut in (
+        *(TOKENIZERS[name] for name in ("used", "262", "257")),
+        tokenizers.gpt2(vocabulary=size).fit_vocabulary([documents(*fitted_to)]),
+    ):
+        expected = np.concatenate([np.append(ids, cut.end_of_text) for ids in cut.encode(texts)])
+        assert cut.remap(documents(*texts)).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -157,7 +195,7 @@ def test_a_tokenizer_is_loaded_from_its_state_through_json(name):
     tokenizer = TOKENIZERS[name]
     loaded = tokenizers.load(json.loads(json.dumps(tokenizer.state())))
     assert loaded == tokenizer
-    assert loaded.fit_vocabulary(COUNTS) is loaded
+    assert loaded.fit_vocabulary(DOCUMENTS) is loaded
     assert loaded.encode([SAMPLE])[0].tolist() == tokenizer.encode([SAMPLE])[0].tolist()
 
 
@@ -166,7 +204,7 @@ def test_before_it_is_fitted_a_tokenizer_has_the_full_vocabulary():
         tokenizer = tokenizers.gpt2(vocabulary=vocabulary, pad_to=1024)
         assert tokenizer.vocab_size == 50_257
         assert tokenizers.load(tokenizer.state()) == tokenizer
-        assert tokenizer.fit_vocabulary(COUNTS).vocab_size == 1024
+        assert tokenizer.fit_vocabulary(DOCUMENTS).vocab_size == 1024
 
 
 @pytest.mark.parametrize("vocabulary", [256, 0, -1, 50_258, "all", "8192", True])
@@ -181,7 +219,7 @@ def test_too_little_padding_is_an_error():
     with pytest.raises(ValueError, match="pad_to is 999, less than the 1000 tokens"):
         tokenizers.gpt2(vocabulary=1000, pad_to=999)
     with pytest.raises(ValueError, match=r"pad_to is 260, less than the 2.. tokens"):
-        tokenizers.gpt2(vocabulary="used", pad_to=260).fit_vocabulary(COUNTS)
+        tokenizers.gpt2(vocabulary="used", pad_to=260).fit_vocabulary(DOCUMENTS)
     with pytest.raises(ValueError, match="pad_to is 256, less than the 257 tokens"):
         tokenizers.byte_level(pad_to=256)
 

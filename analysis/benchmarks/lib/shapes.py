@@ -54,7 +54,7 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape(n_layer=2, n_head=4, n_embd=128, vocab_size=1644, batch_size=4, block_size=256),
+    "tiny": Shape(n_layer=2, n_head=4, n_embd=128, vocab_size=1770, batch_size=4, block_size=256),
     "ten_minutes": Shape(n_layer=4, n_head=4, n_embd=256, vocab_size=4096, batch_size=8, block_size=256),
     "wide": Shape(n_layer=6, n_head=8, n_embd=256, vocab_size=50_304, batch_size=8, block_size=256),
     "gpt2": Shape(n_layer=12, n_head=12, n_embd=768, vocab_size=50_304, batch_size=4, block_size=1024),
