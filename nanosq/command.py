@@ -32,7 +32,10 @@ def load(options: argparse.Namespace, name: str | None = None) -> "Pretrained":
     from nanosq import pretrained
     from nanosq.tracking.mlflow_store import MLflowStore
 
-    return pretrained.load(name or options.model, MLflowStore(uri=options.tracking_uri))
+    name = options.model if name is None else name
+    if not name:
+        raise ValueError("the name of the model is empty")
+    return pretrained.load(name, MLflowStore(uri=options.tracking_uri))
 
 
 def run(work: Callable[[], None]) -> int:

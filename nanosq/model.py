@@ -112,8 +112,8 @@ class GPT(nn.Module):
         end = begin + tokens_BT.shape[1]
         hidden_BTD = self.token_embedding(tokens_BT) + self.position_embedding.weight[begin:end]
         hidden_BTD = self.dropout(hidden_BTD)
-        for block, seen in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
-            hidden_BTD = block(hidden_BTD, seen)
+        for number, block in enumerate(self.blocks):
+            hidden_BTD = block(hidden_BTD, cache[number] if cache else None)
         return self.final_norm(hidden_BTD)
 
 

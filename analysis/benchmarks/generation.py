@@ -5,10 +5,10 @@ python -m analysis.benchmarks.generation --tokens 16 --rounds 1                 
 
 All have the same random weights, those of a GPT-2 of 124M parameters, and begin with one token. They sample as
 nanoGPT's sample.py does by default: temperature 0.8, the 200 most likely tokens. transformers uses its generate() with
-a cache of keys and values. nanoGPT has none, and writes in fp32, one text at a time, as its sample.py does on a CPU. The
-contenders take turns. A time is the median over the rounds, divided by the number of new tokens of a text; "nanosq is
-faster by" is the time of a contender divided by that of nanosq with the same batch and precision. nanoGPT is compared
-with nanosq in fp32.
+a cache of keys and values. nanoGPT has no cache. It writes one text at a time in fp32, as its sample.py does on a CPU.
+
+The contenders take turns, and times are medians over the rounds. A time is divided by the number of new tokens of a
+text. The last column is the time of a contender divided by that of nanosq for the same batch and precision.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TOKENIZER = tokenizers.gpt2()
 SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 TEMPERATURE, TOP_K = 0.8, 200  # defaults of nanoGPT's sample.py
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-FORMATS = {"ms/token": ".1f", "tokens/s": ",.1f", "nanosq is faster by": ".2f"}
+FORMATS = {"ms/token": ".1f", "tokens/s": ",.1f", "times nanosq": ".2f"}
 
 Write = Callable[[], object]  # writes texts once
 
