@@ -35,7 +35,6 @@ class KeyValues:
             B, H, _, K = key_BHTK.shape
             self._key_BHTK, self._value_BHTK = (key_BHTK.new_empty(B, H, self.size, K) for _ in range(2))
         begin, end = self.length, self.length + key_BHTK.shape[2]
-        assert end <= self.size, "the window is full"
         self._key_BHTK[:, :, begin:end] = key_BHTK
         self._value_BHTK[:, :, begin:end] = value_BHTK
         self.length = end

@@ -110,6 +110,7 @@ class GPT(nn.Module):
         """
         begin = cache[0].length if cache else 0
         end = begin + tokens_BT.shape[1]
+        assert end <= self.block_size, "the window is full"
         hidden_BTD = self.token_embedding(tokens_BT) + self.position_embedding.weight[begin:end]
         hidden_BTD = self.dropout(hidden_BTD)
         for number, block in enumerate(self.blocks):

@@ -120,6 +120,13 @@ def test_a_large_vocabulary_is_drawn_to_its_end() -> None:
     assert draw(logits_BV, ends_B, settings).tolist() == [0, n_ids // 2, n_ids - 1]
 
 
+def test_a_token_without_probability_is_never_drawn() -> None:
+    logits_BV = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0, -math.inf]])
+    for uniform, token in [(0.0, 1), (0.5, 3), (1 - 2**-53, 3)]:
+        uniform_B = torch.tensor([uniform], dtype=torch.float64)
+        assert draw(logits_BV, uniform_B, SampleSettings(1, 1, 1.0, "", None, None)) == token
+
+
 def test_greedy_takes_the_most_likely_token_whatever_the_limits() -> None:
     uniform_B = torch.tensor([0.99], dtype=torch.float64)
     for limits in ((None, None), (3, None), (None, 0.9)):
