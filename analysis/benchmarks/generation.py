@@ -32,7 +32,7 @@ from nanosq.model import GPT
 from nanosq.settings import SampleSettings
 
 TOKENIZER = tokenizers.gpt2()
-SIZES = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
+SIZES: dict[str, Any] = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 TEMPERATURE, TOP_K = 0.8, 200  # defaults of nanoGPT's sample.py
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 FORMATS = {"ms/token": ".1f", "tokens/s": ",.1f", "times nanosq": ".2f"}
@@ -58,9 +58,13 @@ def transformers_model(model: GPT) -> Any:
     """Return a GPT2LMHeadModel with the sizes and weights of a model that has biases and the exact GELU."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    first: Any = model.blocks[0]
     vocab_size, n_embd = model.head_weight.shape
-    sizes = {"n_layer": len(model.blocks), "n_head": model.blocks[0].attention.n_head, "n_embd": n_embd}
-    config = GPT2Config(vocab_size=vocab_size, n_positions=model.block_size, **sizes, activation_function="gelu")
+    sizes = {"n_layer": len(model.blocks), "n_head": first.attention.n_head, "n_embd": n_embd}
+    ends = {"bos_token_id": None, "eos_token_id": None}  # those of GPT-2 need not be in the vocabulary
+    config = GPT2Config(
+        vocab_size=vocab_size, n_positions=model.block_size, **sizes, activation_function="gelu", **ends
+    )
     result = GPT2LMHeadModel(config).eval()
     result.load_state_dict(weights_for_transformers(model))
     return result
