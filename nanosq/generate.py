@@ -2,10 +2,10 @@
 
 python -m nanosq.generate MODEL --prompt "Once upon a time" --num 3
 python -m nanosq.generate MODEL --temperature 0.7 --top-k 200 --top-p 0.95
-python -m nanosq.generate --compare MODEL MODEL --prompt "One day"
+python -m nanosq.generate --compare RUN_A RUN_B --prompt "One day"
 
-Without a prompt, the model begins a text. On a terminal the first text appears while it is written. --compare shows the
-texts of two models side by side. Text number i depends on the seed and on i, whatever --num is.
+Without a prompt, the model begins a story. On a terminal the first text appears while the model writes it. --compare
+shows the texts of two models side by side. Text number i depends on the seed and on i, not on --num.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nanosq import command, terminal
 from nanosq.typesetting import NARROW, WordWrap, side_by_side, wrap
 
 if TYPE_CHECKING:
     from nanosq.data.tokenizers import Tokenizer
+    from nanosq.model import GPT
     from nanosq.settings import SampleSettings
 
 SEPARATOR = "\n\n---\n\n"  # between texts
@@ -57,7 +58,14 @@ def _work(options: argparse.Namespace) -> None:
     if len(options.model) != 1 + options.compare:
         raise ValueError("--compare takes two models" if options.compare else "give one model, or two with --compare")
     settings = [
-        SampleSettings(options.num, options.max_new_tokens, options.temperature, prompt, options.top_k, options.top_p)
+        SampleSettings(
+            count=options.num,
+            length=options.max_new_tokens,
+            temperature=options.temperature,
+            prompt=prompt,
+            top_k=options.top_k,
+            top_p=options.top_p,
+        )
         for prompt in options.prompt or [""]
     ]
     settings[0].check(lambda key: NAMES.get(key, f"--{key.replace('_', '-')}"))
@@ -68,7 +76,11 @@ def _work(options: argparse.Namespace) -> None:
     writers = []
     for name in options.model:
         trained = command.load(options, name)
-        writers.append(_Writer(prepare(trained.build(), hardware), trained.tokenizer, options.seed))
+        model = prepare(trained.build(), hardware)
+        writers.append(_Writer(model, trained.tokenizer, options.seed))
+        longest = max(len(ids) for ids in trained.tokenizer.encode([each.prompt for each in settings]))
+        if longest >= model.block_size:  # the end of text comes before the prompt
+            print(f"note: of a prompt of {longest:,} tokens, {name} sees only the end", file=sys.stderr)
     with hardware.waiting():
         if options.compare:
             _compare(options.model, writers, settings)
@@ -80,7 +92,7 @@ def _work(options: argparse.Namespace) -> None:
 class _Writer:
     """A model that writes texts."""
 
-    model: Any
+    model: "GPT"
     tokenizer: "Tokenizer"
     seed: int
 
@@ -118,15 +130,18 @@ def _print(writer: _Writer, settings: "Sequence[SampleSettings]") -> None:
 
 def _compare(names: Sequence[str], writers: "Sequence[_Writer]", settings: "Sequence[SampleSettings]") -> None:
     """Print the texts of models side by side, or one below the other on a narrow terminal."""
-    columns = terminal.width()
-    is_narrow = columns < NARROW
-    if not is_narrow:
+    columns, separator = terminal.width(), ""
+    if columns >= NARROW:
         print(f"{side_by_side(names, columns)}\n")
-    for number, each in enumerate(settings):
-        for i, texts in enumerate(zip(*(writer.write(each) for writer in writers), strict=True)):
-            below = (f"{name}:\n{text}" for name, text in zip(names, texts, strict=True))
-            block = "\n".join(wrap("\n\n".join(below), columns)) if is_narrow else side_by_side(texts, columns)
-            print(SEPARATOR[1:] + block if number or i else block, flush=True)
+    for each in settings:
+        for texts in zip(*(writer.write(each) for writer in writers), strict=True):
+            if columns >= NARROW:
+                block = side_by_side(texts, columns)
+            else:
+                below = (f"{name}:\n{text}" for name, text in zip(names, texts, strict=True))
+                block = "\n".join(wrap("\n\n".join(below), columns))
+            print(separator + block, flush=True)
+            separator = SEPARATOR[1:]  # `print` has begun a line
 
 
 if __name__ == "__main__":

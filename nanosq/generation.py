@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from nanosq.data.tokenizers import Tokenizer
 from nanosq.hardware import Hardware
+from nanosq.model import GPT
 from nanosq.settings import SampleSettings
 
 
-def prepare(model: nn.Module, hardware: Hardware) -> nn.Module:
+def prepare(model: GPT, hardware: Hardware) -> GPT:
     """Move a model to a device and convert its weights to a precision, once for all tokens. It cannot train then."""
     model = model.to(hardware.device, hardware.matmul_dtype).requires_grad_(False).eval()
     if hardware.device.type == "cpu" and hardware.matmul_dtype is torch.float32:
@@ -59,7 +60,9 @@ def generate(  # noqa: PLR0913  the settings of conf/config.yaml
     Raises:
         ValueError: A number is out of range.
     """
-    settings = SampleSettings(count, length, temperature, prompt, top_k, top_p)
+    settings = SampleSettings(
+        count=count, length=length, temperature=temperature, prompt=prompt, top_k=top_k, top_p=top_p
+    )
     pieces = stream(model, tokenizer, settings, seed=seed)
     return ["".join(text) for text in zip(*pieces, strict=True)]
 

@@ -1,12 +1,9 @@
 """The command that prints texts of a model."""
 
-import contextlib
 import os
 import re
 import select
 import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ from nanosq.data import tokenizers
 from nanosq.generation import generate as texts_of
 from nanosq.model import GPT
 from nanosq.typesetting import side_by_side, wrap
-from tests.commandline import WARM, _run, environment, on_terminal
+from tests.commandline import on_terminal, running
 
 SIZES = {"block_size": 32, "n_layer": 1, "n_head": 1, "n_embd": 16}
 TOKENIZERS = {"a.pt": tokenizers.byte_level(), "b.pt": tokenizers.CutGPT2((257, 262, 290, 373))}
@@ -59,6 +56,16 @@ def test_a_pipe_gets_complete_texts(capsys: pytest.CaptureFixture[str]) -> None:
     written = capsys.readouterr()
     assert written.out == "\n\n---\n\n".join(texts) + "\n"
     assert written.err == ""
+
+
+def test_a_prompt_longer_than_the_window_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = {31: "x" * 31, 32: "y" * 32}
+    for length, prompt in prompts.items():
+        assert generate.main(["a.pt", "--prompt", "short", "--prompt", prompt, "--max-new-tokens", "3"]) == 0
+        written = capsys.readouterr()
+        assert prompt in written.out
+        note = "note: of a prompt of 32 tokens, a.pt sees only the end\n"
+        assert written.err == (note if length == 32 else "")
 
 
 def test_other_precision(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,26 +128,17 @@ def test_progress_is_shown_where_nothing_else_is(folder: Path) -> None:
     assert re.search(r"\r.*\d/32 ", screen)
 
 
-@contextlib.contextmanager
-def running(*arguments: str, stdout: Path) -> Iterator[WARM.Process]:
-    """Run the command in another process, with its stderr in the file `stderr`."""
-    process = WARM.Process(
-        target=_run, args=(arguments, Path.cwd(), environment(), stdout, "stderr", "nanosq.generate")
-    )
-    process.start()
-    yield process
-    process.join(60)
-
-
 def test_ctrl_c_ends_quietly(folder: Path) -> None:
     ours, theirs = os.openpty()
-    with running("a.pt", "--max-new-tokens", "1000000", stdout=Path(os.ttyname(theirs))) as process:
+    command = ["nanosq.generate", "a.pt", "--max-new-tokens", "1000000"]
+    streams = {"stdout": Path(os.ttyname(theirs)), "stderr": folder / "stderr"}
+    with running(*command, cwd=folder, **streams) as process:
         assert select.select([ours], [], [], 60)[0]
         os.kill(process.pid, signal.SIGINT)
-        begin = time.monotonic()
-        while process.is_alive() and time.monotonic() < begin + 60:
+        screen = b""
+        while process.is_alive() or select.select([ours], [], [], 0)[0]:
             if select.select([ours], [], [], 0.1)[0]:
-                screen = os.read(ours, 100_000)
+                screen += os.read(ours, 100_000)
     os.close(theirs)
     os.close(ours)
     assert process.exitcode == 130
@@ -150,7 +148,8 @@ def test_ctrl_c_ends_quietly(folder: Path) -> None:
 
 def test_a_closed_pipe_ends_quietly(folder: Path) -> None:
     os.mkfifo("pipe")
-    with running("a.pt", "--max-new-tokens", "5", stdout=Path("pipe")) as process:
+    command = ["nanosq.generate", "a.pt", "--max-new-tokens", "5"]
+    with running(*command, cwd=folder, stdout=folder / "pipe", stderr=folder / "stderr") as process:
         os.close(os.open("pipe", os.O_RDONLY))
     assert process.exitcode == 141
     assert Path("stderr").read_text() == ""
