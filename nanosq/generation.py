@@ -114,7 +114,7 @@ def new_ids(model: Any, tokenizer: Tokenizer, settings: SampleSettings, *, seed:
         for uniform_B in torch.from_numpy(uniform_BL.T):
             n_excess = window_BT.shape[1] - model.block_size
             if cache is None or n_excess > 0:
-                window_BT = unseen_BT = window_BT[:, stride * -(-max(n_excess, 0) // stride) :]
+                window_BT = unseen_BT = window_BT[:, stride * math.ceil(max(n_excess, 0) / stride) :]
                 cache = model.new_cache() if hasattr(model, "new_cache") else None
             hidden_BTD = model(unseen_BT) if cache is None else model(unseen_BT, cache)
             logits_BV = _logits(hidden_BTD[:, -1], model.head_weight[: end + 1])  # no padding
@@ -156,7 +156,9 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, settings: SampleSettings) -> Tens
 
 
 def _logits(hidden_BD: Tensor, weight_VD: Tensor) -> Tensor:
-    """Return the logits in float32. On a CPU, the fastest product depends on the number of rows."""
+    """Return the logits in float32."""
+    # On a CPU, the fastest of three equal products depends on the number of rows and on the precision: for GPT-2's
+    # vocabulary the others take up to twice the time.
     if len(hidden_BD) == 1:
         return (weight_VD @ hidden_BD[0])[None].float()
     if hidden_BD.dtype is torch.float32 and len(hidden_BD) < 4:
