@@ -1,14 +1,16 @@
-"""Tables that a run stores for the report: the score of each story of a split, and of each bin of confidence."""
+"""Tables of scores in the format CSV: of each story or document of a split, and of each bin of confidence."""
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from nanosq.data.corpus import Split
+from nanosq.data.texts import Place
 from nanosq.data.tokenizers import Tokenizer
+from nanosq.evaluation import Evaluation
 
 N_EXTREMES = 10  # stories of the lowest and of the highest perplexity that are stored with their text
 MAX_CHARACTERS = 2000  # of such a text
@@ -33,6 +35,18 @@ def stories_csv(split: Split, tokenizer: Tokenizer, document_nll_S: Tensor) -> s
     columns = zip(tokens_S.tolist(), split.document_bytes.tolist(), nll_S.tolist(), strict=True)
     rows = ((i, *column, text(i) if i in with_text else "") for i, column in enumerate(columns))
     return _csv(("story", "tokens", "bytes", "nll", "text"), rows)
+
+
+def documents_csv(split: Split, places: Sequence[Place], evaluation: Evaluation) -> str:
+    """Return a row for each document of files. Its nll is summed over its tokens, of which the end of text is one."""
+    header = ("file", "number", "tokens", "bytes", "nll", "nll_per_token", "perplexity", "bits_per_byte", "accuracy")
+    tokens_S, bytes_S = np.diff(split.starts), split.document_bytes
+    nll_S, correct_S = evaluation.document_nll.numpy(), evaluation.document_correct.numpy()
+    mean_S = nll_S / tokens_S
+    with np.errstate(over="ignore"):
+        columns = tokens_S, bytes_S, nll_S, mean_S, np.exp(mean_S), nll_S / np.log(2) / bytes_S, correct_S / tokens_S
+    rows = zip(places, *(column.tolist() for column in columns), strict=True)
+    return _csv((*header, "text"), ((place.file, place.number, *numbers, place.beginning) for place, *numbers in rows))
 
 
 def calibration_csv(bins: Tensor) -> str:

@@ -9,6 +9,7 @@ previous.pt  the last.pt of an interrupted run of other code or text; a new run 
 """
 
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ class Checkpoints:
 
     Args:
         folder: Folder that this process holds with `exclusive`.
-        facts: Plain values that every checkpoint holds: architecture, settings, config_hash, run_id, tokenizer, splits.
+        facts: Plain values that every checkpoint holds: architecture, settings, config_hash, run_id, tokenizer, splits,
+            precision.
     """
 
     folder: Path
@@ -61,7 +63,8 @@ def load(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"no checkpoint at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickles that it will refuse
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # the unpickler raises errors of many kinds for a file that is no checkpoint

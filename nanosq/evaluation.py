@@ -50,6 +50,7 @@ class Evaluation(NamedTuple):
 
     score: Score
     document_nll: Tensor  # (n_documents,) float64, nats summed over each document
+    document_correct: Tensor  # (n_documents,) float64, number of correct tokens of each document
     bins: Tensor  # (3, ECE_BINS) float64, for equal intervals of confidence: tokens, correct tokens, summed confidence
     target_nll: Tensor  # (2, V) float64, for each entry of the vocabulary: its number as a target, nats summed over it
 
@@ -90,8 +91,8 @@ class Evaluator:
         """
         # Sums are computed on the CPU, because not every device has float64.
         model, hardware, V = self.model, self.hardware, len(self.model.head_weight)
-        sums = torch.zeros(2, dtype=torch.float64)
-        document_nll_S = torch.zeros(len(split.document_bytes), dtype=torch.float64)
+        loss_sum = torch.zeros((), dtype=torch.float64)
+        document_nll_S, document_correct_S = torch.zeros(2, len(split.document_bytes), dtype=torch.float64)
         target_nll_2V = torch.zeros(2, V, dtype=torch.float64)
         bins = torch.zeros(3, ECE_BINS, dtype=torch.float64)
         with evaluating(model, hardware):
@@ -99,28 +100,28 @@ class Evaluator:
                 scores = token_scores(self.loss, hidden_ND, model.head_weight, targets_N, compile=hardware.compile_loss)
                 loss_N, nll_N, confidence_N, correct_N = (values_N.cpu() for values_N in scores)
                 nll_N = nll_N.double()
-                sums += torch.stack([loss_N.double().sum(), correct_N.double().sum()])
+                loss_sum += loss_N.double().sum()
                 document_nll_S.index_add_(0, document_N, nll_N)
+                document_correct_S.index_add_(0, document_N, correct_N.double())
                 for row, weights_N in enumerate((None, nll_N)):
                     target_nll_2V[row] += torch.bincount(targets_N.cpu(), weights_N, minlength=V)
                 bins += calibration.sum_bins(confidence_N, correct_N)
-        all_sums = sums, document_nll_S, target_nll_2V, bins
-        sums, document_nll_S, target_nll_2V, bins = map(distributed.all_reduce, all_sums)
+        all_sums = loss_sum, document_nll_S, document_correct_S, target_nll_2V, bins
+        loss_sum, document_nll_S, document_correct_S, target_nll_2V, bins = map(distributed.all_reduce, all_sums)
         n = int(bins[0].sum())
-        loss_sum, correct_sum = sums.tolist()
         nll_sum = float(document_nll_S.sum())
         nll = nll_sum / n
         score = Score(
-            loss=loss_sum / n,
+            loss=float(loss_sum) / n,
             nll=nll,
             perplexity=_exp(nll),
             bits_per_byte=nll_sum / (math.log(2) * split.n_bytes),
-            accuracy=correct_sum / n,
+            accuracy=float(document_correct_S.sum()) / n,
             ece=calibration.ece(bins),
             floor_nll=-split.log_probability / n,
             excess_nll=nll + split.log_probability / n,
         )
-        return Evaluation(score, document_nll_S, bins, target_nll_2V)
+        return Evaluation(score, document_nll_S, document_correct_S, bins, target_nll_2V)
 
     def batches(self, split: Split, *, every: int = 1) -> Iterator[ScoredTokens]:
         """Yield the batches of this process, or one of `every` batches. Iterate inside of `evaluating`."""

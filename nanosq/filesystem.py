@@ -35,6 +35,14 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Raise ValueError if `path` is a folder, or in a folder that does not exist."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 digest of a file in hexadecimal digits. A file that has not changed is read once."""
     status = path.stat()

@@ -1,5 +1,7 @@
-"""Trained models: architecture, weights and tokenizer, read from a run or from a file."""
+"""Trained models: architecture, weights and tokenizer, read from a run, a file, a folder or the Hugging Face hub."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,13 @@ from torch import Tensor
 from nanosq import checkpoint
 from nanosq.data import tokenizers
 from nanosq.data.tokenizers import Tokenizer
+from nanosq.filesystem import file_digest
+from nanosq.huggingface import folder, hub, tokenizer
 from nanosq.model import GPT
 from nanosq.tracking import Store
 
 TARGET = "nanosq.model.GPT"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.pt)")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Pretrained:
         architecture: The arguments of `GPT` but for the size of the vocabulary.
         weights: The state of a `GPT`, on the CPU.
         tokenizer: The tokenizer of its tokens.
-        facts: What a checkpoint holds besides: "settings", "run_id" and others. It is empty for other files.
+        facts: What a checkpoint holds besides: "settings", "run_id" and others. A folder may have "precision".
     """
 
     path: Path
@@ -49,27 +54,51 @@ class Pretrained:
 
 
 def locate(name: str, store: Store) -> Path:
-    """Return the file of a model: of its path, or of the id of a run, whose best.pt the store has.
+    """Return the file or folder of a model.
+
+    It has the name itself, or is the best.pt of a run with this id, or is downloaded from the Hugging Face hub.
 
     Raises:
         ValueError: There is none.
     """
-    return store.checkpoint(name, "best.pt") if checkpoint.RUN_ID.fullmatch(name) else Path(name)
+    path = Path(name)
+    if path.exists():
+        return path
+    if checkpoint.RUN_ID.fullmatch(name):
+        return store.checkpoint(name, "best.pt")
+    return hub.download(name) if HUB_NAME.fullmatch(name) else path
 
 
 def load(name: str, store: Store) -> Pretrained:
     """Read a trained model.
 
     Args:
-        name: Path of a checkpoint, or id of a run.
+        name: Path of a checkpoint or of a folder in Hugging Face's format, id of a run, or a name on the hub.
         store: Store of the runs.
 
     Raises:
         ValueError: It does not exist, cannot be read, or is not a `GPT`.
     """
     path = locate(name, store)
+    if path.is_dir():
+        architecture, weights = folder.read(path)
+        n_rows = len(weights["token_embedding.weight"])
+        return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))
     saved = checkpoint.load(path)
     target = saved["settings"].get("model._target_")
     if target != TARGET:
         raise ValueError(f"{path} holds a model of the class {target}: only those of {TARGET} can be read")
     return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 digest of a model in hexadecimal digits: of its file, or of the files of its folder.
+
+    Raises:
+        ValueError: The folder has no weights.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    files = [path / name for name in (folder.CONFIG, *tokenizer.FILES)] + folder.weight_files(path)
+    lines = [f"{file.name} {file_digest(file)}" for file in files if file.is_file()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

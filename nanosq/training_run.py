@@ -90,7 +90,7 @@ def build(
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder
     origin = start.restore(experiment.start, state, facts=facts, max_steps=settings.max_steps, folder=folder)
-    facts["threads"] = threads.use(origin.n_threads)
+    facts |= {"threads": threads.use(origin.n_threads), "precision": hardware.precision}
     tracked = (experiment.store if is_first else Store()).start(
         experiment.description.name,
         params=parameters.readable(config.flatten(cfg)),

@@ -1,6 +1,31 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A deadline would fail on a busy machine, not on a wrong result.
 settings.register_profile("nanosq", deadline=None, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=10_000)
 settings.load_profile("nanosq")
+
+
+@pytest.fixture
+def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Yield a function that sets the address of the Hugging Face hub. Its cache is empty, and there is no proxy."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    def use_endpoint(endpoint: str) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+    for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    huggingface_hub.close_session()
+    yield use_endpoint
+    huggingface_hub.close_session()

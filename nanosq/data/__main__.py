@@ -1,8 +1,9 @@
-"""List, verify or remove the prepared corpora of a cache directory.
+"""List, verify, write or remove the prepared corpora of a cache directory.
 
-python -m nanosq.data                    list the corpora
-python -m nanosq.data verify [NAME ...]  check every file of all corpora, or of the named ones, against its checksum
-python -m nanosq.data remove NAME ...    delete the named corpora
+python -m nanosq.data                        list the corpora
+python -m nanosq.data verify [NAME ...]      check every file of all corpora, or of the named ones, against its checksum
+python -m nanosq.data write NAME SPLIT FILE  write train, val or test as plain text, or into FILE.jsonl as JSON lines
+python -m nanosq.data remove NAME ...        delete the named corpora
 """
 
 import os
@@ -11,27 +12,45 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from nanosq import terminal
+from nanosq import command, terminal
 from nanosq.data import cache
+from nanosq.data.write import write_split
 
 
 def main() -> int:
-    """Run the command. Return 0, or 1 if a corpus is damaged or cannot be removed."""
+    """Run the command. Return 0, 1 if a corpus is damaged or cannot be removed, or 2 if one cannot be written."""
     parser = terminal.parser("nanosq.data", __doc__, "[COMMAND] [NAME ...]")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=("list", "verify", "remove"), default="list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="name of a corpus; without names, verify checks all")
+    commands = ("list", "verify", "write", "remove")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=commands, default="list")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="name of a corpus, or its beginning; without names, verify checks all"
+    )
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
     arguments = parser.parse_args()
+    target: list[str] = []  # the split and the file of write
+    if arguments.command == "write":
+        arguments.names, target = arguments.names[:1], arguments.names[1:]
+        if len(target) != 2:
+            parser.error("write needs the name of a corpus, a split and a file")
     corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
-    if unknown := [name for name in arguments.names if name not in corpora]:
-        parser.error(f"no {', '.join(unknown)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
+    found = [_matching(name, corpora) for name in arguments.names]
+    if unclear := [name for name, folder in zip(arguments.names, found, strict=True) if folder is None]:
+        parser.error(f"no {', '.join(unclear)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
     if arguments.command == "remove" and not arguments.names:
         parser.error("remove needs the names of corpora, as they are listed")
-    folders = [corpora[name] for name in arguments.names or corpora]
+    folders = [folder for folder in found or corpora.values() if folder is not None]
     if not folders:
         print(f"no corpus in {arguments.cache_dir}")
         return 0
+    if target:
+        return command.run(lambda: _write(folders[0], *target))
     return {"list": _list, "verify": _verify, "remove": _remove}[arguments.command](folders)
+
+
+def _matching(name: str, corpora: dict[str, Path]) -> Path | None:
+    """Return the folder of a corpus, given by its name or by its beginning if no other name begins so."""
+    matching = [folder for full, folder in corpora.items() if name and full.startswith(name)]
+    return corpora.get(name) or (matching[0] if len(matching) == 1 else None)
 
 
 def _list(folders: list[Path]) -> int:
@@ -62,6 +81,13 @@ def _verify(folders: list[Path]) -> int:
         else:
             print(f"{folder.name}: unfinished")
     return int(is_damaged)
+
+
+def _write(folder: Path, split: str, file: str) -> None:
+    n, n_changed = write_split(folder, split, Path(file))
+    print(f"{file}: {n:,} documents")
+    if n_changed:
+        print(f"nanosq will read {n_changed:,} of them without the white space at their ends", file=sys.stderr)
 
 
 def _remove(folders: list[Path]) -> int:

@@ -57,7 +57,7 @@ def prepare(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> C
     facts = corpus_key.facts(source, tokenizer, FORMAT)
     folder = _folder(facts, source, cache_dir)
     cache.fill(folder, lambda partial: write_corpus(partial, source, tokenizer, facts))
-    return _load(folder)
+    return load(folder)
 
 
 def check(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> None:
@@ -70,7 +70,8 @@ def _folder(facts: dict[str, Any], source: Source, cache_dir: str | Path) -> Pat
     return Path(cache_dir) / f"{corpus_key.source_function(source).__name__}-{corpus_key.key(facts)}"
 
 
-def _load(folder: Path) -> Corpus:
+def load(folder: Path) -> Corpus:
+    """Return the corpus in a folder of the cache."""
     splits = cache.manifest(folder)["splits"]
     tokenizer = _tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
 

@@ -9,9 +9,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -65,6 +65,11 @@ def write_corpus(folder: Path, source: Source, tokenizer: Tokenizer, facts: dict
         logger.warning(message)
 
 
+def digest(rows: np.ndarray) -> str:
+    """Return a digest of the texts of documents from their rows of ROW."""
+    return hashlib.sha256(rows["fingerprint"].tobytes()).hexdigest()
+
+
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     """Return the type of token ids in files."""
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
@@ -86,7 +91,7 @@ def _encode_split(
         _ids_file(folder, split).open("wb") as file,
         tqdm(desc=f"{name} {split}", unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
-        for batch, ids in _encode(_batches(source(split), seen), tokenizer):
+        for batch, ids in encode(source(split), tokenizer, seen):
             file.write(ids.tobytes())  # not tofile, which does not report a full disk
             rows.append(batch.rows)
             n_left_out += batch.n_left_out
@@ -103,7 +108,7 @@ def _encode_split(
     return all_rows
 
 
-def _batches(documents: Iterable[Document], seen: set[int]) -> Iterator[Batch]:
+def _batches(documents: Iterable[Document], seen: Collection[int]) -> Iterator[Batch]:
     """Yield the documents that are neither empty nor seen before, about CHUNK characters at a time."""
     texts: list[str] = []
     rows: list[tuple[int, float, int]] = []
@@ -125,20 +130,52 @@ def _batches(documents: Iterable[Document], seen: set[int]) -> Iterator[Batch]:
     yield Batch(texts, np.array(rows, ROW), n_left_out)
 
 
-def _encode(batches: Iterable[Batch], tokenizer: Tokenizer) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yield batches with their ids, in which an end of text follows each document.
+def encode(
+    documents: Iterable[Document], tokenizer: Tokenizer, seen: Collection[int] = ()
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yield batches of documents with their ids, in which an end of text follows each document.
 
     Threads are enough, because tiktoken releases Python's global lock.
+
+    Args:
+        documents: The documents. Empty ones are left out.
+        tokenizer: The tokenizer.
+        seen: Fingerprints of further documents to leave out.
+
+    Raises:
+        ValueError: The tokenizer gives an id that is not in its vocabulary.
     """
     end = np.array([tokenizer.end_of_text], np.uint32)
     dtype = token_dtype(tokenizer)
 
-    def encode(batch: Batch) -> tuple[Batch, np.ndarray]:
+    def encode_batch(batch: Batch) -> tuple[Batch, np.ndarray]:
         pieces = [piece for ids in tokenizer.encode(batch.texts) for piece in (ids, end)]
-        return batch, np.concatenate(pieces).astype(dtype) if pieces else np.empty(0, dtype)
+        ids = np.concatenate(pieces) if pieces else end[:0]
+        if ids.max(initial=0) >= tokenizer.vocab_size:
+            raise ValueError(f"the tokenizer gives the id {ids.max()}, and its vocabulary has {tokenizer.vocab_size:,}")
+        return batch, ids.astype(dtype)
 
     tokenizer.encode([""])  # loads the vocabulary before the threads start
-    return map_on_all_cores(encode, batches)
+    return map_on_all_cores(encode_batch, _batches(documents, seen))
+
+
+def write_tokens(file: IO[bytes], documents: Iterable[np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+    """Write the tokens of a split. Return the positions (n_documents + 1,) int64 of its ends of text.
+
+    Args:
+        file: The file.
+        documents: Ids in arrays of whole documents with an end of text after each.
+        tokenizer: The tokenizer of the ids.
+    """
+    end = np.array([tokenizer.end_of_text], token_dtype(tokenizer))
+    file.write(end.tobytes())
+    starts, n = [np.zeros(1, np.int64)], 1
+    for ids in documents:
+        tokens = ids.astype(end.dtype, copy=False)
+        file.write(tokens.tobytes())  # not tofile, which does not report a full disk
+        starts.append(np.flatnonzero(tokens == end) + n)
+        n += len(tokens)
+    return np.concatenate(starts)
 
 
 def _read_documents(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
@@ -158,24 +195,17 @@ def _finish_split(
     folder: Path, split: str, rows: np.ndarray, tokenizer: Tokenizer, fitted: Tokenizer
 ) -> dict[str, Any]:
     """Write the files of a split with the ids of the fitted tokenizer. Return what the manifest says about it."""
-    end = np.array([fitted.end_of_text], token_dtype(fitted))
-    starts, n = [np.zeros(1, np.int64)], 1
     ids_file = _ids_file(folder, split)
     with (folder / f"{split}.tokens").open("wb") as file:
-        file.write(end.tobytes())
-        for ids in map_on_all_cores(fitted.remap, _read_documents(ids_file, tokenizer)):
-            tokens = ids.astype(token_dtype(fitted))
-            file.write(tokens.tobytes())
-            starts.append(np.flatnonzero(tokens == end) + n)
-            n += len(tokens)
+        starts = write_tokens(file, map_on_all_cores(fitted.remap, _read_documents(ids_file, tokenizer)), fitted)
     ids_file.unlink()
-    (folder / f"{split}.starts").write_bytes(np.concatenate(starts).tobytes())
+    (folder / f"{split}.starts").write_bytes(starts.tobytes())
     (folder / f"{split}.bytes").write_bytes(rows["n_bytes"].tobytes())
     log_probability = math.fsum(rows["log_probability"])
     return {
         "documents": len(rows),
-        "tokens": n,
+        "tokens": int(starts[-1]) + 1,
         "bytes": int(rows["n_bytes"].sum()),
         "log_probability": None if math.isnan(log_probability) else log_probability,  # JSON has no nan
-        "digest": hashlib.sha256(rows["fingerprint"].tobytes()).hexdigest(),
+        "digest": digest(rows),
     }

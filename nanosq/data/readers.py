@@ -18,6 +18,10 @@ CHUNK = 1 << 20  # characters read at a time
 N_ROWS = 500  # rows read at a time; with more, `datasets` takes more memory and no less time
 
 
+class ColumnError(ValueError):
+    """The column that should hold the text of the rows is missing or holds something else."""
+
+
 def matching_files(pattern: str) -> list[Path]:
     """Return the sorted files that a path, a directory (with all below it) or a glob names."""
     path = Path(pattern).expanduser()
@@ -53,18 +57,24 @@ def read(path: Path, separator: str, column: str) -> Iterator[str]:
         column: The column or key that holds the text of a row.
 
     Raises:
+        ColumnError: A row has no text in this column.
         ValueError: The file cannot be read, or it holds no document.
     """
     read_rows = ROW_READERS.get(_format(path))
     is_blank = True
     with _errors_name(path):
         for text in read_rows(path, column) if read_rows else _read_plain(path, separator):
-            document = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+            document = clean(text)
             is_blank = is_blank and not document
             if document or read_rows:
                 yield document
     if is_blank:
         raise ValueError(f"{path} holds no document, only white space or separators")
+
+
+def clean(text: str) -> str:
+    r"""Return a text as a document: without surrounding white space, and with \n at the end of its lines."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _read_plain(path: Path, separator: str) -> Iterator[str]:
@@ -121,10 +131,10 @@ def _read_jsonl(path: Path, column: str) -> Iterator[str]:
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: not an object with a key {column!r}")
             if column not in row:
-                raise ValueError(f"{path}, line {number}: no {column!r} in {', '.join(row)}; set data.source.column")
+                raise ColumnError(f"{path}, line {number}: no {column!r} in {', '.join(row)}")
             text = row[column]
             if not isinstance(text, str):
-                raise ValueError(f"{path}, line {number}: {column!r} is not text; set data.source.column")
+                raise ColumnError(f"{path}, line {number}: {column!r} is not text")
             if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError(f"{path}, line {number}: {column!r} has half of a surrogate pair, which is not text")
             yield text
@@ -158,10 +168,10 @@ def _read_rows(builder: str, path: Path, column: str, **options: Any) -> Iterato
             rows = datasets.load_dataset(builder, **options)
         if column not in rows.features:
             names = ", ".join(rows.features)
-            raise ValueError(f"{path} has no column {column!r}, only {names}; set data.source.column")
+            raise ColumnError(f"{path} has no column {column!r}, only {names}")
         kind = getattr(rows.features[column], "dtype", "not a plain value")
         if kind not in ("string", "large_string"):
-            raise ValueError(f"{path}: column {column!r} is not text but {kind}; set data.source.column")
+            raise ColumnError(f"{path}: column {column!r} is not text but {kind}")
         for table in rows.reshard().select_columns(column).with_format("arrow").iter(batch_size=N_ROWS):
             yield from (text or "" for text in table.column(column).to_pylist())
     except pyarrow.ArrowInvalid as error:

@@ -12,6 +12,8 @@ from nanosq.data import hub, readers
 from nanosq.filesystem import file_digest
 
 SPLITS = ("train", "val", "test")
+SEPARATOR, COLUMN = "<|endoftext|>", "text"
+SETTINGS = "data.source."  # how the names of settings begin in messages
 
 
 class Document(NamedTuple):
@@ -31,8 +33,8 @@ def text(
     train: str | list[str],
     val: str | list[str] | None = None,
     test: str | list[str] | None = None,
-    separator: str = "<|endoftext|>",
-    column: str = "text",
+    separator: str = SEPARATOR,
+    column: str = COLUMN,
     val_fraction: float = 0.05,
     test_fraction: float = 0.05,
 ) -> Iterator[Document]:
@@ -61,17 +63,13 @@ def text(
     Raises:
         ValueError: The message names the file, and the line or the key, that has to change.
     """
-    paths = {"train": _find("train", train)}
-    paths |= {name: _find(name, names) for name, names in (("val", val), ("test", test)) if names}
-    separator = separator.replace("\\n", "\n")
-    if not separator:
-        raise ValueError(r"data.source.separator is empty: give what stands between documents, e.g. \n\n")
-
+    paths = {"train": find("train", train)}
+    paths |= {name: find(name, names) for name, names in (("val", val), ("test", test)) if names}
     origin = split if split in paths else "train"
     files = paths[origin]
     if len(files) > 1:  # in an order that their names do not change, because training depends on the order
         files = sorted(files, key=file_digest)
-    documents = _not_empty(_read(files, separator, column))
+    documents = _not_empty(read(files, separator, column))
     if origin == "train":
         fractions = {"test": test_fraction, "val": val_fraction}
         documents = _cut(documents, split, {name: share for name, share in fractions.items() if name not in paths})
@@ -102,12 +100,12 @@ def tinystories(
         ValueError: Neither the hub nor a cached copy can be reached, or `path` lacks files.
     """
     folder = Path(path).expanduser() if path is not None else hub.download(revision)
-    paths = _find("path", _published(folder, "valid" if split == "test" else "train"))
+    paths = find("path", _published(folder, "valid" if split == "test" else "train"))
     if splits == "report" and not all(map(readers.has_rows, paths)):
         raise ValueError("data.source.splits=report takes rows by their number: give the published parquet files")
 
     def rows() -> Iterator[Document]:
-        return _read(paths, separator="<|endoftext|>", column="text")
+        return read(paths, SEPARATOR, COLUMN)
 
     if split == "test":
         yield from _not_empty(rows())
@@ -132,8 +130,26 @@ def report_rows(n: int) -> np.ndarray:
     return is_evaluated
 
 
-def _read(paths: list[Path], separator: str, column: str) -> Iterator[Document]:
-    return (Document(text) for path in paths for text in readers.read(path, separator, column))
+def read(paths: Iterable[Path], separator: str, column: str, *, settings: str = SETTINGS) -> Iterator[Document]:
+    """Yield the documents of files. A row without text is an empty document.
+
+    Args:
+        paths: The files.
+        separator: The text between two documents of plain text, as for `text`.
+        column: The column or key that holds the text of a row.
+        settings: How the names of settings begin in messages.
+
+    Raises:
+        ValueError: A file cannot be read, or the separator is empty.
+    """
+    separator = separator.replace("\\n", "\n")
+    if not separator:
+        raise ValueError(rf"{settings}separator is empty: give what stands between documents, e.g. \n\n")
+    try:
+        for path in paths:
+            yield from map(Document, readers.read(path, separator, column))
+    except readers.ColumnError as error:
+        raise ValueError(f"{error}; set {settings}column") from error
 
 
 def _not_empty(documents: Iterable[Document]) -> Iterator[Document]:
@@ -161,9 +177,18 @@ def _cut(documents: Iterable[Document], split: str, fractions: Mapping[str, floa
         raise ValueError(f"none of the {n} documents falls to the {split} split; give more text, or set {settings}")
 
 
-def _find(key: str, names: str | Iterable[str]) -> list[Path]:
-    """Return the files of the setting data.source.KEY, in its order. Links to the same file count once."""
-    key = f"data.source.{key}"
+def find(key: str, names: str | Iterable[str], *, settings: str = SETTINGS) -> list[Path]:
+    """Return the files that paths and globs name, in their order. Links to the same file count once.
+
+    Args:
+        key: Name of the setting that gives them.
+        names: The paths and globs.
+        settings: How the names of settings begin in messages.
+
+    Raises:
+        ValueError: There is no such file, or one is a directory, empty or of a format that cannot be read.
+    """
+    key = f"{settings}{key}"
     paths: dict[Path, Path] = {}  # by the file that a link leads to
     for name in [names] if isinstance(names, str) else names:
         if Path(name).expanduser().is_dir():

@@ -42,11 +42,15 @@ class Tokenizer(ABC):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids below vocab_size. Invalid UTF-8 becomes U+FFFD, and padding becomes nothing."""
+        spellings = self.spellings
+        return b"".join(spellings[i] for i in self.checked(ids) if i < len(spellings)).decode(errors="replace")
+
+    def checked(self, ids: Sequence[int]) -> list[int]:
+        """Return ids as plain integers. Raise ValueError if one is negative or not below vocab_size."""
         plain = np.asarray(ids, dtype=np.int64).tolist()
         if plain and (min(plain) < 0 or max(plain) >= self.vocab_size):
             raise ValueError(f"ids must lie in 0..{self.vocab_size - 1}")
-        spellings = self.spellings
-        return b"".join(spellings[i] for i in plain if i < len(spellings)).decode(errors="replace")
+        return plain
 
     def fit_vocabulary(self, documents: Iterable[np.ndarray]) -> "Tokenizer":
         """Return the tokenizer to train with, which is `self` if no id is removed.
@@ -71,8 +75,10 @@ class Tokenizer(ABC):
 
 def load(state: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer that has this `state()`."""
+    from nanosq.huggingface.other_tokenizer import HuggingFaceTokenizer  # which imports this module
+
     settings = dict(state)
-    kinds = {kind.__name__: kind for kind in (GPT2, CutGPT2, ByteLevel)}
+    kinds = {kind.__name__: kind for kind in (GPT2, CutGPT2, ByteLevel, HuggingFaceTokenizer)}
     try:
         return kinds[settings.pop("kind")](**settings)
     except (KeyError, TypeError) as error:

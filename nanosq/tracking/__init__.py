@@ -66,6 +66,10 @@ class Store:
         """Return the parameters of a run, as texts by their name."""
         raise ValueError(f"tracking=none has no run {run_id}")
 
+    def facts(self, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
+        """Return the tags and the last values of the metrics of a run, by name."""
+        raise ValueError(f"tracking=none has no run {run_id}")
+
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """Return the steps and values of a metric, in the order in which a run has recorded them."""
         raise ValueError(f"tracking=none has no run {run_id}")

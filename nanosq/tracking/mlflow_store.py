@@ -67,6 +67,11 @@ class MLflowStore(Store):
         with self._recorded(run_id) as (_, run):
             return run.data.params
 
+    def facts(self, run_id: str) -> tuple[Mapping[str, str], Mapping[str, float]]:
+        """Return the tags and the last values of the metrics of a run, by name."""
+        with self._recorded(run_id) as (_, run):
+            return run.data.tags, run.data.metrics
+
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """Return the steps and values of a metric, in the order in which a run has recorded them."""
         with self._connected() as (client, _):

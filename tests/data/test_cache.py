@@ -134,8 +134,11 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
     assert (status, "remove needs the names" in err) == (2, True)
     status, _, err = command(tmp_path, "remove", "notes")
     assert (status, f"no notes in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
+    for unclear in ("source_of_texts", ""):
+        status, _, err = command(tmp_path, "remove", unclear)
+        assert (status, f"no {unclear} in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
     with cache.lock(tmp_path / first):
-        assert command(tmp_path, "remove", first) == (1, "", f"{first}: another process prepares it\n")
+        assert command(tmp_path, "remove", first[:-1]) == (1, "", f"{first}: another process prepares it\n")
     assert (tmp_path / first).exists()
     assert command(tmp_path, "remove", first, third)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([second, "notes"])

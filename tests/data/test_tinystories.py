@@ -1,25 +1,17 @@
 """TinyStories: the Hugging Face hub and its cache, copies in a directory, and the report's split of the rows."""
 
-import json
-import os
 import shutil
-import socket
-import threading
-import urllib.parse
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
-import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from huggingface_hub import constants
 
 from nanosq.data import sources
+from tests.hub import answering, refused
 
+NAME = "roneneldan/TinyStories"
 REVISION = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
 STORIES = [f"Story {i} was about a fox." for i in range(50)]
 NAMES = [f"train-0000{i}-of-00002-{i}d5a1467fff1081b.parquet" for i in range(2)] + [
@@ -27,118 +19,16 @@ NAMES = [f"train-0000{i}-of-00002-{i}d5a1467fff1081b.parquet" for i in range(2)]
 ]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Use an empty cache of Hugging Face, and no proxy."""
-    for name in [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    huggingface_hub.close_session()
-    yield
-    huggingface_hub.close_session()
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch):
-    def use_endpoint(endpoint: str) -> None:
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-    return use_endpoint
-
-
 def n_test_stories(revision: str = REVISION) -> int:
     return sum(1 for _ in sources.tinystories("test", revision=revision))
 
 
-@contextmanager
-def refused() -> Iterator[str]:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{closed.getsockname()[1]}"
-
-
-@contextmanager
-def silent() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # it accepts a connection and never answers
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-@contextmanager
-def nameless() -> Iterator[str]:
-    yield "http://hub.invalid"
-
-
-@pytest.mark.parametrize("hub", [refused, silent, nameless])
-def test_a_hub_that_does_not_answer_is_one_line_that_says_what_to_set(use, hub):
-    with hub() as endpoint:
-        use(endpoint)
+def test_a_hub_that_does_not_answer_is_one_line_that_says_what_to_set(use_hub):
+    with refused() as endpoint:
+        use_hub(endpoint)
         with pytest.raises(ValueError, match=r"cache, and the hub failed \(.*data.source.path=DIR") as caught:
             n_test_stories()
     assert "\n" not in str(caught.value)
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The part of the hub's interface that a download needs."""
-
-    files: dict[str, bytes]
-
-    def do_GET(self) -> None:
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-        if path == f"/api/datasets/roneneldan/TinyStories/revision/{REVISION}":
-            self._json({"id": "roneneldan/TinyStories", "sha": REVISION, "siblings": []})
-        elif path == f"/api/datasets/roneneldan/TinyStories/tree/{REVISION}":
-            self._json(
-                [{"type": "file", "path": p, "size": len(d), "oid": f"{len(d):040x}"} for p, d in self.files.items()]
-            )
-        elif path.startswith(f"/datasets/roneneldan/TinyStories/resolve/{REVISION}/"):
-            self._file(path.partition(f"{REVISION}/")[2])
-        else:
-            self.send_error(404)
-
-    do_HEAD = do_GET
-
-    def _json(self, value: object) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def _file(self, name: str) -> None:
-        data = self.files[name]
-        begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.send_response(206 if begin else 200)
-        self.send_header("ETag", f'"{len(data):040x}"')
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(data) - begin))
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data[begin:])
-
-    def log_message(self, format: str, *args: object) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")  # type: ignore[attr-defined]
-
-
-@contextmanager
-def answering(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubWithFiles", (Hub,), {"files": files}))
-    server.requests = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", server.requests  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def parquet(texts: list[str]) -> bytes:
@@ -154,9 +44,9 @@ def repository() -> dict[str, bytes]:
     return data | {"TinyStories-train.txt": b"not to be downloaded" * 100}
 
 
-def test_tinystories_is_downloaded_once_and_then_read_from_the_cache(use, tmp_path, repository):
-    with answering(repository) as (endpoint, requests):
-        use(endpoint)
+def test_tinystories_is_downloaded_once_and_then_read_from_the_cache(use_hub, tmp_path, repository):
+    with answering(NAME, REVISION, repository) as (endpoint, requests):
+        use_hub(endpoint)
         assert n_test_stories() == 25
         assert sum(line.startswith("GET /datasets") for line in requests) == 3
         assert not any("TinyStories-train.txt" in line for line in requests)
@@ -167,17 +57,17 @@ def test_tinystories_is_downloaded_once_and_then_read_from_the_cache(use, tmp_pa
     # If a file is missing, the rest is not taken for the whole data set.
     next(tmp_path.rglob(NAMES[1])).resolve().unlink()
     with refused() as endpoint:
-        use(endpoint)
+        use_hub(endpoint)
         with pytest.raises(ValueError, match="the hub failed"):
             n_test_stories()
-    with answering(repository) as (endpoint, _):
-        use(endpoint)
+    with answering(NAME, REVISION, repository) as (endpoint, _):
+        use_hub(endpoint)
         assert n_test_stories() == 25
 
 
-def test_a_revision_that_the_hub_does_not_have_is_an_error(use):
-    with answering({}) as (endpoint, _):
-        use(endpoint)
+def test_a_revision_that_the_hub_does_not_have_is_an_error(use_hub):
+    with answering(NAME, REVISION, {}) as (endpoint, _):
+        use_hub(endpoint)
         with pytest.raises(ValueError, match=r"the hub failed \(.*404"):
             n_test_stories("0" * 40)
 

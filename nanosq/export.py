@@ -1,0 +1,85 @@
+"""Write a model in Hugging Face's format, for transformers and other programs.
+
+python -m nanosq.export RUN_ID OUT
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from nanosq import command
+
+if TYPE_CHECKING:
+    from nanosq.pretrained import Pretrained
+    from nanosq.tracking import Store
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export a model."""
+    parser = command.parser("nanosq.export", __doc__, "MODEL OUT")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to create")
+    options = parser.parse_args(arguments)
+
+    def work() -> None:
+        from nanosq import pretrained
+        from nanosq.tracking.mlflow_store import MLflowStore
+
+        check_new(options.out)
+        store = MLflowStore(uri=options.tracking_uri)
+        trained = pretrained.load(options.model, store)
+        export(trained, options.out, card_of(options.model, trained, store))
+        files = sorted(options.out.iterdir())
+        width = max(len(path.name) for path in files)
+        print(f"{options.out}:")
+        for path in files:
+            print(f"  {path.name:{width}}  {path.stat().st_size:>13,} bytes")
+        print(f"next: python -m nanosq.generate {options.out}")
+
+    return command.run(work)
+
+
+def check_new(out: Path) -> None:
+    """Raise a ValueError if a path exists and is not an empty folder."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"{out} exists already: name a new folder")
+
+
+def card_of(name: str, trained: "Pretrained", store: "Store") -> str:
+    """Return the model card of the model with this name. Only of a run are the metrics and the command known."""
+    from nanosq.checkpoint import RUN_ID
+    from nanosq.huggingface.card import card
+
+    tags, metrics = store.facts(name) if RUN_ID.fullmatch(name) and not Path(name).exists() else ({}, {})
+    return card(trained, tags, metrics)
+
+
+def export(trained: "Pretrained", out: Path, card: str) -> None:
+    """Write a folder in Hugging Face's format: completely, or not at all.
+
+    Args:
+        trained: The model.
+        out: The folder, which does not exist or is empty.
+        card: Text of the model card.
+
+    Raises:
+        ValueError: `out` has files, the weights do not fit the architecture, or the tokenizer has no counterpart.
+    """
+    from nanosq.huggingface import folder, tokenizer
+
+    check_new(out)
+    state = trained.build().state_dict()
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        partial = Path(temporary, out.name)
+        partial.mkdir()
+        end, precision = trained.tokenizer.end_of_text, trained.facts.get("precision")
+        folder.write(partial, trained.architecture, state, end_of_text=end, precision=precision)
+        tokenizer.write(partial, trained.tokenizer, block_size=trained.architecture["block_size"])
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.replace(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Exported tokenizers give the same ids as ours and decode them back; imported ones become ours again, or others."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers as library
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
+
+from nanosq.data import bpe, stories, tokenizers
+from nanosq.data.tokenizers import GPT2, ByteLevel, CutGPT2, Tokenizer
+from nanosq.huggingface import tokenizer as huggingface
+from nanosq.huggingface.other_tokenizer import HuggingFaceTokenizer
+
+STORIES = [document.text for document in stories.stories("train", n_train=300)]
+
+
+def used(vocabulary: str | int) -> Tokenizer:
+    """Return the tokenizer that training on the stories has."""
+    gpt2 = GPT2(vocabulary)
+    ids = [np.append(text, gpt2.end_of_text) for text in gpt2.encode(STORIES)]
+    return gpt2.fit_vocabulary([np.concatenate(ids).astype(np.int64)])
+
+
+def some(n: int) -> Tokenizer:
+    """Return a vocabulary with random tokens, most of which cannot be merged from others."""
+    return CutGPT2(sorted(random.Random(0).sample(range(bpe.N_BYTES, bpe.GPT2_SIZE - 1), n)))
+
+
+OURS: dict[str, Tokenizer] = {
+    "gpt2": GPT2(),
+    "used": used("used"),
+    "400 tokens": used(400),
+    "only bytes": used(257),
+    "random tokens": some(5000),
+    "many tokens": some(20_000),
+    "bytes": ByteLevel(),
+}
+THEIRS = {name: huggingface.to_huggingface(tokenizer) for name, tokenizer in OURS.items()}
+for exported in THEIRS.values():
+    exported.encode_special_tokens = True  # as ordinary text
+
+ALPHABETS = (
+    " \n\t\r\u00a0\u3000\u0085\u180e\x1c",
+    "'sdmtlvre ",
+    "0123 ٣²½",
+    "ab",
+    "-=",
+    "a ",
+    "😀👍🏽\u200d é",
+    "\u0301e ",
+)
+PARTS = ["Once", " upon", "a" * 9, " " * 7, "'ll", "\n\n", "ab" * 6, "-" * 11, "<|endoftext|>"]
+TEXTS = st.one_of(
+    st.text(),
+    st.sampled_from(ALPHABETS).flatmap(lambda alphabet: st.text(alphabet, max_size=60)),
+    st.lists(st.sampled_from(PARTS), max_size=8).map("".join),
+)
+
+
+def check(name: str, texts: list[str]) -> None:
+    for text, ids in zip(texts, OURS[name].encode(texts), strict=True):
+        theirs = THEIRS[name].encode(text, add_special_tokens=False).ids
+        assert theirs == ids.tolist()
+        assert THEIRS[name].decode(theirs, skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_stories_have_the_same_ids(name: str) -> None:
+    check(name, STORIES)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_any_text_has_the_same_ids(text: str) -> None:
+    for name in OURS:
+        check(name, [text])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "random tokens"])
+def test_every_character_has_the_same_ids(name: str) -> None:
+    """The two libraries split by regular expressions of their own, with classes of characters of their own."""
+    characters = [chr(i) for i in range(0x3400) if not 0xD800 <= i < 0xE000]  # beyond are Chinese and rare characters
+    check(name, [f"a{c}b {c}{c} 1{c}'s\n{c}" for c in characters])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_token_alone_and_twice(name: str) -> None:
+    spellings = random.Random(0).sample(OURS[name].spellings, min(1000, OURS[name].end_of_text))
+    texts = [text for spelling in spellings if (text := spelling.decode(errors="ignore"))]
+    check(name, [*texts, *(2 * text for text in texts), *(5 * text for text in texts)])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    def write(name: str) -> Path:
+        path = tmp_path_factory.mktemp("tokenizer")
+        (path / "config.json").write_text('{"model_type": "gpt2"}')
+        huggingface.write(path, OURS[name], block_size=64)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["used", "random tokens", "bytes"])
+def test_transformers_loads_it_as_it_is(name: str, folder: Callable[[str], Path], recwarn, caplog) -> None:
+    theirs = AutoTokenizer.from_pretrained(folder(name))
+    end = OURS[name].end_of_text
+    assert not recwarn.list
+    assert not caplog.records
+    assert theirs.bos_token_id == theirs.eos_token_id == theirs.unk_token_id == end
+    assert theirs.model_max_length == 64
+    for text in ("A dog , it 's !  \n\n  don't  ", "aaaaaaa-------"):
+        ids = OURS[name].encode([text])[0].tolist()
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids) == text
+    text = "one<|endoftext|>two"
+    assert theirs(text, split_special_tokens=True)["input_ids"] == OURS[name].encode([text])[0].tolist()
+    assert theirs(text)["input_ids"].count(end) == 1  # unlike ours
+    assert theirs.decode([end], skip_special_tokens=True) == ""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_exported_tokenizer_is_ours_again(name: str, folder: Callable[[str], Path]) -> None:
+    ours = OURS[name]
+    path = folder(name)
+    assert huggingface.read(path, ours.vocab_size) == ours
+    if name != "gpt2":  # the slowest one; below
+        assert huggingface.read(path, ours.vocab_size + 7) == dataclasses.replace(ours, pad_to=ours.vocab_size + 7)
+
+
+def as_saved(tokenizer: PreTrainedTokenizerBase, path: Path) -> Path:
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def openai_files(path: Path) -> Path:
+    vocab = huggingface.to_huggingface(GPT2()).get_vocab()
+    path.mkdir()
+    (path / "vocab.json").write_text(json.dumps(vocab))
+    characters = {byte[0]: character for character, byte in bpe.byte_characters().items()}
+    lines = [" ".join("".join(characters[b] for b in part) for part in merge) for merge in bpe.merges()]
+    (path / "merges.txt").write_text("\n".join(["#version: 0.2", *lines, ""]))
+    return path
+
+
+def test_gpt2_in_other_files_is_gpt2(tmp_path: Path) -> None:
+    path = openai_files(tmp_path / "openai")
+    assert huggingface.read(path, 50_304) == GPT2(pad_to=50_304)
+    theirs = GPT2Tokenizer.from_pretrained(path)
+    assert huggingface.read(as_saved(theirs, tmp_path / "saved"), 50_257) == GPT2()
+
+
+def other(**changes: object) -> library.Tokenizer:
+    """Return a tokenizer like GPT-2's with the bytes and one merge, and these attributes."""
+    vocab = dict(THEIRS["bytes"].get_vocab()) | {"ab": 257}
+    tokenizer = library.Tokenizer(models.BPE(vocab, [("a", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+CHANGES: dict[str, dict[str, object]] = {
+    "another merge": {},
+    "lower case": {"normalizer": normalizers.Lowercase()},
+    "a space before": {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=True)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_any_other_tokenizer_is_read_as_it_is(change: str, tmp_path: Path) -> None:
+    theirs = other(**CHANGES[change])
+    theirs.enable_truncation(3)
+    theirs.enable_padding(length=9)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
+    ours = huggingface.read(tmp_path, 300)
+    assert isinstance(ours, HuggingFaceTokenizer)
+    assert (ours.vocab_size, ours.end_of_text) == (300, 256)
+    assert tokenizers.load(json.loads(json.dumps(ours.state()))) == ours
+    theirs.no_truncation()
+    theirs.no_padding()
+    text = "ABab dog é"
+    (ids,) = ours.encode([text])
+    assert ids.tolist() == theirs.encode(text, add_special_tokens=False).ids
+    assert ours.decode(ids) == theirs.decode(ids)
+    assert ours.decode([256, 299]) == "<|endoftext|>"  # padding has no text
+    assert 256 not in ours.encode(["a<|endoftext|>b"])[0]
+    assert ours.spellings[257] == b"ab"
+    with pytest.raises(ValueError, match=r"ids must lie in 0\.\.299"):
+        ours.decode([300])
+    with pytest.raises(ValueError, match="surrogate"):
+        ours.encode(["\ud800"])
+    huggingface.write(tmp_path, ours, block_size=8)
+    assert huggingface.read(tmp_path, 300).encode([text])[0].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("special_tokens_map.json", {"eos_token": "b"}),
+        ("tokenizer_config.json", {"eos_token": {"content": "b"}}),
+        ("config.json", {"eos_token_id": THEIRS["bytes"].token_to_id("b")}),
+        ("generation_config.json", {"eos_token_id": [THEIRS["bytes"].token_to_id("b"), 3]}),
+    ],
+)
+def test_where_the_end_of_text_is_named(file: str, content: dict, tmp_path: Path) -> None:
+    other().save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="no file names the end of text"):
+        huggingface.read(tmp_path, 300)
+    (tmp_path / "config.json").write_text('{"eos_token_id": 50256}')  # a default of transformers
+    (tmp_path / file).write_text(json.dumps(content))
+    assert huggingface.read(tmp_path, 300).end_of_text == ord("b")
+
+
+def test_a_missing_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no tokenizer.json"):
+        huggingface.read(tmp_path, 300)
+
+
+def test_too_few_rows(folder: Callable[[str], Path]) -> None:
+    with pytest.raises(ValueError, match="the tokenizer has 257 ids, more than the 256 rows of the embedding"):
+        huggingface.read(folder("bytes"), 256)
+
+
+BAD_FILES = {
+    "empty": "",
+    "deep": "[" * 100_000,
+    "deep object": '{"model":' * 100_000,
+    "no model": "{}",
+    "a bad pattern": '{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Removed","invert":false},'
+    '"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}',
+    "an unknown token": '{"model":{"type":"BPE","vocab":{"a":0},"merges":[["a","b"]]}}',
+}
+
+
+@pytest.mark.parametrize("problem", BAD_FILES)
+def test_a_damaged_tokenizer(problem: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(BAD_FILES[problem])
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        huggingface.read(tmp_path, 300)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_openai_files(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    (tmp_path / "merges.txt").write_text("a b\n")
+    with pytest.raises(ValueError, match=r"vocab.json and merges.txt cannot be read") as caught:
+        huggingface.read(tmp_path, 300)
+    assert "\n" not in str(caught.value)
