@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, seconds, show
 from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
@@ -28,13 +27,13 @@ from nanosq import terminal, threads
 from nanosq.data import tokenizers
 from nanosq.generation import new_ids, prepare
 from nanosq.hardware import Hardware
+from nanosq.huggingface.weights import export_weights
 from nanosq.model import GPT
 from nanosq.settings import SampleSettings
 
 TOKENIZER = tokenizers.gpt2()
 SIZES: dict[str, Any] = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 TEMPERATURE, TOP_K = 0.8, 200  # defaults of nanoGPT's sample.py
-LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 FORMATS = {"ms/token": ".1f", "tokens/s": ",.1f", "times nanosq": ".2f"}
 
 Write = Callable[[], object]  # writes texts once
@@ -46,12 +45,6 @@ class MeasuredWriter(NamedTuple):
     batch: int
     precision: str
     project: str
-
-
-def weights_for_transformers(model: GPT) -> dict[str, Tensor]:
-    """Return the weights of a model as a state_dict of GPT2LMHeadModel: nanoGPT's names, but transposed products."""
-    weights = weights_for_nanogpt(model)
-    return {name: weight.t() if name.endswith(LINEAR) else weight for name, weight in weights.items()}
 
 
 def transformers_model(model: GPT) -> Any:
@@ -66,7 +59,7 @@ def transformers_model(model: GPT) -> Any:
         vocab_size=vocab_size, n_positions=model.block_size, **sizes, activation_function="gelu", **ends
     )
     result = GPT2LMHeadModel(config).eval()
-    result.load_state_dict(weights_for_transformers(model))
+    result.load_state_dict({**export_weights(model.state_dict()), "lm_head.weight": model.head_weight})
     return result
 
 
