@@ -90,5 +90,5 @@ if __name__ == "__main__":
     signals.end_by_exception()
     sys.path.append(str(Path.cwd()))  # for a loss or another component in a module of the user
     # Settings of components in a sweep are left to its trials, because the trials may choose other components.
-    sys.argv[1:] = sweeps.defer(sys.argv[1:])
+    sys.argv[1:] = sweeps.defer(config.with_pretrained_model(sys.argv[1:]))
     sys.exit(errors.exit_status(main))

@@ -83,16 +83,25 @@ class RecordedRun:
     def setting(self) -> dict[str, str]:
         """The parameters that affect the result, without the seed. The run lists the others in a tag.
 
-        The checkpoint of another run that training started from, if there is one, is a part of the setting.
+        A digest of what training started from, if it was not new weights, is a part of the setting.
         """
         without_effect = self.tags.get("without_effect", "seed").split(",")
         parameters = {key: value for key, value in self.params.items() if not belongs(key, without_effect)}
-        return parameters | ({"parent": self.tags["parent"]} if "parent" in self.tags else {})
+        if parent := self.tags.get("parent"):
+            name = parameters.get("init_from")
+            parameters |= {"init_from": f"{name} ({parent})"} if name else {"parent": parent}
+        return parameters
+
+    @cached_property
+    def compared(self) -> dict[str, str]:
+        """The normal values of `setting`. Weights are the same under every name: only their digest counts."""
+        digest = {"init_from": self.tags["parent"]} if "parent" in self.tags else {}
+        return {key: digest.get(key, normal(value)) for key, value in self.setting.items()}
 
     @cached_property
     def key(self) -> tuple[object, ...]:
         """The same for runs that differ only in their seed, which makes them runs of one setting."""
-        return self.text_hash, *sorted((key, normal(value)) for key, value in self.setting.items())
+        return self.text_hash, *sorted(self.compared.items())
 
     def metric(self, key: str) -> float:
         """Return the last value of a metric, or nan."""

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from nanosq.data.corpus import Split
-from nanosq.data.texts import Place
+from nanosq.data.texts import DocumentPlace
 from nanosq.data.tokenizers import Tokenizer
 from nanosq.evaluation import Evaluation
 
@@ -37,7 +37,7 @@ def stories_csv(split: Split, tokenizer: Tokenizer, document_nll_S: Tensor) -> s
     return _csv(("story", "tokens", "bytes", "nll", "text"), rows)
 
 
-def documents_csv(split: Split, places: Sequence[Place], evaluation: Evaluation) -> str:
+def documents_csv(split: Split, places: Sequence[DocumentPlace], evaluation: Evaluation) -> str:
     """Return a row for each document of files. Its nll is summed over its tokens, of which the end of text is one."""
     header = ("file", "number", "tokens", "bytes", "nll", "nll_per_token", "perplexity", "bits_per_byte", "accuracy")
     tokens_S, bytes_S = np.diff(split.starts), split.document_bytes

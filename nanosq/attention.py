@@ -1,4 +1,4 @@
-"""Causal attention and dropout, with kernels of our own for a CPU.
+"""Causal attention, its cache of keys and values, and dropout, with kernels of our own for a CPU.
 
 Shape suffixes: B batch, H heads, T time, N all heads of a batch, B x H, Q queries of a block, K width of a head.
 """
@@ -18,11 +18,41 @@ FLASH_FROM = 768  # tokens in a window from which on PyTorch's kernel is the fas
 RECOMPUTE_FROM = 1024  # from which on the backward pass computes attention with dropout again, to save memory
 
 
+class KeyValues:
+    """The keys and values of the tokens that an attention layer has seen, so that each is computed once.
+
+    Args:
+        size: Largest number of tokens.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.length = 0  # tokens seen
+
+    def append(self, key_BHTK: Tensor, value_BHTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the keys and values of new tokens, and return those of all tokens."""
+        if self.length == 0:
+            B, H, _, K = key_BHTK.shape
+            self._key_BHTK, self._value_BHTK = (key_BHTK.new_empty(B, H, self.size, K) for _ in range(2))
+        begin, end = self.length, self.length + key_BHTK.shape[2]
+        self._key_BHTK[:, :, begin:end] = key_BHTK
+        self._value_BHTK[:, :, begin:end] = value_BHTK
+        self.length = end
+        return self._key_BHTK[:, :, :end], self._value_BHTK[:, :, :end]
+
+
 def causal_attention(query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """Return softmax(query key^T / sqrt(K)) value, shape (B, H, T, K), where no token attends to a later one.
+    """Return softmax(query key^T / sqrt(K)) value, of the query's shape, where no token attends to a later one.
 
     Vaswani et al. 2017, arXiv 1706.03762, equation 1. `dropout` is the probability that an attention weight is dropped.
+    If there are fewer queries than keys, they are the queries of the last tokens.
     """
+    n_queries, n_keys = query_BHTK.shape[2], key_BHTK.shape[2]
+    if n_queries < n_keys:  # one query needs no mask, which would be slow
+        mask_QT = None
+        if n_queries > 1:
+            mask_QT = query_BHTK.new_ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
+        return F.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, mask_QT, dropout_p=dropout)
     # On a CPU, PyTorch's kernel in bfloat16 has a slow backward pass for short windows, and its dropout uses only one
     # thread.
     T = query_BHTK.shape[2]

@@ -4,11 +4,13 @@ A component is a section with a `_target_`. The signature of its target is its s
 against it before it calls the target.
 """
 
+import copy
 import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -17,6 +19,8 @@ from typing import Any, cast, get_type_hints
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import errors
@@ -154,6 +158,30 @@ def settings(node: Any) -> Any:
     section = OmegaConf.to_object(node)
     section.check()  # type: ignore[union-attr]
     return section
+
+
+def replaced(cfg: Any, group: str, values: Mapping[str, Any]) -> Any:
+    """Return a copy of a configuration with other values in one section."""
+    copied = copy.deepcopy(cfg)
+    for key, value in values.items():
+        OmegaConf.update(copied, f"{group}.{key}", value, force_add=True)
+    return copied
+
+
+def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of run.py, with model=pretrained if init_from names weights and nothing chooses a model.
+
+    A preset may choose a model: nothing is added to `experiment=...`, nor to a sweep that also trains new weights.
+    """
+    values: dict[str, list[Any]] = {}
+    for argument in arguments:
+        with suppress(HydraException):  # it is an option, or a mistake that Hydra reports
+            override = OverridesParser.create().parse_override(argument)
+            listed = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
+            values[override.get_key_element().lstrip("+~")] = [*listed]
+    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(values)
+    names_weights = all(values.get("init_from", [None]))
+    return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

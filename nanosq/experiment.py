@@ -108,7 +108,7 @@ def check(
         loss = config.build("loss", cfg.loss)
         check_loss(loss, cfg.loss._target_)
     code = identity.code_hash(cfg)
-    found = start.find(cfg, store, code)
+    cfg, found = start.find(cfg, store, code)
     config_hash = identity.config_hash(cfg, parent=found.parent)
     experiment = Experiment(
         cfg=cfg,

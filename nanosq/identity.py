@@ -44,9 +44,15 @@ def config_hash(cfg: Any, *, parent: str = "") -> str:
 
     Args:
         cfg: The configuration.
-        parent: Digest of the checkpoint file that training starts from, if it starts from one.
+        parent: Digest of the file or folder that training starts from, if it starts from one. It takes the place of
+            the setting `init_from`, because the same weights may have several names.
     """
-    return _digest_of([relevant_settings(cfg), parent])
+    return _digest_of([{**relevant_settings(cfg), "init_from": None}, parent])
+
+
+def planned_hash(cfg: Any) -> str:
+    """Return the `config_hash` of a run of a sweep before its weights are read: their name stands for their digest."""
+    return config_hash(cfg, parent=named_state(cfg) or cfg.init_from or "")
 
 
 def named_state(cfg: Any) -> str:

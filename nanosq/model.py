@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanosq.attention import Dropout, causal_attention
+from nanosq.attention import Dropout, KeyValues, causal_attention
 
 INIT_STD = 0.02  # standard deviation of initial weights, as in GPT-2
 Activation = Literal["gelu", "gelu_tanh"]
@@ -97,13 +97,24 @@ class GPT(nn.Module):
         n_multiplied = sum(p.numel() for p in self.parameters()) - self.position_embedding.weight.numel()
         return 6 * n_multiplied + 12 * len(self.blocks) * self.block_size * self.head_weight.shape[1]
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return the hidden states after the final norm, shape (B, T, D). T is at most `block_size`."""
-        T = tokens_BT.shape[1]
-        hidden_BTD = self.token_embedding(tokens_BT) + self.position_embedding.weight[:T]
+    def new_cache(self) -> list[KeyValues]:
+        """Return an empty cache for a window, with an entry for each block."""
+        return [KeyValues(self.block_size) for _ in self.blocks]
+
+    def forward(self, tokens_BT: Tensor, cache: list[KeyValues] | None = None) -> Tensor:
+        """Return the hidden states after the final norm, shape (B, T, D).
+
+        Args:
+            tokens_BT: At most `block_size` tokens. With a cache, only those that it has not seen.
+            cache: Keys and values of the tokens before. Those of these tokens are added to it.
+        """
+        begin = cache[0].length if cache else 0
+        end = begin + tokens_BT.shape[1]
+        assert end <= self.block_size, "the window is full"
+        hidden_BTD = self.token_embedding(tokens_BT) + self.position_embedding.weight[begin:end]
         hidden_BTD = self.dropout(hidden_BTD)
-        for block in self.blocks:
-            hidden_BTD = block(hidden_BTD)
+        for number, block in enumerate(self.blocks):
+            hidden_BTD = block(hidden_BTD, cache[number] if cache else None)
         return self.final_norm(hidden_BTD)
 
 
@@ -117,9 +128,9 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(n_embd, bias=bias)
         self.mlp = MLP(n_embd=n_embd, dropout=dropout, bias=bias, activation=activation)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Return the updated hidden states."""
-        hidden_BTD = hidden_BTD + self.attention(self.attention_norm(hidden_BTD))
+    def forward(self, hidden_BTD: Tensor, seen: KeyValues | None = None) -> Tensor:
+        """Return the updated hidden states. `seen` has the keys and values of the tokens before."""
+        hidden_BTD = hidden_BTD + self.attention(self.attention_norm(hidden_BTD), seen)
         return hidden_BTD + self.mlp(self.mlp_norm(hidden_BTD))
 
 
@@ -141,11 +152,13 @@ class Attention(nn.Module):
         self.project = nn.Linear(n_embd, n_embd, bias=bias)
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Map hidden states to an update of the same shape."""
+    def forward(self, hidden_BTD: Tensor, seen: KeyValues | None = None) -> Tensor:
+        """Map hidden states to an update of the same shape. `seen` has the keys and values of the tokens before."""
         B, T, D = hidden_BTD.shape
         heads = self.query_key_value(hidden_BTD).view(B, T, 3, self.n_head, D // self.n_head)
         query_BHTK, key_BHTK, value_BHTK = heads.permute(2, 0, 3, 1, 4)
+        if seen is not None:
+            key_BHTK, value_BHTK = seen.append(key_BHTK, value_BHTK)
         dropout = self.dropout.p if self.training else 0.0
         mixed_BHTK = causal_attention(query_BHTK, key_BHTK, value_BHTK, dropout=dropout)
         return self.dropout(self.project(mixed_BHTK.transpose(1, 2).reshape(B, T, D)))

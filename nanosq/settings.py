@@ -1,6 +1,7 @@
 """Settings of training and of sample texts: the typed sections of conf/config.yaml, passed whole to what uses them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Union
 
@@ -83,9 +84,16 @@ class SampleSettings:
     length: int
     temperature: float
     prompt: str
+    top_k: int | None
+    top_p: float | None
 
-    def check(self) -> None:
-        """Raise a ValueError that names the first setting that is out of range."""
+    def check(self, name: Callable[[str], str] = "samples.{}".format) -> None:
+        """Raise a ValueError about the first setting that is out of range. `name` returns how the user calls it."""
         for key in ("count", "length", "temperature"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"samples.{key} must not be negative, not {getattr(self, key)}")
+            value = getattr(self, key)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name(key)} must not be negative or infinite, not {value}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"{name('top_k')} must be at least 1, not {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"{name('top_p')} must be above 0 and at most 1, not {self.top_p}")

@@ -1,4 +1,4 @@
-"""The start of training: new weights, the weights of a checkpoint, or a state to resume."""
+"""The start of training: new weights, weights that exist, or a state to resume."""
 
 import math
 from collections.abc import Mapping
@@ -6,19 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nanosq import checkpoint, identity
+import torch
+from torch import Tensor
+
+from nanosq import checkpoint, config, identity, initial_weights, pretrained
+from nanosq.data import tokenizers
 from nanosq.filesystem import file_digest
+from nanosq.model import GPT
+from nanosq.pretrained import Pretrained
 from nanosq.tracking import Store
 from nanosq.train import Progress, TrainState
 
 
-@dataclass(frozen=True)
+@dataclass
 class Start:
-    """The checkpoints that the settings `resume` and `init_from` name."""
+    """The files or folders that the settings `resume` and `init_from` name."""
 
     state: Path | None = None  # checkpoint to resume from
-    weights: Path | None = None  # checkpoint to take the weights from
-    parent: str = ""  # digest of one of these files if it is of another run: part of the identity of this run
+    weights: Pretrained | None = None  # until `restore` takes them: training needs the memory
+    parent: str = ""  # digest of the file of one of these if it is of another run: part of the identity of this run
     is_repeatable: bool = True  # whether the same command resumes or finds this run, instead of starting a new one
 
 
@@ -33,36 +39,61 @@ class Origin:
     n_threads: int | None = None  # of the run that is resumed
 
 
-def find(cfg: Any, store: Store, code: str) -> Start:
-    """Look up the checkpoints that a configuration names, and check that training can start from them.
+def find(cfg: Any, store: Store, code: str) -> tuple[Any, Start]:
+    """Look up what a configuration starts from, and check that training can start from it.
 
     Args:
         cfg: The configuration.
         store: Store of the runs that `resume` and `init_from` name by their id.
         code: The `code_hash` of this run.
 
+    Returns:
+        The configuration, with the sizes of the weights in place of null, and the start.
+
     Raises:
-        ValueError: A checkpoint does not exist, cannot be read, or was trained with other settings.
+        ValueError: It does not exist, cannot be read, or is of a model with other settings.
     """
+    is_gpt = cfg.model._target_ == pretrained.TARGET
     weights, parent = None, ""
-    if cfg.resume not in ("auto", "never"):
+    if identity.named_state(cfg):
         state = _find_state(cfg.resume, Path(cfg.checkpoint_dir), store)
         saved = checkpoint.load(state)
+        cfg = _with_sizes(cfg, saved["architecture"]) if is_gpt else cfg
         identity.check_resumable(saved["settings"], identity.relevant_settings(cfg))
         parent = saved.get("parent", "")
         if (saved["config_hash"], saved.get("code")) == (identity.config_hash(cfg, parent=parent), code):
-            return Start(state=state, parent=parent, is_repeatable=False)
-        return Start(state=state, parent=file_digest(state))
+            return cfg, Start(state=state, parent=parent, is_repeatable=False)
+        return cfg, Start(state=state, parent=file_digest(state))
     if cfg.init_from is not None:
-        is_id = checkpoint.RUN_ID.fullmatch(cfg.init_from)
-        weights = store.checkpoint(cfg.init_from, "best.pt") if is_id else Path(cfg.init_from)
-        checkpoint.load(weights)
-        parent = file_digest(weights)
-    return Start(weights=weights, parent=parent, is_repeatable=cfg.resume == "auto")
+        weights = pretrained.load(cfg.init_from, store) if is_gpt else _any_weights(cfg.init_from, store)
+        parent = pretrained.digest(weights.path)
+    if is_gpt and weights is not None:
+        initial_weights.check_sizes(config.arguments(cfg.model), weights.architecture, f"init_from={cfg.init_from}")
+        cfg = _with_sizes(cfg, weights.architecture)
+    elif is_gpt:
+        initial_weights.check_complete(config.arguments(cfg.model))
+    return cfg, Start(weights=weights, parent=parent, is_repeatable=cfg.resume == "auto")
+
+
+def _with_sizes(cfg: Any, trained: Mapping[str, Any]) -> Any:
+    """Return the configuration with the sizes of weights in place of null."""
+    sizes = initial_weights.missing_sizes(config.arguments(cfg.model), trained)
+    return config.replaced(cfg, "model", sizes) if sizes else cfg
+
+
+def _any_weights(name: str, store: Store) -> Pretrained:
+    """Return the weights of a model of any class, of a checkpoint or a run."""
+    path = pretrained.locate(name, store)
+    saved = checkpoint.load(path)
+    return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
 
 
 def _find_state(origin: str, folder: Path, store: Store) -> Path:
     """Return the checkpoint of a path or run id to resume from: of an interrupted run, or the kept state of another."""
+    if Path(origin).is_dir():
+        raise ValueError(
+            f"resume={origin} is a folder: name the last.pt of a run, or start from the weights with init_from={origin}"
+        )
     if not checkpoint.RUN_ID.fullmatch(origin):
         return Path(origin)
     try:
@@ -90,6 +121,7 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
         ValueError: A checkpoint is of another text, model or optimizer, or of more than `max_steps` steps.
     """
     last, notice = folder / "last.pt", ""
+    weights, start.weights = start.weights, None
     if start.is_repeatable and last.exists():
         saved = checkpoint.load(last)
         changed = [what for what in ("code", "text") if saved.get(what) != facts[what]]
@@ -103,10 +135,8 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
         saved = checkpoint.load(start.state)
         origin = _resume(state, start.state, saved, facts=facts, max_steps=max_steps, folder=folder)
         return replace(origin, notice=notice)
-    if start.weights is not None:
-        saved = checkpoint.load(start.weights)
-        _check_same(start.weights, saved, facts, ("tokenizer",))
-        state.restore_weights(saved)
+    if weights is not None:
+        state.restore_weights({"model": _fitted(weights, state.model, facts)})
     return Origin(notice=notice)
 
 
@@ -126,6 +156,14 @@ def _resume(
     if not (folder / "best.pt").exists():  # evaluate again
         state.progress = replace(state.progress, evaluated=0, best_perplexity=math.inf, since_best=0)
     return Origin(is_new=False, run_id=saved["run_id"], n_threads=saved.get("threads"))
+
+
+def _fitted(weights: Pretrained, model: torch.nn.Module, facts: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return weights for a model. Those of a model of the user must fit as they are."""
+    if isinstance(model, GPT):
+        return initial_weights.fit(weights, tokenizers.load(facts["tokenizer"]), model.block_size)
+    _check_same(weights.path, weights.facts, facts, ("tokenizer",))
+    return weights.weights
 
 
 def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
@@ -128,6 +130,15 @@ def on_terminal(program: str, *arguments: str, cwd: Path, **variables: str) -> t
     os.close(ours)
     assert process.exitcode is not None
     return process.exitcode, written.decode().replace("\r\n", "\n")
+
+
+@contextmanager
+def running(program: str, *arguments: str, cwd: Path, stdout: Path, stderr: Path) -> Iterator[BaseProcess]:
+    """Run a module while the block is executed, and wait for its end. `stdout` may be a terminal or a named pipe."""
+    process = WARM.Process(target=_run, args=(arguments, cwd, environment(), stdout, stderr, program))
+    process.start()
+    yield process
+    process.join(timeout=60)
 
 
 def runs(folder: Path) -> list[mlflow.entities.Run]:

@@ -9,12 +9,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, identity
+from nanosq import config, identity, initial_weights
 from tests.commandline import ROOT
 
 CONF = Path(__file__).parents[1] / "conf"
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking")
 RUNTIME = {"schedule": {"max_steps": 10, "warmup": 1, "min_lr_factor": 0.1}}
+OF_WEIGHTS = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 8, "bias": True, "activation": "gelu_tanh"}
 OPTIONS = [(group, path.stem) for group in (*COMPONENTS, "data") for path in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -26,9 +27,15 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", overrides=list(overrides))
 
 
+def with_weights(cfg: DictConfig) -> DictConfig:
+    """The configuration with the sizes of some weights in place of null."""
+    sizes = initial_weights.missing_sizes(cfg.model, OF_WEIGHTS)
+    return config.replaced(cfg, "model", sizes) if cfg.model.n_layer is None else cfg
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_component_fits_its_target(group: str, option: str) -> None:
-    cfg = composed(f"{group}={option}", *(["data.source.train=x.txt"] if option == "text" else []))
+    cfg = with_weights(composed(f"{group}={option}", *(["data.source.train=x.txt"] if option == "text" else [])))
     nodes = [cfg.data.source, cfg.data.tokenizer] if group == "data" else [cfg[group]]
     for node in nodes:
         config.check_component(group, node, **RUNTIME.get(group, {}))
@@ -36,7 +43,7 @@ def test_every_component_fits_its_target(group: str, option: str) -> None:
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_composes(option: str) -> None:
-    cfg = composed(f"experiment={option}")
+    cfg = with_weights(composed(f"experiment={option}"))
     config.settings(cfg.train)
     for group in COMPONENTS:
         config.check_component(group, cfg[group], **RUNTIME.get(group, {}))
@@ -121,6 +128,10 @@ def test_hash_knows_what_matters() -> None:
         assert identity.config_hash(composed(override)) == base, override
     for override in ("seed=2", "optimizer.lr=1e-5", "model.n_layer=3", "loss=squentropy", "train.max_steps=7"):
         assert identity.config_hash(composed(override)) != base, override
+    weights = composed("init_from=w.pt")  # a sweep knows their name, and a run their digest
+    assert identity.config_hash(weights, parent="d") == identity.config_hash(composed("init_from=v.pt"), parent="d")
+    assert identity.config_hash(weights, parent="d") != base
+    assert len({identity.planned_hash(composed(*name)) for name in ([], ["init_from=w.pt"], ["init_from=v.pt"])}) == 3
 
 
 def test_code_hash_covers_the_package_and_the_modules_of_the_user(

@@ -69,6 +69,18 @@ def test_a_token_does_not_see_the_future() -> None:
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
+@pytest.mark.parametrize("lengths", [(1,) * 8, (8,), (3, 1, 2, 1, 1), (5, 3)])
+def test_a_cache_replaces_the_tokens_before(lengths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = GPT(11, block_size=8, n_layer=2, n_head=2, n_embd=8, embedding_std=1.0).double().eval()
+    tokens_BT = torch.randint(11, (3, 8))
+    cache = model.new_cache()
+    parts = [model(part_BT, cache) for part_BT in tokens_BT.split(lengths, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens_BT))
+    with pytest.raises(AssertionError, match="the window is full"):
+        model(tokens_BT[:, :1], cache)
+
+
 def test_initialisation() -> None:
     torch.manual_seed(0)
     model = GPT(500, block_size=64, n_layer=8, n_head=4, n_embd=64, bias=True)

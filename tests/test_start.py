@@ -12,6 +12,8 @@ from nanosq import checkpoint, identity, start
 from nanosq.checkpoint import Checkpoints
 from nanosq.data import corpus, tokenizers
 from nanosq.data.corpus import Corpus
+from nanosq.data.tokenizers import GPT2
+from nanosq.pretrained import Pretrained
 from nanosq.start import Origin, Start
 from nanosq.train import Progress, TrainState
 from tests.data.test_corpus import source_of_texts
@@ -87,6 +89,11 @@ def test_a_named_checkpoint_is_trained_further_as_another_run(tmp_path: Path) ->
     with pytest.raises(ValueError, match="another text"):
         start.restore(Start(state=path), new_state(), facts=facts(other_text), max_steps=9, folder=folder)
     weights = new_state()
-    start.restore(Start(weights=path), weights, facts=facts(other_text), max_steps=9, folder=folder)
+    named = Start(weights=Pretrained(path, {}, trained.model.state_dict(), text.tokenizer, facts(text)))
+    start.restore(named, weights, facts=facts(other_text), max_steps=9, folder=folder)
+    assert named.weights is None
+    other = Pretrained(path, {}, trained.model.state_dict(), GPT2(), {"tokenizer": GPT2().state()})
+    with pytest.raises(ValueError, match="tokenizer is different"):
+        start.restore(Start(weights=other), new_state(), facts=facts(text), max_steps=9, folder=folder)
     torch.testing.assert_close(weights.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
     assert weights.progress == Progress()  # weights fit any text of their vocabulary

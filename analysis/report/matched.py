@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from analysis.recorded_run import RecordedRun, normal
+from analysis.recorded_run import RecordedRun
 from analysis.report import calibrated, common_seeds, components
 from analysis.report.common_seeds import ENOUGH_SEEDS
 from analysis.report.components import COMPONENTS, enumeration
@@ -154,7 +154,7 @@ def _find(
     """Yield the comparisons of a component among the runs of one text and program."""
     by_rest: dict[str, list[RecordedRun]] = {}
     for run in same:
-        rest = {k: normal(v) for k, v in run.setting.items() if not belongs(k, [component])}
+        rest = {k: v for k, v in run.compared.items() if not belongs(k, [component])}
         by_rest.setdefault(repr((key, sorted(rest.items()))), []).append(run)
     for rest_key, runs in by_rest.items():
         group = _scored(runs)

@@ -17,7 +17,7 @@ from nanosq.data.tokenizers import Tokenizer
 MAX_CHARACTERS = 60  # of the beginning of a document
 
 
-class Place(NamedTuple):
+class DocumentPlace(NamedTuple):
     """The place of a document in files."""
 
     file: Path
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 def encode_files(
     paths: Sequence[Path], tokenizer: Tokenizer, *, separator: str, column: str, settings: str
-) -> tuple[Split, list[Place]]:
+) -> tuple[Split, list[DocumentPlace]]:
     """Return the documents of files, in their order, and their places.
 
     The tokens are in a temporary file, so that they may be larger than the memory.
@@ -42,7 +42,7 @@ def encode_files(
     Raises:
         ValueError: A file cannot be read, or the tokenizer gives an id that is not in its vocabulary.
     """
-    places: list[Place] = []
+    places: list[DocumentPlace] = []
     rows: list[np.ndarray] = []
 
     def documents() -> Iterator[Document]:
@@ -51,7 +51,7 @@ def encode_files(
             for number, document in enumerate(read, start=1):
                 if document.text:
                     beginning = " ".join(document.text[: 2 * MAX_CHARACTERS].split())[:MAX_CHARACTERS]
-                    places.append(Place(path, number, beginning))
+                    places.append(DocumentPlace(path, number, beginning))
                     yield document
 
     def encoded() -> Iterator[np.ndarray]:

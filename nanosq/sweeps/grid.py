@@ -52,7 +52,7 @@ class GridSweeper(TrialLauncher):
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
-        hashes = [identity.config_hash(config.without_hydra(c), parent=identity.named_state(c)) for c in composed]
+        hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
         self.share_machine(composed, len(trials) * n_seeds)
@@ -70,7 +70,7 @@ def _check_seeds(trials: Sequence[DictConfig]) -> None:
     seeds: dict[str, int] = {}
     for number, cfg in enumerate(trials):
         seed, cfg.seed = cfg.seed, 0
-        setting = identity.config_hash(cfg, parent=identity.named_state(cfg))
+        setting = identity.planned_hash(cfg)
         cfg.seed = seed
         if seeds.setdefault(setting, seed) != seed:
             raise errors.InputError(f"trial {number} differs from another one in its seed only: list seeds, seed=1,2,3")

@@ -156,7 +156,7 @@ class TrialLauncher(Sweeper):
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
             cfg.seed = seed
-            by_identity[f"{study} {identity.config_hash(cfg, parent=identity.named_state(cfg))}"] = seed
+            by_identity[f"{study} {identity.planned_hash(cfg)}"] = seed
         return by_identity
 
     def _run_counted(self, jobs: Mapping[str, TrialRun], standing: Standing) -> list[JobReturn]:

@@ -55,7 +55,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Size:
-    """The needs of a run; infinite for a model with other settings than those of GPT-2."""
+    """The needs of a run; infinite for a model without the settings of GPT-2, or with those of init_from."""
 
     flops: float  # of a batch, forward and backward pass
     n_bytes: float  # of memory

@@ -71,6 +71,17 @@ def test_parameters_without_effect_are_those_that_the_run_lists() -> None:
     assert unlisted.setting == {key: value for key, value in unlisted.params.items() if key != "seed"}
 
 
+def test_equal_weights_under_several_names_are_one_setting() -> None:
+    one, same, other = (
+        run(seed=seed, init_from=name, tags={"parent": digest})
+        for seed, (name, digest) in enumerate([("a.pt", "d1"), ("b.pt", "d1"), ("a.pt", "d2")])
+    )
+    assert one.key == same.key != other.key
+    assert runs.differing([one.setting, other.setting]) == ["init_from"]
+    assert one.setting["init_from"] == "a.pt (d1)"
+    assert len(runs.settings([one, same, other])) == 2
+
+
 def test_runs_of_an_older_program_are_ignored() -> None:
     recorded = [run(seed=seed, tags={"code": code}) for seed, code in ((1, "old"), (2, "old"), (1, "new"))]
     (setting,) = runs.settings(recorded)
