@@ -60,12 +60,8 @@ class ServedModel(PythonModel):
         from nanosq.scoring import mean_nll
 
         values = {spec.name: spec.default for spec in PARAMS} | (params or {})
-        length = values["max_new_tokens"]
-        chosen = {"temperature": values["temperature"], "seed": values["seed"]}
-        texts = [
-            generate(self._model, self._tokenizer, prompt=prompt, length=length, **chosen)[0] if length else prompt
-            for prompt in model_input["prompt"]
-        ]
+        values |= {"length": values.pop("max_new_tokens"), "top_k": values["top_k"] or None}
+        texts = [generate(self._model, self._tokenizer, prompt=prompt, **values)[0] for prompt in model_input["prompt"]]
         nll = pd.Series(
             [mean_nll(self._model, self._tokenizer, text) if text else None for text in texts], dtype=object
         )
