@@ -52,7 +52,7 @@ def config_hash(cfg: Any, *, parent: str = "") -> str:
 
 def planned_hash(cfg: Any) -> str:
     """Return the `config_hash` of a run of a sweep before its weights are read: their name stands for their digest."""
-    return config_hash(cfg, parent=named_state(cfg) or cfg.init_from or "")
+    return config_hash(cfg, parent=named_state(cfg) or cfg.get("init_from") or "")
 
 
 def named_state(cfg: Any) -> str:

@@ -12,6 +12,17 @@ settings.load_profile("nanosq")
 
 
 @pytest.fixture
+def default_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let MLflow's default store be that of the working folder or of MLFLOW_TRACKING_URI, whatever other tests set."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
 def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Yield a function that sets the address of the Hugging Face hub. Its cache is empty, and there is no proxy."""
     import huggingface_hub

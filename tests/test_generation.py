@@ -165,6 +165,7 @@ def test_the_model_is_left_as_it_was(training: bool) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(
     sizes=st.fixed_dictionaries(
         {

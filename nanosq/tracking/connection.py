@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
@@ -40,15 +40,23 @@ def connect(uri: str) -> "MlflowClient":
 
 
 @contextmanager
-def quick_to_fail() -> Iterator[None]:
-    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
-    added = {name: value for name, value in QUICK.items() if name not in os.environ}
-    os.environ.update(added)
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def quick_to_fail() -> AbstractContextManager[None]:
+    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
+    return environment(**{name: value for name, value in QUICK.items() if name not in os.environ})
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run | None":

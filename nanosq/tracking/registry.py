@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nanosq import checkpoint, pretrained
 from nanosq.errors import InputError
 from nanosq.tracking import Store, run_model
+from nanosq.tracking.connection import environment
 from nanosq.tracking.creation import SWEEP
 from nanosq.tracking.location import registry_link
 from nanosq.tracking.mlflow_store import DIVERGED, PRUNED, MLflowStore
@@ -130,7 +131,6 @@ def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str
 
 def _create_version(client: "MlflowClient", name: str, model_id: str, *, description: str | None) -> str:
     """Create the next version of a registered model and return its number."""
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
@@ -138,8 +138,8 @@ def _create_version(client: "MlflowClient", name: str, model_id: str, *, descrip
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    mlflow.set_tracking_uri(client.tracking_uri)  # where a SQLite store looks for the model, whatever the client
-    created = client.create_model_version(name, f"models:/{model_id}", description=description, model_id=model_id)
+    with environment(MLFLOW_TRACKING_URI=client.tracking_uri):  # where a SQLite registry looks for the model
+        created = client.create_model_version(name, f"models:/{model_id}", description=description, model_id=model_id)
     tags = client.get_logged_model(model_id).tags
     versions = [*json.loads(tags.get(VERSIONS, "[]")), {"name": name, "version": created.version}]
     client.set_logged_model_tags(model_id, {VERSIONS: json.dumps(versions)})

@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def run(trained: Path, default_store: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Return the run, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{trained}/mlflow.db")
