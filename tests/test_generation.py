@@ -164,7 +164,6 @@ def test_the_model_is_left_as_it_was(training: bool) -> None:
     model(torch.tensor([[1, 2]])).sum().backward()  # it can be trained
 
 
-@settings(max_examples=60, deadline=None)
 @settings(max_examples=25)
 @given(
     sizes=st.fixed_dictionaries(

@@ -123,6 +123,7 @@ def test_a_server_registers_a_model(folder: Path, tmp_path: Path, capsys: pytest
         (output,) = mlflow.MlflowClient(uri).get_run(run.run_id).outputs.model_outputs
         model = mlflow.MlflowClient(uri).get_logged_model(output.model_id)
         assert (model.name, model.status, output.step) == (f"old_ 1 · {run.run_id[:6]}", "READY", 4)
+        mlflow.set_tracking_uri(uri)
         served = mlflow.pyfunc.load_model("models:/stories/1")
     assert math.isfinite(served.predict(pd.DataFrame({"prompt": ["One day"]}))["nll"][0])
 

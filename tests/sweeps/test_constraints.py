@@ -78,7 +78,7 @@ def test_the_best_model_is_a_small_one(small: subprocess.CompletedProcess[str], 
 def test_a_study_is_not_continued_with_other_constraints(small: subprocess.CompletedProcess[str], folder: Path) -> None:
     result = command(*SMALL_MODELS[:-1], *LAYERS, "hydra.sweeper.n_trials=20", cwd=folder)
     assert result.returncode == 2
-    assert "was started with hydra.sweeper.constraints={'parameters': 32000.0}, not none: " in result.stderr
+    assert "was started with hydra.sweeper.constraints={'parameters': 35000.0}, not none: " in result.stderr
     assert len(load_study(folder, "small").trials) == 16
 
 
