@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Several workers with a thread for each core would slow each other down. PyTorch reads it when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A deadline would fail on a busy machine, not on a wrong result.
 settings.register_profile("nanosq", deadline=None, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=10_000)
