@@ -134,7 +134,7 @@ def _tables(result: dict[str, Any]) -> str:
     counts = [f"{result[key]:,}" for key in header[:3]]
     nll, perplexity = f"{result['nll']:.6f}", f"{result['perplexity']:.4f}"
     bits = result["bits_per_byte"]
-    others = ["–" if bits is None else f"{bits:.4f}", f"{result['accuracy']:.1%}", f"{result['ece']:.2%}"]
+    others = ["-" if bits is None else f"{bits:.4f}", f"{result['accuracy']:.1%}", f"{result['ece']:.2%}"]
     text = terminal.table(header, [[*counts, nll, perplexity, *others]])
     text += "\n{model}: {hardware}, {tokenizer} with {vocab_size:,} tokens, blocks of {block_size:,}".format(**result)
     if recorded := result["recorded"]:

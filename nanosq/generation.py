@@ -88,7 +88,8 @@ class _Text:
 
     def __init__(self, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._last, self._new = [*ids], [*ids[:0]]  # the ids of the last piece, and those after it
+        self._last: list[int] = [*ids]  # the ids of the last piece
+        self._new: list[int] = []  # those after it
         self._n_known = len(tokenizer.decode(ids))  # characters of the last piece
 
     def add(self, token: int) -> str:

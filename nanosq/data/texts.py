@@ -86,5 +86,6 @@ def _loses_text(tokenizer: Tokenizer, texts: Sequence[str], ids: np.ndarray) -> 
 
     A space at the beginning does not count: some tokenizers add one.
     """
-    decoded = (tokenizer.decode(each[:-1]) for each in np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text) + 1))
+    documents = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text) + 1)
+    decoded = (tokenizer.decode(document[:-1].tolist()) for document in documents)
     return any(one.removeprefix(" ") != other.removeprefix(" ") for one, other in zip(texts, decoded, strict=False))

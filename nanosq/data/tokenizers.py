@@ -20,11 +20,11 @@ class Tokenizer(ABC):
     """A mapping between text and ids. Those of this module lose nothing: `decode(encode([text])[0]) == text`."""
 
     pad_to: int | None
-    may_lose_text: ClassVar[bool] = False  # whether some text is not decoded from its ids as it was
+    may_lose_text: ClassVar[bool] = False  # whether the text of ids may differ from the text that was encoded
 
     @property
     def n_ids(self) -> int:
-        """The number of ids without padding, which has the last ids."""
+        """The number of ids without padding. Padding has the ids behind them."""
         return self.end_of_text + 1
 
     @property
@@ -221,7 +221,7 @@ class ByteLevel(Tokenizer):
     def end_of_text(self) -> int:
         return N_BYTES
 
-    @property
+    @functools.cached_property
     def spellings(self) -> list[bytes]:
         return [*(bytes([byte]) for byte in range(N_BYTES)), END_OF_TEXT.encode()]
 

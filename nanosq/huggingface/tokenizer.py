@@ -146,8 +146,9 @@ def _json_of(folder: Path) -> str:
         return read_text(folder / FILE)
     lines = [line for line in read_text(folder / MERGES).split("\n") if line and not line.startswith("#version")]
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+    vocab = read_object(folder / VOCAB)
     try:
-        return _gpt2_like(read_object(folder / VOCAB), pairs).to_str()
+        return _gpt2_like(vocab, pairs).to_str()
     except Exception as error:  # the library has no class of its own
         raise ValueError(f"{folder / VOCAB} and {MERGES} cannot be read: {error}") from error
 

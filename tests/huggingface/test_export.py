@@ -167,7 +167,7 @@ def test_a_place_that_cannot_be_written(run, capsys, monkeypatch) -> None:
     path = Path("odd.txt").resolve()
     # before the model is looked for
     assert f"cannot write odd.txt/x: {path} is not a folder" in refused(capsys, "nowhere", "odd.txt/x")
-    assert "cannot write /proc/x: No such file" in refused(capsys, run.info.run_id, "/proc/x")
+    assert "cannot write /proc/x: " in refused(capsys, run.info.run_id, "/proc/x")
     monkeypatch.setattr("os.access", lambda *_: False)  # as for anybody but the superuser, who may run the tests
     assert "cannot write out: " in refused(capsys, "nowhere", "out")
 
