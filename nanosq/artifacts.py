@@ -37,14 +37,19 @@ def stories_csv(split: Split, tokenizer: Tokenizer, document_nll_S: Tensor) -> s
     return _csv(("story", "tokens", "bytes", "nll", "text"), rows)
 
 
-def documents_csv(split: Split, places: Sequence[DocumentPlace], evaluation: Evaluation) -> str:
-    """Return a row for each document of files. Its nll is summed over its tokens, of which the end of text is one."""
+def documents_csv(
+    split: Split, places: Sequence[DocumentPlace], evaluation: Evaluation, *, loses_text: bool = False
+) -> str:
+    """Return a row for each document of files. Its nll is summed over its tokens, of which the end of text is one.
+
+    If the tokenizer loses text, the bits per byte are not a number.
+    """
     header = ("file", "number", "tokens", "bytes", "nll", "nll_per_token", "perplexity", "bits_per_byte", "accuracy")
     tokens_S, bytes_S = np.diff(split.starts), split.document_bytes
     nll_S, correct_S = evaluation.document_nll.numpy(), evaluation.document_correct.numpy()
-    mean_S = nll_S / tokens_S
+    mean_S, bits_S = nll_S / tokens_S, np.where(loses_text, np.nan, nll_S / np.log(2))
     with np.errstate(over="ignore"):
-        columns = tokens_S, bytes_S, nll_S, mean_S, np.exp(mean_S), nll_S / np.log(2) / bytes_S, correct_S / tokens_S
+        columns = tokens_S, bytes_S, nll_S, mean_S, np.exp(mean_S), bits_S / bytes_S, correct_S / tokens_S
     rows = zip(places, *(column.tolist() for column in columns), strict=True)
     return _csv((*header, "text"), ((place.file, place.number, *numbers, place.beginning) for place, *numbers in rows))
 

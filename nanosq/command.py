@@ -12,7 +12,7 @@ from nanosq.privacy import masked_output
 if TYPE_CHECKING:
     from nanosq.pretrained import Pretrained
 
-MODEL = "id of a run, best.pt of a run, a folder in Hugging Face's format, or a model of its hub"
+MODEL = "id of a run (32 digits), best.pt of a run, a folder in Hugging Face's format, or a model of its hub"
 
 
 def parser(module: str, doc: str | None, arguments: str, *, nargs: str | None = None) -> argparse.ArgumentParser:
@@ -32,10 +32,7 @@ def load(options: argparse.Namespace, name: str | None = None) -> "Pretrained":
     from nanosq import pretrained
     from nanosq.tracking.mlflow_store import MLflowStore
 
-    name = options.model if name is None else name
-    if not name:
-        raise ValueError("the name of the model is empty")
-    return pretrained.load(name, MLflowStore(uri=options.tracking_uri))
+    return pretrained.load(options.model if name is None else name, MLflowStore(uri=options.tracking_uri))
 
 
 def run(work: Callable[[], None]) -> int:

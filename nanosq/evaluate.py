@@ -70,7 +70,9 @@ def evaluate(options: argparse.Namespace) -> None:
     model = trained.build().to(hardware.device)
     evaluator = Evaluator(model, cross_entropy, hardware, batch_size=max(1, BATCH_TOKENS // model.block_size))
     reading = {"separator": options.separator, "column": options.column, "settings": OPTIONS}
-    split, places = texts.encode_files(paths, trained.tokenizer, **reading)
+    split, places, loses_text = texts.encode_files(paths, trained.tokenizer, **reading)
+    if loses_text:
+        print("note: the tokenizer loses text: bits per byte cannot be compared", file=sys.stderr)
     result: dict[str, Any] = {
         "model": options.model,
         "hardware": str(hardware),
@@ -87,9 +89,11 @@ def evaluate(options: argparse.Namespace) -> None:
     score = asdict(evaluation.score)
     result |= {"documents": len(places), "tokens": int(split.starts[-1]), "bytes": split.n_bytes}
     result |= {name: score[name] for name in ("nll", "perplexity", "bits_per_byte", "accuracy", "ece")}
+    if loses_text:
+        result["bits_per_byte"] = None
     if options.csv is not None:
         with atomic_write(options.csv) as file:
-            file.write(artifacts.documents_csv(split, places, evaluation).encode())
+            file.write(artifacts.documents_csv(split, places, evaluation, loses_text=loses_text).encode())
     print(_json(result) if options.json else terminal.fit(_tables(result), sys.stdout))
 
 
@@ -129,7 +133,8 @@ def _tables(result: dict[str, Any]) -> str:
     header = ("documents", "tokens", "bytes", "nll", "perplexity", "bits/byte", "accuracy", "ece")
     counts = [f"{result[key]:,}" for key in header[:3]]
     nll, perplexity = f"{result['nll']:.6f}", f"{result['perplexity']:.4f}"
-    others = [f"{result['bits_per_byte']:.4f}", f"{result['accuracy']:.1%}", f"{result['ece']:.2%}"]
+    bits = result["bits_per_byte"]
+    others = ["-" if bits is None else f"{bits:.4f}", f"{result['accuracy']:.1%}", f"{result['ece']:.2%}"]
     text = terminal.table(header, [[*counts, nll, perplexity, *others]])
     text += "\n{model}: {hardware}, {tokenizer} with {vocab_size:,} tokens, blocks of {block_size:,}".format(**result)
     if recorded := result["recorded"]:

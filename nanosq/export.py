@@ -3,6 +3,7 @@
 python -m nanosq.export RUN_ID OUT
 """
 
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,9 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_new(out: Path) -> None:
-    """Raise a ValueError if a path exists and is not an empty folder."""
+    """Raise a ValueError if a path exists and is not an empty folder, or if no folder can be created there."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} exists already: name a new folder")
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"cannot write {out}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {out}: {existing} does not let you write into it")
 
 
 def card_of(name: str, trained: "Pretrained", store: "Store") -> str:
@@ -57,28 +63,38 @@ def card_of(name: str, trained: "Pretrained", store: "Store") -> str:
 def export(trained: "Pretrained", out: Path, card: str) -> None:
     """Write a folder in Hugging Face's format: completely, or not at all.
 
+    An empty folder stays the same one, because it may be the working directory or the place of a volume.
+
     Args:
         trained: The model.
         out: The folder, which does not exist or is empty.
         card: Text of the model card.
 
     Raises:
-        ValueError: `out` has files, the weights do not fit the architecture, or the tokenizer has no counterpart.
+        ValueError: `out` has files or cannot be written, the weights do not fit the architecture, or the tokenizer has
+            no counterpart.
     """
     from nanosq.huggingface import folder, tokenizer
 
     check_new(out)
     state = trained.build().state_dict()
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        partial = Path(temporary, out.name)
-        partial.mkdir()
-        end, precision = trained.tokenizer.end_of_text, trained.facts.get("precision")
-        folder.write(partial, trained.architecture, state, end_of_text=end, precision=precision)
-        tokenizer.write(partial, trained.tokenizer, block_size=trained.architecture["block_size"])
-        (partial / "README.md").write_text(card, encoding="utf-8")
-        partial.replace(out)
+    place = out.resolve()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{place.name}.", dir=place if place.is_dir() else place.parent) as temporary:
+            partial = Path(temporary, place.name)
+            partial.mkdir()
+            end, precision = trained.tokenizer.end_of_text, trained.facts.get("precision")
+            folder.write(partial, trained.architecture, state, end_of_text=end, precision=precision)
+            tokenizer.write(partial, trained.tokenizer, block_size=trained.architecture["block_size"])
+            (partial / "README.md").write_text(card, encoding="utf-8")
+            if not place.is_dir():
+                partial.replace(place)
+                return
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == folder.CONFIG):
+                file.replace(place / file.name)  # config.json is the last one: without it there is no model
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 Shape suffixes: B texts, T tokens of a window, D model width, V ids that may be drawn, L new tokens.
 """
 
-import codecs
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,15 +71,40 @@ def stream(model: Any, tokenizer: Tokenizer, settings: SampleSettings, *, seed: 
 
     The first pieces are the prompt. A character of several tokens comes as a whole.
     """
-    spellings, end = tokenizer.spellings, tokenizer.end_of_text
-    decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(settings.count)]
+    prompt, end = tokenizer.encode([settings.prompt])[0].tolist(), tokenizer.end_of_text
+    texts = [_Text(tokenizer, prompt) for _ in range(settings.count)]
     yield [settings.prompt] * settings.count
     for ids in new_ids(model, tokenizer, settings, seed=seed):
-        yield [
-            decoder.decode(b"" if token == end else spellings[token])
-            for decoder, token in zip(decoders, ids, strict=True)
-        ]
-    yield [decoder.decode(b"", final=True) for decoder in decoders]
+        yield ["" if token == end else text.add(token) for text, token in zip(texts, ids, strict=True)]
+    yield [text.rest() for text in texts]
+
+
+class _Text:
+    """The text of ids that come one by one: `tokenizer.decode` of all of them, in pieces.
+
+    Each step decodes only the ids of the last piece and those after it. Without the last piece, the new ids would be
+    the beginning of a text, which some tokenizers decode without its space.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._last: list[int] = [*ids]  # the ids of the last piece
+        self._new: list[int] = []  # those after it
+        self._n_known = len(tokenizer.decode(ids))  # characters of the last piece
+
+    def add(self, token: int) -> str:
+        """Return the next piece: nothing while its last character may not be whole."""
+        self._new.append(token)
+        piece = self.rest()
+        if not piece or piece.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        self._last, self._new = self._new, []
+        self._n_known = len(self._tokenizer.decode(self._last))
+        return piece
+
+    def rest(self) -> str:
+        """Return the text of the ids after the last piece."""
+        return self._tokenizer.decode(self._last + self._new)[self._n_known :]
 
 
 @torch.inference_mode()
@@ -117,7 +141,7 @@ def new_ids(model: Any, tokenizer: Tokenizer, settings: SampleSettings, *, seed:
                 window_BT = unseen_BT = window_BT[:, stride * math.ceil(max(n_excess, 0) / stride) :]
                 cache = model.new_cache() if hasattr(model, "new_cache") else None
             hidden_BTD = model(unseen_BT) if cache is None else model(unseen_BT, cache)
-            logits_BV = _logits(hidden_BTD[:, -1], model.head_weight[: end + 1])  # no padding
+            logits_BV = _logits(hidden_BTD[:, -1], model.head_weight[: tokenizer.n_ids])  # no padding
             next_B = draw(logits_BV, uniform_B, settings).masked_fill(ended_B, end)
             yield next_B.tolist()
             ended_B |= next_B == end

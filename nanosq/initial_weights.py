@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
+from nanosq.huggingface.other_tokenizer import HuggingFaceTokenizer
 from nanosq.model import GPT
 from nanosq.pretrained import Pretrained
 
@@ -92,9 +93,12 @@ def rows(tokenizer: Tokenizer, trained: Tokenizer, path: str) -> list[int]:
         ValueError: The embedding has no such row, or one of the tokenizers does not have GPT-2's tokens.
     """
     if not (isinstance(tokenizer, OF_GPT2) and isinstance(trained, OF_GPT2)):
+        advice = "set data.tokenizer as it was"
+        if isinstance(trained, HuggingFaceTokenizer):  # which no data.tokenizer is
+            advice = "only weights with GPT-2's tokens, or a part of them, can be trained further"
         raise ValueError(
             f"{path} was trained with another tokenizer ({type(trained).__name__}) than this run has "
-            f"({type(tokenizer).__name__}): set data.tokenizer as it was"
+            f"({type(tokenizer).__name__}): {advice}"
         )
     spellings, n_trained = tokenizer.spellings, len(trained.spellings)
     row = {spelling: i for i, spelling in enumerate(trained.spellings)}

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from nanosq import checkpoint
+from nanosq.command import MODEL
 from nanosq.data import tokenizers
 from nanosq.data.tokenizers import Tokenizer
 from nanosq.filesystem import file_digest
@@ -61,12 +62,16 @@ def locate(name: str, store: Store) -> Path:
     Raises:
         ValueError: There is none.
     """
+    if not name:
+        raise ValueError(f"the name of the model is empty: give the {MODEL}")
     path = Path(name)
     if path.exists():
         return path
     if checkpoint.RUN_ID.fullmatch(name):
         return store.checkpoint(name, "best.pt")
-    return hub.download(name) if HUB_NAME.fullmatch(name) else path
+    if HUB_NAME.fullmatch(name):
+        return hub.download(name)
+    raise ValueError(f"there is no model {name}: give the {MODEL}")
 
 
 def load(name: str, store: Store) -> Pretrained:

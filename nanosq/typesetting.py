@@ -80,6 +80,6 @@ def wrap(text: str, columns: int) -> list[str]:
 
 def side_by_side(texts: Sequence[str], columns: int) -> str:
     """Return texts beside each other, in lines of at most `columns` together."""
-    each = (columns - len(GAP) * (len(texts) - 1)) // len(texts)
-    rows = zip_longest(*(wrap(text, each) for text in texts), fillvalue="")
-    return "\n".join(GAP.join(line + " " * (each - width(line)) for line in row).rstrip() for row in rows)
+    column_width = (columns - len(GAP) * (len(texts) - 1)) // len(texts)
+    rows = zip_longest(*(wrap(text, column_width) for text in texts), fillvalue="")
+    return "\n".join(GAP.join(line + " " * (column_width - width(line)) for line in row).rstrip() for row in rows)

@@ -100,8 +100,9 @@ def test_comparison(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (["a.pt", "--precision", "fp8"], "precision=fp8: choose"),
         (["a.pt", "b.pt"], "give one model, or two with --compare"),
         (["--compare", "a.pt"], "--compare takes two models"),
-        ([""], "the name of the model is empty"),
-        (["nowhere.pt"], "nowhere.pt"),
+        ([""], "the name of the model is empty: give the id of a run"),
+        (["nowhere.pt"], "there is no model nowhere.pt: give the id of a run"),
+        (["0123abc"], "there is no model 0123abc: give the id of a run (32 digits), best.pt of a run, a folder"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from nanosq.data import tokenizers
 from nanosq.data.bpe import GPT2_SIZE, N_BYTES
 from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
 from nanosq.export import export
+from nanosq.huggingface.other_tokenizer import HuggingFaceTokenizer
 from nanosq.model import GPT
 from nanosq.pretrained import Pretrained
 from nanosq.start import Start
@@ -92,7 +93,12 @@ def test_an_equal_tokenizer_takes_all_rows() -> None:
         (GPT2(pad_to=50304), GPT2(), "pad_to=50304 adds 47 ids.* has 0 of them: set data.tokenizer.pad_to=null"),
         (CutGPT2([], pad_to=260), CutGPT2([], pad_to=258), "adds 3 ids.* has 1 of them: .*pad_to=258"),
         (tokenizers.byte_level(), GPT2(), r"another tokenizer \(GPT2\) than this run has \(ByteLevel\)"),
-        (CutGPT2([]), tokenizers.byte_level(), r"another tokenizer \(ByteLevel\) than this run has \(CutGPT2\)"),
+        (
+            CutGPT2([]),
+            tokenizers.byte_level(),
+            r"another tokenizer \(ByteLevel\) than this run has \(CutGPT2\): set data.tokenizer as it was",
+        ),
+        (CutGPT2([]), HuggingFaceTokenizer("{}", end=0, pad_to=9), "only weights with GPT-2's tokens, or a part of"),
     ],
 )
 def test_rows_that_the_weights_do_not_have(tokenizer: Tokenizer, trained: Tokenizer, message: str) -> None:
@@ -222,6 +228,7 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
         (["init_from={best}", "model=tiny"], "model.n_layer is 2, "),
         (["init_from={best}", *BYTES], "was trained with another tokenizer (CutGPT2)"),
         (["init_from={best}", "data.source.seed=9"], "was trained on another text"),
+        (["init_from="], "the name of the model is empty: give the id of a run"),
         (["model=pretrained"], "model.n_layer=null is that of the weights of init_from=..., which is not set"),
         (["resume=."], "resume=. is a folder"),
     ],

@@ -182,7 +182,7 @@ def test_init_from_another_run(tmp_path: Path) -> None:
     expected = pytest.approx(run.data.metrics["best/val_perplexity"], rel=1e-4)
     assert printed_perplexity(by_id) == printed_perplexity(by_path) == expected
     for change, complaint in [
-        ("init_from=nowhere.pt", "no checkpoint at nowhere.pt"),
+        ("init_from=nowhere.pt", "there is no model nowhere.pt: give the id of a run"),
         ("init_from=" + 32 * "0", "has no run " + 32 * "0"),
         ("data.source.seed=9", "trained on another text"),
     ]:

@@ -143,7 +143,7 @@ def encode(
         seen: Fingerprints of further documents to leave out.
 
     Raises:
-        ValueError: The tokenizer gives an id that is not in its vocabulary.
+        ValueError: The tokenizer gives an id that is not in its vocabulary, or the end of text within a text.
     """
     end = np.array([tokenizer.end_of_text], np.uint32)
     dtype = token_dtype(tokenizer)
@@ -153,6 +153,8 @@ def encode(
         ids = np.concatenate(pieces) if pieces else end[:0]
         if ids.max(initial=0) >= tokenizer.vocab_size:
             raise ValueError(f"the tokenizer gives the id {ids.max()}, and its vocabulary has {tokenizer.vocab_size:,}")
+        if np.count_nonzero(ids == end) > len(batch.texts):
+            raise ValueError(f"the tokenizer gives its end of text, {end[0]}, for a part of a text")
         return batch, ids.astype(dtype)
 
     tokenizer.encode([""])  # loads the vocabulary before the threads start

@@ -27,8 +27,8 @@ class DocumentPlace(NamedTuple):
 
 def encode_files(
     paths: Sequence[Path], tokenizer: Tokenizer, *, separator: str, column: str, settings: str
-) -> tuple[Split, list[DocumentPlace]]:
-    """Return the documents of files, in their order, and their places.
+) -> tuple[Split, list[DocumentPlace], bool]:
+    """Return the documents of files, in their order, their places, and whether the tokenizer loses some of their text.
 
     The tokens are in a temporary file, so that they may be larger than the memory.
 
@@ -44,6 +44,7 @@ def encode_files(
     """
     places: list[DocumentPlace] = []
     rows: list[np.ndarray] = []
+    loses_text = False
 
     def documents() -> Iterator[Document]:
         for path in paths:
@@ -55,10 +56,13 @@ def encode_files(
                     yield document
 
     def encoded() -> Iterator[np.ndarray]:
+        nonlocal loses_text
         with tqdm(desc="encoding", unit="B", unit_scale=True, leave=False, disable=None) as bar:
             for batch, ids in prepare.encode(documents(), tokenizer):
                 yield ids
                 rows.append(batch.rows)
+                if tokenizer.may_lose_text and not loses_text:
+                    loses_text = _loses_text(tokenizer, batch.texts, ids)
                 bar.update(int(batch.rows["n_bytes"].sum()))
 
     with TemporaryFile() as file:
@@ -74,4 +78,14 @@ def encode_files(
         log_probability=math.nan,
         digest=prepare.digest(all_rows),
     )
-    return split, places
+    return split, places, loses_text
+
+
+def _loses_text(tokenizer: Tokenizer, texts: Sequence[str], ids: np.ndarray) -> bool:
+    """Return whether texts are not decoded from their ids, with an end of text after each, as they were.
+
+    A space at the beginning does not count: some tokenizers add one.
+    """
+    documents = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text) + 1)
+    decoded = (tokenizer.decode(document[:-1].tolist()) for document in documents)
+    return any(one.removeprefix(" ") != other.removeprefix(" ") for one, other in zip(texts, decoded, strict=False))

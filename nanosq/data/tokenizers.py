@@ -8,7 +8,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,24 +17,30 @@ from nanosq.data.bpe import END_OF_TEXT, GPT2_SIZE, N_BYTES
 
 
 class Tokenizer(ABC):
-    """A mapping between text and ids that loses nothing: `decode(encode([text])[0]) == text` for every string."""
+    """A mapping between text and ids. Those of this module lose nothing: `decode(encode([text])[0]) == text`."""
 
     pad_to: int | None
+    may_lose_text: ClassVar[bool] = False  # whether the text of ids may differ from the text that was encoded
+
+    @property
+    def n_ids(self) -> int:
+        """The number of ids without padding. Padding has the ids behind them."""
+        return self.end_of_text + 1
 
     @property
     def vocab_size(self) -> int:
         """The number of ids, including padding: ids that never occur."""
-        return _padded(self.end_of_text + 1, self.pad_to)
+        return _padded(self.n_ids, self.pad_to)
 
     @property
     @abstractmethod
     def end_of_text(self) -> int:
-        """The id between documents. `encode` never returns it: even <|endoftext|> is encoded as ordinary text."""
+        """The id between documents. `encode` must not return it, not even for the text <|endoftext|>."""
 
     @property
     @abstractmethod
     def spellings(self) -> list[bytes]:
-        """The bytes of each id, without padding."""
+        """The bytes of each id alone, without padding."""
 
     @abstractmethod
     def encode(self, texts: list[str]) -> list[np.ndarray]:
@@ -215,7 +221,7 @@ class ByteLevel(Tokenizer):
     def end_of_text(self) -> int:
         return N_BYTES
 
-    @property
+    @functools.cached_property
     def spellings(self) -> list[bytes]:
         return [*(bytes([byte]) for byte in range(N_BYTES)), END_OF_TEXT.encode()]
 

@@ -59,6 +59,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
         for name in SCORES
         if {f"val/{name}", f"test/{name}"} & metrics.keys()
     ]
+    precision = f"\n\nScores in {trained.facts['precision']}." if scores and "precision" in trained.facts else ""
     sections = [
         f"# {title}",
         f"{size['n_layer']} layers, {size['n_head']} heads, width {size['n_embd']}, {n_parameters:,} parameters, "
@@ -67,7 +68,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
         f"```python\n{USE.format(length=length)}\n```",
         "The tokenizer turns the text <|endoftext|> into the end of text. For other people's texts, give it "
         "`split_special_tokens=True`: then it is ordinary text, as in training.",
-        *_section("Metrics", _table(("", "validation", "test"), scores)),
+        *_section("Metrics", _table(("", "validation", "test"), scores) + precision),
         *_section("Data", _data(data, trained.facts)),
         *_section("Settings", _table(("setting", "value"), shown)),
         *_section("Training it again", f"```sh\n{tags['command']}\n```" if "command" in tags else ""),

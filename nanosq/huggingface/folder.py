@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nanosq.hardware import PRECISIONS
 from nanosq.huggingface.extra import needs_extra
 from nanosq.huggingface.json_file import read_object
 from nanosq.huggingface.weights import export_weights, import_weights, without_biases
@@ -90,9 +91,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """Return what a folder tells of a run of ours as a checkpoint does: the precision of its scores, if it is known."""
+    """Return what a folder tells of a run of ours as a checkpoint does: the precision of its scores, if it is known.
+
+    Raises:
+        ValueError: It is not the name of a precision.
+    """
     precision = read_object(folder / CONFIG).get(PRECISION)
-    return {"precision": precision} if isinstance(precision, str) else {}
+    if precision is None:
+        return {}
+    if precision not in (known := [*PRECISIONS]):
+        raise ValueError(f"{folder / CONFIG}: {PRECISION} must be one of {', '.join(known)}, not {precision!r}")
+    return {"precision": precision}
 
 
 def write(

@@ -2,9 +2,10 @@
 # ruff: noqa: D102  the methods are documented once, in Tokenizer
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,10 +24,11 @@ class HuggingFaceTokenizer(Tokenizer):
     json: str  # the text of tokenizer.json
     end: int  # the id between documents
     pad_to: int  # number of rows of the embedding, which may be more than it has ids
+    may_lose_text: ClassVar[bool] = True
 
-    @property
-    def vocab_size(self) -> int:
-        return self.pad_to
+    @functools.cached_property
+    def n_ids(self) -> int:
+        return number_of_ids(self.library_tokenizer)
 
     @property
     def end_of_text(self) -> int:
@@ -34,17 +36,20 @@ class HuggingFaceTokenizer(Tokenizer):
 
     @property
     def spellings(self) -> list[bytes]:
-        """The text of each id alone: a part of a character is U+FFFD."""
-        return [self.decode([i]).encode() for i in range(number_of_ids(self.library_tokenizer))]
+        """The text of each id alone: a part of a character is U+FFFD, and a part of a word may have its mark."""
+        return [self.decode([i]).encode() for i in range(self.n_ids)]
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         for text in texts:
             bpe.utf8(text)  # the library's own error names neither the text nor the problem
-        encoded = self.library_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        with _errors_as("the tokenizer cannot encode this text"):
+            encoded = self.library_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(text.ids, dtype=np.uint32) for text in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.library_tokenizer.decode(self.checked(ids), skip_special_tokens=False)
+        plain = self.checked(ids)
+        with _errors_as("the tokenizer cannot decode these ids"):
+            return self.library_tokenizer.decode(plain, skip_special_tokens=False)
 
     def state(self) -> dict[str, Any]:
         return {"kind": "HuggingFaceTokenizer", "json": self.json, "end": self.end, "pad_to": self.pad_to}
@@ -67,12 +72,19 @@ def parse(text: str) -> "tokenizers.Tokenizer":
     """
     with needs_extra():
         from tokenizers import Tokenizer as LibraryTokenizer
-    try:
+    with _errors_as("this tokenizer.json cannot be read"):
         return LibraryTokenizer.from_str(text)
-    except Exception as error:  # the library has no class of its own
-        raise ValueError(f"this tokenizer.json cannot be read: {error}") from error
 
 
 def number_of_ids(tokenizer: "tokenizers.Tokenizer") -> int:
     """Return the largest id plus one: ids may have gaps."""
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+@contextmanager
+def _errors_as(problem: str) -> Iterator[None]:
+    """Turn any error of the library in the block, which has no class of its own, into a ValueError of one line."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{problem}: {' '.join(str(error).split())}") from error

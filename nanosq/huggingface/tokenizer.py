@@ -77,18 +77,20 @@ def read(folder: Path, n_rows: int) -> Tokenizer:
     Raises:
         ValueError: A file is missing or damaged, there are fewer rows than ids, or no file names the end of text.
     """
+    text = _json_of(folder)
     try:
-        theirs = parse(_json_of(folder))
-        n_ids = number_of_ids(theirs)
-        if n_ids > n_rows:
-            raise ValueError(f"the tokenizer has {n_ids} ids, more than the {n_rows} rows of the embedding")
-        essence = _essence(theirs)
-        for tokenizer in _candidates(essence["vocab"], n_rows if n_rows > n_ids else None):
-            if _essence(to_huggingface(tokenizer)) == essence:
-                return tokenizer
-        return HuggingFaceTokenizer(theirs.to_str(), _end_of_text(folder, theirs), n_rows)
+        theirs = parse(text)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+    n_ids = number_of_ids(theirs)
+    if n_ids > n_rows:
+        raise ValueError(f"{folder}: the tokenizer has {n_ids} ids, more than the {n_rows} rows of the embedding")
+    behaviour = _behaviour(theirs)
+    for tokenizer in _candidates(behaviour["vocab"], n_rows):
+        is_end_known = n_ids == tokenizer.n_ids or _end_of_text(folder, theirs) == tokenizer.end_of_text
+        if is_end_known and _behaviour(to_huggingface(tokenizer)) == behaviour:
+            return tokenizer
+    return HuggingFaceTokenizer(theirs.to_str(), _end_of_text(folder, theirs), n_rows)
 
 
 def is_in(folder: Path) -> bool:
@@ -144,18 +146,20 @@ def _json_of(folder: Path) -> str:
         return read_text(folder / FILE)
     lines = [line for line in read_text(folder / MERGES).split("\n") if line and not line.startswith("#version")]
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
+    vocab = read_object(folder / VOCAB)
     try:
-        return _gpt2_like(read_object(folder / VOCAB), pairs).to_str()
+        return _gpt2_like(vocab, pairs).to_str()
     except Exception as error:  # the library has no class of its own
-        raise ValueError(f"{VOCAB} and {MERGES} cannot be read: {error}") from error
+        raise ValueError(f"{folder / VOCAB} and {MERGES} cannot be read: {error}") from error
 
 
 def _has_openai_files(folder: Path) -> bool:
     return (folder / VOCAB).is_file() and (folder / MERGES).is_file()
 
 
-def _candidates(vocab: Mapping[str, int], pad_to: int | None) -> Iterator[Tokenizer]:
+def _candidates(vocab: Mapping[str, int], n_rows: int) -> Iterator[Tokenizer]:
     """Yield our tokenizers that have as many tokens as a vocabulary."""
+    pad_to = n_rows if n_rows > len(vocab) else None
     ids = {_characters(spelling): i for i, spelling in enumerate(bpe.spellings())}
     merged = sorted(ids[token] for token in vocab.keys() & ids.keys() if N_BYTES <= ids[token] < GPT2_SIZE - 1)
     if len(vocab) == GPT2_SIZE:
@@ -166,15 +170,21 @@ def _candidates(vocab: Mapping[str, int], pad_to: int | None) -> Iterator[Tokeni
         yield CutGPT2(merged, pad_to)
 
 
-def _essence(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
-    """Return everything that ids of texts and texts of ids depend on, if all bytes are tokens."""
+def _behaviour(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
+    """Return everything that ids of texts and texts of ids depend on, if all bytes are tokens.
+
+    Special tokens behind the end of text, such as one for padding, are no ids of a text.
+    """
     state = json.loads(tokenizer.to_str())
-    model, cut, decoder = state["model"], state["pre_tokenizer"] or {}, state["decoder"] or {}
+    model, pre_tokenizer, decoder = state["model"], state["pre_tokenizer"] or {}, state["decoder"] or {}
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    added = [(token["id"], token["content"], token["special"]) for token in state["added_tokens"]]
+    behind = [(i, text, special) for i, text, special in added if special and i > vocab.get(END_OF_TEXT, i)]
     return {
-        "vocab": tokenizer.get_vocab(with_added_tokens=True),
-        "added": [(token["id"], token["content"], token["special"]) for token in state["added_tokens"]],
+        "vocab": {text: vocab[text] for text in vocab.keys() - {text for _, text, _ in behind}},
+        "added": [token for token in added if token not in behind],
         "normalizer": state["normalizer"],
-        "pieces": [cut.get(key) for key in ("type", "add_prefix_space", "use_regex")],
+        "pieces": [pre_tokenizer.get(key) for key in ("type", "add_prefix_space", "use_regex")],
         "model": [model["type"], model.get("merges"), bool(model.get("ignore_merges")), model.get("dropout")],
         "affixes": [model.get(key) or "" for key in ("continuing_subword_prefix", "end_of_word_suffix")],
         "decoder": decoder.get("type"),
@@ -193,4 +203,4 @@ def _end_of_text(folder: Path, tokenizer: "tokenizers.Tokenizer") -> int:
         first = ids[0] if isinstance(ids, list) and ids else ids
         if isinstance(first, int) and first >= 0 and tokenizer.id_to_token(first) is not None:
             return first
-    raise ValueError(f"no file names the end of text: set eos_token in {CONFIG}")
+    raise ValueError(f"{folder}: no file names the end of text: set eos_token in {CONFIG}")

@@ -109,6 +109,7 @@ def test_the_card_says_how_it_was_trained(run, capsys) -> None:
     again = re.search(r"```sh\n(.*?)\n```", text)[1]
     assert identity.config_hash(compose(shlex.split(again)[2:])) == run.data.tags["config_hash"]
     assert run.data.tags["text"] in text
+    assert f"Scores in {run.data.tags['hardware'].split()[1]}." in text
     assert "| train.max_steps | 6 |" in text
     assert "MIT" in text
     snippet = re.search(r"```python\n(.*?)\n```", text, re.DOTALL)[1]
@@ -124,6 +125,7 @@ def test_export_of_best_pt_and_of_an_export(run, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         assert Path("first", name).read_bytes() == Path("second/below", name).read_bytes()
     assert run.data.tags["text"] in Path("first/README.md").read_text()  # best.pt knows its data, but no scores
+    assert "Scores in" not in Path("first/README.md").read_text()
     assert "## Metrics" not in Path("first/README.md").read_text()
 
 
@@ -146,7 +148,28 @@ def test_nothing_is_overwritten(run, capsys, tmp_path: Path) -> None:
     for name in ("full", "full/file"):
         assert f"{name} exists already" in refused(capsys, run.info.run_id, name)
     Path("empty").mkdir()
+    inode = Path("empty").stat().st_ino
     assert export.main([run.info.run_id, "empty"]) == 0
+    assert Path("empty").stat().st_ino == inode  # it may be the working directory of a shell
+
+
+def test_the_working_directory(run, capsys, monkeypatch, tmp_path: Path) -> None:
+    Path("inner").mkdir()
+    monkeypatch.chdir("inner")
+    assert export.main([run.info.run_id, "."]) == 0
+    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[1:-1]}
+    assert names == {path.name for path in Path().iterdir()} >= {"config.json", "model.safetensors", "README.md"}
+    assert [path.name for path in tmp_path.iterdir()] == ["inner"]
+
+
+def test_a_place_that_cannot_be_written(run, capsys, monkeypatch) -> None:
+    Path("odd.txt").touch()
+    path = Path("odd.txt").resolve()
+    # before the model is looked for
+    assert f"cannot write odd.txt/x: {path} is not a folder" in refused(capsys, "nowhere", "odd.txt/x")
+    assert "cannot write /proc/x: " in refused(capsys, run.info.run_id, "/proc/x")
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for anybody but the superuser, who may run the tests
+    assert "cannot write out: " in refused(capsys, "nowhere", "out")
 
 
 @pytest.mark.parametrize("name", ["0" * 32, "missing.pt", "a/missing.pt"])
@@ -159,7 +182,9 @@ def test_a_failure_leaves_nothing(run, capsys, monkeypatch) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(huggingface, "write", fail)
-    assert "no space left" in refused(capsys, run.info.run_id, "out")
+    assert "cannot write out: no space left" in refused(capsys, run.info.run_id, "out")
+    Path("empty").mkdir()
+    assert "cannot write empty: no space left" in refused(capsys, run.info.run_id, "empty")
 
 
 def test_a_model_of_another_class(run, capsys, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_a_setting_that_is_not_supported(key: str, write: Callable[..., Path]) -
     assert message in refusal(write(**{key: value}))
 
 
+def test_the_precision_of_the_scores(write: Callable[..., Path]) -> None:
+    assert folder.facts(write()) == {}
+    assert folder.facts(write(nanosq_precision="bf16")) == {"precision": "bf16"}
+    for value in ("fp8", "auto", 16, ["fp32"]):
+        with pytest.raises(ValueError, match=r"config.json: nanosq_precision must be one of fp32, bf16, fp16, not "):
+            folder.facts(write(nanosq_precision=value))
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many", True, None, [2]])
 @pytest.mark.parametrize("key", folder.SIZES)
 def test_a_size_that_is_no_positive_integer(key: str, value: object, write: Callable[..., Path]) -> None:

@@ -158,6 +158,32 @@ def test_gpt2_in_other_files_is_gpt2(tmp_path: Path) -> None:
     assert huggingface.read(as_saved(theirs, tmp_path / "saved"), 50_257) == GPT2()
 
 
+PAD = ["[PAD]", "<|user|>"]
+
+
+@pytest.mark.parametrize("name", ["used", "bytes"])
+def test_special_tokens_behind_the_end_of_text_are_padding(name: str, tmp_path: Path) -> None:
+    ours, theirs = OURS[name], library.Tokenizer.from_str(THEIRS[name].to_str())
+    theirs.add_special_tokens(PAD)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": ours.end_of_text}))
+    for n_rows in (ours.n_ids + 2, ours.n_ids + 9):
+        assert huggingface.read(tmp_path, n_rows) == dataclasses.replace(ours, pad_to=n_rows)
+    with pytest.raises(ValueError, match=f"has {ours.n_ids + 2} ids, more than the {ours.n_ids + 1} rows"):
+        huggingface.read(tmp_path, ours.n_ids + 1)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": ours.end_of_text + 1}))  # another end of text
+    assert isinstance(huggingface.read(tmp_path, ours.n_ids + 2), HuggingFaceTokenizer)
+
+
+@pytest.mark.parametrize("added", [["dog"], [library.AddedToken("[PAD]", special=False)]])
+def test_other_added_tokens_are_text(added: list, tmp_path: Path) -> None:
+    theirs = library.Tokenizer.from_str(THEIRS["used"].to_str())
+    theirs.add_tokens(added)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": OURS["used"].end_of_text}))
+    assert isinstance(huggingface.read(tmp_path, OURS["used"].n_ids + 1), HuggingFaceTokenizer)
+
+
 def other(**changes: object) -> library.Tokenizer:
     """Return a tokenizer like GPT-2's with the bytes and one merge, and these attributes."""
     vocab = dict(THEIRS["bytes"].get_vocab()) | {"ab": 257}
@@ -216,7 +242,7 @@ def test_any_other_tokenizer_is_read_as_it_is(change: str, tmp_path: Path) -> No
 )
 def test_where_the_end_of_text_is_named(file: str, content: dict, tmp_path: Path) -> None:
     other().save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="no file names the end of text"):
+    with pytest.raises(ValueError, match=f"{tmp_path}: no file names the end of text"):
         huggingface.read(tmp_path, 300)
     (tmp_path / "config.json").write_text('{"eos_token_id": 50256}')  # a default of transformers
     (tmp_path / file).write_text(json.dumps(content))
@@ -224,8 +250,9 @@ def test_where_the_end_of_text_is_named(file: str, content: dict, tmp_path: Path
 
 
 def test_a_missing_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no tokenizer.json"):
+    with pytest.raises(ValueError, match=r"has no tokenizer.json") as caught:
         huggingface.read(tmp_path, 300)
+    assert str(caught.value).count(str(tmp_path)) == 1
 
 
 def test_too_few_rows(folder: Callable[[str], Path]) -> None:
