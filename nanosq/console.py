@@ -91,11 +91,11 @@ class Console:
         Args:
             result: The result.
             run: The run of the tracking store.
-            further: What the command line needs to train further; empty if that is not possible.
+            further: The command that trains it further; empty if that is not possible.
         """
         print(terminal.style(f"\nvalidation perplexity {float(result):.4f}", "green", sys.stdout))
         if further:
-            print(terminal.command(f"to train further: python run.py {further}", sys.stdout))
+            print(terminal.command(f"to train further: {further}", sys.stdout))
         if run.run_id:
             print("\n`mlflow ui` shows this run and all others:")
             print(f"table: {run.table}\ncharts: {run.charts}\nrun: {run.link}\n{terminal.NEXT}")

@@ -33,6 +33,12 @@ class Description:
     data: str  # name of the data
     text: str
 
+    def further(self, state: str) -> str:
+        """Return the command that trains the run further from a state: its id, or the path of a checkpoint."""
+        changed = ("resume", "train.max_steps")
+        words = [word for word in shlex.split(self.command) if word.lstrip("+").partition("=")[0] not in changed]
+        return shlex.join([*words, f"resume={state}", "train.max_steps=..."])
+
     def tags(self, *, n_parameters: int, n_classes: int) -> dict[str, str]:
         """Return tags of the run. MLflow shows the last one, which is Markdown, as the description of the run."""
         size = f"The model has {n_parameters:,} parameters and a vocabulary of {n_classes:,} tokens."

@@ -6,6 +6,7 @@ python -m nanosq.evaluate best.pt --data '*.jsonl' --column body --csv out.csv
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -36,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--precision", help="fp32, bf16, fp16 or auto; default: the one in which the run was scored, else fp32")
     protocols = "report: print the mean over random windows too, as the student report measured it"
     add("--protocol", choices=("whole", "report"), default="whole", help=protocols)
-    add("--windows", type=int, default=N_WINDOWS, metavar="N", help=f"number of random windows; {default}")
+    add("--windows", type=int, metavar="N", help=f"number of random windows; default: {N_WINDOWS}")
     add("--window-size", type=int, metavar="N", help="tokens in a random window; default: 256, or a smaller block")
-    add("--seed", type=int, default=SEED, help=f"of random windows; {default}")
+    add("--seed", type=int, help=f"of random windows; default: {SEED}")
     add("--csv", type=Path, metavar="OUT", help="file to write, with a row for each document")
     add("--json", action="store_true", help="print one JSON object, for scripts")
     options = parser.parse_args(arguments)
@@ -59,6 +60,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from nanosq.hardware import Hardware
     from nanosq.losses import cross_entropy
 
+    counts = {"n_windows": options.windows, "window_size": options.window_size, "seed": options.seed}
+    if options.protocol != "report" and any(value is not None for value in counts.values()):
+        raise ValueError("--windows, --window-size and --seed are those of random windows: add --protocol report")
     paths = sources.find("data", options.data, settings=OPTIONS)
     if options.csv is not None:
         check_writable(options.csv)
@@ -83,9 +87,11 @@ def evaluate(options: argparse.Namespace) -> None:
     }
     with hardware.waiting():
         if options.protocol == "report":
-            counts = {"n_windows": options.windows, "window_size": options.window_size, "seed": options.seed}
+            counts = {"n_windows": N_WINDOWS, "seed": SEED} | {k: v for k, v in counts.items() if v is not None}
             result["report"] = asdict(report_protocol.score_random_windows(evaluator, split, **counts))
         evaluation = evaluator.score(split, _with_progress(evaluator, split))
+    if math.isnan(evaluation.score.nll):
+        raise ValueError("the model is broken: its logits are not finite numbers")
     score = asdict(evaluation.score)
     result |= {"documents": len(places), "tokens": int(split.starts[-1]), "bytes": split.n_bytes}
     result |= {name: score[name] for name in ("nll", "perplexity", "bits_per_byte", "accuracy", "ece")}

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from nanosq.settings import SampleSettings
 
 SEPARATOR = "\n\n---\n\n"  # between texts
-NAMES = {"count": "--num", "length": "--max-new-tokens"}  # of settings, where they differ from those of the options
+NAMES = {"length": "--max-new-tokens"}  # of settings, where they differ from those of the options
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    result = command.parser("nanosq.generate", __doc__, "MODEL", nargs="+")
-    result.add_argument("--compare", action="store_true", help="show the texts of two models side by side")
+    result = command.parser("nanosq.generate", __doc__, "MODEL | --compare MODEL MODEL", nargs="+")
+    result.add_argument("--compare", action="store_true", help="show the texts of two MODELs side by side")
     result.add_argument("--prompt", action="append", help="beginning of the texts; repeat it for several beginnings")
     result.add_argument("--num", type=int, default=1, help="texts for each prompt; default: %(default)s")
     result.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: %(default)s")
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print texts of a model, or of two models side by side."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)  # also MODEL --compare MODEL
     return command.run(lambda: _work(options))
 
 
@@ -57,6 +57,8 @@ def _work(options: argparse.Namespace) -> None:
 
     if len(options.model) != 1 + options.compare:
         raise ValueError("--compare takes two models" if options.compare else "give one model, or two with --compare")
+    if options.num < 1:
+        raise ValueError(f"--num must be at least 1, not {options.num}")
     settings = [
         SampleSettings(
             count=options.num,

@@ -146,9 +146,13 @@ def check_resumable(trained: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     for key in sorted({*trained, *now} - {*RESUMABLE}):
         if trained.get(key) != now.get(key) and not key.startswith("schedule."):
-            raise ValueError(
-                f"{key} was {trained.get(key)} in the run to resume and is now {now.get(key)}: set it to the old value"
-            )
+            before, after = (_as_typed(settings.get(key)) for settings in (trained, now))
+            raise ValueError(f"{key} was {before} in the run to resume and is now {after}: set it to the old value")
+
+
+def _as_typed(setting: object) -> object:
+    """Return one of `relevant_settings` as a user writes it: 10 and not 10.0."""
+    return int(setting) if isinstance(setting, float) and setting.is_integer() else setting
 
 
 def _digest_of(facts: object) -> str:

@@ -74,24 +74,25 @@ def locate(name: str, store: Store) -> Path:
     raise ValueError(f"there is no model {name}: give the {MODEL}")
 
 
-def load(name: str, store: Store) -> Pretrained:
+def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
     """Read a trained model.
 
     Args:
         name: Path of a checkpoint or of a folder in Hugging Face's format, id of a run, or a name on the hub.
         store: Store of the runs.
+        is_gpt: Whether it must be a `GPT`. A model of any other class is in a checkpoint.
 
     Raises:
-        ValueError: It does not exist, cannot be read, or is not a `GPT`.
+        ValueError: It does not exist, cannot be read, or is not a `GPT` and must be one.
     """
     path = locate(name, store)
-    if path.is_dir():
+    if path.is_dir() and is_gpt:
         architecture, weights = folder.read(path)
         n_rows = len(weights["token_embedding.weight"])
         return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))
     saved = checkpoint.load(path)
     target = saved["settings"].get("model._target_")
-    if target != TARGET:
+    if is_gpt and target != TARGET:
         raise ValueError(f"{path} holds a model of the class {target}: only those of {TARGET} can be read")
     return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
 

@@ -31,7 +31,7 @@ class RandomScore:
 
 
 def score_random_windows(
-    evaluator: Evaluator, split: Split, *, n_windows: int, window_size: int | None, seed: int
+    evaluator: Evaluator, split: Split, *, n_windows: int, window_size: int | None = None, seed: int
 ) -> RandomScore:
     """Return the mean nll of random windows, which depend on the seed.
 

@@ -59,13 +59,14 @@ def find(cfg: Any, store: Store, code: str) -> tuple[Any, Start]:
         state = _find_state(cfg.resume, Path(cfg.checkpoint_dir), store)
         saved = checkpoint.load(state)
         cfg = _with_sizes(cfg, saved["architecture"]) if is_gpt else cfg
-        identity.check_resumable(saved["settings"], identity.relevant_settings(cfg))
+        defaults = {f"model.{key}": value for key, value in initial_weights.DEFAULTS.items()} if is_gpt else {}
+        identity.check_resumable({**defaults, **saved["settings"]}, {**defaults, **identity.relevant_settings(cfg)})
         parent = saved.get("parent", "")
         if (saved["config_hash"], saved.get("code")) == (identity.config_hash(cfg, parent=parent), code):
             return cfg, Start(state=state, parent=parent, is_repeatable=False)
         return cfg, Start(state=state, parent=file_digest(state))
     if cfg.init_from is not None:
-        weights = pretrained.load(cfg.init_from, store) if is_gpt else _any_weights(cfg.init_from, store)
+        weights = pretrained.load(cfg.init_from, store, is_gpt=is_gpt)
         parent = pretrained.digest(weights.path)
     if is_gpt and weights is not None:
         initial_weights.check_sizes(config.arguments(cfg.model), weights.architecture, f"init_from={cfg.init_from}")
@@ -79,13 +80,6 @@ def _with_sizes(cfg: Any, trained: Mapping[str, Any]) -> Any:
     """Return the configuration with the sizes of weights in place of null."""
     sizes = initial_weights.missing_sizes(config.arguments(cfg.model), trained)
     return config.replaced(cfg, "model", sizes) if sizes else cfg
-
-
-def _any_weights(name: str, store: Store) -> Pretrained:
-    """Return the weights of a model of any class, of a checkpoint or a run."""
-    path = pretrained.locate(name, store)
-    saved = checkpoint.load(path)
-    return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
 
 
 def _find_state(origin: str, folder: Path, store: Store) -> Path:

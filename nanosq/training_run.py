@@ -189,7 +189,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     )
     if is_first and trial is None:
         is_kept = settings.keep_last and ended == "finished"
-        further = f"resume={tracked.run_id or folder / 'final.pt'} train.max_steps=..." if is_kept else ""
+        further = experiment.description.further(tracked.run_id or str(folder / "final.pt")) if is_kept else ""
         log.console.end(result, tracked, further=further)
     return result
 

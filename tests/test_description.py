@@ -93,6 +93,15 @@ def test_the_name_of_the_data_is_that_of_its_source() -> None:
     assert described("data.source._target_=mydata.sums").data == "mydata.sums"
 
 
+@pytest.mark.parametrize("state", ["0" * 32, "my checkpoints/a1b2/final.pt"])
+def test_the_command_that_trains_further(state: str) -> None:
+    settings = ["loss=squentropy", "train.max_steps=6", "train.keep_last=true", "resume=never"]
+    assert shlex.split(described(*settings).further(state)) == [
+        *["python", "run.py", "loss=squentropy", "train.keep_last=true"],
+        *[f"resume={state}", "train.max_steps=..."],
+    ]
+
+
 def test_the_description_says_what_the_run_is() -> None:
     trial = TrialRun("grid-1", 7, setting="optimizer.lr=0.002")
     about = described("loss=squentropy", "optimizer=adamw", "optimizer.lr=0.002", trial=trial)

@@ -228,6 +228,9 @@ BAD_INPUT = {
     ),
     "an empty window": (["--data", "a.txt", "--protocol", "report", "--window-size", "0"], "windows of 0 tokens"),
     "one window": (["--data", "a.txt", "--protocol", "report", "--windows", "1"], "1 windows have no standard error"),
+    "windows": (["--data", "a.txt", "--windows", "40"], "are those of random windows: add --protocol report"),
+    "a window size": (["--data", "a.txt", "--window-size", "8"], "add --protocol report"),
+    "a seed": (["--data", "a.txt", "--seed", "1337"], "add --protocol report"),
 }
 
 
@@ -265,11 +268,22 @@ def test_ids_beyond_the_vocabulary(
     assert not Path("out.csv").exists()
 
 
-def test_a_model_that_gives_no_numbers(byte_model: Path, evaluated: Callable[..., Any]) -> None:
+def test_a_model_that_gives_no_numbers(byte_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = checkpoint.load(byte_model)
-    saved["model"]["position_embedding.weight"].fill_(math.nan)
+    saved["model"]["position_embedding.weight"][3] = math.nan  # some of the logits
+    checkpoint.save(byte_model, saved)
+    Path("a.txt").write_text("a few words")
+    assert evaluate.main([str(byte_model), "--data", "a.txt", "--csv", "out.csv", "--json"]) == 2
+    written = capsys.readouterr()
+    assert (written.out, written.err) == ("", "error: the model is broken: its logits are not finite numbers\n")
+    assert not Path("out.csv").exists()
+
+
+def test_a_perplexity_above_all_numbers(byte_model: Path, evaluated: Callable[..., Any]) -> None:
+    saved = checkpoint.load(byte_model)
+    saved["model"]["token_embedding.weight"] *= 1e6
     checkpoint.save(byte_model, saved)
     Path("a.txt").write_text("a few words")
     result = evaluated(byte_model, "--data", "a.txt")
-    assert result["nll"] is None
-    assert result["tokens"] == 12
+    assert result["nll"] > 1000
+    assert result["perplexity"] is None

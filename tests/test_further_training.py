@@ -1,5 +1,6 @@
 """Training a finished run further: `train.keep_last` keeps its state, and `resume` starts another run from it."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -91,13 +92,17 @@ def test_the_state_of_a_run_that_is_not_recorded(tmp_path: Path) -> None:
     settings = [*SETTINGS, "tracking=none"]
     first = command(*settings, "train.keep_last=true", cwd=tmp_path, check=True)
     (state,) = tmp_path.glob("checkpoints/*/final.pt")
+    (proposed,) = (line for line in first.stdout.splitlines() if line.startswith("to train further: python run.py "))
     again = command(*settings, "train.keep_last=true", cwd=tmp_path, check=True)
     assert "resumed" not in again.stderr
     assert again.stdout == first.stdout
-    further = [*settings, "train.max_steps=9", f"resume={state}"]
+    further = [word.replace("=...", "=9") for word in shlex.split(proposed)[5:]]
+    assert f"resume={state.relative_to(tmp_path)}" in further
     result = command(*further, cwd=tmp_path, check=True)
     assert "resumed after step 6" in result.stderr
     assert "train.max_steps=5: raise train.max_steps" in command(*further, "train.max_steps=5", cwd=tmp_path).stderr
+    refused = command(*further, "train.batch_size=10", cwd=tmp_path)
+    assert "train.batch_size was 4 in the run to resume and is now 10: set it to the old value" in refused.stderr
 
 
 @pytest.mark.parametrize("change", ["optimizer.lr=1e-3", "loss=squentropy", "seed=5", "train.batch_size=2"])

@@ -78,19 +78,32 @@ def test_comparison(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     """Each column has the text that its model writes alone."""
     monkeypatch.setenv("COLUMNS", str(columns))
     prompt = "Once upon a time, a \u732b lived in a green house and had many friends."
-    assert generate.main(["--compare", "a.pt", "b.pt", "--prompt", prompt, "--num", "2", "--max-new-tokens", "30"]) == 0
+    options = ["--prompt", prompt, "--num", "2", "--max-new-tokens", "30"]
+    assert generate.main(["--compare", "a.pt", "b.pt", *options]) == 0
+    written = capsys.readouterr().out
     pairs = zip(*(expected(name, prompt=prompt, count=2, length=30) for name in TOKENIZERS), strict=True)
     if columns == 80:
         title, blocks = "a.pt" + 37 * " " + "b.pt\n\n", [side_by_side(pair, 80) for pair in pairs]
     else:
         title, blocks = "", ["\n".join(wrap(f"a.pt:\n{a}\n\nb.pt:\n{b}", 59)) for a, b in pairs]
-    assert capsys.readouterr().out == title + "\n\n---\n\n".join(blocks) + "\n"
+    assert written == title + "\n\n---\n\n".join(blocks) + "\n"
+    for order in (["a.pt", "--compare", "b.pt", *options], ["a.pt", *options, "b.pt", "--compare"]):
+        assert generate.main(order) == 0
+        assert capsys.readouterr().out == written
+
+
+def test_the_help_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        generate.main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python -m nanosq.generate [options] MODEL | --compare MODEL MODEL\n")
+    assert "\n  MODEL " in shown
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.pt", "--num", "-1"], "--num must not be negative"),
+        (["a.pt", "--num", "0"], "--num must be at least 1, not 0"),
         (["a.pt", "--max-new-tokens", "-1"], "--max-new-tokens must not be negative"),
         (["a.pt", "--temperature", "nan"], "--temperature must not be negative or infinite, not nan"),
         (["a.pt", "--top-k", "0"], "--top-k must be at least 1, not 0"),

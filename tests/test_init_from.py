@@ -221,6 +221,18 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
     assert found == Start(state=state, parent="p", is_repeatable=False)
 
 
+def test_a_state_of_a_version_that_had_fewer_arguments_of_the_model(tmp_path: Path) -> None:
+    """What it does not name had the default."""
+    settings = identity.relevant_settings(compose([]))
+    del settings["model.activation"]
+    saved = {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
+    checkpoint.save(tmp_path / "last.pt", saved)
+    _, found = start.find(compose([f"resume={tmp_path}/last.pt"]), Store(), "c")
+    assert found.state == tmp_path / "last.pt"
+    with pytest.raises(ValueError, match=r"model\.activation was gelu in the run to resume and is now gelu_tanh"):
+        start.find(compose([f"resume={tmp_path}/last.pt", "model.activation=gelu_tanh"]), Store(), "c")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

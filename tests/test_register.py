@@ -2,13 +2,16 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 
-from nanosq import register
+from nanosq import checkpoint, register
+from nanosq.sweeps import summary
+from nanosq.sweeps.summary import TrialSummary
 from nanosq.tracking import registry
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.commandline import SMALL, command, runs
@@ -115,17 +118,76 @@ def test_a_server_registers_a_model(folder: Path, tmp_path: Path, capsys: pytest
     with serve(tmp_path) as port:
         uri = f"http://127.0.0.1:{port}"
         with MLflowStore(experiment="nanosq", uri=uri).start("old: 1", params=recorded.data.params, tags={}) as run:
-            run.log({"val/perplexity": 9.0}, 2)
-            run.log({"val/perplexity": 8.0}, 4)
+            run.log({"val/perplexity": 8.0}, 2)
+            run.log({"val/perplexity": 9.0}, 4)
             run.keep(Path(recorded.info.artifact_uri) / "checkpoint/best.pt", "checkpoint")
         assert register.main([run.run_id, "stories", "--tracking-uri", uri]) == 0
         assert f"page: {uri}/#/models/stories/versions/1" in capsys.readouterr().out
         (output,) = mlflow.MlflowClient(uri).get_run(run.run_id).outputs.model_outputs
         model = mlflow.MlflowClient(uri).get_logged_model(output.model_id)
-        assert (model.name, model.status, output.step) == (f"old_ 1 · {run.run_id[:6]}", "READY", 4)
+        assert (model.name, model.status, output.step) == (f"old_ 1 · {run.run_id[:6]}", "READY", 2)
         mlflow.set_tracking_uri(uri)
         served = mlflow.pyfunc.load_model("models:/stories/1")
     assert math.isfinite(served.predict(pd.DataFrame({"prompt": ["One day"]}))["nll"][0])
+
+
+def test_the_step_of_a_model_of_the_last_weights(folder: Path, tmp_path: Path) -> None:
+    (recorded,) = runs(folder)
+    saved = checkpoint.load(Path(recorded.info.artifact_uri) / "checkpoint/best.pt")
+    saved["settings"]["train.weights"] = "last"
+    checkpoint.save(tmp_path / "best.pt", saved)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with MLflowStore(experiment="nanosq", uri=uri).start("old", params=recorded.data.params, tags={}) as run:
+        run.log({"val/perplexity": 8.0}, 2)
+        run.log({"val/perplexity": 9.0}, 4)
+        run.keep(tmp_path / "best.pt", "checkpoint")
+    assert register.main([run.run_id, "stories", "--tracking-uri", uri]) == 0
+    (output,) = client(tmp_path).get_run(run.run_id).outputs.model_outputs
+    assert output.step == 4
+
+
+def test_the_best_trial_that_a_sweep_has_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run has no tag of this sweep, which has found it as recorded."""
+    (run,) = runs(folder)
+    here = ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
+
+    def write(sweep: str, metrics: Sequence[str], *trials: tuple[int, str, list[float], list[str]]) -> Path:
+        path = tmp_path / f"sweeps/{sweep}/trials.csv"
+        path.parent.mkdir(parents=True)
+        unknown = [math.nan] * len(metrics)
+        summaries = [TrialSummary(at, state, values, unknown, {}, ids, "") for at, state, values, ids in trials]
+        summary.write_csv(path, summaries, metrics)
+        return path
+
+    others = (0, "finished", [4.0], ["1" * 32]), (3, "diverged", [math.inf], ["3" * 32])
+    write("loss_tiny", ["val/perplexity"], (2, "finished", [3.25], [run.info.run_id, "2" * 32]), *others)
+    assert register.main(["loss/tiny", "a", *here]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "best of loss/tiny: trial 2 with val/perplexity 3.25, as in sweeps/loss_tiny/trials.csv"
+    assert second == f"a version 1: the model of the run {run.info.run_name}"
+
+    front = (0, "finished", [0.9, 9.0], ["1" * 32]), (1, "finished", [0.8, 5.0], [run.info.run_id])
+    front = (*front, (2, "violates", [1.0, 1.0], ["2" * 32]))
+    path = write("two", ["val/accuracy", "train/seconds"], *front)
+    assert register.main(["two", "a", *here, "--metric", "train/seconds"]) == 0
+    assert capsys.readouterr().out.startswith("best of two: trial 1 with train/seconds 5, ")
+    path = path.rename(tmp_path / "trials.csv")
+    assert summary.read_best(path, "val/accuracy").run == "1" * 32
+    path.rename(tmp_path / "sweeps/two/trials.csv")
+    write("none", ["val/nll"], (0, "pruned", [2.0], ["1" * 32]), (1, "finished", [math.inf], ["1" * 32]))
+    write("untracked", ["val/nll"], (0, "finished", [2.0], []))
+    (tmp_path / "sweeps/compare-1").mkdir()
+    for sweep, message in {
+        "two": "the sweep has best trials by val/accuracy and train/seconds: choose one with --metric",
+        "none": "the sweep has no best trial, because none has finished",
+        "untracked": "the runs of the best trial, 0, were not recorded",
+        "compare-1": "compare-1 is a comparison, which has a best run for each contender: give the id of a run",
+    }.items():
+        assert error(capsys, sweep, "a", *here).endswith(message)
+    assert error(capsys, "none", "a", *here, "--metric", "val/ece").endswith("none/trials.csv has val/nll")
+    assert error(capsys, "two", "a", *here, "--sweeps", "elsewhere").startswith("there is no run and no sweep two")
 
 
 def trained(store: MLflowStore, sweep: str, lr: float, seed: int, *, state: str = "finished", **metrics: float) -> str:
@@ -149,8 +211,12 @@ def test_the_best_run_of_a_sweep(tmp_path: Path) -> None:
     trained(store, "grid-1", 0.3, 2, perplexity=1.0, state="diverged")
     trained(store, "grid-1", 0.4, 1, perplexity=1.0)
     trained(store, "grid-2", 0.5, 1, perplexity=1.0)
-    assert registry.best_run(store, "grid-1", "val/perplexity") == first not in (again, second)
-    best = client(tmp_path).get_run(registry.best_run(store, "grid-1", "val/accuracy", maximize=True))
+    found, value = registry.best_run(store, "grid-1", "val/perplexity")
+    assert found == first not in (again, second)
+    assert value == 3.5
+    found, value = registry.best_run(store, "grid-1", "val/accuracy", maximize=True)
+    assert value == 0.5
+    best = client(tmp_path).get_run(found)
     assert (best.data.params["optimizer.lr"], best.data.params["seed"]) == ("0.1", "1")
     with pytest.raises(ValueError, match="sweep grid-2 has no setting that has finished with val/nll"):
         registry.best_run(store, "grid-2", "val/nll")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import constraints, overrides, summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, RUN_ID
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
@@ -208,7 +208,7 @@ class LiveSearch:
             values=unknown if state == "diverged" else trial.values or unknown,
             errors=trial.user_attrs.get(ERRORS, unknown),
             settings={key: mask(str(value)) for key, value in trial.params.items()},
-            runs=[value for key, value in trial.user_attrs.items() if key.startswith(RUN_ID)],
+            runs=[trial.user_attrs[key] for key in map(run_id_key, range(self.n_seeds)) if key in trial.user_attrs],
             link=trial.user_attrs.get(LINK, ""),
         )
 

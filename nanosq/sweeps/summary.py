@@ -1,5 +1,6 @@
 """The summary of a sweep: a table of its trials, and the same as a CSV file."""
 
+import csv
 import math
 import sys
 from collections import Counter
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanosq import terminal
+from nanosq.errors import InputError
 from nanosq.privacy import mask
+from nanosq.sweeps.metrics import METRICS, Metric
 
 MAX_ROWS = 10  # of the table; the file has all trials
 MAX_CELL = 24  # characters of a setting in the table
@@ -27,8 +30,18 @@ class TrialSummary:
     values: Sequence[float]  # of the metrics; not finite if the trial has not finished
     errors: Sequence[float]  # standard errors of the metrics over the seeds; nan for one seed
     settings: Mapping[str, str]
-    runs: Sequence[str]  # run ids
+    runs: Sequence[str]  # run ids, in the order of the seeds
     link: str  # to the first run
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best trial of a sweep that has ended."""
+
+    number: str
+    metric: str  # by which it is the best
+    value: float  # mean over the seeds
+    run: str  # id of the run of its first seed
 
 
 def rank(trials: Iterable[TrialSummary], *, maximize: bool = False) -> list[TrialSummary]:
@@ -103,6 +116,34 @@ def write_csv(path: Path, trials: Sequence[TrialSummary], metrics: Sequence[str]
         for trial in trials
     ]
     pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan).to_csv(path, index=False)
+
+
+def read_best(path: Path, metric: str | None = None) -> BestTrial:
+    """Read the best trial from the file that `write_csv` has written.
+
+    Args:
+        path: The file.
+        metric: The metric that decides, one of those of the sweep. None: the only one.
+
+    Raises:
+        InputError: No trial has finished, the best one has no recorded run, or the metric does not decide.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        finished = [row for row in reader if row["state"] == "finished"]
+    metrics = [column for column in reader.fieldnames or () if column in METRICS]
+    if metric is None and len(metrics) > 1:
+        raise InputError(f"{path}: the sweep has best trials by {' and '.join(metrics)}: choose one with --metric")
+    if metric is not None and metric not in metrics:
+        raise InputError(f"--metric {metric}: {path} has {', '.join(metrics)}")
+    key = metric or metrics[0]
+    known = [row for row in finished if row[key]]
+    if not known:
+        raise InputError(f"{path}: the sweep has no best trial, because none has finished")
+    best = (max if Metric(key).maximize else min)(known, key=lambda row: float(row[key]))  # the first one of equal ones
+    if not best["runs"]:
+        raise InputError(f"{path}: the runs of the best trial, {best['trial']}, were not recorded")
+    return BestTrial(best["trial"], key, float(best[key]), best["runs"].split()[0])
 
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:

@@ -1,12 +1,13 @@
-"""The model registry of MLflow: registers the model of a run, or that of the best run of a sweep."""
+"""The model registry of MLflow: registers the model of a run. The store also knows the best run of a sweep."""
 
 import json
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nanosq import checkpoint, pretrained
+from nanosq import pretrained
 from nanosq.errors import InputError
 from nanosq.tracking import Store, run_model
 from nanosq.tracking.connection import environment
@@ -41,26 +42,19 @@ class RegisteredModel:
         return f"models:/{self.name}/{self.version}"
 
 
-def register(
-    store: MLflowStore, origin: str, name: str, *, metric: str = PERPLEXITY, maximize: bool = False
-) -> RegisteredModel:
+def register(store: MLflowStore, run_id: str, name: str) -> RegisteredModel:
     """Register the model of a run as the next version of a name. Store a model that MLflow can serve if there is none.
 
     Args:
         store: The store.
-        origin: Id of the run, or name of a sweep, of which the best run is taken.
+        run_id: Id of the run.
         name: Name in the registry. It is created if it does not exist.
-        metric: The metric that decides which run is best.
-        maximize: Whether a higher value is better.
 
     Raises:
-        ValueError: There is no such run or sweep, the run has no model, the name is not allowed, or the store cannot be
-            used.
+        ValueError: There is no such run, it has no model, the name is not allowed, or the store cannot be used.
     """
     if not name.strip() or {*name} & {*"/:"} or name in {".", ".."}:
         raise InputError(f"{name!r} cannot be the name of a registered model: it must not contain / or :, or be empty")
-    is_id = checkpoint.RUN_ID.fullmatch(origin)
-    run_id = origin if is_id else best_run(store, origin, metric, maximize=maximize)
     with store.recorded(run_id) as (client, run):
         if state(run) != FINISHED:
             raise InputError(f"run {run_id} is {state(run)}: only the model of a finished run can be registered")
@@ -70,11 +64,12 @@ def register(
         return RegisteredModel(name, version, str(run.info.run_name), link, client.tracking_uri)
 
 
-def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = False) -> str:
-    """Return the id of the best run of a sweep: the mean over seeds decides the setting, of which it is the first seed.
+def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = False) -> tuple[str, float]:
+    """Return the id of the best run among those that a sweep has trained, and the mean of the metric over its seeds.
 
-    A setting counts if all of its runs have finished, as in the table that a sweep prints, and if it has as many seeds
-    as any other. Runs that the sweep has found in the store, and not trained, belong to the sweep that trained them.
+    The mean decides the setting; the run is that of its smallest seed. A setting counts if all of its runs have
+    finished, as in the table that a sweep prints, and if it has as many seeds as any other. Runs that the sweep has
+    found in the store, and not trained, belong to the sweep that trained them.
 
     Raises:
         ValueError: There is no such sweep, or no setting that counts.
@@ -83,7 +78,8 @@ def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = Fa
     runs = store.runs({SWEEP: sweep})
     if not runs:
         raise InputError(
-            f"there is no run and no sweep {sweep}: give the id of a run, or a name in the column sweep of the runs"
+            f"there is no run and no sweep {sweep}: give the id of a run, the name of a folder in that of the sweeps "
+            "(--sweeps DIR), or a name in the column sweep of the runs"
         )
     for run in sorted(runs, key=lambda run: run.info.start_time):  # the last run of a seed counts
         settings.setdefault(_setting(run), {})[int(run.data.params.get("seed", 0))] = run
@@ -91,8 +87,10 @@ def best_run(store: MLflowStore, sweep: str, metric: str, *, maximize: bool = Fa
     whole = [group for group in settings.values() if len(group) == n_seeds and _values(group.values(), metric)]
     if not whole:
         raise InputError(f"sweep {sweep} has no setting that has finished with {metric} for all of its seeds")
-    best = (max if maximize else min)(whole, key=lambda group: sum(_values(group.values(), metric)))
-    return str(best[min(best)].info.run_id)
+    means = [statistics.fmean(_values(group.values(), metric)) for group in whole]
+    value = (max if maximize else min)(means)
+    best = whole[means.index(value)]
+    return str(best[min(best)].info.run_id), value
 
 
 def state(run: "Run") -> str:
@@ -120,10 +118,12 @@ def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str
     if model.model_id and run_model.is_servable(client, model.model_id):
         return model.model_id
     weights = store.checkpoint(run_id, "best.pt")
-    pretrained.load(str(weights), Store())  # one that cannot be read must not be registered
+    settings = pretrained.load(str(weights), Store()).facts["settings"]  # weights that cannot be read are an error
     # A run of a version of this program that recorded no model gets one now.
-    evaluations = client.get_metric_history(run_id, PERPLEXITY)
-    step = min(evaluations, key=lambda point: point.value).step if evaluations else 0
+    history = client.get_metric_history(run_id, PERPLEXITY)
+    evaluations = [(point.value, point.step) for point in history] or [(math.nan, 0)]
+    is_best = settings.get("train.weights") == "best"
+    _, step = min(evaluations) if is_best else max(evaluations, key=lambda evaluation: evaluation[1])
     model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), weights=weights, step=step)
     model.finish(client, run_id)
     return model.model_id

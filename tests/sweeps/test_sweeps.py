@@ -14,6 +14,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from nanosq.sweeps import summary
 from tests.commandline import SMALL, check_names_and_commands, command, runs
 
 # The settings of a small run without those that sweeps here vary.
@@ -149,6 +150,9 @@ def test_a_sweep_that_is_started_again_finds_the_runs_of_all_seeds(paired: Sweep
     found = {run for row in csv.DictReader((again.folder / "trials.csv").open()) for run in row["runs"].split()}
     assert found == {run.info.run_id for run in paired.runs}
     assert not again.runs
+    best = summary.read_best(again.folder / "trials.csv")  # which can be registered
+    (params,) = (run.data.params for run in paired.runs if run.info.run_id == best.run)
+    assert (params["optimizer.lr"], params["seed"]) == ("0.01", "1337")
 
 
 @pytest.mark.parametrize(
