@@ -128,7 +128,8 @@ def replace(stories: Path) -> None:
     stories.write_text(stories.read_text().replace("birds", "trees"))
 
 
-@pytest.mark.parametrize("change", [pytest.param(edit, marks=pytest.mark.slow), replace])
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [edit, replace])
 def test_changed_text(change: Callable[[Path], None], folder: Path) -> None:
     stories = folder / "stories.txt"
     stories.write_text("<|endoftext|>".join(f"Once upon a time, {n} birds sang." for n in range(400)))

@@ -87,6 +87,7 @@ def test_a_reused_trial_has_the_state_that_is_asked_for(tmp_path: Path) -> None:
     assert "as recorded" in command(*sweep, cwd=tmp_path, check=True).stdout
 
 
+@pytest.mark.slow
 def test_the_state_of_a_run_that_is_not_recorded(tmp_path: Path) -> None:
     """Without a store, the state stays in the checkpoint folder. The same command does not resume it by itself."""
     settings = [*SETTINGS, "tracking=none"]

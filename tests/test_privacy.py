@@ -112,6 +112,7 @@ def test_a_grid_with_a_failing_trial(launcher: str, server: str, folder: Path) -
     check_nothing_is_planted(result, folder)
 
 
+@pytest.mark.slow
 def test_a_search_and_the_report(
     server: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_run_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.Captur
     assert client(tmp_path).search_logged_models(["1"]) == []
 
 
+@pytest.mark.slow
 def test_a_server_registers_a_model(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run is of a version that has recorded no model: its best.pt is all there is."""
     (recorded,) = runs(folder)

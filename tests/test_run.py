@@ -155,7 +155,7 @@ def test_an_interrupted_run_says_how_to_resume(signal: str, status: int, tmp_pat
         for change, complaint in [
             ("optimizer.lr=1e-9", "optimizer.lr was 0.012 in the run to resume and is now 1e-09"),
             ("optimizer=adamw", "optimizer._target_ was nanosq.muon.Muon"),
-            ("data.source.seed=9", "data.source.seed was 0.0"),
+            ("data.source.seed=9", "data.source.seed was 0 in the run to resume"),
         ]:
             refused = command(*settings, f"resume={last}", change, cwd=tmp_path)
             assert refused.returncode == 2, change

@@ -24,6 +24,9 @@ COMMANDS = {
 }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """Return what a command has written, with its colours. The commands are run in one folder, one after another."""

@@ -45,6 +45,7 @@ def test_a_search_for_accuracy_ranks_and_prunes_by_the_highest(folder: Path) -> 
     assert yaml.safe_load(preset.read_text())["optimizer"]["lr"] == 0.02
 
 
+@pytest.mark.slow
 def test_metrics_of_a_front_have_their_own_directions(folder: Path) -> None:
     objectives = "hydra.sweeper.objectives=[val/nll,val/accuracy]"
     axis = ["train.max_steps=10", "optimizer.lr=choice(1e-6,2e-2)"]
@@ -68,6 +69,7 @@ def test_a_study_that_minimizes_accuracy_is_not_continued(folder: Path) -> None:
     assert not study.trials
 
 
+@pytest.mark.slow
 def test_trials_of_different_lengths_are_compared_at_the_same_fraction(folder: Path) -> None:
     """The long trial is in its warmup at the step at which the short one has finished."""
     steps = ["train.max_steps=choice(8,32)", "train.eval_every=2", "train.warmup=0.5"]

@@ -49,6 +49,7 @@ def test_seeds_alone_are_one_trial(folder: Path) -> None:
     assert len(printed_values(result.stdout, "#0")) == 2
 
 
+@pytest.mark.slow
 def test_a_search_trains_every_trial_with_the_listed_seeds(folder: Path) -> None:
     result = command("-m", *SEARCH, "seed=choice(4,1)", *TINY, cwd=folder, check=True)
     (row,) = table(result.stdout)

@@ -179,6 +179,7 @@ def load_study(folder: Path, name: str = "squentropy-tiny-stories") -> optuna.St
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
 
 
+@pytest.mark.slow
 def test_a_search_prunes_over_seeds_resumes_and_refuses_other_settings(folder: Path) -> None:
     """n_trials is a total. If one seed of a trial is pruned, the others are not trained to the end."""
     search = [
