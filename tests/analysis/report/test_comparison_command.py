@@ -46,6 +46,7 @@ def test_show(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "<dt>Train again</dt><dd>python run.py -m hydra/sweeper=compare" in html
 
 
+@pytest.mark.slow
 def test_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,7 @@ def page_of(store: MLflowStore, experiment: str, *arguments: str) -> str:
     return Path("report/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_numbers_of_the_page_are_those_of_mlflow(store: MLflowStore, tmp_path: Path) -> None:
     losses = ("cross_entropy", "squentropy")
     *ids, unpaired = store.write(
