@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 ORDER = ("test", "val", "train")  # an evaluation keeps its documents; training loses those that are also in one
 TOKENIZER_FILE = "tokenizer.json"
-CHUNK = 1 << 20  # characters or tokens processed at a time
+CHUNK = 1 << 20  # characters processed at a time
+TOKENS = 1 << 17  # tokens processed at a time: several times as many bytes as characters of a text
 ROW = np.dtype([("n_bytes", np.int64), ("log_probability", np.float64), ("fingerprint", np.uint64)])
 
 
@@ -181,11 +182,11 @@ def write_tokens(file: IO[bytes], documents: Iterable[np.ndarray], tokenizer: To
 
 
 def _read_documents(path: Path, tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """Yield the ids of whole documents with an end of text after each, about CHUNK at a time."""
+    """Yield the ids of whole documents with an end of text after each, about TOKENS at a time."""
     rest = np.empty(0, token_dtype(tokenizer))
     # Not memory-mapped: all that has been read would count as used memory.
     with path.open("rb") as file:
-        while len(ids := np.fromfile(file, rest.dtype, CHUNK)):
+        while len(ids := np.fromfile(file, rest.dtype, TOKENS)):
             ends = np.flatnonzero(ids == tokenizer.end_of_text)
             n = int(ends[-1]) + 1 if len(ends) else 0
             if n:

@@ -201,7 +201,7 @@ class CutGPT2(Tokenizer):
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
         """Two arrays (GPT2_SIZE,): the new id of each GPT-2 id or -1, and whether it is reached by merges too."""
-        new_ids, kept = np.full(GPT2_SIZE, -1), {*self._kept}
+        new_ids, kept = np.full(GPT2_SIZE, -1, np.int32), {*self._kept}
         new_ids[self._kept] = np.arange(len(kept))
         is_reached = np.zeros(GPT2_SIZE, bool)
         is_reached[[i for i in self._kept[:-1] if kept_tokens.ancestors(i) <= kept]] = True
