@@ -194,7 +194,7 @@ def test_random_windows_as_in_the_student_report(byte_model: Path, evaluated: Ca
 
 
 def test_a_text_of_a_single_window(byte_model: Path, evaluated: Callable[..., Any]) -> None:
-    """Where there is only one place for a window, its mean is that of the text without the first token."""
+    """A text as long as the window has one place for it. Its mean is that of all tokens but the first."""
     text = "a" * 20 + "b" * 20
     Path("a.txt").write_text(text)
     report = evaluated(byte_model, "--data", "a.txt", "--protocol", "report", "--window-size", "40")["report"]

@@ -222,7 +222,7 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_state_of_a_version_that_had_fewer_arguments_of_the_model(tmp_path: Path) -> None:
-    """What it does not name had the default."""
+    """An argument that the state does not name had its default."""
     settings = identity.relevant_settings(compose([]))
     del settings["model.activation"]
     saved = {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
