@@ -50,13 +50,14 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]
 
 
 def command(
-    *arguments: str, cwd: Path, check: bool = False, warm: bool = True, **variables: str
+    *arguments: str, cwd: Path, program: str = "run.py", check: bool = False, warm: bool = True, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `python run.py ...` in a folder, which then holds everything it writes.
 
     Args:
-        arguments: Arguments of run.py.
+        arguments: Arguments of the program.
         cwd: The folder.
+        program: "run.py" or the name of a module, which is run in a forked process.
         check: Whether to fail if the exit status is not 0.
         warm: Whether to fork the process from one that has imported the libraries already (tests/warm_imports.py). A
             launcher that starts processes of its own needs a new process.
@@ -64,7 +65,7 @@ def command(
     """
     env = environment() | variables
     if warm:
-        result = _forked(arguments, cwd, env)
+        result = _forked(arguments, cwd, env, program)
     else:
         run = [sys.executable, str(ROOT / "run.py"), *arguments]
         result = subprocess.run(run, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=600)
@@ -73,10 +74,12 @@ def command(
     return result
 
 
-def _forked(arguments: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def _forked(
+    arguments: Sequence[str], cwd: Path, env: Mapping[str, str], program: str
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         streams = Path(folder, "stdout"), Path(folder, "stderr")
-        process = WARM.Process(target=_run, args=(arguments, cwd, env, *streams))
+        process = WARM.Process(target=_run, args=(arguments, cwd, env, *streams, program))
         process.start()
         process.join(timeout=300)
         if process.is_alive():
