@@ -12,10 +12,13 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
+from nanosq.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
+LONGEST_NAME = 255  # bytes of a file name in the usual file systems
 
 
 @contextmanager
@@ -33,6 +36,27 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def checked_name(key: str, name: str) -> str:
+    """Return a name of the configuration that becomes the name of a file or folder, if it stays in its folder.
+
+    Args:
+        key: The setting, for the message.
+        name: Its value.
+
+    Raises:
+        InputError: The name is empty, "." or "..", too long, or has a path separator or a control character.
+    """
+    if name in ("", ".", ".."):
+        problem = "is no name"
+    elif wrong := [character for character in name if character in "/\\" or not character.isprintable()]:
+        problem = f"contains {wrong[0]!r}"
+    elif len(name.encode()) > LONGEST_NAME:
+        problem = f"is longer than {LONGEST_NAME} bytes"
+    else:
+        return name
+    raise InputError(f"{key}={name[:40]!r} {problem}: it names files, so use letters, digits, '-', '_' and '.'")
 
 
 def check_writable(path: Path) -> None:
