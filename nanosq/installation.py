@@ -1,4 +1,4 @@
-"""Where this program is installed, and what its user types to start it.
+"""The place of this program, in a checkout or installed, and what its user types to start it.
 
 A checkout has `python run.py` and `python -m MODULE`. A wheel installs console commands: `nanosq`, `nanosq-report`, ...
 """
