@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nanosq import terminal
+from nanosq.installation import add_current_folder
 from nanosq.privacy import masked_output
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run(work: Callable[[], None]) -> int:
 
     Bad input is status 2 and one line on stderr. Ctrl-C, and a reader of the output that has gone, end it quietly.
     """
+    add_current_folder()
     with masked_output():
         try:
             work()

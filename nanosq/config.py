@@ -7,25 +7,26 @@ against it before it calls the target.
 import copy
 import importlib
 import inspect
-import json
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import errors
+from nanosq import component_errors, errors, signature
+from nanosq.installation import program
 from nanosq.privacy import mask_values
 from nanosq.settings import SampleSettings, TrainSettings
+from nanosq.signals import Terminated
 
 
 @dataclass
@@ -53,8 +54,9 @@ class Config:
 
 
 def register() -> None:
-    """Register the schema with Hydra."""
+    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
     ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+    OmegaConf.register_resolver("program", program, replace=True)
 
 
 def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
@@ -66,30 +68,28 @@ def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
         runtime: Keyword arguments that the program will add.
 
     Raises:
-        ValueError: An argument is unknown, missing or of the wrong type. The message names the group and the key.
+        ValueError: As for `signature.check_arguments`, or the target cannot be imported.
     """
     try:
         target = get_target(node._target_)
     except ImportError as error:
         raise ValueError(f"{group}._target_: {error}") from error
     name = node._target_.removeprefix("nanosq.")
-    configured = arguments(node)
-    parameters = inspect.signature(target).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    accepted = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    hints = _type_hints(target)
-    for key, value in configured.items():
-        if key not in accepted and not takes_any:
-            close = get_close_matches(key, accepted, 1)
-            suggestion = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(accepted)}"
-            raise ValueError(f"{group}.{key}: {name} has no argument {key!r}; {suggestion}")
-        if value == "???":
-            raise ValueError(f"{group}.{key} is missing: set it on the command line, {group}.{key}=...")
-        if key in hints:
-            _check_type(f"{group}.{key}", value, hints[key])
-    for p in parameters.values():
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in {*configured, *runtime}:
-            raise ValueError(f"{group}.{p.name} is missing: {name} needs it")
+    signature.check_arguments(group, target, arguments(node), name=name, given=runtime)
+
+
+def check_axes(cfg: DictConfig, axes: Iterable[str]) -> None:
+    """Check the values of axes of a sweep that are arguments of components, in the configuration of one of its trials.
+
+    Raises:
+        ValueError: As for `signature.check_values`.
+    """
+    for axis in axes:
+        group, _, key = axis.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else None
+        if isinstance(node, DictConfig) and "_target_" in node and arguments(node).get(key) is not None:
+            name = node._target_.removeprefix("nanosq.")
+            signature.check_values(group, get_target(node._target_), {key: arguments(node)[key]}, name=name)
 
 
 def get_target(path: str) -> Callable[..., Any]:
@@ -104,7 +104,9 @@ def get_target(path: str) -> Callable[..., Any]:
         except AttributeError:
             importlib.import_module(path.rpartition(".")[0])  # if this fails, it is the reason
             raise
-    except Exception as error:
+    except component_errors.FAILURES as error:
+        if isinstance(error, Terminated):
+            raise
         advice = ""
         if isinstance(error, ModuleNotFoundError) and error.name == path.split(".")[0]:
             advice = "; a module of your own must be in the current folder or on PYTHONPATH"
@@ -126,11 +128,17 @@ def build(group: str, node: DictConfig, *positional: Any, **runtime: Any) -> Any
         runtime: Keyword arguments for the target that the configuration does not hold.
 
     Raises:
-        ValueError: As for `check_component`.
+        ValueError: As for `check_component`, or the target has raised an error.
     """
     check_component(group, node, **runtime)
-    # A target that the configuration names is trusted.
-    built = hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+    if not node.get("_partial_"):
+        signature.check_call(group, get_target(node._target_), *positional, **arguments(node), **runtime)
+    with component_errors.calling(node._target_):
+        try:
+            # A target that the configuration names is trusted.
+            built = hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
+        except InstantiationException as error:
+            raise error.__cause__ or error from None  # Hydra repeats the error of the target in several lines
     if isinstance(built, partial):
         # Hydra's own kind of partial checks its whitelist in every call, and a loss is called very often.
         plain = partial(built.func, *built.args, **built.keywords)
@@ -169,7 +177,7 @@ def replaced(cfg: Any, group: str, values: Mapping[str, Any]) -> Any:
 
 
 def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of run.py, with model=pretrained if init_from names weights and nothing chooses a model.
+    """Return arguments that train, with model=pretrained if init_from names weights and nothing chooses a model.
 
     A preset may choose a model: nothing is added to `experiment=...`, nor to a sweep that also trains new weights.
     """
@@ -219,21 +227,3 @@ def _plain(node: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
-    except NameError:  # annotations that exist for type checkers only
-        return {}
-
-
-def _check_type(key: str, value: Any, hint: Any) -> None:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    try:
-        # JSON has what a configuration has: lists stand for tuples and integers for floats. Nothing else is converted.
-        adapter.validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        raise ValueError(f"{key}: {error.errors()[0]['msg'].lower()}, not {value!r}") from error

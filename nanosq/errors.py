@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +21,7 @@ NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your conf
 # What PyTorch and the libraries below it say if an allocation fails.
 NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -32,32 +33,38 @@ class InfeasibleError(InputError):
     """A configuration that cannot be trained, whatever the state of stores, files and networks is."""
 
 
-class OutOfMemoryError(RuntimeError):
-    """Training does not fit into memory: the message tells in one line what to change. The exit status is 1."""
+class TrainingError(RuntimeError):
+    """Training has failed for a reason that the user can change: the message tells it in one line. The status is 1."""
+
+
+class OutOfMemoryError(TrainingError):
+    """Training does not fit into memory."""
 
 
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. Those of memory are
-    shown in one line too.
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. A TrainingError is
+    shown in one line too. With HYDRA_FULL_ERROR=1, every error is shown with its traceback.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     with masked_output():
         try:
             task()
-        except (InputError, OutOfMemoryError, HydraException, OmegaConfBaseException) as error:
+        except (InputError, TrainingError, HydraException, OmegaConfBaseException) as error:
             if show_all:
                 raise
             status = report(error)
-            return 1 if isinstance(error, OutOfMemoryError) else status
+            return 1 if isinstance(error, TrainingError) else status
         except ValueError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):
                 raise
             return report(error)  # options exclude each other, such as -m and --cfg
         except SystemExit as error:
+            if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
+                raise error.__context__ from None
             if error.code != 1:
                 raise
             return 2  # Hydra has printed that --package names no section
@@ -96,14 +103,19 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
         factor = next((n for n in range(2, batch_size + 1) if batch_size % n == 0), 1)
         batch = f"train.batch_size={batch_size // factor} train.accumulate={accumulate * factor}"
         same = f"set {batch}, which keeps the number of tokens in a step, or " if factor > 1 else ""
         failure = OutOfMemoryError(f"out of memory: {same}lower model.block_size, model.n_embd or model.n_layer")
-        if is_single:
-            sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it; the status is 1
-        raise failure from error
+        end_training(failure, error, is_single=is_single)
+
+
+def end_training(failure: TrainingError, cause: BaseException, *, is_single: bool) -> NoReturn:
+    """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for."""
+    traceback.clear_frames(cause.__traceback__)  # the next trial needs the memory of their variables
+    if is_single:
+        sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it
+    raise failure from cause
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -142,13 +154,13 @@ def first_line(error: BaseException) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Describe an error in the user's code: its type, message and line.
+    """Describe an error in the user's code: its type, message and line."""
+    name, message, line = type(error).__name__, first_line(error), user_line(error)
+    return (name if message == name else f"{name}: {message}") + (f" ({line})" if line else "")
 
-    Call this in the function that called the user's code.
-    """
-    frames = traceback.extract_tb(error.__traceback__)[1:]
-    lines = [
-        f"{Path(f.filename).name}, line {f.lineno}" for f in frames if not f.filename.startswith(("<", *LIBRARIES))
-    ]
-    place = f" ({lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {first_line(error)}{place}"
+
+def user_line(error: BaseException) -> str:
+    """Return the innermost line of the user's own code in a traceback, "mine.py, line 3", or an empty text."""
+    others = ("<", PACKAGE, *LIBRARIES)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from nanosq import config, distributed, identity, optim, start
+from nanosq.component_check import OPTIMIZER, check_kind, check_model, check_optimizer, check_schedule
+from nanosq.component_errors import calling
 from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
+from nanosq.data.tokenizers import Tokenizer
 from nanosq.description import Description
 from nanosq.hardware import Hardware, round_robin_device
 from nanosq.loss_check import check_loss
@@ -62,7 +66,8 @@ class Experiment:
         """Return a new optimizer. One that multiplies matrices is told in which type."""
         optimizer = config.build("optimizer", self.cfg.optimizer)
         extra = {"matmul_dtype": hardware.matmul_dtype} if config.takes(optimizer, "matmul_dtype") else {}
-        return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
+        with calling(self.cfg.optimizer._target_, OPTIMIZER):
+            return cast(torch.optim.Optimizer, optimizer(optim.parameter_groups(model), **extra))
 
     def ignores_min_lr_factor(self) -> bool:
         """Return whether train.min_lr_factor is set although the schedule does not read it."""
@@ -93,9 +98,15 @@ def check(
         ValueError: Something is wrong; the message says what to change.
     """
     settings, samples = config.settings(cfg.train), config.settings(cfg.samples)
-    store = config.build("tracking", cfg.tracking)
-    source, tokenizer = config.build("data.source", cfg.data.source), config.build("data.tokenizer", cfg.data.tokenizer)
-    corpus.check(source, tokenizer, cache_dir=cfg.cache_dir)
+    with _named("tracking"):
+        store = config.build("tracking", cfg.tracking)
+        check_kind(store, cfg.tracking._target_, Store, "a store is a subclass of nanosq.tracking.Store")
+    with _named("data.tokenizer"):
+        tokenizer = config.build("data.tokenizer", cfg.data.tokenizer)
+        check_kind(tokenizer, cfg.data.tokenizer._target_, Tokenizer, "nanosq/data/tokenizers.py has them all")
+    with _named("data.source"):
+        source = config.build("data.source", cfg.data.source)
+        corpus.check(source, tokenizer, cache_dir=cfg.cache_dir)
     if trial is not None and distributed.launched():
         raise ValueError("torchrun trains one model on several devices, -m trains several: use one of them")
     if cfg.data.window not in batches.WINDOW_STARTS:
@@ -103,7 +114,7 @@ def check(
     distributed.share_of_step(settings.accumulate, settings.batch_size)
     with _named("schedule"):
         schedule = _build_schedule(cfg, settings)
-        schedule(0)
+        check_schedule(schedule, cfg.schedule._target_, max_steps=settings.max_steps)
     with _named("loss"):
         loss = config.build("loss", cfg.loss)
         check_loss(loss, cfg.loss._target_)
@@ -129,9 +140,10 @@ def check(
     )
     hardware = experiment.pick_hardware()
     with _named("model"), torch.device("meta"):
-        experiment.build_model(SMALL_VOCABULARY)
+        check_model(experiment.build_model(SMALL_VOCABULARY), cfg.model._target_, SMALL_VOCABULARY)
     with _named("optimizer"):
-        experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
+        build = partial(experiment.build_optimizer, hardware=hardware)
+        check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
     return experiment
 
 
@@ -146,7 +158,7 @@ def _named(group: str) -> Iterator[None]:
     """Name the group in an error of a component that does not name it itself."""
     try:
         yield
-    except (TypeError, ValueError, RuntimeError) as error:
-        if str(error).startswith(f"{group}."):
+    except ValueError as error:
+        if str(error).startswith((f"{group}.", f"{group}:")):
             raise
         raise ValueError(f"{group}: {error}") from error

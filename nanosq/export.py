@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nanosq import command
+from nanosq.installation import program
 
 if TYPE_CHECKING:
     from nanosq.pretrained import Pretrained
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.out}:")
         for path in files:
             print(f"  {path.name:{width}}  {path.stat().st_size:>13,} bytes")
-        print(f"next: python -m nanosq.generate {options.out}")
+        print(f"next: {program('nanosq.generate')} {options.out}")
 
     return command.run(work)
 

@@ -7,7 +7,8 @@ another value for every size of a block.
 import torch
 from torch import Tensor
 
-from nanosq import errors
+from nanosq.component_errors import calling
+from nanosq.errors import InputError
 from nanosq.losses import Loss, fused_form, softmax_terms
 
 CONTRACT = "a loss maps (logits_NV, targets_N) to losses_N, each from its own row"
@@ -38,21 +39,24 @@ def check_loss(loss: Loss, name: str) -> None:
         first_N = _call(loss, name, logits_NV.clone(), targets_N)
     losses_N, gradients_NNV = _differentiate(loss, name, logits_NV, targets_N)
     if not _close(first_N, losses_N):
-        raise ValueError(f"{name} is random or keeps a state: a second call gives other losses; {CONTRACT}")
+        raise InputError(f"{name} is random or keeps a state: a second call gives other losses; {CONTRACT}")
     rows = zip(logits_NV.split(1), targets_N.split(1), strict=True)
     alone_N, alone_N1V = map(torch.cat, zip(*(_differentiate(loss, name, *row) for row in rows), strict=True))
     alone_NNV = torch.block_diag(*alone_N1V.squeeze(1)).view(N, N, V)
     for what, together, alone in (("loss", losses_N, alone_N), ("gradient", gradients_NNV, alone_NNV)):
         if not _close(together, alone):
             if together.isnan().any():
-                raise ValueError(f"{name} is undefined for large logits: use log_softmax or logsumexp, not exp and log")
-            raise ValueError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
+                raise InputError(f"{name} is undefined for large logits: use log_softmax or logsumexp, not exp and log")
+            raise InputError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
 
     if (fused := fused_form(loss)) is not None:
         fused_NV = logits_NV.clone()
-        fused_N = fused(fused_NV, targets_N, [slice(N)], factor=torch.ones(()), softmax=softmax_terms)
-        if not (_close(fused_N, losses_N) and _close(fused_NV, gradients_NNV.sum(dim=0))):
-            raise ValueError(f"{name} has an attribute 'fused' that computes another loss: delete the attribute")
+        with calling(name, CONTRACT):
+            fused_N = fused(fused_NV, targets_N, [slice(N)], factor=torch.ones(()), softmax=softmax_terms)
+        if not (
+            isinstance(fused_N, Tensor) and _close(fused_N, losses_N) and _close(fused_NV, gradients_NNV.sum(dim=0))
+        ):
+            raise InputError(f"{name} has an attribute 'fused' that computes another loss: delete the attribute")
 
 
 def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,30 +64,29 @@ def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) 
     leaf_NV = logits_NV.clone().requires_grad_()
     losses_N = _call(loss, name, leaf_NV, targets_N)
     if not losses_N.requires_grad:
-        raise ValueError(f"{name} is not differentiable: its losses have no gradient with respect to the logits")
-    try:
+        raise InputError(f"{name} is not differentiable: its losses have no gradient with respect to the logits")
+    with calling(name, CONTRACT):
         gradients = [torch.autograd.grad(loss_1, leaf_NV, retain_graph=True)[0] for loss_1 in losses_N]
-    except Exception as error:
-        raise ValueError(f"{name} has no gradient: {errors.reason(error)}") from error
     return losses_N.detach(), torch.stack(gradients)
 
 
 def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Return the losses, after a check of what a single call can show."""
     before_NV, before_N = logits_NV.detach().clone(), targets_N.clone()
-    try:
+    with calling(name, CONTRACT):
         losses_N = loss(logits_NV, targets_N)
-    except Exception as error:
-        raise ValueError(f"{name} fails: {errors.reason(error)}") from error
     if not isinstance(losses_N, Tensor):
-        raise ValueError(f"{name} returns {type(losses_N).__name__}, not a tensor; {CONTRACT}")
+        raise InputError(f"{name} returns {type(losses_N).__name__}, not a tensor; {CONTRACT}")
     if losses_N.shape != targets_N.shape:
         shapes = f"shape {tuple(losses_N.shape)} for targets of shape {tuple(targets_N.shape)}"
-        raise ValueError(f"{name} returns {shapes}, not one loss for each token; {CONTRACT}")
+        raise InputError(f"{name} returns {shapes}, not one loss for each token; {CONTRACT}")
     if losses_N.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} returns {losses_N.dtype}, not torch.float32 as the logits")
+        raise InputError(f"{name} returns {losses_N.dtype}, not torch.float32 as the logits; {CONTRACT}")
+    if losses_N.device != logits_NV.device or losses_N.layout != torch.strided:
+        kind = f"{losses_N.layout} on {losses_N.device}"
+        raise InputError(f"{name} returns a tensor of {kind}, not a dense one on the device of the logits; {CONTRACT}")
     if not (torch.equal(logits_NV, before_NV) and torch.equal(targets_N, before_N)):
-        raise ValueError(f"{name} changes its arguments in place: make it compute new tensors")
+        raise InputError(f"{name} changes its arguments in place: make it compute new tensors")
     return losses_N
 
 

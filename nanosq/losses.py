@@ -10,12 +10,15 @@ passes over the logits and writes the derivative by hand (see `fused_cross_entro
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from nanosq.ranges import NonNegative, Positive, UnitInterval
 
 # (logits_NV, targets_N) -> losses_N
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +29,7 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return _CrossEntropy.apply(logits_NV, targets_N)
 
 
-def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
+def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
     """-log p_y + weight / (C - 1) * sum over j != y of f_j^2.
 
     Hui, Belkin and Wright, "Cut your Losses with Squentropy" (ICML 2023, arXiv 2302.03952), equation 2 of the report.
@@ -36,7 +39,9 @@ def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> 
     return cross_entropy(logits_NV, targets_N) + weight / (logits_NV.shape[-1] - 1) * squares_N
 
 
-def squentropy_shifted(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0, value: float = -1.0) -> Tensor:
+def squentropy_shifted(
+    logits_NV: Tensor, targets_N: Tensor, *, weight: NonNegative = 1.0, value: float = -1.0
+) -> Tensor:
     """-log p_y + weight / (C - 1) * sum over j != y of (f_j - value)^2.
 
     The logits of wrong classes are pulled towards `value`. A replication (github.com/ericqn/squentropy-test) proposes
@@ -54,7 +59,7 @@ def squentropy_listing(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return _squared_towards_one(logits_NV, targets_N, target_weight=logits_NV.shape[-1])
 
 
-def squentropy_repo(logits_NV: Tensor, targets_N: Tensor, *, target_weight: float = 65.0) -> Tensor:
+def squentropy_repo(logits_NV: Tensor, targets_N: Tensor, *, target_weight: NonNegative = 65.0) -> Tensor:
     """-log p_y + 1/C * (target_weight * (1 - f_y)^2 + sum over j != y of f_j^2): the code behind the report.
 
     Its 65, hard-coded, is the vocabulary of nanoGPT's character-level Shakespeare.
@@ -62,7 +67,7 @@ def squentropy_repo(logits_NV: Tensor, targets_N: Tensor, *, target_weight: floa
     return _squared_towards_one(logits_NV, targets_N, target_weight=target_weight)
 
 
-def label_smoothing(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float = 0.1) -> Tensor:
+def label_smoothing(logits_NV: Tensor, targets_N: Tensor, *, smoothing: UnitInterval = 0.1) -> Tensor:
     """-(1 - smoothing) * log p_y - smoothing / C * sum over j of log p_j.
 
     Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7, arXiv 1512.00567.
@@ -70,7 +75,7 @@ def label_smoothing(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float = 
     return F.cross_entropy(logits_NV, targets_N, reduction="none", label_smoothing=smoothing)
 
 
-def z_loss(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1e-4) -> Tensor:
+def z_loss(logits_NV: Tensor, targets_N: Tensor, *, weight: NonNegative = 1e-4) -> Tensor:
     """-log p_y + weight * (log sum over j of exp f_j)^2.
 
     Chowdhery et al. 2022, "PaLM", section 5, arXiv 2204.02311, with weight 1e-4.
@@ -78,7 +83,7 @@ def z_loss(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1e-4) -> Ten
     return cross_entropy(logits_NV, targets_N) + weight * logits_NV.logsumexp(dim=-1).square()
 
 
-def logit_penalty(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
+def logit_penalty(logits_NV: Tensor, targets_N: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
     """-log p_y + weight / C * sum over j of f_j^2: like squentropy, but the sum includes the target.
 
     Kornblith et al. 2021, "Why Do Better Loss Functions Lead to Less Transferable Features?", arXiv 2010.16402. Their
@@ -87,7 +92,7 @@ def logit_penalty(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) 
     return cross_entropy(logits_NV, targets_N) + weight * logits_NV.square().mean(dim=-1)
 
 
-def focal(logits_NV: Tensor, targets_N: Tensor, *, gamma: float = 2.0) -> Tensor:
+def focal(logits_NV: Tensor, targets_N: Tensor, *, gamma: NonNegative = 2.0) -> Tensor:
     """-(1 - p_y)^gamma * log p_y: Lin et al. 2017, "Focal Loss", equation 4, arXiv 1708.02002."""
     nll_N = cross_entropy(logits_NV, targets_N)
     # The derivative of a power below 1 is infinite at 0, and a confident model reaches 0.
@@ -95,13 +100,13 @@ def focal(logits_NV: Tensor, targets_N: Tensor, *, gamma: float = 2.0) -> Tensor
     return wrong_N**gamma * nll_N
 
 
-def poly1(logits_NV: Tensor, targets_N: Tensor, *, epsilon: float = 1.0) -> Tensor:
+def poly1(logits_NV: Tensor, targets_N: Tensor, *, epsilon: Annotated[float, Ge(-1)] = 1.0) -> Tensor:
     """-log p_y + epsilon * (1 - p_y): Poly-1 of Leng et al. 2022, "PolyLoss", arXiv 2204.12511."""
     nll_N = cross_entropy(logits_NV, targets_N)
     return nll_N - epsilon * torch.expm1(-nll_N)
 
 
-def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tensor:
+def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: Positive = 1.0) -> Tensor:
     """The sum over j of weight * (p_j - [j = y])^2.
 
     Brier 1950, "Verification of Forecasts Expressed in Terms of Probability". Its gradient vanishes with p_y, which is
@@ -112,7 +117,7 @@ def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: float = 1.0) -> Tenso
     return weight * (target_N + _WrongSquares.apply(probabilities_NV, targets_N))
 
 
-def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: float = 100.0) -> Tensor:
+def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: Positive = 100.0) -> Tensor:
     """1/C * sum over j of (scale * [j = y] - scale * p_j)^2: the "mse" of the code behind the report."""
     return brier(logits_NV, targets_N, weight=scale**2 / logits_NV.shape[-1])
 

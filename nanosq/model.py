@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanosq.attention import Dropout, KeyValues, causal_attention
+from nanosq.ranges import BelowOne, Positive, Size
 
 INIT_STD = 0.02  # standard deviation of initial weights, as in GPT-2
 Activation = Literal["gelu", "gelu_tanh"]
@@ -36,34 +37,24 @@ class GPT(nn.Module):
             and Gimpel 2016, arXiv 1606.08415), with which OpenAI trained the weights of GPT-2.
 
     Raises:
-        ValueError: A size is out of range, or `n_head` does not divide `n_embd`.
+        ValueError: `n_head` does not divide `n_embd`.
     """
 
     def __init__(  # noqa: PLR0913  the signature is the schema of conf/model/*.yaml
         self,
         vocab_size: int,
         *,
-        block_size: int,
-        n_layer: int,
-        n_head: int,
-        n_embd: int,
-        dropout: float = 0.0,
+        block_size: Size,
+        n_layer: Size,
+        n_head: Size,
+        n_embd: Size,
+        dropout: BelowOne = 0.0,
         bias: bool = False,
-        embedding_std: float = INIT_STD,
+        embedding_std: Positive = INIT_STD,
         activation: Activation = "gelu",
     ) -> None:
-        sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
         if n_embd % n_head:
             raise ValueError(f"n_embd={n_embd} is not divisible by n_head={n_head}")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), not {dropout}")
-        if not embedding_std > 0:
-            raise ValueError(f"embedding_std must be positive, not {embedding_std}")
-        if activation not in APPROXIMATIONS:
-            raise ValueError(f"activation must be {' or '.join(APPROXIMATIONS)}, not {activation}")
         super().__init__()
         self.block_size = block_size
         self.token_embedding = nn.Embedding(vocab_size, n_embd)

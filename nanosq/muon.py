@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nanosq.ranges import BelowOne, NonNegative
+
 # Small matrices of one shape are multiplied together, up to this many elements: the products of four matrices of
 # 128 x 512 take 0.6 of the time. For larger matrices this saves nothing and needs memory.
 BATCH_ELEMENTS = 2**20
@@ -30,27 +32,25 @@ class Muon(Optimizer):
     Args:
         params: Groups from `nanosq.optim.parameter_groups`.
         lr: Learning rate.
-        momentum: Momentum of the matrices, in [0, 1).
+        momentum: Momentum of the matrices.
         betas: Betas of AdamW.
         weight_decay: Weight decay.
         matmul_dtype: Type of matrix products; by default the type of the weights, even inside of autocast.
 
     Raises:
-        ValueError: The momentum is out of range, or a "matrix" has more than two dimensions.
+        ValueError: A "matrix" has more than two dimensions.
     """
 
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
         *,
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.1,
+        lr: NonNegative = 1e-3,
+        momentum: BelowOne = 0.95,
+        betas: tuple[BelowOne, BelowOne] = (0.9, 0.95),
+        weight_decay: NonNegative = 0.1,
         matmul_dtype: torch.dtype | None = None,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), not {momentum}")
         self._matmul_dtype = matmul_dtype
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for weight in (weight for group in self._groups(matrices=True) for weight in group["params"]):

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from nanosq.ranges import Part
+
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Return the parameters in groups: "matrix" (hidden layers), "embedding", "vector" (biases and norms).
@@ -44,14 +46,12 @@ def cosine_from_zero(step: int, *, max_steps: int, warmup: int, min_lr_factor: f
     return _half_cosine(step, max_steps=max_steps, warmup=warmup, min_lr_factor=min_lr_factor)
 
 
-def warmup_stable_decay(step: int, *, max_steps: int, warmup: int, min_lr_factor: float, decay: float = 0.2) -> float:
+def warmup_stable_decay(step: int, *, max_steps: int, warmup: int, min_lr_factor: float, decay: Part = 0.2) -> float:
     """Return the factor for linear warmup, a constant, and a line down to `min_lr_factor`.
 
     The line takes the last part of the run, the fraction `decay`. Hu et al. 2024, arXiv 2404.06395; the straight line
     is from Haegele et al. 2024, arXiv 2405.18392.
     """
-    if not 0 < decay <= 1:
-        raise ValueError(f"schedule.decay must be a fraction of the run in (0, 1], not {decay}")
     left = (max_steps - step) / (decay * max_steps)
     falling = min_lr_factor + (1.0 - min_lr_factor) * min(1.0, max(0.0, left))
     return min(falling, constant(step, max_steps=max_steps, warmup=warmup, min_lr_factor=min_lr_factor))

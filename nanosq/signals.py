@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +30,10 @@ Handlers = dict[int, Any]
 
 class Interrupted(Exception):  # noqa: N818  (as KeyboardInterrupt)
     """A worker process was asked to end: what its job returns to the process that has launched it."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM has ended the program."""
 
 
 class OutOfTime(BaseException):
@@ -194,7 +197,7 @@ def _end(number: int, _: FrameType | None = None) -> NoReturn:
         raise KeyboardInterrupt
     if _requeues(signal.getsignal(STOP)):
         time.sleep(SECONDS_UNTIL_REQUEUED)  # the handler ends the program
-    sys.exit(128 + signal.SIGTERM)
+    raise Terminated(128 + signal.SIGTERM)
 
 
 def _requeues(handler: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from nanosq import checkpoint, config, distributed, final_score, identity, start, threads
 from nanosq.checkpoint import Checkpoints
+from nanosq.component_errors import user_errors
 from nanosq.console import Console
 from nanosq.data import batches, corpus
 from nanosq.data.batches import TrainingBatches
@@ -146,7 +147,8 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         seconds["last/val_seconds"] = time.perf_counter() - begin
         return score
 
-    with log.run as tracked, log.console, hardware.waiting():
+    of_user = user_errors(progress, is_single=trial is None)
+    with of_user, log.run as tracked, log.console, hardware.waiting():
         _announce(experiment, text, state, log)
         ended: Ended = "finished"
         try:
@@ -180,12 +182,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     if is_first:  # the run is recorded as finished: nothing is left to resume
         checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
     result = Result(
-        ended,
-        metrics,
-        tracked.run_id,
-        tracked.link,
-        state.n_parameters,
-        note=f"{ended} after {progress.step} steps",
+        ended, metrics, tracked.run_id, tracked.link, state.n_parameters, note=f"{ended} after {progress.step} steps"
     )
     if is_first and trial is None:
         is_kept = settings.keep_last and ended == "finished"

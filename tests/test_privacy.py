@@ -106,7 +106,7 @@ def test_a_grid_with_a_failing_trial(launcher: str, server: str, folder: Path) -
     result = command(*settings, cwd=folder, warm=launcher == "basic", PYTHONPATH=str(ROOT))
     (folder / "broken").unlink()
     assert result.returncode == 1
-    assert "#1: failed: cannot connect to https://alice:***@host" in result.stderr
+    assert "#1: failed: RuntimeError: cannot connect to https://alice:***@host" in result.stderr
     (trials,) = folder.glob("sweeps/grid*/trials.csv")
     assert server.replace(SECRET, "***") in trials.read_text()
     check_nothing_is_planted(result, folder)
@@ -123,7 +123,7 @@ def test_a_search_and_the_report(
     (folder / "broken").touch()
     failed = command(*search, cwd=folder, **variables)
     (folder / "broken").unlink()
-    assert "#0: failed: cannot connect to https://alice:***@host" in failed.stderr
+    assert "#0: failed: RuntimeError: cannot connect to https://alice:***@host" in failed.stderr
     check_nothing_is_planted(failed, folder)
     check_nothing_is_planted(command(*search, cwd=folder, check=True, **variables), folder)
 

@@ -10,6 +10,7 @@ from analysis.audit import recompute
 from analysis.page import Cell, number
 from nanosq.data.bpe import GPT2_SIZE
 from nanosq.data.sources import report_rows
+from nanosq.installation import program
 
 READING_ERROR = 0.1  # of a value that is read from a figure
 FIVE_LOSSES = {
@@ -235,7 +236,7 @@ def vocabulary(stories: Path | None) -> Claim:
         Cell(f"{GPT2_SIZE:,}", GPT2_SIZE),
         Cell("not computed: give --stories FILE") if n is None else Cell(f"{n:,}", n),
         None if n is None else n == GPT2_SIZE,
-        f"python -m analysis.audit --stories {stories or 'FILE'}",
+        f"{program('analysis.audit')} --stories {stories or 'FILE'}",
     )
 
 

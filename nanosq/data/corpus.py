@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nanosq.data import cache, corpus_key, tokenizers
+from nanosq.data.documents import documents
 from nanosq.data.prepare import TOKENIZER_FILE, token_dtype, write_corpus
 from nanosq.data.sources import Source
 from nanosq.data.tokenizers import Tokenizer
@@ -63,7 +64,7 @@ def prepare(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> C
 def check(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> None:
     """Raise ValueError if a corpus that is not in the cache cannot be prepared: no such file, no network."""
     if not _folder(corpus_key.facts(source, tokenizer, FORMAT), source, cache_dir).exists():
-        next(iter(source("test")), None)
+        next(documents(source, "test"), None)
 
 
 def _folder(facts: dict[str, Any], source: Source, cache_dir: str | Path) -> Path:

@@ -16,9 +16,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from nanosq.data import cache, corpus_key
+from nanosq.data import bpe, cache, corpus_key
 from nanosq.data.ahead import map_on_all_cores
 from nanosq.data.changes import changed_texts
+from nanosq.data.documents import documents
 from nanosq.data.sources import SPLITS, Document, Source
 from nanosq.data.tokenizers import Tokenizer
 
@@ -92,7 +93,7 @@ def _encode_split(
         _ids_file(folder, split).open("wb") as file,
         tqdm(desc=f"{name} {split}", unit="B", unit_scale=True, leave=False, disable=None) as bar,
     ):
-        for batch, ids in encode(source(split), tokenizer, seen):
+        for batch, ids in encode(documents(source, split), tokenizer, seen):
             file.write(ids.tobytes())  # not tofile, which does not report a full disk
             rows.append(batch.rows)
             n_left_out += batch.n_left_out
@@ -117,7 +118,7 @@ def _batches(documents: Iterable[Document], seen: Collection[int]) -> Iterator[B
     for text, log_probability in documents:
         if not text:
             continue
-        data = text.encode()
+        data = bpe.utf8(text)
         fingerprint = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
         if fingerprint in seen:
             n_left_out += 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from nanosq.data import hub, readers
 from nanosq.filesystem import file_digest
+from nanosq.ranges import Share
 
 SPLITS = ("train", "val", "test")
 SEPARATOR, COLUMN = "<|endoftext|>", "text"
@@ -35,8 +36,8 @@ def text(
     test: str | list[str] | None = None,
     separator: str = SEPARATOR,
     column: str = COLUMN,
-    val_fraction: float = 0.05,
-    test_fraction: float = 0.05,
+    val_fraction: Share = 0.05,
+    test_fraction: Share = 0.05,
 ) -> Iterator[Document]:
     r"""Yield documents from your own files.
 
@@ -82,7 +83,7 @@ def tinystories(
     path: str | None = None,
     revision: str = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64",
     splits: Literal["published", "report"] = "published",
-    val_fraction: float = 0.01,
+    val_fraction: Share = 0.01,
 ) -> Iterator[Document]:
     """Yield documents of roneneldan/TinyStories (Eldan and Li 2023, https://arxiv.org/abs/2305.07759).
 
@@ -159,8 +160,8 @@ def _not_empty(documents: Iterable[Document]) -> Iterator[Document]:
 def _cut(documents: Iterable[Document], split: str, fractions: Mapping[str, float]) -> Iterator[Document]:
     """Yield the documents of `split`, if each split in `fractions` gets its fraction and train the rest."""
     settings = ", ".join(f"data.source.{name}_fraction={fraction}" for name, fraction in fractions.items())
-    if any(fraction <= 0 for fraction in fractions.values()) or sum(fractions.values()) >= 1:
-        raise ValueError(f"{settings}: fractions must be above 0 and together below 1")
+    if sum(fractions.values()) >= 1:
+        raise ValueError(f"{settings}: fractions must be together below 1")
     n = n_yielded = 0
     for document in documents:
         n += 1

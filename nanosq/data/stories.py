@@ -27,6 +27,7 @@ from nanosq.data.grammar import (
     refuse,
 )
 from nanosq.data.sources import Document
+from nanosq.ranges import Count
 
 START = "story"
 _TOKEN = re.compile(r"\{[^{}]*\}|[\[\]|]|[^{}\[\]|]+")
@@ -36,9 +37,9 @@ _REFERENCE = re.compile(r"\{([A-Za-z_]+)(?:\.([A-Za-z_]+)|/([a-z_]+)|:([a-z_]+)(
 def stories(
     split: str,
     *,
-    n_train: int = 12_000,
-    n_val: int = 250,
-    n_test: int = 250,
+    n_train: Count = 12_000,
+    n_val: Count = 250,
+    n_test: Count = 250,
     seed: int = 0,
     grammar: str = str(Path(__file__).with_name("stories.yaml")),
 ) -> Iterator[Document]:
@@ -55,9 +56,6 @@ def stories(
     sizes = {"train": n_train, "val": n_val, "test": n_test}
     if split not in sizes:
         raise ValueError(f"split must be one of {', '.join(sizes)}, not {split!r}")
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"data.source.n_{name} must be at least 1, not {size}")
     compiled = Grammar.load(grammar)
     rng = random.Random(f"{seed}/{split}")
     for _ in range(sizes[split]):

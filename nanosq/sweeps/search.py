@@ -83,6 +83,8 @@ class LiveSearch:
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
+            for cfg in (*self.examples, *self.largest):
+                config.check_axes(cfg, self.space.all_axes)
             self.code = identity.code_hash(self.base)
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])

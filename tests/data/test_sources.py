@@ -221,9 +221,8 @@ def test_bad_arguments_are_errors(tmp_path):
         texts(partial(source, train=[]))
     with pytest.raises(ValueError, match=r"data.source.separator is empty"):
         texts(partial(source, separator=""))
-    for fractions in [{"val_fraction": 0}, {"test_fraction": -0.1}, {"val_fraction": 0.5, "test_fraction": 0.5}]:
-        with pytest.raises(ValueError, match=r"data.source.val_fraction=.*together below 1"):
-            texts(partial(source, **fractions))
+    with pytest.raises(ValueError, match=r"data.source.val_fraction=.*together below 1"):
+        texts(partial(source, val_fraction=0.5, test_fraction=0.5))
     (tmp_path / "one.txt").write_text("one document<|endoftext|>")
     with pytest.raises(ValueError, match=r"none of the 1 documents falls to the (val|test) split.*val_fraction=0.05"):
         [texts(partial(source, train=f"{tmp_path}/one.txt"), split) for split in ("val", "test")]

@@ -51,8 +51,6 @@ def test_sizes_of_the_splits():
     assert [len(list(stories(split, **sizes))) for split in ("train", "val", "test")] == [7, 5, 3]
     with pytest.raises(ValueError, match="split must be one of train, val, test, not 'dev'"):
         next(stories("dev"))
-    with pytest.raises(ValueError, match=r"data.source.n_val must be at least 1, not 0"):
-        next(stories("test", n_val=0))
     with pytest.raises(ValueError, match=r"data.source.grammar: cannot read nowhere.yaml: No such file"):
         next(stories("test", grammar="nowhere.yaml"))
 

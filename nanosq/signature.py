@@ -1,0 +1,101 @@
+"""The signature of a function or class as the schema of its arguments: names, types and ranges."""
+
+import inspect
+import json
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from nanosq import ranges
+
+# What a number must be, by the kind of error of pydantic.
+LIMITS = {
+    "greater_than_equal": "at least {ge:.10g}",
+    "greater_than": "above {gt:.10g}",
+    "less_than_equal": "at most {le:.10g}",
+    "less_than": "below {lt:.10g}",
+}
+
+
+def check_arguments(
+    group: str, target: Callable[..., Any], configured: Mapping[str, Any], *, name: str, given: Collection[str] = ()
+) -> None:
+    """Check all keyword arguments of a component as `check_values` does, and that none is missing.
+
+    `given` has the names of arguments that the program will add.
+    """
+    check_values(group, target, configured, name=name)
+    for p in _parameters(group, target, name):
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in {*configured, *given}:
+            raise ValueError(f"{group}.{p.name} is missing: {name} needs it")
+
+
+def check_values(group: str, target: Callable[..., Any], configured: Mapping[str, Any], *, name: str) -> None:
+    """Check keyword arguments against the signature of a function or class.
+
+    Args:
+        group: Dotted key of the component, for messages and ranges: "loss", "data.source".
+        target: The function or class.
+        configured: Arguments as a configuration has them, as plain values.
+        name: Name of the target, for messages.
+
+    Raises:
+        ValueError: An argument is unknown, of the wrong type or out of range. The message names its key.
+    """
+    parameters, hints = _parameters(group, target, name), _hints(group, target)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    accepted = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for key, value in configured.items():
+        if key not in accepted and not takes_any:
+            close = get_close_matches(key, accepted, 1)
+            suggestion = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(accepted) or 'none'}"
+            raise ValueError(f"{group}.{key}: {name} has no argument {key!r}; {suggestion}")
+        if value == "???":
+            raise ValueError(f"{group}.{key} is missing: set it on the command line, {group}.{key}=...")
+        _check_value(f"{group}.{key}", value, hints.get(key, Any))
+
+
+def check_call(group: str, target: Callable[..., Any], *positional: Any, **keywords: Any) -> None:
+    """Raise a ValueError if a call of a component lacks an argument: a function that is called later is partial."""
+    try:
+        inspect.signature(target).bind(*positional, **keywords)
+    except TypeError as error:
+        raise ValueError(f"{group}: {error}; set {group}._partial_=true for what is called later") from error
+
+
+def _parameters(group: str, target: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+    try:
+        return [*inspect.signature(target).parameters.values()]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{group}._target_: {name} has no signature: name a function that calls it") from error
+
+
+def _hints(group: str, target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of arguments. A range of the group counts where the type states none."""
+    try:
+        function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, AttributeError, TypeError, SyntaxError):  # annotations that only a type checker understands
+        hints = {}
+    of_group = ranges.OF_GROUPS.get(group, {})
+    return hints | {key: of_group[key] for key in of_group if not hasattr(hints.get(key), "__metadata__")}
+
+
+def _check_value(key: str, value: Any, hint: Any) -> None:
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+    try:
+        # JSON has what a configuration has: lists stand for tuples and integers for floats. Nothing else is converted.
+        text = json.dumps(value, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{key}={value}: must be finite") from error
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if limit := LIMITS.get(first["type"]):
+            raise ValueError(f"{key}={value}: must be {limit.format(**first['ctx'])}") from error
+        raise ValueError(f"{key}: {first['msg'].lower()}, not {value!r}") from error
+    except (PydanticUserError, TypeError) as error:
+        raise ValueError(f"{key}: the type {hint} in the signature cannot be checked: {error}") from error
