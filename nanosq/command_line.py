@@ -13,7 +13,7 @@ from nanosq.errors import InputError
 
 # Groups of which a configuration has one option. Of presets, it may have several.
 GROUPS = ("model", "loss", "optimizer", "schedule", "data", "tracking", "hydra/sweeper", "hydra/launcher")
-OTHER = (list, bool, int, float)  # types of values that are no name of an option
+OTHER = list | bool | int | float | None  # types of values that are no name
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
@@ -28,11 +28,9 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     for override in _overrides(arguments):
         key, value = override.get_key_element().lstrip("+~"), override.value()
         values[key] = [*override.sweep_iterator()] if override.is_discrete_sweep() else [value]
-        if (
-            key in GROUPS
-            and (value is None or isinstance(value, list | bool | int | float))
-            and not override.is_delete()
-        ):
+        if not key:
+            raise InputError(f"{override.input_line} has no key: write KEY=VALUE, as in seed=1")
+        if key in GROUPS and not override.is_delete() and isinstance(value, OTHER):
             raise InputError(f"{override.input_line}: {config.choices(key)}")
     is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(values)
     names_weights = all(values.get("init_from", [None]))

@@ -67,7 +67,7 @@ def check_folder(key: str, folder: Path) -> None:
         with TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise InputError(f"{key}={folder} cannot be written to: {error.strerror} ({error.filename})") from error
+        raise InputError(f"{key}={folder} is no folder that can be written to ({error.strerror})") from error
 
 
 def check_writable(path: Path) -> None:

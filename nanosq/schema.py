@@ -74,12 +74,12 @@ def check(cfg: DictConfig) -> None:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ValueError(f"{key} is missing: set {key}=VALUE on the command line")
     OmegaConf.to_container(cfg, resolve=True)
-    for section in ("train", "samples"):
-        config.settings(section, cfg[section])
-    roots = {key: cfg[key] for key in Config.__annotations__ if not OmegaConf.is_config(cfg[key])}
-    signature.check_fields(roots, Config)
-    for key in ("cache_dir", "checkpoint_dir"):
-        check_folder(key, Path(cfg[key]))
+    for key, hint in get_type_hints(Config, include_extras=True).items():
+        if not OmegaConf.is_config(cfg[key]):
+            signature.check_value(key, cfg[key], hint)
+    for section in (cfg.train, cfg.samples):
+        config.settings(section)
+    check_folder("checkpoint_dir", Path(cfg.checkpoint_dir))
 
 
 def _check_keys(prefix: str, section: Any, kind: type) -> None:
