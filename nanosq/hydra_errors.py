@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq.errors import InputError, TrainingError, report
+from nanosq.errors import InputError, TrainingError, one_line, report
 from nanosq.privacy import masked_output
 
 
@@ -90,7 +90,11 @@ def _is_before_job(error: Exception) -> bool:
 
 
 def _named(error: Exception) -> Exception:
-    """Return an error that names the setting, if Hydra cannot create a folder."""
-    if isinstance(error, OSError) and not isinstance(error, HydraException):
+    """Return an error that says what it is about, if Hydra cannot create a folder or cannot use its own settings."""
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f"a file of the configuration is not text in UTF-8: {error}")
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError | TrainingError):
+        return error
+    if isinstance(error, OSError):
         return InputError(f"hydra.run.dir: {error.filename} cannot be created ({error.strerror})")
-    return error
+    return InputError(f"Hydra cannot start with these settings: {one_line(error)}; HYDRA_FULL_ERROR=1 shows where")

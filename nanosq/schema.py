@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MinLen
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +15,7 @@ from nanosq.installation import program
 from nanosq.ranges import Count
 from nanosq.settings import SampleSettings, TrainSettings
 
+Name = Annotated[str, MinLen(1)]
 Component = Any  # a mapping; the signature of its target is its schema
 
 
@@ -42,13 +43,13 @@ class Config:
     seed: Annotated[int, Ge(0), Lt(10**18)]
     seeds: Count
     score_test: bool
-    device: str
-    precision: str
+    device: Name
+    precision: Name
     compile: Union[bool, str]  # noqa: UP007  (OmegaConf does not support bool | str)
-    init_from: str | None
-    resume: str
-    cache_dir: str
-    checkpoint_dir: str
+    init_from: Name | None
+    resume: Name
+    cache_dir: Name
+    checkpoint_dir: Name
 
 
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking", "data.source", "data.tokenizer")

@@ -30,8 +30,8 @@ CASES = [
     Case("run.py resume=text.txt", "text.txt is not a checkpoint"),
     Case("run.py data.source.n_train=1 model.block_size=100000", "lower model.block_size"),
     Case(f"run.py data=text {SPLITS}", "lower model.block_size", short),
-    Case("run.py --config-dir . loss=broken", "broken.yaml", conf),
-    Case("run.py --config-dir . loss=text", "text.yaml", conf),
+    Case("run.py --config-dir . loss=broken", 'broken.yaml", line 1', conf),
+    Case("run.py --config-dir . loss=text", "loss._target_=null is no component", conf),
     Case("run.py --config-dir . loss=empty", "loss", conf),
-    Case("run.py --config-dir . loss=binary", "binary.yaml", conf),
+    Case("run.py --config-dir . loss=binary", "not text in UTF-8", conf),
 ]

@@ -64,7 +64,9 @@ CASES = [
     Case("run.py hydra.mode=NOTHING", "hydra.mode"),
     Case("run.py hydra.nothing=5", "hydra.nothing"),
     Case("run.py hydra.job.chdir=maybe", "hydra.job.chdir"),
-    Case("run.py hydra.verbose=5", "hydra.verbose"),
-    Case("run.py 'hydra.callbacks={a:{_target_:os.system}}'", "os.system"),
+    Case("run.py hydra.verbose=5", "Hydra cannot start with these settings: AssertionError"),
+    Case("run.py +hydra.callbacks.a._target_=os.system", "os.system"),
+    Case("run.py hydra.job=null", "hydra.job"),
+    Case("run.py hydra.job_logging=5", "hydra"),
     Case("run.py hydra.searchpath=5", "hydra.searchpath"),
 ]

@@ -9,7 +9,6 @@ CASES = [
     Case("run.py -m --resolve", "--resolve flag"),
     Case("run.py --cfg job --package nothing", "package 'nothing' not found"),
     Case("run.py --cfg hydra --package job.nothing", "package 'job.nothing' not found"),
-    Case("run.py --cfg all -p '.'", "error"),
     Case("run.py --cfg", "argument --cfg/-c: expected one argument"),
     Case("run.py --cfg everything", "invalid choice: 'everything'"),
     Case("run.py --info everything", "invalid choice: 'everything'"),
@@ -19,7 +18,7 @@ CASES = [
     Case("run.py --config-name", "expected one argument"),
     Case("run.py --experimental-rerun nowhere", "nowhere"),
     Case("run.py --experimental-rerun nowhere -m", "does not support --multirun"),
-    Case("run.py -sc nothing", "nothing"),
+    Case("run.py -sc nothing", "install"),
     Case("run.py --cfg job seed=many", "seed=many"),
     Case("run.py --cfg job loss=squentropi", "did you mean 'squentropy'?"),
 ]

@@ -20,7 +20,7 @@ CASES = [
     Case("run.py cache_dir=/dev/null/a", "cache_dir=/dev/null/a is no folder that can be written to"),
     Case("run.py cache_dir=/sys/x", "cache_dir=/sys/x is no folder that can be written to"),
     Case("run.py", "cache_dir=text.txt is no folder", variables={"NANOSQ_CACHE": "text.txt"}),
-    Case("run.py -m loss=squentropy hydra.sweep.dir=text.txt", "hydra.sweep.dir=text.txt"),
+    Case("run.py checkpoint_dir=''", "checkpoint_dir: "),
     Case("run.py data=text data.source.train=folder", "folder"),
     Case("run.py data=text data.source.train=/dev/null", "/dev/null"),
     Case("run.py init_from=nowhere/best.pt", "nowhere/best.pt"),

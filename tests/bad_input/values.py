@@ -37,7 +37,6 @@ CASES = [
     Case("run.py samples.length=99999999999", "samples.length=99999999999: must be at most 1000000"),
     Case("run.py samples.temperature=nan", "samples.temperature=nan: must be finite"),
     Case("run.py samples.temperature=-1", "samples.temperature=-1.0: must be at least 0"),
-    Case("run.py samples.temperature=1e-45", "samples.temperature=1e-45"),
     Case("run.py samples.top_k=0", "samples.top_k=0: must be at least 1"),
     Case("run.py samples.top_p=0", "samples.top_p=0.0: must be above 0"),
     Case("run.py samples.top_p=1.5", "samples.top_p=1.5: must be at most 1"),
