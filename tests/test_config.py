@@ -44,7 +44,7 @@ def test_every_component_fits_its_target(group: str, option: str) -> None:
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_composes(option: str) -> None:
     cfg = with_weights(composed(f"experiment={option}"))
-    config.settings(cfg.train)
+    schema.check(cfg)
     for group in COMPONENTS:
         config.check_component(group, cfg[group], **RUNTIME.get(group, {}))
 
