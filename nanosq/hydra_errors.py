@@ -96,5 +96,7 @@ def _named(error: Exception) -> Exception:
     if isinstance(error, HydraException | OmegaConfBaseException | ValueError | TrainingError):
         return error
     if isinstance(error, OSError):
-        return InputError(f"hydra.run.dir: {error.filename} cannot be created ({error.strerror})")
+        is_folder = traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+        problem = "hydra.run.dir: {} cannot be created" if is_folder else "{} cannot be read"
+        return InputError(f"{problem.format(error.filename)} ({error.strerror})")
     return InputError(f"Hydra cannot start with these settings: {one_line(error)}; HYDRA_FULL_ERROR=1 shows where")

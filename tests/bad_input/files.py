@@ -18,6 +18,7 @@ def conf(folder: Path) -> None:
     (folder / "loss" / "text.yaml").write_text("only a text")
     (folder / "loss" / "empty.yaml").touch()
     (folder / "loss" / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (folder / "loss" / "folder.yaml").mkdir()
 
 
 SPLITS = "data.source.train=train.txt data.source.val=val.txt data.source.test=test.txt"
@@ -30,8 +31,9 @@ CASES = [
     Case("run.py resume=text.txt", "text.txt is not a checkpoint"),
     Case("run.py data.source.n_train=1 model.block_size=100000", "lower model.block_size"),
     Case(f"run.py data=text {SPLITS}", "lower model.block_size", short),
-    Case("run.py --config-dir . loss=broken", 'broken.yaml", line 1', conf),
+    Case("run.py --config-dir . loss=broken", 'broken.yaml", line 2', conf),
     Case("run.py --config-dir . loss=text", "loss._target_=null is no component", conf),
     Case("run.py --config-dir . loss=empty", "loss", conf),
+    Case("run.py --config-dir . loss=folder", "loss/folder", conf),
     Case("run.py --config-dir . loss=binary", "not text in UTF-8", conf),
 ]
