@@ -35,14 +35,14 @@ def exit_status(task: Callable[[], Any]) -> int:
         except SystemExit as error:
             if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
                 raise error.__context__ from None
-            refusal = startup.refusal()
-            if error.code in (0, None) or not refusal:
+            if error.code in (0, None) or not (said := startup.take().strip()):
                 raise
-            return report(InputError(refusal))
+            return report(InputError(said.splitlines()[-1].rpartition(" error: ")[2]))
         except Exception as error:
             is_input = isinstance(error, (InputError, TrainingError, HydraException, OmegaConfBaseException))
             if show_all or not (is_input or _is_before_job(error)):
                 raise
+            startup.take()
             status = report(_named(error))
             return 1 if isinstance(error, TrainingError) else status
         finally:
@@ -69,14 +69,12 @@ class Startup:
 
     def release(self) -> None:
         """Write what has been held back."""
-        held, self._held = self._held, None
-        self._stream.writelines(held or [])
+        self._stream.write(self.take())
 
-    def refusal(self) -> str:
-        """Take the last line of what has been held back: the reason if Hydra exits instead of raising an error."""
-        lines = "".join(self._held or []).strip().splitlines()
-        self._held = None
-        return lines[-1].rpartition(" error: ")[2] if lines else ""
+    def take(self) -> str:
+        """Return what has been held back, so that it is not written. From now on nothing is held back."""
+        held, self._held = self._held, None
+        return "".join(held or [])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
