@@ -56,8 +56,9 @@ COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking", "data.source
 
 
 def register() -> None:
-    """Register the schema with Hydra."""
+    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
     ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+    OmegaConf.register_resolver("program", program, replace=True)
 
 
 def check(cfg: DictConfig) -> None:

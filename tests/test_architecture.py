@@ -19,9 +19,8 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 MAX_LINES = 250
 
 COMPOSES = (
-    "nanosq/main.py",
-    "nanosq/config.py",
-    "nanosq/errors.py",
+    *("nanosq/main.py", "nanosq/command_line.py", "nanosq/schema.py", "nanosq/config.py"),
+    *("nanosq/errors.py", "nanosq/hydra_errors.py"),
     "nanosq/sweeps/",
     "analysis/configuration.py",
     "analysis/benchmarks/",
