@@ -18,7 +18,8 @@ FAILURES = (Exception, SystemExit)  # a component must not end the program eithe
 def calling(name: str, contract: str = "") -> Iterator[None]:
     """Turn an error of the block, which calls a component before training, into one line.
 
-    A component of this package raises ValueError for bad settings. Any other error of it is a bug and stays as it is.
+    Of a component of this package, only the errors of bad arguments are turned: ValueError, and those of PyTorch and
+    of a call. Any other one is a bug and keeps its traceback.
 
     Args:
         name: Dotted name of the component.
@@ -30,8 +31,10 @@ def calling(name: str, contract: str = "") -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        if isinstance(error, InputError | Terminated) or name.startswith("nanosq.") or errors.is_out_of_memory(error):
+        if isinstance(error, InputError | Terminated) or errors.is_out_of_memory(error):
             raise
+        if name.startswith("nanosq.") and not isinstance(error, TypeError | RuntimeError):
+            raise  # a ValueError says already what to change
         raise InputError("; ".join(filter(None, (f"{name} fails: {errors.reason(error)}", contract)))) from error
 
 
