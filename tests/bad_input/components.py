@@ -90,7 +90,7 @@ SAYS = {
         "returns_number": "returns int",
     },
     "data.tokenizer": {
-        "own_tokenizer": "mine.own_tokenizer is a type, not of the class Tokenizer",
+        "own_tokenizer": "mine.own_tokenizer is a bytes, not of the class Tokenizer",
         "broken_tokenizer": "KeyError: 'tokenizer' (mine.py, line",
         "nothing_here": "has no attribute 'nothing_here'",
     },
