@@ -39,17 +39,16 @@ def calling(name: str, contract: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def user_errors(progress: "Progress", *, is_single: bool) -> Iterator[None]:
-    """Turn an error in the user's code during the block, which trains, into one line. The exit status is 1.
+def user_errors(progress: "Progress") -> Iterator[None]:
+    """Turn an error in the user's code during the block, which trains, into one line.
 
-    Args:
-        progress: How far the run is.
-        is_single: Whether a single run exits. A trial of a sweep raises TrainingError.
+    Raises:
+        TrainingError: The user's code has raised an error after the steps of `progress`. The message has its line.
     """
     try:
         yield
     except FAILURES as error:
         if isinstance(error, Terminated) or not errors.user_line(error) or errors.is_out_of_memory(error):
             raise
-        failure = TrainingError(f"{errors.reason(error)}, after {progress.step} steps; HYDRA_FULL_ERROR=1 shows more")
-        errors.end_training(failure, error, is_single=is_single)
+        line = f"{errors.reason(error)}, after {progress.step} steps; HYDRA_FULL_ERROR=1 shows more"
+        raise TrainingError(line) from error
