@@ -1,7 +1,9 @@
 """What a wheel installs: every file of the packages, conf/, and console commands that do what their names say."""
 
+import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,7 @@ from setuptools import Distribution
 
 from nanosq import identity, installation
 from tests.commandline import ROOT, SMALL, command, runs
+from tests.test_architecture import FILES, TREES
 from tests.test_commands import COMMANDS
 
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -81,6 +84,16 @@ def test_console_commands_exist_and_have_the_name_of_their_module(name: str, mon
 
 def test_every_command_but_benchmarks_has_a_console_command() -> None:
     assert {*MODULES.values()} - {"nanosq.main"} == {name for name in COMMANDS if "benchmarks" not in name}
+
+
+def test_commands_in_texts_come_from_one_function() -> None:
+    """A text that names `python run.py` would be wrong where `nanosq` is installed. Docstrings are adapted."""
+    for name in [name for name in FILES if "benchmarks" not in name and name != "nanosq/installation.py"]:
+        docstrings = {node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Expr)}
+        texts = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Constant) and node not in docstrings]
+        assert not re.findall(
+            r"python run\.py|python -m (?:nanosq|analysis)", " ".join(str(text.value) for text in texts)
+        ), name
 
 
 def test_a_console_command_finds_components_in_the_current_folder_and_names_itself(tmp_path: Path) -> None:
