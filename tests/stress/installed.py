@@ -40,6 +40,7 @@ SHORT = {
     "mlflow ui": ["--port=5123"],
     "python -m analysis.report": [],
     "python -m analysis.report.glossary": [],
+    "python run.py": SMALL,
     "python run.py --help": [],
     "python run.py optimizer=adamw": SMALL,
     "python -m analysis.report.compare RUN_A RUN_B": [],
