@@ -176,19 +176,29 @@ def replaced(cfg: Any, group: str, values: Mapping[str, Any]) -> Any:
     return copied
 
 
+def check_keys(cfg: Any) -> None:
+    """Raise a ValueError if a configuration has a key that `Config` does not have."""
+    for key in cfg:
+        if key not in Config.__annotations__:
+            close = get_close_matches(str(key), Config.__annotations__, 1)
+            advice = f"did you mean {close[0]!r}?" if close else f"{program()} --help lists them all"
+            raise ValueError(f"unknown setting {key!r}: {advice}")
+
+
 def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
     """Return arguments that train, with model=pretrained if init_from names weights and nothing chooses a model.
 
     A preset may choose a model: nothing is added to `experiment=...`, nor to a sweep that also trains new weights.
     """
-    values: dict[str, list[Any]] = {}
+    keys, names_weights = set(), False
     for argument in arguments:
         with suppress(HydraException):  # it is an option, or a mistake that Hydra reports
             override = OverridesParser.create().parse_override(argument)
-            listed = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
-            values[override.get_key_element().lstrip("+~")] = [*listed]
-    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(values)
-    names_weights = all(values.get("init_from", [None]))
+            keys.add(key := override.get_key_element().lstrip("+~"))
+            if key == "init_from":
+                listed = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
+                names_weights = all(listed)
+    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(keys)
     return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 

@@ -82,8 +82,6 @@ def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
         typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
         for text in [*chosen, *typed]:
             raise ValueError(f"{text} is for sweeps and needs -m: {program()} -m {text}")
-    for key in cfg:
-        if key not in config.Config.__annotations__:
-            raise ValueError(f"unknown setting {key!r}: {program()} --help lists them all")
+    config.check_keys(cfg)
     if context.mode == RunMode.RUN and cfg.seeds != 1:
         raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: {program()} -m ...")

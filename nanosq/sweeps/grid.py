@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import overrides, summary
+from nanosq.sweeps import checks, overrides, summary
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
@@ -51,6 +51,7 @@ class GridSweeper(TrialLauncher):
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))
+        checks.check_trials([composed[0], composed[-1]])
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
@@ -86,9 +87,9 @@ def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> l
     Raises:
         InputError: A paired axis does not exist or has another length, or an axis is an interval.
     """
-    axes: dict[str, list[str]] = {}
-    for override in parsed:
-        axes[overrides.key_of(override)] = _values(override)
+    by_key = {overrides.key_of(override): override for override in parsed}
+    overrides.check_grid(_count(override) for key, override in by_key.items() if key not in paired[1:])
+    axes = {key: _values(override) for key, override in by_key.items()}
     unknown = [key for key in paired if key not in axes]
     if unknown:
         raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is not an axis; the axes are {', '.join(axes)}")
@@ -105,12 +106,19 @@ def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> l
     return [list(itertools.chain(*combination)) for combination in itertools.product(*loops)]
 
 
+def _count(override: Override) -> int:
+    """Return the number of values that an override lists."""
+    if override.is_delete() or not overrides.is_axis(override):
+        return 1
+    if not override.is_discrete_sweep():
+        raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
+    return overrides.count(override)
+
+
 def _values(override: Override) -> list[str]:
     """Return one override for each value that an override lists."""
     if override.is_delete() or not overrides.is_axis(override):
         return [overrides.text(override)]
-    if not override.is_discrete_sweep():
-        raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
