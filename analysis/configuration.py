@@ -7,11 +7,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq import config
+from nanosq import schema
 from nanosq.errors import InputError, one_line
 from nanosq.installation import CONF
 
-config.register()
+schema.register()
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -1,4 +1,4 @@
-"""The schema of the configuration, and components that are built from it.
+"""Components that are built from the configuration, and its sections as plain values.
 
 A component is a section with a `_target_`. The signature of its target is its schema: `build` checks the section
 against it before it calls the target.
@@ -8,55 +8,35 @@ import copy
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import component_errors, errors, signature
-from nanosq.installation import program
+from nanosq.installation import CONF
 from nanosq.privacy import mask_values
-from nanosq.settings import SampleSettings, TrainSettings
 from nanosq.signals import Terminated
 
 
-@dataclass
-class Config:
-    """Root of conf/config.yaml. Components have the type Any, as the signature of their target is their schema."""
-
-    model: Any
-    loss: Any
-    optimizer: Any
-    schedule: Any
-    data: Any
-    tracking: Any
-    train: TrainSettings
-    samples: SampleSettings
-    seed: int
-    seeds: int
-    score_test: bool
-    device: str
-    precision: str
-    compile: Any
-    init_from: str | None
-    resume: str
-    cache_dir: str
-    checkpoint_dir: str
+def choices(group: str) -> str:
+    """Return a sentence with the options of a group, such as "loss" or "hydra/sweeper", that this program has."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return f"choose {group}={', '.join(names[:-1])} or {names[-1]}" if names else "name a _target_"
 
 
-def register() -> None:
-    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
-    ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
-    OmegaConf.register_resolver("program", program, replace=True)
+def check_shape(group: str, node: Any) -> None:
+    """Raise a ValueError if a section is no component: a mapping with the name of a target."""
+    target = node.get("_target_") if OmegaConf.is_dict(node) else None
+    if not isinstance(target, str) or not target:
+        key, value = (f"{group}._target_", target) if OmegaConf.is_dict(node) else (group, node)
+        folder = group.replace(".", "/") if group.startswith("hydra.") else group.split(".")[0]
+        raise ValueError(f"{key}={'null' if value is None else value} is no component: {choices(folder)}")
 
 
 def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
@@ -70,6 +50,7 @@ def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
     Raises:
         ValueError: As for `signature.check_arguments`, or the target cannot be imported.
     """
+    check_shape(group, node)
     try:
         target = get_target(node._target_)
     except ImportError as error:
@@ -138,7 +119,9 @@ def build(group: str, node: DictConfig, *positional: Any, **runtime: Any) -> Any
             # A target that the configuration names is trusted.
             built = hydra.utils.instantiate(node, *positional, _execution_whitelist_=(node._target_,), **runtime)
         except InstantiationException as error:
-            raise error.__cause__ or error from None  # Hydra repeats the error of the target in several lines
+            if error.__cause__ is None:
+                raise errors.InputError(f"Hydra does not call {node._target_}: it could run any program") from None
+            raise error.__cause__ from None  # Hydra repeats the error of the target in several lines
     if isinstance(built, partial):
         # Hydra's own kind of partial checks its whitelist in every call, and a loss is called very often.
         plain = partial(built.func, *built.args, **built.keywords)
@@ -161,10 +144,10 @@ def arguments(node: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in _plain(node).items() if not key.startswith("_")}
 
 
-def settings(node: Any) -> Any:
-    """Return a typed section as its dataclass, checked."""
+def settings(group: str, node: Any) -> Any:
+    """Return a typed section as its dataclass, checked. `group` is its key."""
     section = OmegaConf.to_object(node)
-    section.check()  # type: ignore[union-attr]
+    signature.check_fields(vars(section), type(section), lambda key: f"{group}.{key}")
     return section
 
 
@@ -174,32 +157,6 @@ def replaced(cfg: Any, group: str, values: Mapping[str, Any]) -> Any:
     for key, value in values.items():
         OmegaConf.update(copied, f"{group}.{key}", value, force_add=True)
     return copied
-
-
-def check_keys(cfg: Any) -> None:
-    """Raise a ValueError if a configuration has a key that `Config` does not have."""
-    for key in cfg:
-        if key not in Config.__annotations__:
-            close = get_close_matches(str(key), Config.__annotations__, 1)
-            advice = f"did you mean {close[0]!r}?" if close else f"{program()} --help lists them all"
-            raise ValueError(f"unknown setting {key!r}: {advice}")
-
-
-def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
-    """Return arguments that train, with model=pretrained if init_from names weights and nothing chooses a model.
-
-    A preset may choose a model: nothing is added to `experiment=...`, nor to a sweep that also trains new weights.
-    """
-    keys, names_weights = set(), False
-    for argument in arguments:
-        with suppress(HydraException):  # it is an option, or a mistake that Hydra reports
-            override = OverridesParser.create().parse_override(argument)
-            keys.add(key := override.get_key_element().lstrip("+~"))
-            if key == "init_from":
-                listed = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
-                names_weights = all(listed)
-    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(keys)
-    return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

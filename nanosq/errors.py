@@ -1,22 +1,27 @@
 """Errors as a user sees them: one line on stderr that says what to change, and an exit status."""
 
 import os
+import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from nanosq import terminal
-from nanosq.privacy import mask, masked_output
+from nanosq.privacy import mask
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
-NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
+NOISE = (
+    *("full_key:", "object_type=", "reference_type=", "To append to your", "See https://hydra.cc", "^"),
+    *("Error when parsing index", "Error parsing override", "LexerNoViableAltException"),
+)
 
 # What PyTorch and the libraries below it say if an allocation fails.
 NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
@@ -41,49 +46,16 @@ class OutOfMemoryError(TrainingError):
     """Training does not fit into memory."""
 
 
-def exit_status(task: Callable[[], Any]) -> int:
-    """Run a Hydra application and return its exit status.
-
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. A TrainingError is
-    shown in one line too. With HYDRA_FULL_ERROR=1, every error is shown with its traceback.
-    """
-    show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
-    with masked_output():
-        try:
-            task()
-        except (InputError, TrainingError, HydraException, OmegaConfBaseException) as error:
-            if show_all:
-                raise
-            status = report(error)
-            return 1 if isinstance(error, TrainingError) else status
-        except ValueError as error:
-            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):
-                raise
-            return report(error)  # options exclude each other, such as -m and --cfg
-        except SystemExit as error:
-            if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
-                raise error.__context__ from None
-            if error.code != 1:
-                raise
-            return 2  # Hydra has printed that --package names no section
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-    return 0
-
-
 @contextmanager
 def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterator[None]:
-    """Turn a ValueError or OSError of the block, which runs before training starts, into an error of the user.
+    """Turn an error of input, of files or of Hydra in the block, which runs before training, into one of the user.
 
     A single run exits: Hydra would print the overrides of a task that raises. A trial of a sweep raises an error of
     this kind, so that the other trials continue.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         if is_single:
             sys.exit(report(error))
         raise kind(one_line(error)) from error
@@ -135,14 +107,38 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"
-    text = text.split("Config search path:")[0].removeprefix("In 'config': ")
+    text = re.split(r"(Config s|S)earch path:", text)[0].removeprefix("In 'config': ")
     sentences: list[str] = []
     for line in dict.fromkeys(text.splitlines()):
         if line.startswith("\t") and sentences:  # an item of a list
             sentences[-1] += f"{'' if sentences[-1].endswith(':') else ','} {line.strip()}"
         elif line.strip() and not line.strip().startswith(NOISE):
             sentences.append(line.strip())
-    return mask("; ".join(sentence.rstrip(".") for sentence in sentences)) or type(error).__name__
+    words = _place(error, text) + "; ".join(sentence.rstrip(".") for sentence in sentences) + _closest(error)
+    return mask(words) or type(error).__name__
+
+
+def _place(error: BaseException, text: str) -> str:
+    """Return what an error of Hydra or OmegaConf is about, where its message leaves that out."""
+    if isinstance(error, OverrideParseException):
+        advice = "" if "LexerNoViableAlt" not in text else "quote a value with special characters, as in 'key=\"a b\"'"
+        return f"{error.override}: {advice}"
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else ""
+    return f"{key}: " if key and key not in text.split("full_key:")[0] else ""
+
+
+def _closest(error: BaseException) -> str:
+    """Return a suggestion if an error is about a file of conf/ or a setting that does not exist."""
+    if isinstance(error, MissingConfigException):
+        name, names = str(error.missing_cfg_file).rpartition("/")[2], error.options or []
+    elif isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError) and "id you mean" not in str(
+        error.__cause__
+    ):
+        name, names = str(error.__cause__.key), [str(key) for key in error.__cause__.parent_node or ()]
+    else:
+        return ""
+    close = get_close_matches(name, names, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

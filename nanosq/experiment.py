@@ -12,7 +12,6 @@ import torch
 from nanosq import config, distributed, identity, optim, start
 from nanosq.component_check import OPTIMIZER, check_kind, check_model, check_optimizer, check_schedule
 from nanosq.component_errors import calling
-from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
 from nanosq.data.tokenizers import Tokenizer
@@ -20,6 +19,7 @@ from nanosq.description import Description
 from nanosq.hardware import Hardware, round_robin_device
 from nanosq.loss_check import check_loss
 from nanosq.losses import Loss
+from nanosq.schema import Config
 from nanosq.settings import SampleSettings, TrainSettings
 from nanosq.start import Start
 from nanosq.sweeps.trial import TrialRun
@@ -97,7 +97,7 @@ def check(
     Raises:
         ValueError: Something is wrong; the message says what to change.
     """
-    settings, samples = config.settings(cfg.train), config.settings(cfg.samples)
+    settings, samples = config.settings("train", cfg.train), config.settings("samples", cfg.samples)
     with _named("tracking"):
         store = config.build("tracking", cfg.tracking)
         check_kind(store, cfg.tracking._target_, Store, "a store is a subclass of nanosq.tracking.Store")
@@ -140,10 +140,13 @@ def check(
     )
     hardware = experiment.pick_hardware()
     with _named("model"), torch.device("meta"):
-        check_model(experiment.build_model(SMALL_VOCABULARY), cfg.model._target_, SMALL_VOCABULARY)
+        model = experiment.build_model(SMALL_VOCABULARY)
+        check_model(model, cfg.model._target_, SMALL_VOCABULARY)
     with _named("optimizer"):
         build = partial(experiment.build_optimizer, hardware=hardware)
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
+    with _named("data.source"):
+        corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=model.block_size + 1)
     return experiment
 
 

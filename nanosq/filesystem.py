@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 from urllib.parse import urlparse
 
@@ -57,6 +58,16 @@ def checked_name(key: str, name: str) -> str:
     else:
         return name
     raise InputError(f"{key}={name[:40]!r} {problem}: it names files, so use letters, digits, '-', '_' and '.'")
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """Raise InputError if nothing can be written into a folder, which need not exist yet. `key` is its setting."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(f"{key}={folder} cannot be written to: {error.strerror} ({error.filename})") from error
 
 
 def check_writable(path: Path) -> None:

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import config, errors, privacy, signals, sweeps, terminal
+from nanosq import command_line, errors, hydra_errors, privacy, schema, signals, sweeps, terminal
 from nanosq.description import describe
 from nanosq.imports import quick_imports
 from nanosq.installation import CONF, add_current_folder, program
@@ -26,11 +26,16 @@ def main() -> int:
     signals.end_by_exception()
     add_current_folder()
     privacy.set_defaults()
-    config.register()
+    schema.register()
     sweeps.register()
+    return hydra_errors.exit_status(start)
+
+
+def start() -> None:
+    """Let Hydra compose the configuration and start a run or a sweep."""
     # Settings of components in a sweep are left to its trials, because the trials may choose other components.
-    sys.argv[1:] = sweeps.defer(config.with_pretrained_model(sys.argv[1:]))
-    return errors.exit_status(train)
+    sys.argv[1:] = sweeps.defer(command_line.prepared(sys.argv[1:]))
+    train()
 
 
 @hydra.main(config_path=str(CONF), config_name="config")
@@ -39,16 +44,19 @@ def train(cfg: DictConfig) -> Result:
     terminal.format_logs()
     context = HydraConfig.get()
     trial = current(context)
-    batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
-    with signals.job(), TrialReport(trial) as report, errors.out_of_memory(is_single=trial is None, **batch):
-        return run(cfg, context, trial, report)
+    with signals.job(), TrialReport(trial) as report:
+        with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
+            schema.check(cfg)
+            check_is_single(cfg, context)
+        batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
+        with errors.out_of_memory(is_single=trial is None, **batch):
+            return run(cfg, context, trial, report)
 
 
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
     """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
     with ExitStack() as stack:
         with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
-            check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
             from nanosq import experiment, training_run
 
@@ -74,14 +82,14 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
         return result
 
 
-def check_command_line(cfg: DictConfig, context: HydraConf) -> None:
-    """Raise a ValueError for settings of a sweep in a single run, and for unknown settings."""
-    if context.mode == RunMode.RUN:
-        choices = context.runtime.choices
-        chosen = [f"{key}={choices[key]}" for key, default in DEFAULTS.items() if choices[key] != default]
-        typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
-        for text in [*chosen, *typed]:
-            raise ValueError(f"{text} is for sweeps and needs -m: {program()} -m {text}")
-    config.check_keys(cfg)
-    if context.mode == RunMode.RUN and cfg.seeds != 1:
+def check_is_single(cfg: DictConfig, context: HydraConf) -> None:
+    """Raise a ValueError for settings of a sweep in a single run."""
+    if context.mode != RunMode.RUN:
+        return
+    choices = context.runtime.choices
+    chosen = [f"{key}={choices[key]}" for key, default in DEFAULTS.items() if choices[key] != default]
+    typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
+    for text in [*chosen, *typed]:
+        raise ValueError(f"{text} is for sweeps and needs -m: {program()} -m {text}")
+    if cfg.seeds != 1:
         raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: {program()} -m ...")

@@ -1,46 +1,37 @@
-"""Settings of training and of sample texts: the typed sections of conf/config.yaml, passed whole to what uses them."""
+"""Settings of training and of sample texts: the typed sections of conf/config.yaml, passed whole to what uses them.
+
+The range of a setting is its type, and `signature.check_fields` checks it.
+"""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
+from typing import Annotated, Literal, Union
+
+from annotated_types import Ge, Le, doc
+
+from nanosq.ranges import BelowOne, Count, NonNegative, Part, Positive, Share, UnitInterval
+
+# Union: OmegaConf does not support int | float. The text is what a message says.
+Interval = Annotated[Union[Count, Share], doc("a number of steps, 1 or more, or a fraction above 0 and below 1")]  # noqa: UP007
+Warmup = Annotated[Union[Annotated[int, Ge(0)], BelowOne], doc("a number of steps, or a fraction below 1")]  # noqa: UP007
 
 
 @dataclass
 class TrainSettings:
     """Settings of the training loop. conf/config.yaml explains each of them and holds the defaults."""
 
-    max_steps: int
-    batch_size: int
-    accumulate: int
-    clip_norm: float | None
-    warmup: Union[int, float]  # noqa: UP007  (OmegaConf does not support int | float)
-    min_lr_factor: float
-    eval_every: Union[int, float]  # noqa: UP007
-    log_every: int
-    checkpoint_every: int | None
-    patience: int | None
-    weights: str
+    max_steps: Count
+    batch_size: Count
+    accumulate: Count
+    clip_norm: Positive | None
+    warmup: Warmup
+    min_lr_factor: UnitInterval
+    eval_every: Interval
+    log_every: Count
+    checkpoint_every: Count | None
+    patience: Count | None
+    weights: Literal["best", "last"]
     keep_last: bool
-
-    def check(self) -> None:
-        """Raise a ValueError that names the first setting that is out of range."""
-        for key in ("max_steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "patience"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"train.{key} must be at least 1, not {value}")
-        if self.eval_every <= 0 or (isinstance(self.eval_every, float) and self.eval_every >= 1):
-            raise ValueError(
-                f"train.eval_every must be a number of steps or a fraction in (0, 1), not {self.eval_every}"
-            )
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"train.clip_norm must be positive or null, not {self.clip_norm}")
-        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
-            raise ValueError(f"train.warmup must be a number of steps or a fraction in [0, 1), not {self.warmup}")
-        if not 0 <= self.min_lr_factor <= 1:
-            raise ValueError(f"train.min_lr_factor must be in [0, 1], not {self.min_lr_factor}")
-        if self.weights not in ("best", "last"):
-            raise ValueError(f"train.weights={self.weights}: choose best or last")
 
     @property
     def warmup_steps(self) -> int:
@@ -80,20 +71,9 @@ class TrainSettings:
 class SampleSettings:
     """Settings of the texts that a trained model writes."""
 
-    count: int
-    length: int
-    temperature: float
+    count: Annotated[int, Ge(0), Le(10**4)]
+    length: Annotated[int, Ge(0), Le(10**6)]
+    temperature: NonNegative
     prompt: str
-    top_k: int | None
-    top_p: float | None
-
-    def check(self, name: Callable[[str], str] = "samples.{}".format) -> None:
-        """Raise a ValueError about the first setting that is out of range. `name` returns how the user calls it."""
-        for key in ("count", "length", "temperature"):
-            value = getattr(self, key)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name(key)} must not be negative or infinite, not {value}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"{name('top_k')} must be at least 1, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"{name('top_p')} must be above 0 and at most 1, not {self.top_p}")
+    top_k: Count | None
+    top_p: Part | None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
+from annotated_types import DocInfo
+
 from nanosq import ranges
 
 # What a number must be, by the kind of error of pydantic.
@@ -51,8 +53,8 @@ def check_values(group: str, target: Callable[..., Any], configured: Mapping[str
             suggestion = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(accepted) or 'none'}"
             raise ValueError(f"{group}.{key}: {name} has no argument {key!r}; {suggestion}")
         if value == "???":
-            raise ValueError(f"{group}.{key} is missing: set it on the command line, {group}.{key}=...")
-        _check_value(f"{group}.{key}", value, hints.get(key, Any))
+            raise ValueError(f"{group}.{key} is missing: set {group}.{key}=VALUE on the command line")
+        check_value(f"{group}.{key}", value, hints.get(key, Any))
 
 
 def check_call(group: str, target: Callable[..., Any], *positional: Any, **keywords: Any) -> None:
@@ -70,6 +72,22 @@ def _parameters(group: str, target: Callable[..., Any], name: str) -> list[inspe
         raise ValueError(f"{group}._target_: {name} has no signature: name a function that calls it") from error
 
 
+def check_fields(values: Mapping[str, Any], kind: type, name: Callable[[str], str] = str) -> None:
+    """Check values against the types of the fields of a dataclass.
+
+    Args:
+        values: The values by the names of their fields.
+        kind: The dataclass.
+        name: Returns what the user calls a field.
+
+    Raises:
+        ValueError: A value is of the wrong type or out of range. The message names its key.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    for key, value in values.items():
+        check_value(name(key), value, hints[key])
+
+
 def _hints(group: str, target: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of arguments. A range of the group counts where the type states none."""
     try:
@@ -81,7 +99,8 @@ def _hints(group: str, target: Callable[..., Any]) -> dict[str, Any]:
     return hints | {key: of_group[key] for key in of_group if not hasattr(hints.get(key), "__metadata__")}
 
 
-def _check_value(key: str, value: Any, hint: Any) -> None:
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Raise a ValueError that begins with the key if a plain value is not of a type, or not in its range."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
     try:
@@ -93,6 +112,8 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         adapter.validate_json(text, strict=True)
     except ValidationError as error:
+        if described := [item.documentation for item in getattr(hint, "__metadata__", ()) if isinstance(item, DocInfo)]:
+            raise ValueError(f"{key}={value}: must be {described[0]}") from error
         first = error.errors()[0]
         if limit := LIMITS.get(first["type"]):
             raise ValueError(f"{key}={value}: must be {limit.format(**first['ctx'])}") from error

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, identity, initial_weights
+from nanosq import config, identity, initial_weights, schema
 from tests.commandline import ROOT
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -19,7 +19,7 @@ OF_WEIGHTS = {"n_layer": 1, "n_head": 1, "n_embd": 2, "block_size": 8, "bias": T
 OPTIONS = [(group, path.stem) for group in (*COMPONENTS, "data") for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-config.register()
+schema.register()
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -44,7 +44,7 @@ def test_every_component_fits_its_target(group: str, option: str) -> None:
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_composes(option: str) -> None:
     cfg = with_weights(composed(f"experiment={option}"))
-    config.settings(cfg.train)
+    config.settings("train", cfg.train)
     for group in COMPONENTS:
         config.check_component(group, cfg[group], **RUNTIME.get(group, {}))
 
@@ -93,12 +93,12 @@ def test_build_passes_what_the_program_adds() -> None:
 )
 def test_numbers_that_make_no_sense(override: str) -> None:
     with pytest.raises(ValueError, match=override.split("=")[0].replace(".", r"\.")):
-        config.settings(composed(override).train)
+        config.settings("train", composed(override).train)
 
 
 def test_warmup_is_steps_or_a_fraction() -> None:
-    assert config.settings(composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
-    assert config.settings(composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
+    assert config.settings("train", composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
+    assert config.settings("train", composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_warmup_is_steps_or_a_fraction() -> None:
     ],
 )
 def test_eval_every_is_steps_or_a_fraction(max_steps: int, eval_every: str, steps: list[int]) -> None:
-    settings = config.settings(composed(f"train.max_steps={max_steps}", f"train.eval_every={eval_every}").train)
+    settings = config.settings(
+        "train", composed(f"train.max_steps={max_steps}", f"train.eval_every={eval_every}").train
+    )
     evaluated = [step for step in range(1, max_steps) if settings.is_evaluated(step)] + [max_steps]
     assert evaluated == steps
     assert settings.n_evaluations == len(steps)

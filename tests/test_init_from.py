@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.configuration import compose
-from nanosq import checkpoint, config, identity, initial_weights, start
+from nanosq import checkpoint, command_line, config, identity, initial_weights, start
 from nanosq.data import tokenizers
 from nanosq.data.bpe import GPT2_SIZE, N_BYTES
 from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
@@ -165,7 +165,7 @@ NOT_CHOSEN = [
 @pytest.mark.parametrize("arguments", [*CHOSEN, *NOT_CHOSEN])
 def test_weights_choose_the_model(arguments: list[str]) -> None:
     added = ["model=pretrained"] if arguments in CHOSEN else []
-    assert config.with_pretrained_model(arguments) == [*arguments, *added]
+    assert command_line.prepared(arguments) == [*arguments, *added]
 
 
 @pytest.fixture(scope="module")

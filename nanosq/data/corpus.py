@@ -67,6 +67,24 @@ def check(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> Non
         next(documents(source, "test"), None)
 
 
+def check_size(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path, n_tokens: int) -> None:
+    """Raise ValueError if the training split of a corpus that is not in the cache cannot have this number of tokens.
+
+    A text has at most as many tokens as bytes. Only the first documents are read.
+    """
+    if _folder(corpus_key.facts(source, tokenizer, FORMAT), source, cache_dir).exists():
+        return
+    most = 1
+    for document in documents(source, "train"):
+        most += len(document.text.encode()) + 1
+        if most >= n_tokens:
+            return
+    raise ValueError(
+        f"the training split has at most {most:,} tokens, and a window takes model.block_size + 1 = {n_tokens:,}: "
+        "lower model.block_size or give more text"
+    )
+
+
 def _folder(facts: dict[str, Any], source: Source, cache_dir: str | Path) -> Path:
     return Path(cache_dir) / f"{corpus_key.source_function(source).__name__}-{corpus_key.key(facts)}"
 

@@ -1,14 +1,12 @@
 """Checks of a sweep before its first trial, when nothing is written yet."""
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, errors
+from nanosq import config, errors, schema
 from nanosq.description import describe
 from nanosq.errors import InputError
 from nanosq.imports import quick_imports
@@ -30,18 +28,6 @@ def check_launcher(name: str) -> None:
         raise InputError(f"hydra/launcher={name} needs {needed}, which is not here: choose hydra/launcher=joblib")
 
 
-def check_folder(key: str, folder: Path) -> None:
-    """Raise an InputError if a folder, the value of a key, is a file or cannot be created or written to."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"{key}={folder}: {existing} is a file: name a folder")
-    try:
-        with tempfile.TemporaryDirectory(dir=existing):  # permissions do not tell, for example, of a full disk
-            pass
-    except OSError as error:
-        raise InputError(f"{key}={folder}: cannot write to {existing} ({error.strerror}): name another one") from error
-
-
 def check_trials(examples: Iterable[DictConfig]) -> None:
     """Refuse a sweep of which no trial can be trained: those with the first and the last values fail for one reason.
 
@@ -60,7 +46,7 @@ def check_trials(examples: Iterable[DictConfig]) -> None:
             with quick_imports():
                 from nanosq import experiment
 
-                config.check_keys(cfg)
+                schema.check(cfg)
                 experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))
             return
         except (ValueError, OSError) as error:

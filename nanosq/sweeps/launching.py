@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
+from nanosq.filesystem import check_folder
 from nanosq.signals import Workers
 from nanosq.sweeps import checks, overrides, parallel, preset, progress, summary
 from nanosq.sweeps.checks import ON_THIS_MACHINE
@@ -74,7 +75,7 @@ class TrialLauncher(Sweeper):
         self.config = config
         self.hydra_context = hydra_context
         checks.check_launcher(config.hydra.runtime.choices["hydra/launcher"])
-        checks.check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir))
+        check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir))
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

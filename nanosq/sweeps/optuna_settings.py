@@ -75,6 +75,6 @@ def check(settings: Mapping[str, Any], schema: type[OptunaSweeperSettings]) -> N
     """
     values = config.arguments(OmegaConf.create(dict(settings)))
     values = {key: value for key, value in values.items() if key not in ("sampler", "pruner")}  # with own signatures
-    signature.check_values("hydra.sweeper", schema, values, name=schema.__name__)
+    signature.check_fields(values, schema, "hydra.sweeper.{}".format)
     if settings["study_name"] is not None:
         checked_name("hydra.sweeper.study_name", settings["study_name"])

@@ -13,10 +13,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from nanosq.errors import InputError, first_line
-from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.filesystem import SQLITE, check_folder, database_lock, has_locks
 from nanosq.privacy import mask
 from nanosq.sweeps.attributes import COMPARISON
-from nanosq.sweeps.checks import check_folder
 
 MEMORY = ":memory:"  # in the place of a file: a database that ends with the process
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes

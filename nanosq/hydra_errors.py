@@ -1,0 +1,96 @@
+"""The end of a Hydra application: what Hydra, or the system while Hydra starts a job, refuses is one line of ours."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from itertools import dropwhile
+from typing import Any, TextIO, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from nanosq.errors import InputError, TrainingError, report
+from nanosq.privacy import masked_output
+
+
+def exit_status(task: Callable[[], Any]) -> int:
+    """Run a Hydra application and return its exit status.
+
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. A TrainingError is
+    shown in one line too. With HYDRA_FULL_ERROR=1, every error is shown with its traceback.
+    """
+    show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
+    with masked_output():
+        startup = Startup(sys.stderr)
+        try:
+            with redirect_stderr(cast(TextIO, startup)):
+                task()
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except SystemExit as error:
+            if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
+                raise error.__context__ from None
+            refusal = startup.refusal()
+            if error.code in (0, None) or not refusal:
+                raise
+            return report(InputError(refusal))
+        except Exception as error:
+            is_input = isinstance(error, (InputError, TrainingError, HydraException, OmegaConfBaseException))
+            if show_all or not (is_input or _is_before_job(error)):
+                raise
+            status = report(_named(error))
+            return 1 if isinstance(error, TrainingError) else status
+        finally:
+            startup.release()
+    return 0
+
+
+class Startup:
+    """The stream stderr, which holds back what Hydra writes before a run or a sweep begins."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held: list[str] | None = []  # None: a run or a sweep has begun
+
+    def write(self, text: str) -> int:
+        """Write a text, now or when a run or a sweep begins."""
+        if self._held is None:
+            return self._stream.write(text)
+        if HydraConfig.initialized() and HydraConfig.get().mode is not None:
+            self.release()
+            return self._stream.write(text)
+        self._held.append(text)
+        return len(text)
+
+    def release(self) -> None:
+        """Write what has been held back."""
+        held, self._held = self._held, None
+        self._stream.writelines(held or [])
+
+    def refusal(self) -> str:
+        """Take the last line of what has been held back: the reason if Hydra exits instead of raising an error."""
+        lines = "".join(self._held or []).strip().splitlines()
+        self._held = None
+        return lines[-1].rpartition(" error: ")[2] if lines else ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _is_before_job(error: Exception) -> bool:
+    """Return whether Hydra, or what it called, raised an error before anything of this program ran in it."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    below = [*dropwhile(lambda name: not name.startswith("hydra."), modules)]
+    return bool(below) and not any(name.split(".")[0] in ("nanosq", "analysis") for name in below)
+
+
+def _named(error: Exception) -> Exception:
+    """Return an error that names the setting, if Hydra cannot create a folder."""
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return InputError(f"hydra.run.dir: {error.filename} cannot be created ({error.strerror})")
+    return error

@@ -1,0 +1,95 @@
+"""The schema of the configuration: the type and the range of every value outside of components, and its check."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Union, get_type_hints
+
+from annotated_types import Ge, Lt
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from nanosq import config, signature
+from nanosq.filesystem import check_folder
+from nanosq.installation import program
+from nanosq.ranges import Count
+from nanosq.settings import SampleSettings, TrainSettings
+
+Component = Any  # a mapping; the signature of its target is its schema
+
+
+@dataclass
+class DataSettings:
+    """Settings of the text."""
+
+    source: Component
+    tokenizer: Component
+    window: str
+
+
+@dataclass
+class Config:
+    """Root of conf/config.yaml."""
+
+    model: Component
+    loss: Component
+    optimizer: Component
+    schedule: Component
+    data: DataSettings
+    tracking: Component
+    train: TrainSettings
+    samples: SampleSettings
+    seed: Annotated[int, Ge(0), Lt(10**18)]
+    seeds: Count
+    score_test: bool
+    device: str
+    precision: str
+    compile: Union[bool, str]  # noqa: UP007  (OmegaConf does not support bool | str)
+    init_from: str | None
+    resume: str
+    cache_dir: str
+    checkpoint_dir: str
+
+
+COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking", "data.source", "data.tokenizer")
+
+
+def register() -> None:
+    """Register the schema with Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+
+
+def check(cfg: DictConfig) -> None:
+    """Check that a composed configuration is complete, and that the values at its root are in their ranges.
+
+    Raises:
+        ValueError: A setting is unknown, missing or out of range, or a component is none.
+        OmegaConfBaseException: A value refers to a setting that does not exist.
+    """
+    _check_keys("", cfg, Config)
+    for section, kind in (("data", DataSettings), ("train", TrainSettings), ("samples", SampleSettings)):
+        _check_keys(f"{section}.", cfg[section], kind)
+    for group in COMPONENTS:
+        config.check_shape(group, OmegaConf.select(cfg, group))
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{key} is missing: set {key}=VALUE on the command line")
+    OmegaConf.to_container(cfg, resolve=True)
+    for section in ("train", "samples"):
+        config.settings(section, cfg[section])
+    roots = {key: cfg[key] for key in Config.__annotations__ if not OmegaConf.is_config(cfg[key])}
+    signature.check_fields(roots, Config)
+    for key in ("cache_dir", "checkpoint_dir"):
+        check_folder(key, Path(cfg[key]))
+
+
+def _check_keys(prefix: str, section: Any, kind: type) -> None:
+    """Raise a ValueError if a section does not have the fields of a dataclass."""
+    fields = get_type_hints(kind)
+    for key in section if OmegaConf.is_dict(section) else ():
+        if key not in fields:
+            close = get_close_matches(key, fields, 1)
+            advice = f"did you mean {prefix}{close[0]}?" if close else f"{program()} --help lists them all"
+            raise ValueError(f"unknown setting {f'{prefix}{key}'!r}: {advice}")
+    for key in fields:
+        if OmegaConf.select(section, key, default="???") == "???":
+            raise ValueError(f"{prefix}{key} is missing: set {prefix}{key}=VALUE on the command line")
