@@ -44,14 +44,16 @@ class GridSweeper(TrialLauncher):
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
 
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
-        composed = []
-        for number, trial in trials.items():  # mistakes show before the first trial runs
-            setting = summary.one_line(summary.settings(trial), {axis: axis for axis in axes})
-            composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
+
+        def compose(number: int) -> DictConfig:
+            setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
+            return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
+
+        checks.check_trials(compose(number) for number in (0, len(trials) - 1))
+        composed = [*map(compose, trials)]  # mistakes show before the first trial runs
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))
-        checks.check_trials([composed[0], composed[-1]])
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
