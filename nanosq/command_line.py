@@ -12,7 +12,7 @@ from nanosq.errors import InputError
 
 # Groups of which a configuration has one option. Of presets, it may have several.
 GROUPS = ("model", "loss", "optimizer", "schedule", "data", "tracking", "hydra/sweeper", "hydra/launcher")
-OTHER = (list, bool, int, float)  # types of values that are no name of an option
+OTHER = list | bool | int | float | None  # types of values that are no name
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
@@ -23,21 +23,18 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: Something else than a name is chosen from a group. Hydra would not name the group.
     """
-    keys, names_weights = set(), True
+    keys, names_weights = set(), False
     for override in _overrides(arguments):
         key, value = override.get_key_element().lstrip("+~"), override.value()
         keys.add(key)
-        if key == "init_from":
+        if key == "init_from":  # values of other keys are not listed here: a range may be endless
             names_weights = all(override.sweep_iterator() if override.is_discrete_sweep() else [value])
-        if (
-            key in GROUPS
-            and (value is None or isinstance(value, list | bool | int | float))
-            and not override.is_delete()
-        ):
+        if not key:
+            raise InputError(f"{override.input_line} has no key: write KEY=VALUE, as in seed=1")
+        if key in GROUPS and not override.is_delete() and isinstance(value, OTHER):
             raise InputError(f"{override.input_line}: {config.choices(key)}")
     is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(keys)
-    is_added = names_weights and "init_from" in keys and not is_chosen
-    return [*arguments, "model=pretrained"] if is_added else [*arguments]
+    return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[Override]:

@@ -144,10 +144,10 @@ def arguments(node: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in _plain(node).items() if not key.startswith("_")}
 
 
-def settings(group: str, node: Any) -> Any:
-    """Return a typed section as its dataclass, checked. `group` is its key."""
+def settings(node: Any) -> Any:
+    """Return a typed section as its dataclass, checked."""
     section = OmegaConf.to_object(node)
-    signature.check_fields(vars(section), type(section), lambda key: f"{group}.{key}")
+    section.check()  # type: ignore[union-attr]
     return section
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import terminal
 from nanosq.privacy import mask
@@ -128,16 +128,10 @@ def _place(error: BaseException, text: str) -> str:
 
 
 def _closest(error: BaseException) -> str:
-    """Return a suggestion if an error is about a file of conf/ or a setting that does not exist."""
-    if isinstance(error, MissingConfigException):
-        name, names = str(error.missing_cfg_file).rpartition("/")[2], error.options or []
-    elif isinstance(error.__cause__, ConfigKeyError | ConfigAttributeError) and "id you mean" not in str(
-        error.__cause__
-    ):
-        name, names = str(error.__cause__.key), [str(key) for key in error.__cause__.parent_node or ()]
-    else:
+    """Return a suggestion if an error is about a file of conf/ that does not exist. OmegaConf makes those for keys."""
+    if not isinstance(error, MissingConfigException):
         return ""
-    close = get_close_matches(name, names, 1)
+    close = get_close_matches(str(error.missing_cfg_file).rpartition("/")[2], error.options or [], 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -97,7 +97,7 @@ def check(
     Raises:
         ValueError: Something is wrong; the message says what to change.
     """
-    settings, samples = config.settings("train", cfg.train), config.settings("samples", cfg.samples)
+    settings, samples = config.settings(cfg.train), config.settings(cfg.samples)
     with _named("tracking"):
         store = config.build("tracking", cfg.tracking)
         check_kind(store, cfg.tracking._target_, Store, "a store is a subclass of nanosq.tracking.Store")

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -63,11 +63,14 @@ def checked_name(key: str, name: str) -> str:
 def check_folder(key: str, folder: Path) -> None:
     """Raise InputError if nothing can be written into a folder, which need not exist yet. `key` is its setting."""
     try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with TemporaryFile(dir=existing):
+        for place in (folder, *folder.absolute().parents):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                place.lstat()
+                break
+        with TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise InputError(f"{key}={folder} cannot be written to: {error.strerror} ({error.filename})") from error
+        raise InputError(f"{key}={folder} is no folder that can be written to ({error.strerror})") from error
 
 
 def check_writable(path: Path) -> None:

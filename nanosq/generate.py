@@ -49,13 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     return command.run(lambda: _work(options))
 
 
-def _option(key: str) -> str:
-    """Return the option of a setting."""
-    return NAMES.get(key, f"--{key.replace('_', '-')}")
-
-
 def _work(options: argparse.Namespace) -> None:
-    from nanosq import signature, threads
+    from nanosq import threads
     from nanosq.generation import prepare
     from nanosq.hardware import Hardware
     from nanosq.settings import SampleSettings
@@ -75,7 +70,7 @@ def _work(options: argparse.Namespace) -> None:
         )
         for prompt in options.prompt or [""]
     ]
-    signature.check_fields(vars(settings[0]), SampleSettings, _option)
+    settings[0].check(lambda key: NAMES.get(key, f"--{key.replace('_', '-')}"))
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, not {options.seed}")
     threads.use(None)

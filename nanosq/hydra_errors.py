@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq.errors import InputError, TrainingError, report
+from nanosq.errors import InputError, TrainingError, one_line, report
 from nanosq.privacy import masked_output
 
 
@@ -35,14 +35,14 @@ def exit_status(task: Callable[[], Any]) -> int:
         except SystemExit as error:
             if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
                 raise error.__context__ from None
-            refusal = startup.refusal()
-            if error.code in (0, None) or not refusal:
+            if error.code in (0, None) or not (said := startup.take().strip()):
                 raise
-            return report(InputError(refusal))
+            return report(InputError(said.splitlines()[-1].rpartition(" error: ")[2]))
         except Exception as error:
             is_input = isinstance(error, (InputError, TrainingError, HydraException, OmegaConfBaseException))
             if show_all or not (is_input or _is_before_job(error)):
                 raise
+            startup.take()
             status = report(_named(error))
             return 1 if isinstance(error, TrainingError) else status
         finally:
@@ -69,14 +69,12 @@ class Startup:
 
     def release(self) -> None:
         """Write what has been held back."""
-        held, self._held = self._held, None
-        self._stream.writelines(held or [])
+        self._stream.write(self.take())
 
-    def refusal(self) -> str:
-        """Take the last line of what has been held back: the reason if Hydra exits instead of raising an error."""
-        lines = "".join(self._held or []).strip().splitlines()
-        self._held = None
-        return lines[-1].rpartition(" error: ")[2] if lines else ""
+    def take(self) -> str:
+        """Return what has been held back, so that it is not written. From now on nothing is held back."""
+        held, self._held = self._held, None
+        return "".join(held or [])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -90,7 +88,13 @@ def _is_before_job(error: Exception) -> bool:
 
 
 def _named(error: Exception) -> Exception:
-    """Return an error that names the setting, if Hydra cannot create a folder."""
-    if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return InputError(f"hydra.run.dir: {error.filename} cannot be created ({error.strerror})")
-    return error
+    """Return an error that says what it is about, if Hydra cannot create a folder or cannot use its own settings."""
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f"a file of the configuration is not text in UTF-8: {error}")
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError | TrainingError):
+        return error
+    if isinstance(error, OSError):
+        is_folder = traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+        problem = "hydra.run.dir: {} cannot be created" if is_folder else "{} cannot be read"
+        return InputError(f"{problem.format(error.filename)} ({error.strerror})")
+    return InputError(f"Hydra cannot start with these settings: {one_line(error)}; HYDRA_FULL_ERROR=1 shows where")

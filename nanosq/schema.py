@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MinLen
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +15,7 @@ from nanosq.installation import program
 from nanosq.ranges import Count
 from nanosq.settings import SampleSettings, TrainSettings
 
+Name = Annotated[str, MinLen(1)]
 Component = Any  # a mapping; the signature of its target is its schema
 
 
@@ -42,21 +43,22 @@ class Config:
     seed: Annotated[int, Ge(0), Lt(10**18)]
     seeds: Count
     score_test: bool
-    device: str
-    precision: str
+    device: Name
+    precision: Name
     compile: Union[bool, str]  # noqa: UP007  (OmegaConf does not support bool | str)
-    init_from: str | None
-    resume: str
-    cache_dir: str
-    checkpoint_dir: str
+    init_from: Name | None
+    resume: Name
+    cache_dir: Name
+    checkpoint_dir: Name
 
 
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking", "data.source", "data.tokenizer")
 
 
 def register() -> None:
-    """Register the schema with Hydra."""
+    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
     ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+    OmegaConf.register_resolver("program", program, replace=True)
 
 
 def check(cfg: DictConfig) -> None:
@@ -74,12 +76,12 @@ def check(cfg: DictConfig) -> None:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ValueError(f"{key} is missing: set {key}=VALUE on the command line")
     OmegaConf.to_container(cfg, resolve=True)
-    for section in ("train", "samples"):
-        config.settings(section, cfg[section])
-    roots = {key: cfg[key] for key in Config.__annotations__ if not OmegaConf.is_config(cfg[key])}
-    signature.check_fields(roots, Config)
-    for key in ("cache_dir", "checkpoint_dir"):
-        check_folder(key, Path(cfg[key]))
+    for key, hint in get_type_hints(Config, include_extras=True).items():
+        if not OmegaConf.is_config(cfg[key]):
+            signature.check_value(key, cfg[key], hint)
+    for section in (cfg.train, cfg.samples):
+        config.settings(section)
+    check_folder("checkpoint_dir", Path(cfg.checkpoint_dir))
 
 
 def _check_keys(prefix: str, section: Any, kind: type) -> None:

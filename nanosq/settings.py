@@ -1,15 +1,17 @@
 """Settings of training and of sample texts: the typed sections of conf/config.yaml, passed whole to what uses them.
 
-The range of a setting is its type, and `signature.check_fields` checks it.
+The range of a setting is part of its type.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Union
 
 from annotated_types import Ge, Le, doc
 
 from nanosq.ranges import BelowOne, Count, NonNegative, Part, Positive, Share, UnitInterval
+from nanosq.signature import check_fields
 
 # Union: OmegaConf does not support int | float. The text is what a message says.
 Interval = Annotated[Union[Count, Share], doc("a number of steps, 1 or more, or a fraction above 0 and below 1")]  # noqa: UP007
@@ -32,6 +34,10 @@ class TrainSettings:
     patience: Count | None
     weights: Literal["best", "last"]
     keep_last: bool
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first setting that is out of range."""
+        check_fields(self, "train.{}".format)
 
     @property
     def warmup_steps(self) -> int:
@@ -77,3 +83,7 @@ class SampleSettings:
     prompt: str
     top_k: Count | None
     top_p: Part | None
+
+    def check(self, name: Callable[[str], str] = "samples.{}".format) -> None:
+        """Raise a ValueError about the first setting that is out of range. `name` returns how the user calls it."""
+        check_fields(self, name)

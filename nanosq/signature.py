@@ -72,20 +72,14 @@ def _parameters(group: str, target: Callable[..., Any], name: str) -> list[inspe
         raise ValueError(f"{group}._target_: {name} has no signature: name a function that calls it") from error
 
 
-def check_fields(values: Mapping[str, Any], kind: type, name: Callable[[str], str] = str) -> None:
-    """Check values against the types of the fields of a dataclass.
-
-    Args:
-        values: The values by the names of their fields.
-        kind: The dataclass.
-        name: Returns what the user calls a field.
+def check_fields(section: Any, name: Callable[[str], str]) -> None:
+    """Check the values of a dataclass against the types of its fields. `name` returns what the user calls a field.
 
     Raises:
-        ValueError: A value is of the wrong type or out of range. The message names its key.
+        ValueError: A value is of the wrong type or out of range. The message begins with the name.
     """
-    hints = get_type_hints(kind, include_extras=True)
-    for key, value in values.items():
-        check_value(name(key), value, hints[key])
+    for key, hint in get_type_hints(type(section), include_extras=True).items():
+        check_value(name(key), getattr(section, key), hint)
 
 
 def _hints(group: str, target: Callable[..., Any]) -> dict[str, Any]:

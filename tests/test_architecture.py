@@ -46,7 +46,7 @@ LEAVES = {
     "nanosq/model.py": {"nanosq.attention", "nanosq.ranges"},
     "nanosq/head.py": {"nanosq.losses"},
     "nanosq/token_scores.py": {"nanosq.head", "nanosq.losses"},
-    "nanosq/settings.py": {"nanosq.ranges"},
+    "nanosq/settings.py": {"nanosq.ranges", "nanosq.signature"},
     "nanosq/filesystem.py": {"nanosq.errors"},
     "nanosq/installation.py": set(),
     "nanosq/terminal.py": {"nanosq.installation"},

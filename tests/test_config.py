@@ -44,7 +44,7 @@ def test_every_component_fits_its_target(group: str, option: str) -> None:
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_every_experiment_composes(option: str) -> None:
     cfg = with_weights(composed(f"experiment={option}"))
-    config.settings("train", cfg.train)
+    schema.check(cfg)
     for group in COMPONENTS:
         config.check_component(group, cfg[group], **RUNTIME.get(group, {}))
 
@@ -93,12 +93,12 @@ def test_build_passes_what_the_program_adds() -> None:
 )
 def test_numbers_that_make_no_sense(override: str) -> None:
     with pytest.raises(ValueError, match=override.split("=")[0].replace(".", r"\.")):
-        config.settings("train", composed(override).train)
+        config.settings(composed(override).train)
 
 
 def test_warmup_is_steps_or_a_fraction() -> None:
-    assert config.settings("train", composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
-    assert config.settings("train", composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
+    assert config.settings(composed("train.max_steps=200", "train.warmup=0.1").train).warmup_steps == 20
+    assert config.settings(composed("train.max_steps=200", "train.warmup=7").train).warmup_steps == 7
 
 
 @pytest.mark.parametrize(

@@ -130,4 +130,6 @@ def test_a_token_without_probability_is_never_drawn() -> None:
 def test_greedy_takes_the_most_likely_token_whatever_the_limits() -> None:
     uniform_B = torch.tensor([0.99], dtype=torch.float64)
     for limits in ((None, None), (3, None), (None, 0.9)):
-        assert draw(LOGITS_V[None], uniform_B, SampleSettings(1, 1, 0, "", *limits)) == LOGITS_V.argmax()
+        for temperature in (0, 5e-324):
+            settings = SampleSettings(1, 1, temperature, "", *limits)
+            assert draw(LOGITS_V[None], uniform_B, settings) == LOGITS_V.argmax()

@@ -14,6 +14,7 @@ from nanosq.data.documents import documents
 from nanosq.data.prepare import TOKENIZER_FILE, token_dtype, write_corpus
 from nanosq.data.sources import Source
 from nanosq.data.tokenizers import Tokenizer
+from nanosq.filesystem import check_folder
 
 # Part of the key of the cache, which otherwise only knows the code of a source's own file. Raise it with every change
 # of what is in the files of a corpus, or of what nanosq/data/readers.py reads out of a text.
@@ -62,8 +63,9 @@ def prepare(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> C
 
 
 def check(source: Source, tokenizer: Tokenizer, *, cache_dir: str | Path) -> None:
-    """Raise ValueError if a corpus that is not in the cache cannot be prepared: no such file, no network."""
+    """Raise ValueError if a corpus that is not in the cache cannot be prepared: no such file, no network, no folder."""
     if not _folder(corpus_key.facts(source, tokenizer, FORMAT), source, cache_dir).exists():
+        check_folder("cache_dir", Path(cache_dir))
         next(documents(source, "test"), None)
 
 

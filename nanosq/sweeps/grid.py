@@ -18,6 +18,8 @@ from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
 
+SEEDS = "seeds cannot be an axis: it is the number of runs of every trial"
+
 
 class GridSweeper(TrialLauncher):
     """Runs all combinations of `params` and of the overrides on the command line, which replace or add axes.
@@ -43,17 +45,19 @@ class GridSweeper(TrialLauncher):
         axes_and_settings, seeds = overrides.take_seeds(parsed)
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
 
+        if any(overrides.key_of(each) == "seeds" and overrides.is_axis(each) for each in axes_and_settings):
+            raise errors.InputError(SEEDS)
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
 
         def compose(number: int) -> DictConfig:
             setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
             return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
 
+        n_seeds = len(overrides.seeds_of(compose(0), seeds))
         checks.check_trials(compose(number) for number in (0, len(trials) - 1))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs
-        if len({cfg.seeds for cfg in composed}) > 1:
-            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
-        n_seeds = len(overrides.seeds_of(composed[0], seeds))
+        if any(cfg.seeds != composed[0].seeds for cfg in composed):  # of a preset
+            raise errors.InputError(SEEDS)
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"

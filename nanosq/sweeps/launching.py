@@ -103,7 +103,8 @@ class TrialLauncher(Sweeper):
     def check(self, name: str, trial: Sequence[str]) -> DictConfig:
         """Return the configuration of a trial. An InputError for one that cannot be composed begins with its name."""
         try:
-            self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
+            if tuple(trial) not in self._checked:
+                self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
             return self._checked[*trial]
         except (HydraException, OmegaConfBaseException) as error:
             reason = errors.one_line(error)

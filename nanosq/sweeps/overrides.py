@@ -119,7 +119,7 @@ def seeds_of(cfg: DictConfig, listed: Sequence[int]) -> list[int]:
         InputError: `cfg.seeds` is not from 1 to MAX_SEEDS, or the seeds are both listed and counted.
     """
     if not 1 <= cfg.seeds <= MAX_SEEDS:
-        raise InputError(f"seeds={cfg.seeds}: must be at least 1 and at most {MAX_SEEDS}")
+        raise InputError(f"seeds={cfg.seeds}: must be from 1 to {MAX_SEEDS}")
     if listed and cfg.seeds > 1:
         raise InputError(f"seeds={cfg.seeds} and a list of {len(listed)} seeds: use one of them")
     return [*listed] or [*range(cfg.seed, cfg.seed + cfg.seeds)]
