@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,16 +23,17 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     Raises:
         InputError: Something else than a name is chosen from a group. Hydra would not name the group.
     """
-    values: dict[str, list[Any]] = {}
+    keys, names_weights = set(), False
     for override in _overrides(arguments):
         key, value = override.get_key_element().lstrip("+~"), override.value()
-        values[key] = [*override.sweep_iterator()] if override.is_discrete_sweep() else [value]
+        keys.add(key)
+        if key == "init_from":  # values of other keys are not listed here: a range may be endless
+            names_weights = all(override.sweep_iterator() if override.is_discrete_sweep() else [value])
         if not key:
             raise InputError(f"{override.input_line} has no key: write KEY=VALUE, as in seed=1")
         if key in GROUPS and not override.is_delete() and isinstance(value, OTHER):
             raise InputError(f"{override.input_line}: {config.choices(key)}")
-    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(values)
-    names_weights = all(values.get("init_from", [None]))
+    is_chosen = not {"model", "model._target_", "experiment"}.isdisjoint(keys)
     return [*arguments, "model=pretrained"] if names_weights and not is_chosen else [*arguments]
 
 

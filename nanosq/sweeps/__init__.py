@@ -7,7 +7,12 @@ from hydra.core.plugins import Plugins
 
 from nanosq.sweeps.compare_sweeper import CompareSweeper
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.optuna_settings import CompareSweeperSettings, OptunaSweeperSettings, TPESamplerSettings
+from nanosq.sweeps.optuna_settings import (
+    CompareSweeperSettings,
+    GridSweeperSettings,
+    OptunaSweeperSettings,
+    TPESamplerSettings,
+)
 from nanosq.sweeps.optuna_sweeper import OptunaSweeper
 from nanosq.sweeps.overrides import defer
 
@@ -15,6 +20,7 @@ __all__ = [
     "CompareSweeper",
     "CompareSweeperSettings",
     "GridSweeper",
+    "GridSweeperSettings",
     "OptunaSweeper",
     "OptunaSweeperSettings",
     "TPESamplerSettings",
@@ -27,6 +33,7 @@ def register() -> None:
     """Make the sweepers known to Hydra, without an installation."""
     # In the root group, where tab completion of hydra/sweeper= does not offer the schema as a sweeper.
     store = partial(ConfigStore.instance().store, provider="nanosq", replace=True)
+    store(name="grid_sweeper_schema", node=GridSweeperSettings)
     store(name="optuna_sweeper_schema", node=OptunaSweeperSettings)
     store(name="compare_sweeper_schema", node=CompareSweeperSettings)
     # They replace those of the plugin, whose motpe is an error that recommends tpe: Optuna has united them.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from nanosq import config, errors, terminal
-from nanosq.sweeps import budget, contenders, preset
+from nanosq.sweeps import budget, checks, contenders, preset
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.launching import PlannedTrial
@@ -71,13 +71,12 @@ class CompareSweeper(StudySweeper):
             raise errors.InputError(f"hydra.sweeper.report: {error}") from error
         if len(self.metrics) > 1:
             raise errors.InputError("hydra.sweeper.objectives: a comparison chooses by one metric")
-        if self.settings.seeds < 1:
-            raise errors.InputError(f"hydra.sweeper.seeds must be at least 1, not {self.settings.seeds}")
         self.contenders = [
             TunedContender(self, self.settings, self.metrics[0], entry, label) for label in entry.contenders
         ]
         for contender in self.contenders:
             contender.check_same_text(self.contenders[0])
+        checks.check_contenders([*entry.contenders], [contender.identity[1:] for contender in self.contenders])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]

@@ -3,11 +3,12 @@
 import json
 import math
 import re
+from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
-    ChoiceSweep,
     FloatRange,
     IntervalSweep,
     Override,
@@ -19,6 +20,8 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
+
+from nanosq.sweeps import overrides
 
 
 def from_override(override: Override) -> BaseDistribution:
@@ -32,30 +35,33 @@ def from_override(override: Override) -> BaseDistribution:
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
+        low, high = cast(float, value.start), cast(float, value.end)
+        is_log = "log" in value.tags
+        if not math.isfinite(high - low) or low > high or (is_log and low <= 0):
+            above = ", above 0 with tag(log, ...)" if is_log else ""
+            raise ValueError(f"{override.input_line}: an interval needs finite bounds, the lower one first{above}")
         integers = isinstance(value.start, int) and isinstance(value.end, int)
         distribution: Any = IntDistribution if integers else FloatDistribution
         return cast(BaseDistribution, distribution(value.start, value.end, log="log" in value.tags))
+    n_values = overrides.count(override)
     if isinstance(value, RangeSweep) and not value.shuffle and not value.transformers:
-        values = [*value.range()] if value.step else []
-        if not values:
-            raise ValueError(f"{override.input_line} has no value")
-        low, high = min(values), max(values)
+        start, step = Decimal(str(value.start)), Decimal(str(value.step))
+        low, high = sorted((start, start + (n_values - 1) * step))
         if isinstance(value.range(), range):
-            return IntDistribution(int(low), int(high), step=abs(int(value.step)))
-        return FloatDistribution(low, high, step=abs(float(value.step)))
-    if not isinstance(value, ChoiceSweep | RangeSweep):
-        raise ValueError(f"{override.input_line}: list the values, or use choice, range or interval")
+            return IntDistribution(int(low), int(high), step=abs(int(step)))
+        return FloatDistribution(float(low), float(high), step=abs(float(step)))
     choices: Any = override.sweep_iterator(transformer=Transformer.encode)
     return CategoricalDistribution([*choices])
 
 
-def grid_points(distribution: BaseDistribution) -> list[Any]:
-    """Return all values of a distribution. Raise ValueError if it is continuous."""
+def grid_points(distribution: BaseDistribution) -> Sequence[Any]:
+    """Return all values of a distribution. Raise ValueError if it is continuous, or has too many values for a grid."""
     if isinstance(distribution, CategoricalDistribution):
-        return [*distribution.choices]
+        return distribution.choices
     if isinstance(distribution, IntDistribution):
-        return [*range(distribution.low, distribution.high + 1, distribution.step)]
+        return range(distribution.low, distribution.high + 1, distribution.step)
     if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        overrides.check_grid([round((distribution.high - distribution.low) / distribution.step) + 1])
         return [*FloatRange(distribution.low, distribution.high, distribution.step), distribution.high]
     raise ValueError("hydra/sweeper/sampler=grid takes choices and ranges of values, not intervals")
 

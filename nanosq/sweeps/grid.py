@@ -11,12 +11,14 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import overrides, summary
+from nanosq.sweeps import checks, overrides, summary
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
+
+SEEDS = "seeds cannot be an axis: it is the number of runs of every trial"
 
 
 class GridSweeper(TrialLauncher):
@@ -43,14 +45,19 @@ class GridSweeper(TrialLauncher):
         axes_and_settings, seeds = overrides.take_seeds(parsed)
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
 
+        if any(overrides.key_of(each) == "seeds" and overrides.is_axis(each) for each in axes_and_settings):
+            raise errors.InputError(SEEDS)
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
-        composed = []
-        for number, trial in trials.items():  # mistakes show before the first trial runs
-            setting = summary.one_line(summary.settings(trial), {axis: axis for axis in axes})
-            composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
-        if len({cfg.seeds for cfg in composed}) > 1:
-            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
-        n_seeds = len(overrides.seeds_of(composed[0], seeds))
+
+        def compose(number: int) -> DictConfig:
+            setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
+            return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
+
+        n_seeds = len(overrides.seeds_of(compose(0), seeds))
+        checks.check_trials(compose(number) for number in (0, len(trials) - 1))
+        composed = [*map(compose, trials)]  # mistakes show before the first trial runs
+        if any(cfg.seeds != composed[0].seeds for cfg in composed):  # of a preset
+            raise errors.InputError(SEEDS)
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
@@ -86,9 +93,9 @@ def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> l
     Raises:
         InputError: A paired axis does not exist or has another length, or an axis is an interval.
     """
-    axes: dict[str, list[str]] = {}
-    for override in parsed:
-        axes[overrides.key_of(override)] = _values(override)
+    by_key = {overrides.key_of(override): override for override in parsed}
+    overrides.check_grid(_count(override) for key, override in by_key.items() if key not in paired[1:])
+    axes = {key: _values(override) for key, override in by_key.items()}
     unknown = [key for key in paired if key not in axes]
     if unknown:
         raise errors.InputError(f"hydra.sweeper.zip: {unknown[0]} is not an axis; the axes are {', '.join(axes)}")
@@ -105,12 +112,19 @@ def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> l
     return [list(itertools.chain(*combination)) for combination in itertools.product(*loops)]
 
 
+def _count(override: Override) -> int:
+    """Return the number of values that an override lists."""
+    if override.is_delete() or not overrides.is_axis(override):
+        return 1
+    if not override.is_discrete_sweep():
+        raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
+    return overrides.count(override)
+
+
 def _values(override: Override) -> list[str]:
     """Return one override for each value that an override lists."""
     if override.is_delete() or not overrides.is_axis(override):
         return [overrides.text(override)]
-    if not override.is_discrete_sweep():
-        raise errors.InputError(f"{override.input_line}: a grid takes lists of values; hydra/sweeper=optuna searches")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 

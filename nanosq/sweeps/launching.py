@@ -18,8 +18,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
+from nanosq.filesystem import check_folder
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, parallel, preset, progress, summary
+from nanosq.sweeps import checks, overrides, parallel, preset, progress, summary
+from nanosq.sweeps.checks import ON_THIS_MACHINE
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.seed_results import SeedResults, raise_first
@@ -30,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
-ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs all see a file of the sweeper
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class TrialLauncher(Sweeper):
         terminal.format_logs()
         self.config = config
         self.hydra_context = hydra_context
+        checks.check_launcher(config.hydra.runtime.choices["hydra/launcher"])
+        check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir))
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -100,7 +103,8 @@ class TrialLauncher(Sweeper):
     def check(self, name: str, trial: Sequence[str]) -> DictConfig:
         """Return the configuration of a trial. An InputError for one that cannot be composed begins with its name."""
         try:
-            self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
+            if tuple(trial) not in self._checked:
+                self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
             return self._checked[*trial]
         except (HydraException, OmegaConfBaseException) as error:
             reason = errors.one_line(error)
@@ -237,7 +241,7 @@ class TrialLauncher(Sweeper):
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""
-        folder = Path(self.config.hydra.sweep.dir) / preset.UNSAFE.sub("_", sweep)
+        folder = Path(self.config.hydra.sweep.dir) / preset.file_name(sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -1,12 +1,32 @@
-"""The schemas of hydra/sweeper=optuna and compare, and of a sampler, where they differ from hydra-optuna-sweeper."""
+"""The schemas of the sweepers: names, types and ranges of the keys hydra.sweeper.*; and that of a sampler.
 
+Hydra checks the types, and `check` the ranges. hydra-optuna-sweeper has what these schemas do not change.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Union
 
+from annotated_types import Ge, Le
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
+from nanosq import config, signature
+from nanosq.filesystem import checked_name
+from nanosq.ranges import Count, UnitInterval
 from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.overrides import MAX_SEEDS
+
+CountOrNone = Annotated[int | None, Ge(1)]
+
+
+@dataclass
+class GridSweeperSettings:
+    """The schema of hydra/sweeper=basic and grid."""
+
+    _target_: str = "nanosq.sweeps.grid.GridSweeper"
+    params: dict[str, str] = field(default_factory=dict)  # the values of each axis, as on the command line
+    zip: list[str] = field(default_factory=list)  # axes to pair value by value instead of combining them
 
 
 @dataclass
@@ -15,11 +35,15 @@ class OptunaSweeperSettings(OptunaSweeperConf):
 
     _target_: str = "nanosq.sweeps.optuna_sweeper.OptunaSweeper"
     defaults: list[Any] = field(default_factory=list)  # conf/hydra/sweeper/optuna.yaml chooses the sampler
-    n_jobs: int | None = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
-    pruner: Any = MISSING
+    storage: str = MISSING
+    n_trials: Count = 20
+    n_jobs: CountOrNone = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
+    max_failure_rate: UnitInterval = 1.0
+    params: dict[str, str] = field(default_factory=dict)
+    pruner: dict[str, Any] = MISSING
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])
-    timeout: Any = None  # seconds, or a text such as "1h30m"; null: no limit
+    timeout: Union[int, float, str, None] = None  # noqa: UP007  # seconds, or a text as "1h30m"; null: no limit
     enqueue: list[Any] = field(default_factory=lambda: ["current"])  # see StartingPoints.find
     constraints: Any = None  # bounds by the key of a metric; see constraints.py. An empty mapping could not be extended
     spaces: dict[str, dict[str, str]] = field(default_factory=dict)  # see SearchSpace.parse
@@ -30,8 +54,8 @@ class CompareSweeperSettings(OptunaSweeperSettings):
     """The schema of hydra/sweeper=compare: that of the searches of its contenders, and what follows them."""
 
     _target_: str = "nanosq.sweeps.compare_sweeper.CompareSweeper"
-    tune_steps: int | None = None  # steps of a tuning trial; null: a quarter of those of a full run
-    seeds: int = 5  # runs of each contender in the confirmation
+    tune_steps: CountOrNone = None  # steps of a tuning trial; null: a quarter of those of a full run
+    seeds: Annotated[int, Ge(1), Le(MAX_SEEDS)] = 5  # runs of each contender in the confirmation
     report: str = MISSING  # function that writes the page: analysis.report.comparison.show
 
 
@@ -41,3 +65,16 @@ class TPESamplerSettings(TPESamplerConfig):
 
     multivariate: bool | None = None  # type: ignore[assignment]  # null: true for one metric, false for several
     constant_liar: bool = True
+
+
+def check(settings: Mapping[str, Any], schema: type[OptunaSweeperSettings]) -> None:
+    """Check the ranges of the settings of a sweeper, of which Hydra has checked the names and types.
+
+    Raises:
+        ValueError: A setting is out of its range. The message names its key.
+    """
+    values = config.arguments(OmegaConf.create(dict(settings)))
+    values = {key: value for key, value in values.items() if key not in ("sampler", "pruner")}  # with own signatures
+    signature.check_fields(values, schema, "hydra.sweeper.{}".format)
+    if settings["study_name"] is not None:
+        checked_name("hydra.sweeper.study_name", settings["study_name"])

@@ -1,11 +1,13 @@
 """Overrides on the command line of a sweep: those that only its trials apply, and the seeds of its trials."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -16,6 +18,8 @@ HELP = {"-h", "--help", "--hydra-help"}
 # A setting of a component: loss.weight=1. Settings of other sections exist whatever components a trial has.
 SETTING = re.compile(r"((?:~|\+{0,2})(?:model|loss|optimizer|schedule|data|tracking)(?:\.\w+)+)(?:=.*)?", re.DOTALL)
 DEFERRED = "deferred"
+MAX_SEEDS = 1000  # of a trial
+MAX_POINTS = 10_000  # of a grid, whose trials are all composed before the first one: 0.07 s each
 
 
 def defer(arguments: Sequence[str]) -> list[str]:
@@ -61,6 +65,34 @@ def key_of(override: Override) -> str:
     return str(override.get_key_element().lstrip("+~"))
 
 
+def count(override: Override) -> int:
+    """Return the number of values that a list or a range has, without making them: a range may be very long.
+
+    Raises:
+        InputError: There is no value, or the range is not finite.
+    """
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        start, stop, step = (Decimal(str(number)) for number in (value.start, value.stop, value.step))
+        if not (start.is_finite() and stop.is_finite() and step.is_finite() and step):
+            raise InputError(f"{override.input_line}: give a range a finite start and stop, and a step that is not 0")
+        n_values = max(0, math.ceil((stop - start) / step))
+    else:
+        n_values = sum(1 for _ in override.sweep_iterator()) if override.is_discrete_sweep() else 0
+    if not n_values:
+        raise InputError(f"{override.input_line} has no value: list the values, or use choice, range or interval")
+    return n_values
+
+
+def check_grid(counts: Iterable[int]) -> None:
+    """Raise an InputError if a grid whose axes have these numbers of values has too many points."""
+    if (n_points := math.prod(counts)) > MAX_POINTS:
+        raise InputError(
+            f"the grid has {n_points:,} points, and may have {MAX_POINTS:,}: list fewer values, or search with "
+            "hydra/sweeper=optuna"
+        )
+
+
 def take_seeds(parsed: Sequence[Override]) -> tuple[list[Override], tuple[int, ...]]:
     """Return the overrides without one that lists seeds, and these seeds: every trial is trained with all of them.
 
@@ -70,7 +102,11 @@ def take_seeds(parsed: Sequence[Override]) -> tuple[list[Override], tuple[int, .
     last = {key_of(override): override for override in parsed}.get("seed")
     if last is None or not is_axis(last):
         return [*parsed], ()
-    seeds: list[Any] = [*last.sweep_iterator()] if last.is_discrete_sweep() else []
+    seeds: list[Any] = []
+    if last.is_discrete_sweep():
+        if (n_seeds := count(last)) > MAX_SEEDS:
+            raise InputError(f"{last.input_line} lists {n_seeds:,} seeds: list at most {MAX_SEEDS:,}")
+        seeds = [*last.sweep_iterator()]
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"{last.input_line}: list the seeds, as in seed=1,2,3, or give their number, as in seeds=3")
     return [override for override in parsed if key_of(override) != "seed"], tuple(dict.fromkeys(seeds))
@@ -80,10 +116,10 @@ def seeds_of(cfg: DictConfig, listed: Sequence[int]) -> list[int]:
     """Return the seeds of a trial: those listed, or `cfg.seeds` numbers from `cfg.seed` on.
 
     Raises:
-        InputError: `cfg.seeds` is not positive, or the seeds are both listed and counted.
+        InputError: `cfg.seeds` is not from 1 to MAX_SEEDS, or the seeds are both listed and counted.
     """
-    if cfg.seeds < 1:
-        raise InputError(f"seeds must be at least 1, not {cfg.seeds}")
+    if not 1 <= cfg.seeds <= MAX_SEEDS:
+        raise InputError(f"seeds={cfg.seeds}: must be from 1 to {MAX_SEEDS}")
     if listed and cfg.seeds > 1:
         raise InputError(f"seeds={cfg.seeds} and a list of {len(listed)} seeds: use one of them")
     return [*listed] or [*range(cfg.seed, cfg.seed + cfg.seeds)]

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq.errors import InputError
+from nanosq.errors import InputError, first_line
 
 AUTOMATIC = -1  # hydra.launcher.n_jobs
 
@@ -117,12 +117,18 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, 
     Raises:
         InputError: A value in `joblib` has no meaning, or is known to fail.
     """
-    from joblib import effective_n_jobs
+    from joblib import Parallel, effective_n_jobs
 
     if joblib.get("backend") == "multiprocessing":
         raise InputError("hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky")
     if joblib["n_jobs"] == 0:
         raise InputError("hydra.launcher.n_jobs=0: give a number of runs, or -1 for as many as make the sweep faster")
+    if (n_threads := joblib.get("inner_max_num_threads")) is not None and n_threads < 1:
+        raise InputError(f"hydra.launcher.inner_max_num_threads={n_threads}: must be at least 1")
+    try:
+        Parallel(**{key: value for key, value in joblib.items() if key in ("n_jobs", "backend", "prefer", "require")})
+    except ValueError as error:
+        raise InputError(f"hydra.launcher: {first_line(error)}") from error
     # Otherwise joblib gives many jobs at once to a worker whose jobs end quickly, because their runs are recorded, and
     # other workers have none.
     joblib["batch_size"] = 1

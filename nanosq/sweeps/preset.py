@@ -1,5 +1,6 @@
 """The setting of a trial as an experiment: a file that trains it again."""
 
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from nanosq.sweeps.launching import TrialLauncher
 
 UNSAFE = re.compile(r"[^\w.-]")
+LONGEST = 200  # bytes of a name: a file system allows 255, and files have suffixes
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
@@ -25,7 +27,7 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     `trial` are its overrides at full length, `folder` is that of the sweep, and `origin` says in the file what it is.
     Characters of the name that a file or an override cannot have become underscores.
     """
-    name = UNSAFE.sub("_", name)
+    name = file_name(name)
     composed = sweeper.compose(trial)
     choices = {group: composed.hydra.runtime.choices[group] for group in COMPONENTS}
     default = sweeper.hydra_context.config_loader.load_configuration(
@@ -44,6 +46,18 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     # The folder of the user may hold a loss, for example.
     own = [f"hydra.searchpath=[file://{path}]" for path in config.config_dirs(sweeper.config.hydra)]
     return f"{program()} {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
+
+
+def file_name(text: str) -> str:
+    """Return a text as the name of a file: without characters that a path or an override cannot have, and not too long.
+
+    A long text keeps its beginning and a hash, so that different texts have different names.
+    """
+    name = UNSAFE.sub("_", text)
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:

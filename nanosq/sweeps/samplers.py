@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import nanosq.sweeps.storage  # noqa: F401  (it sets what Optuna logs)
 from nanosq.sweeps.distributions import grid_points
+from nanosq.sweeps.overrides import check_grid
 from nanosq.sweeps.search_space import SearchSpace
 
 # Samplers that learn from constraints, by their names in the configuration.
@@ -93,6 +94,7 @@ def build_sampler(
         if space.conditional:
             raise ValueError("hydra/sweeper/sampler=grid cannot search components that have axes of their own")
         points = {key: grid_points(axis) for key, axis in space.axes.items()}
+        check_grid(map(len, points.values()))
         return sampler(points), min(n_trials, math.prod(map(len, points.values())))
     in_memory = optuna.create_study(directions=cast(Any, directions), sampler=build())
     try:

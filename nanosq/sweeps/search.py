@@ -2,16 +2,15 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
-from nanosq.sweeps import constraints, overrides, summary
+from nanosq.sweeps import checks, constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
@@ -52,7 +51,7 @@ class LiveSearch:
         *,
         label: str = "",
     ) -> None:
-        from nanosq.sweeps import pruning
+        from nanosq.sweeps import custom, pruning, storage
         from nanosq.sweeps.samplers import build_sampler
         from nanosq.sweeps.search_space import SearchSpace
         from nanosq.sweeps.starting_points import StartingPoints
@@ -67,7 +66,7 @@ class LiveSearch:
             self._sampler, self.total = build_sampler(
                 node, self.space, settings.n_trials, directions=directions, is_constrained=bool(self.constraints)
             )
-            extend = config.get_target(settings.custom_search_space) if settings.custom_search_space else None
+            self._extend = custom.load(settings.custom_search_space)
         for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints or ())):
             if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
                 raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
@@ -81,13 +80,23 @@ class LiveSearch:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         self.seeds = self.space.always.seeds
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
-        self._extend: Callable[[optuna.Trial], None] | None = extend and partial(extend, self.base)
         with _user_input():
             for cfg in (*self.examples, *self.largest):
                 config.check_axes(cfg, self.space.all_axes)
             self.code = identity.code_hash(self.base)
+        checks.check_trials([*self.examples, *self.largest])
+        self._check_drawn()
+        storage.check(self.url, checks.tracking_uri(self.base))
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
+
+    def _check_drawn(self) -> None:
+        """Draw a trial in memory and compose it: what a function adds to the space can be told before anything else."""
+        import optuna
+
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(self.space.axes)
+        self._extend(self.base, trial)
+        self._sweeper.check("hydra.sweeper.custom_search_space", self.space.draw(trial))
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -136,8 +145,7 @@ class LiveSearch:
         """Take up to `n_trials` trials, interrupted ones first, until the study has as many as the settings say."""
         planned = []
         for trial in self.study.take(n_trials, total=self.total):
-            if self._extend is not None:
-                self._extend(trial)
+            self._extend(self.base, trial)
             run = TrialRun(self.study.name, trial.number, label=self.label and self._name(trial.number), in_study=True)
             planned.append(PlannedTrial(run, self.space.draw(trial)))
         return planned

@@ -1,8 +1,11 @@
 """Optuna's database, and the two uses of Optuna for which it has no public function."""
 
+import os
 import warnings
 from functools import cache
 from itertools import chain, count
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -10,10 +13,11 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from nanosq.errors import InputError, first_line
-from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.filesystem import SQLITE, check_folder, database_lock, has_locks
 from nanosq.privacy import mask
 from nanosq.sweeps.attributes import COMPARISON
 
+MEMORY = ":memory:"  # in the place of a file: a database that ends with the process
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
 # The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
@@ -23,6 +27,58 @@ warnings.simplefilter("ignore", ExperimentalWarning)
 warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
 # A trial that has diverged, or whose model is too big, has no finite value.
 warnings.filterwarnings("ignore", message="Clip non-finite values")
+
+
+def check(url: str, tracking_uri: str) -> None:
+    """Refuse a database that Optuna cannot use, or must not, before anything is written.
+
+    Args:
+        url: The value of hydra.sweeper.storage.
+        tracking_uri: That of the store in which the runs are recorded; empty if they are not.
+
+    Raises:
+        InputError: It is of another kind than SQLite and PostgreSQL, cannot be opened, or belongs to another program.
+    """
+    key = f"hydra.sweeper.storage={mask(url)}"
+    if not has_locks(url):
+        raise InputError(f"{key}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
+    file = _file(url)
+    if file is not None:
+        if file.name in ("", MEMORY):
+            raise InputError(f"{key} names no file: choose sqlite:///FILE")
+        if file.is_dir():
+            raise InputError(f"{key}: {file} is a folder: name a file")
+        check_folder("hydra.sweeper.storage", file.parent)
+    if _place(url) == _place(tracking_uri):
+        raise InputError(f"{key} is the database of MLflow: choose another one, such as sqlite:///optuna.db")
+    if file is None or (file.exists() and file.stat().st_size):
+        tables = _tables(url, key)
+        if tables and "studies" not in tables:
+            raise InputError(f"{key} belongs to another program, with the table {tables[0]}: choose another database")
+
+
+def _file(url: str) -> Path | None:
+    """Return the file of a SQLite database, or None for a server."""
+    return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
+
+
+def _place(url: str) -> tuple[object, ...]:
+    """Return where a database is, however its URL is spelled."""
+    if (file := _file(url)) is not None:
+        return (file.resolve(),)
+    parts = urlsplit(url)
+    return parts.scheme.split("+")[0], parts.hostname, parts.path
+
+
+def _tables(url: str, key: str) -> list[str]:
+    """Return the names of the tables of a database, sorted. Nothing is written."""
+    from sqlalchemy import NullPool, create_engine, inspect
+
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # as database_lock
+    try:
+        return sorted(inspect(create_engine(url, poolclass=NullPool)).get_table_names())
+    except Exception as error:  # of SQLAlchemy, of a driver, or a driver that is not installed
+        raise InputError(f"{key}: {first_line(error)}") from error
 
 
 @cache

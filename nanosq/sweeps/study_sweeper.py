@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanosq import errors
-from nanosq.sweeps import budget
+from nanosq.sweeps import budget, optuna_settings
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import TRAIN_SECONDS, VAL_SECONDS, parse_metrics
@@ -27,14 +27,9 @@ class StudySweeper(TrialLauncher):
     def __init__(self, **settings: Any) -> None:
         """Create the sweeper from its configuration, the fields of `schema`, and check them."""
         super().__init__()
+        with errors.bad_input(is_single=False):
+            optuna_settings.check(settings, self.schema)
         self.settings = self.schema(**settings)
-        for name in ("n_trials", "n_jobs"):
-            number = settings[name]
-            if number is not None and number < 1:
-                raise errors.InputError(f"hydra.sweeper.{name} must be at least 1, not {number}")
-        if not 0 <= self.settings.max_failure_rate <= 1:
-            rate = self.settings.max_failure_rate
-            raise errors.InputError(f"hydra.sweeper.max_failure_rate is a fraction of the trials, 0 to 1, not {rate}")
         self.metrics = parse_metrics(self.settings.objectives, self.settings.direction)
         if (seconds := budget.parse_seconds(self.settings.timeout)) is not None:
             self.deadline = time.time() + seconds

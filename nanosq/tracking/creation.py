@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
 SWEEP = "sweep"  # tag
+WILDCARDS = str.maketrans(dict.fromkeys("\"'\\%", "_"))  # LIKE takes "_" for any character
 SCHEMA = json.dumps({"mlflow_colspec": [{"name": "document", "type": "string", "required": True}]})  # of a data set
 
 
@@ -25,7 +26,7 @@ def create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapp
 
     # Not the tags of MLFLOW_RUN_CONTEXT, which are those of another program. The hint of `ignore` lacks a "type".
     resolved = resolve_tags(tags, ignore=[SystemEnvironmentContext])  # type: ignore[list-item]
-    same_name = f"attributes.run_name = {quoted(name)}"
+    same_name = equals("attributes.run_name", name)
     is_unique = SWEEP in tags and not client.search_runs([experiment_id], same_name, max_results=1)
     run = client.create_run(experiment_id, tags=resolved, run_name=name)
     if not is_unique:
@@ -33,15 +34,22 @@ def create_run(client: "MlflowClient", experiment_id: str, name: str, tags: Mapp
     return run
 
 
-def quoted(value: str) -> str:
-    """Return a text for a filter of MLflow."""
-    quote = '"' if "'" in value else "'"
-    return f"{quote}{value}{quote}"
+def equals(field: str, value: str) -> str:
+    """Return the condition of an MLflow filter that a field has this value.
+
+    A filter has no way to write a text with both kinds of quotes, or with a backslash before a quote. LIKE then stands
+    in for "=", with a wildcard for each of these characters.
+    """
+    if "'" not in value and "\\" not in value:
+        return f"{field} = '{value}'"
+    if '"' not in value and "\\" not in value:
+        return f'{field} = "{value}"'
+    return f"{field} LIKE '{value.translate(WILDCARDS)}'"
 
 
 def run_filter(tags: Mapping[str, str], status: str = "") -> str:
     """Return the filter for runs that have these tags and, if it is given, this status."""
-    conditions = [f"tags.{key} = {quoted(value)}" for key, value in tags.items()]
+    conditions = [equals(f"tags.{key}", value) for key, value in tags.items()]
     return " and ".join([*conditions, *([f"attributes.status = '{status}'"] if status else [])])
 
 
