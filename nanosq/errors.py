@@ -112,7 +112,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"
-    text = re.split(r"(Config s|S)earch path:", text)[0].removeprefix("In 'config': ")
+    text = re.split(r"(?:Config s|S)earch path:", text)[0].removeprefix("In 'config': ")
     sentences: list[str] = []
     for line in dict.fromkeys(text.splitlines()):
         if line.startswith("\t") and sentences:  # an item of a list
