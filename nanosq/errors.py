@@ -63,8 +63,9 @@ def exit_status(task: Callable[[], Any]) -> int:
                 raise
             return report(error)  # options exclude each other, such as -m and --cfg
         except SystemExit as error:
-            if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
-                raise error.__context__ from None
+            failure = error.__context__
+            if show_all and isinstance(failure, Exception):  # a single run has exited because of it
+                raise failure from failure.__cause__
             if error.code != 1:
                 raise
             return 2  # Hydra has printed that --package names no section
