@@ -3,13 +3,13 @@
 python -m nanosq.export RUN_ID OUT
 """
 
-import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nanosq import command
+from nanosq.filesystem import check_folder
 
 if TYPE_CHECKING:
     from nanosq.pretrained import Pretrained
@@ -20,13 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Export a model."""
     parser = command.parser("nanosq.export", __doc__, "MODEL OUT")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to create")
-    options = parser.parse_args(arguments)
 
     def work() -> None:
+        options = parser.parse_args(arguments)
+        check_new(options.out)
         from nanosq import pretrained
         from nanosq.tracking.mlflow_store import MLflowStore
 
-        check_new(options.out)
         store = MLflowStore(uri=options.tracking_uri)
         trained = pretrained.load(options.model, store)
         export(trained, options.out, card_of(options.model, trained, store))
@@ -44,11 +44,7 @@ def check_new(out: Path) -> None:
     """Raise a ValueError if a path exists and is not an empty folder, or if no folder can be created there."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} exists already: name a new folder")
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"cannot write {out}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write {out}: {existing} does not let you write into it")
+    check_folder(out)
 
 
 def card_of(name: str, trained: "Pretrained", store: "Store") -> str:

@@ -13,6 +13,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from nanosq.option import Parser
+
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 ESCAPE = re.compile(r"\x1b\[\d*m")
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d,.]+(e[-+]?\d+)?%?( ± [\d.]+)?|\N{EN DASH}|∞|")
@@ -51,9 +53,9 @@ def command(line: str, stream: TextIO) -> str:
     return wrap(words, width() - 4).replace("\n", " \\\n  ").replace("\0", " ") + "\r"
 
 
-def parser(module: str, doc: str | None, arguments: str = "") -> argparse.ArgumentParser:
+def parser(module: str, doc: str | None, arguments: str = "") -> Parser:
     """Return a parser of a command. Its help begins with the names of the arguments and the docstring of the module."""
-    return argparse.ArgumentParser(
+    return Parser(
         f"python -m {module}",
         usage=f"%(prog)s [options] {arguments}".rstrip(),
         description=_help(doc or ""),

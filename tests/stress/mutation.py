@@ -72,14 +72,15 @@ class Mutant(NamedTuple):
 def mutants(path: str) -> list[Mutant]:
     """Return the changes of a file, without those of type annotations and those that are no Python."""
     source = (ROOT / path).read_text()
-    nodes, types = list(ast_nodes(get_ast(source))), list(_annotations(source))
+    nodes, types, lines = list(ast_nodes(get_ast(source))), list(_annotations(source)), source.splitlines()
     found = []
     for name in operator_names():
         if get_operator(name).arguments() or TRIVIAL.search(name):
             continue
         places = [place for node in nodes for place in get_operator(name)().mutation_positions(node)]
         for occurrence, (begin, end) in enumerate(places):
-            if not any(first <= begin and end <= last for first, last in types):
+            is_parameter = lines[end[0] - 1][end[1] : end[1] + 1] == ","  # the * before parameters by keyword
+            if not is_parameter and not any(first <= begin and end <= last for first, last in types):
                 found.append(Mutant(path, name, occurrence, begin[0]))
     return [mutant for mutant in found if _compiles(changed(mutant))]
 

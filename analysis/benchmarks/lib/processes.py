@@ -1,5 +1,6 @@
 """Training programs that run in a process of their own, and are timed by the lines that they print."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -14,6 +15,13 @@ from tqdm import tqdm
 
 WARMUP_STEPS = 5  # that are not timed
 RUN = Path(__file__).parents[3] / "run.py"
+
+
+def checkout_of_nanosq(folder: str) -> Path:
+    """Check the value of an option: a folder with another version of nanosq."""
+    if not Path(folder, "run.py").is_file():
+        raise argparse.ArgumentTypeError(f"{folder} is not a checkout of nanosq: it has no run.py")
+    return Path(folder)
 
 
 def nanosq_command(*overrides: str) -> list[str]:

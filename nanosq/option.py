@@ -5,13 +5,15 @@ A type is a function of the text that a user has given. It raises ArgumentTypeEr
 
 import argparse
 import difflib
+import itertools
 import math
-import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import NoReturn
+
+from nanosq import filesystem
 
 OPTION = re.compile(r"^ +(?:-\w[^-\n]*, )?(--[\w-]+)", re.MULTILINE)  # in the help of a parser
 CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)", re.DOTALL)
@@ -20,18 +22,22 @@ CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)", re.DOTALL)
 class Parser(argparse.ArgumentParser):
     """A parser that raises a ValueError of one line, with the closest option or choice."""
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse arguments. An unknown option is an error before a missing one, whose name may be mistyped."""
+        known = OPTION.findall(self.format_help())
+        for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args):
+            option = word.partition("=")[0]
+            if option.startswith("--") and not any(each.startswith(option) for each in known):
+                raise ValueError(f"there is no option {option}{closest(option, known)}")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise a ValueError with a message of argparse."""
-        if unknown := message.removeprefix("unrecognized arguments: ") if "unrecognized" in message else "":
-            word = unknown.split()[0].split("=")[0]
-            is_option = word.startswith("-")
-            found = closest(word, OPTION.findall(self.format_help())) if is_option else ""
-            message = f"there is no option {word}{found}" if is_option else f"too many arguments: {unknown}"
-        elif choice := CHOICE.search(message):
+        if choice := CHOICE.search(message):
             choices = [name.strip("'\" ") for name in choice[2].split(",")]
             message = f"{message[: choice.start()]}{choice[1]!r} is not one of {', '.join(choices)}"
             message += closest(choice[1], choices)
-        raise ValueError(message.removeprefix("argument "))
+        raise ValueError(message.removeprefix("argument ").replace("unrecognized arguments", "too many arguments"))
 
 
 def closest(wrong: str, names: Iterable[str]) -> str:
@@ -86,27 +92,26 @@ def name(value: str) -> str:
     return text(value)
 
 
+def existing(value: str) -> Path:
+    """Check that a file exists."""
+    if not Path(name(value)).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {value}")
+    return Path(value)
+
+
+def file(value: str) -> Path:
+    """Check that a file can be written."""
+    return _checked(value, filesystem.check_writable)
+
+
 def folder(value: str) -> Path:
-    """Check that a folder can be written, or that it can be created."""
-    path = Path(value)
-    if not value:
-        raise argparse.ArgumentTypeError("is empty: give the name of a folder")
+    """Check that files can be written into a folder, which may not exist yet."""
+    return _checked(value, filesystem.check_folder)
+
+
+def _checked(value: str, check: Callable[[Path], None]) -> Path:
     try:
-        existing = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not existing.is_dir():
-            raise argparse.ArgumentTypeError(f"cannot write {value}: {existing} is not a folder")
-        with TemporaryFile(dir=existing):  # permissions alone do not tell whether a file can be written
-            pass
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write {value}: {error.strerror}") from None
-    return path
-
-
-def existing_folder(value: str) -> Path:
-    """Check that a folder exists and can be read."""
-    path = Path(value)
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {value}" if not path.exists() else f"{value} is a file")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{value} does not let you read it")
-    return path
+        check(Path(name(value)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(value)
