@@ -17,6 +17,8 @@ from nanosq import filesystem
 
 OPTION = re.compile(r"^ +(?:-\w[^-\n]*, )?(--[\w-]+)", re.MULTILINE)  # in the help of a parser
 CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)", re.DOTALL)
+NUMBER = re.compile(r"invalid (int|float) value: (.*)")
+NUMBERS = {"int": "a whole number", "float": "a number"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +39,7 @@ class Parser(argparse.ArgumentParser):
             choices = [name.strip("'\" ") for name in choice[2].split(",")]
             message = f"{message[: choice.start()]}{choice[1]!r} is not one of {', '.join(choices)}"
             message += closest(choice[1], choices)
+        message = NUMBER.sub(lambda found: f"{found[2]} is not {NUMBERS[found[1]]}", message)
         raise ValueError(message.removeprefix("argument ").replace("unrecognized arguments", "too many arguments"))
 
 

@@ -58,7 +58,7 @@ def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
 
     sweep, metric = options.origin, options.metric
     if metric is not None and metric not in METRICS:
-        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}")
+        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{option.closest(metric, METRICS)}")
     folder = options.sweeps / preset.UNSAFE.sub("_", sweep)
     trials = folder / "trials.csv"
     if trials.is_file():

@@ -47,9 +47,30 @@ def test_what_training_starts_from_is_its_digest_or_before_it_is_read_its_name()
     assert identity.planned_hash(both) == planned[1]
 
 
+def test_a_component_counts_where_it_is_named_and_where_it_is_defined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_losses").mkdir()
+    files = {
+        "my_facade.py": "from my_losses.one import mine\n",
+        "my_losses/__init__.py": "",
+        "my_losses/one.py": "from . import two\ndef mine(logits, targets): ...\n",
+        "my_losses/two.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    base = code("my_facade.mine")
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}# an edit\n")
+        assert code("my_facade.mine") != base, name
+        (tmp_path / name).write_text(text)
+
+
 def test_a_run_may_be_resumed_with_other_lengths_only() -> None:
     trained = {"train.max_steps": 10.0, "schedule.power": 1.0, "model.n_layer": 2.0, "loss.weight": 0.5, "score": True}
-    identity.check_resumable(trained, {**trained, "train.max_steps": 20.0, "schedule.power": 2.0})
+    now = {**trained, "train.max_steps": 20.0, "schedule.power": 2.0, "loss.weight": float("0.5")}
+    identity.check_resumable(trained, now)
     message = r"^model\.n_layer was 2 in the run to resume and is now 3: set it to the old value$"
     with pytest.raises(ValueError, match=message):
         identity.check_resumable(trained, {**trained, "model.n_layer": 3.0})
@@ -61,12 +82,12 @@ def test_a_run_may_be_resumed_with_other_lengths_only() -> None:
 
 def test_the_code_of_the_user_counts_with_all_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
-        "first_loss.py": "import second_module, torch\nfrom own_package import inner\ndef mine(logits, targets): ...\n",
+        "first_loss.py": "import second_module, torch, own_package.inner\ndef mine(logits, targets): ...\n",
         "second_module.py": "x = 1\n",
         "own_package/__init__.py": "",
-        "own_package/inner.py": "from .other import x\nfrom . import third\n",
-        "own_package/other.py": "x = 2\n",
-        "own_package/third.py": "",
+        "own_package/inner.py": "from .other import x\n",
+        "own_package/other.py": "from .third import y\nx = 2\n",
+        "own_package/third.py": "y = 2\n",
         "unrelated.py": "import first_loss\n",
     }
     (tmp_path / "own_package").mkdir()

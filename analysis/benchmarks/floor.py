@@ -119,7 +119,9 @@ def compressed_bits(texts: list[str]) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = terminal.parser("analysis.benchmarks.floor", __doc__)
-    parser.add_argument("--stories", type=int, default=60_000, help="number of stories; default: %(default)s")
+    parser.add_argument(
+        "--stories", type=option.integer(2), default=60_000, help="number of stories; default: %(default)s"
+    )
     parser.add_argument(
         "--seed", type=option.SEED, default=2, help="of the stories; default: %(default)s, training takes 0"
     )

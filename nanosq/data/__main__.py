@@ -14,8 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nanosq import command, terminal
-from nanosq.data import cache
-from nanosq.data.write import write_split
+from nanosq.data import cache, write
 from nanosq.option import closest
 
 COMMANDS = ("list", "verify", "write", "remove")
@@ -38,6 +37,7 @@ def _work(options: argparse.Namespace) -> int:
         names, target = names[:1], names[1:]  # the split and the file
         if len(target) != 2:
             raise ValueError("write needs the name of a corpus, a split and a file")
+        write.check(target[0], Path(target[1]))
     elif options.command == "remove" and not names:
         raise ValueError("remove needs the names of corpora, as they are listed")
     if options.cache_dir.exists() and not options.cache_dir.is_dir():
@@ -95,7 +95,7 @@ def _verify(folders: list[Path]) -> int:
 
 
 def _write(folder: Path, split: str, file: str) -> int:
-    n, n_changed = write_split(folder, split, Path(file))
+    n, n_changed = write.write_split(folder, split, Path(file))
     print(f"{file}: {n:,} documents")
     if n_changed:
         print(f"nanosq will read {n_changed:,} of them without the white space at their ends", file=sys.stderr)

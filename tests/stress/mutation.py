@@ -45,13 +45,10 @@ GOAL = 0.85
 SETTINGS = "tests/test_config.py::test_hash_knows_what_matters"
 # The quickest tests of each file. Those that start processes or compile are left out: see SLOW.
 TESTS = {
-    "identity": (
-        "nanosq/identity.py",
-        ["tests/test_identity.py", SETTINGS, "tests/test_start.py"],
-    ),
+    "identity": ("nanosq/identity.py", ["tests/test_identity.py", SETTINGS, "tests/test_start.py"]),
     "batches": ("nanosq/data/batches.py", ["tests/data/test_batches.py"]),
-    "evaluation": ("nanosq/evaluation.py", ["tests/test_evaluation.py", "tests/test_scoring.py"]),
-    "losses": ("nanosq/losses.py", ["tests/test_losses.py", "tests/test_loss_gradients.py"]),
+    "evaluation": ("nanosq/evaluation.py", ["tests/test_evaluation.py", "tests/test_temperature.py"]),
+    "losses": ("nanosq/losses.py", ["tests/test_losses.py", "tests/test_loss_gradients.py", "tests/test_head.py"]),
     "head": ("nanosq/head.py", ["tests/test_head.py", "tests/test_head_execution.py"]),
 }
 # Operators of integers only, which would fail in almost every place. A sample with them would look too good.
