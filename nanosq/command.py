@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nanosq import option, terminal
@@ -12,6 +13,7 @@ from nanosq.privacy import masked_output
 if TYPE_CHECKING:
     from nanosq.pretrained import Pretrained
 
+INTERRUPTED = "interrupted"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODEL = "id of a run (32 digits), best.pt of a run, a folder in Hugging Face's format, or a model of its hub"
 
@@ -42,6 +44,14 @@ def load(name: str, tracking_uri: str | None) -> "Pretrained":
     return pretrained.load(name, MLflowStore(uri=tracking_uri))
 
 
+def show_interruption(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print one line for Ctrl-C before `run`, while a program imports its libraries. It is a `sys.excepthook`."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(INTERRUPTED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def run(work: Callable[[], int | None]) -> int:
     """Run a command and return its exit status.
 
@@ -58,7 +68,7 @@ def run(work: Callable[[], int | None]) -> int:
             finally:
                 sys.stdout.flush()  # also after --help: at its end Python would print that the reader has gone
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print(INTERRUPTED, file=sys.stderr)
             return 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end

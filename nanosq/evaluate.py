@@ -74,13 +74,15 @@ def evaluate(options: argparse.Namespace) -> None:
     paths = sources.find("data", options.data, settings=OPTIONS)
     if options.csv is not None and options.csv.resolve() in {path.resolve() for path in paths}:
         raise ValueError(f"--csv would replace {options.csv}, a file of --data: give it another name")
+    reading = {"separator": options.separator, "column": options.column, "settings": OPTIONS}
+    for path in paths:  # a file that cannot be read is an error before the model is read
+        next(sources.read([path], **reading), None)
     hardware = Hardware.pick(device=options.device, precision=options.precision or "fp32", compile=False)
     trained = command.load(options.model, options.tracking_uri)
     if options.precision is None and "precision" in trained.facts:
         hardware = Hardware.pick(device=options.device, precision=trained.facts["precision"], compile=False)
     model = trained.build().to(hardware.device)
     evaluator = Evaluator(model, cross_entropy, hardware, batch_size=max(1, BATCH_TOKENS // model.block_size))
-    reading = {"separator": options.separator, "column": options.column, "settings": OPTIONS}
     split, places, loses_text = texts.encode_files(paths, trained.tokenizer, **reading)
     if loses_text:
         print("note: the tokenizer loses text: bits per byte cannot be compared", file=sys.stderr)

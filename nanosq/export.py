@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from nanosq import command
+from nanosq import command, option
 from nanosq.filesystem import check_folder
 
 if TYPE_CHECKING:
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Export a model."""
     parser = command.parser("nanosq.export", __doc__, "MODEL OUT")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to create")
+    parser.add_argument("out", metavar="OUT", type=option.name, help="folder to create")
 
     def work() -> None:
         options = parser.parse_args(arguments)
-        check_new(options.out)
+        out = Path(options.out)
+        check_new(out)
         from nanosq import pretrained
         from nanosq.tracking.mlflow_store import MLflowStore
 
         store = MLflowStore(uri=options.tracking_uri)
         trained = pretrained.load(options.model, store)
-        export(trained, options.out, card_of(options.model, trained, store))
-        files = sorted(options.out.iterdir())
+        export(trained, out, card_of(options.model, trained, store))
+        files = sorted(out.iterdir())
         width = max(len(path.name) for path in files)
-        print(f"{options.out}:")
+        print(f"{out}:")
         for path in files:
             print(f"  {path.name:{width}}  {path.stat().st_size:>13,} bytes")
-        print(f"next: python -m nanosq.generate {options.out}")
+        print(f"next: python -m nanosq.generate {out}")
 
     return command.run(work)
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from nanosq import filesystem
-
 OPTION = re.compile(r"^ +(?:-\w[^-\n]*, )?(--[\w-]+)", re.MULTILINE)  # in the help of a parser
 CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)", re.DOTALL)
 NUMBER = re.compile(r"invalid (int|float) value: (.*)")
@@ -104,12 +102,16 @@ def existing(value: str) -> Path:
 
 def file(value: str) -> Path:
     """Check that a file can be written."""
-    return _checked(value, filesystem.check_writable)
+    from nanosq.filesystem import check_writable
+
+    return _checked(value, check_writable)
 
 
 def folder(value: str) -> Path:
     """Check that files can be written into a folder, which may not exist yet."""
-    return _checked(value, filesystem.check_folder)
+    from nanosq.filesystem import check_folder
+
+    return _checked(value, check_folder)
 
 
 def _checked(value: str, check: Callable[[Path], None]) -> Path:

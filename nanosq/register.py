@@ -59,6 +59,8 @@ def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
     sweep, metric = options.origin, options.metric
     if metric is not None and metric not in METRICS:
         raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{option.closest(metric, METRICS)}")
+    if sweep in (".", ".."):
+        raise InputError(f"{sweep!r} is no name of a run or a sweep")
     folder = options.sweeps / preset.UNSAFE.sub("_", sweep)
     trials = folder / "trials.csv"
     if trials.is_file():

@@ -29,7 +29,7 @@ def no_studies(folder: Path) -> None:
 def texts(folder: Path) -> None:
     """Write files that hold no text."""
     (folder / "binary.txt").write_bytes(bytes(range(256)))
-    (folder / "broken.jsonl").write_text('{"text": "Once"}\n{"text": \n')
+    (folder / "broken.jsonl").write_text('{"text": \n{"text": "Once"}\n')
     (folder / "other.jsonl").write_text('{"body": "Once"}\n')
     (folder / "image.png").write_bytes(b"\x89PNG")
 
@@ -154,7 +154,7 @@ MODELS = [
     Case("nanosq.evaluate nowhere --data folder", "--data: folder is a directory"),
     Case("nanosq.evaluate nowhere --data empty.txt", "empty.txt is empty"),
     Case("nanosq.evaluate nowhere --data binary.txt", "binary.txt", texts),
-    Case("nanosq.evaluate nowhere --data broken.jsonl", "broken.jsonl", texts),
+    Case("nanosq.evaluate nowhere --data broken.jsonl", "broken.jsonl, line 1: not JSON", texts),
     Case("nanosq.evaluate nowhere --data other.jsonl", "set --column", texts),
     Case("nanosq.evaluate nowhere --data image.png", "image.png", texts),
     Case("nanosq.evaluate nowhere --data text.txt", "there is no model nowhere"),
@@ -164,7 +164,7 @@ MODELS = [
     Case("nanosq.evaluate nowhere --data text.txt --csv pipe.csv", "pipe.csv is not a regular file", a_pipe),
     Case("nanosq.evaluate nowhere --data text.txt --windows 3", "add --protocol report"),
     Case("nanosq.evaluate nowhere --data text.txt --protocol report --windows 0", "--windows: '0' is not a whole"),
-    Case("nanosq.evaluate nowhere --data text.txt --separator ''", "--separator: is empty"),
+    Case("nanosq.evaluate nowhere --data text.txt --separator ''", "--separator is empty"),
     Case("nanosq.export nowhere", "the following arguments are required: OUT"),
     Case("nanosq.export nowhere full", "full exists already: name a new folder", occupied),
     Case("nanosq.export nowhere text.txt", "text.txt exists already"),
@@ -176,7 +176,7 @@ MODELS = [
     Case("nanosq.register nowhere name", "there is no run and no sweep nowhere"),
     Case(f"nanosq.register {RUN} a/b", "'a/b' cannot be the name of a registered model"),
     Case(f"nanosq.register {RUN} ''", "NAME: is empty"),
-    Case("nanosq.register .. name", "'..' is no name"),
+    Case("nanosq.register .. name", "'..' is no name of a run or a sweep"),
     Case("nanosq.register nowhere name --metric val/perplxity", "did you mean"),
 ]
 CASES = [*REPORT, *BENCHMARKS, *DATA, *MODELS]
