@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         known = OPTION.findall(self.format_help())
         for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args):
             option = word.partition("=")[0]
-            if option.startswith("--") and not any(each.startswith(option) for each in known):
+            if option.startswith("--") and " " not in word and not any(each.startswith(option) for each in known):
                 raise ValueError(f"there is no option {option}{closest(option, known)}")
         return super().parse_known_args(args, namespace)
 
