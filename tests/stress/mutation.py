@@ -54,6 +54,7 @@ TESTS = {
 # Operators of integers only, which would fail in almost every place. A sample with them would look too good.
 TRIVIAL = re.compile("_(LShift|RShift|BitAnd|BitOr|BitXor)$")
 SLOW = "not compiled and not two_processes and not tokens_a_second"
+QUIET = ("-qq", "-p", "no:cacheprovider", "-p", "no:warnings")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -131,7 +132,7 @@ def _test(tests: list[str], copy: Path) -> None:
     sys.dont_write_bytecode = True  # the time of a file has not enough digits for so many changes
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    code = pytest.main(["-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:warnings", "-k", SLOW, *tests])
+    code = pytest.main([*QUIET, "-x", "-n", "0", "-k", SLOW, *tests])
     os._exit(int(code))  # without the threads and files of the libraries
 
 
@@ -184,7 +185,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
-        pytest.main(["-p", "no:cacheprovider", "--collect-only", "--rootdir", folder, "-qq", folder])  # imports plugins
+        pytest.main([*QUIET, "--collect-only", "--rootdir", folder, folder])  # imports plugins
         copy = Path(folder, "checkout")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache"))
         results = [test_file(name, options.count, copy, options.log) for name in options.names or TESTS]
