@@ -136,7 +136,7 @@ def _test(tests: list[str], copy: Path) -> None:
     os._exit(int(code))  # without the threads and files of the libraries
 
 
-def test_file(name: str, count: int, copy: Path, log: Path) -> tuple[int, int]:
+def test_changes(name: str, count: int, copy: Path, log: Path) -> tuple[int, int]:
     """Test a sample of the changes of a file, and print those that are not noticed.
 
     Returns:
@@ -165,9 +165,9 @@ def test_file(name: str, count: int, copy: Path, log: Path) -> tuple[int, int]:
         if not noticed:
             survivors.append(mutant)
             print(f"{path}:{mutant.line} {mutant.operator}\n{diff(mutant)}", flush=True)
-    noticed_n = len(chosen) - len(survivors)
-    print(f"{path}: {noticed_n} of {len(chosen)} noticed ({noticed_n / len(chosen):.1%}); all changes: {total}\n")
-    return noticed_n, len(chosen)
+    n_noticed = len(chosen) - len(survivors)
+    print(f"{path}: {n_noticed} of {len(chosen)} noticed ({n_noticed / len(chosen):.1%}); all changes: {total}\n")
+    return n_noticed, len(chosen)
 
 
 def _rows(log: Path) -> list[dict]:
@@ -188,7 +188,7 @@ def main() -> int:
         pytest.main([*QUIET, "--collect-only", "--rootdir", folder, folder])  # imports plugins
         copy = Path(folder, "checkout")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache"))
-        results = [test_file(name, options.count, copy, options.log) for name in options.names or TESTS]
+        results = [test_changes(name, options.count, copy, options.log) for name in options.names or TESTS]
     noticed, tested = map(sum, zip(*results, strict=True))
     print(f"all: {noticed} of {tested} noticed ({noticed / tested:.1%})")
     return int(noticed / tested < GOAL)
