@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,14 +22,23 @@ NUMBERS = {"int": "a whole number", "float": "a number"}
 class Parser(argparse.ArgumentParser):
     """A parser that raises a ValueError of one line, with the closest option or choice."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        """Parse arguments. An unknown option is an error before a missing one, whose name may be mistyped."""
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse arguments, by default those of the process."""
+        return super().parse_args(self._checked(args), namespace)
+
+    def parse_intermixed_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse arguments, of which those without a name may stand between options."""
+        return super().parse_intermixed_args(self._checked(args), namespace)
+
+    def _checked(self, args: Sequence[str] | None) -> Sequence[str]:
+        """Return arguments. Raise ValueError for an unknown option, before one that is required is said to be missing."""
+        words = sys.argv[1:] if args is None else args
         known = OPTION.findall(self.format_help())
-        for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args):
+        for word in itertools.takewhile(lambda word: word != "--", words):
             option = word.partition("=")[0]
             if option.startswith("--") and " " not in word and not any(each.startswith(option) for each in known):
                 raise ValueError(f"there is no option {option}{closest(option, known)}")
-        return super().parse_known_args(args, namespace)
+        return words
 
     def error(self, message: str) -> NoReturn:
         """Raise a ValueError with a message of argparse."""
