@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_intermixed_args(self._checked(args), namespace)
 
     def _checked(self, args: Sequence[str] | None) -> Sequence[str]:
-        """Return arguments. Raise ValueError for an unknown option, before one that is required is said to be missing."""
+        """Return arguments, or raise ValueError for an unknown option, before argparse misses one that is required."""
         words = sys.argv[1:] if args is None else args
         known = OPTION.findall(self.format_help())
         for word in itertools.takewhile(lambda word: word != "--", words):
