@@ -1,7 +1,6 @@
-"""The configuration that run.py composes from conf/, for programs that read it without running it."""
+"""The configuration that `python run.py` composes from conf/, for programs that read it without running it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
@@ -10,8 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config
 from nanosq.errors import InputError, one_line
+from nanosq.installation import CONF
 
-CONF = Path(__file__).parents[1] / "conf"
 config.register()
 
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.recorded_run import RecordedRun, normal
+from nanosq.installation import program
 from nanosq.privacy import mask, mask_values, set_defaults
 from nanosq.tracking.location import database, default_experiment, default_uri, located, run_link
 from nanosq.tracking.store_errors import explain
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
-TRAIN = "python run.py -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
+TRAIN = f"{program()} -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
 NO_RESULT = f"No run has finished with a validation score. Train two losses with three seeds each: {TRAIN}"
 RESULTS = ("finished", "diverged", "pruned")  # states of runs that have shown how good a setting is
 OLDER = "older version of the program"

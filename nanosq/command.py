@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nanosq import option, terminal
+from nanosq.installation import add_current_folder
 from nanosq.privacy import masked_output
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(work: Callable[[], int | None]) -> int:
     Args:
         work: Parses the arguments and does the work. It returns an exit status, or None for 0.
     """
+    add_current_folder()
     with masked_output():
         try:
             try:

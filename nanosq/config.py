@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import errors
+from nanosq.installation import program
 from nanosq.privacy import mask_values
 from nanosq.settings import SampleSettings, TrainSettings
 
@@ -53,8 +54,9 @@ class Config:
 
 
 def register() -> None:
-    """Register the schema with Hydra."""
+    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
     ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+    OmegaConf.register_resolver("program", program, replace=True)
 
 
 def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
@@ -169,7 +171,7 @@ def replaced(cfg: Any, group: str, values: Mapping[str, Any]) -> Any:
 
 
 def with_pretrained_model(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of run.py, with model=pretrained if init_from names weights and nothing chooses a model.
+    """Return arguments that train, with model=pretrained if init_from names weights and nothing chooses a model.
 
     A preset may choose a model: nothing is added to `experiment=...`, nor to a sweep that also trains new weights.
     """

@@ -98,7 +98,7 @@ class Console:
             print(terminal.command(f"to train further: {further}", sys.stdout))
         if run.run_id:
             print("\n`mlflow ui` shows this run and all others:")
-            print(f"table: {run.table}\ncharts: {run.charts}\nrun: {run.link}\n{terminal.NEXT}")
+            print(f"table: {run.table}\ncharts: {run.charts}\nrun: {run.link}\n{terminal.next_step()}")
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config, identity
+from nanosq.installation import CONF, program
 from nanosq.privacy import mask
 from nanosq.sweeps import summary
 from nanosq.tracking import RecordedData
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 MAX_NAME = 80  # characters of the loss and the settings in a name
 # First what is most often compared, beside settings of no group, as `compile`.
 ORDER = {group: i for i, group in enumerate(("loss", "optimizer", "schedule", "train", "model", "data"))}
-CONF = Path(__file__).resolve().parents[1] / "conf"
 QUOTES = str.maketrans("", "", "\"'")
 
 
@@ -100,7 +100,7 @@ def command(hydra: Any) -> str:
     search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]
     last = {line.partition("=")[0]: line for line in hydra.overrides.task}  # a later override replaces an earlier one
     last.pop("seeds", None)  # a single run has one seed
-    return mask(shlex.join(["python", "run.py", *options, *search_path, *last.values()]))
+    return mask(f"{program()} {shlex.join([*options, *search_path, *last.values()])}".rstrip())
 
 
 def _name(loss: str, hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nanosq import command, option
 from nanosq.filesystem import check_folder
+from nanosq.installation import program
 
 if TYPE_CHECKING:
     from nanosq.pretrained import Pretrained
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{out}:")
         for path in files:
             print(f"  {path.name:{width}}  {path.stat().st_size:>13,} bytes")
-        print(f"next: python -m nanosq.generate {out}")
+        print(f"next: {program('nanosq.generate')} {out}")
 
     return command.run(work)
 

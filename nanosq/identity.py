@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config
+from nanosq.installation import CONF, PACKAGE
 
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
 
-PACKAGE = Path(__file__).resolve().parent
 # Settings of where a run computes, what it stores and what it prints. They do not affect its result.
 WITHOUT_EFFECT = (
     *("device", "tracking", "cache_dir", "checkpoint_dir", "resume", "samples", "seeds"),
@@ -61,7 +61,7 @@ def named_state(cfg: Any) -> str:
 
 
 def code_hash(cfg: Any) -> str:
-    """Return a hash of the code that a run depends on, the same in every checkout.
+    """Return a hash of the code that a run depends on, the same in every checkout and installation.
 
     It is twelve hex digits of all files of this package. If the configuration names components of the user, "+" and
     twelve digits of their modules follow, including the modules of the user that these import. Installed packages do
@@ -82,7 +82,7 @@ def _file_hash(path: Path) -> str:
 
 @cache
 def _package_hash() -> str:
-    files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml"})
+    files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml"} and not path.is_relative_to(CONF))
     return _digest_of({path.relative_to(PACKAGE).as_posix(): _file_hash(path) for path in files})
 
 

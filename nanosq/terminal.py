@@ -13,12 +13,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from nanosq.installation import program
 from nanosq.option import Parser
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 ESCAPE = re.compile(r"\x1b\[\d*m")
 NUMBER = re.compile(r"[-+\N{MINUS SIGN}]?[\d,.]+(e[-+]?\d+)?%?( ± [\d.]+)?|\N{EN DASH}|∞|")
-NEXT = "next: python -m analysis.report"  # last line of a run and of a sweep
 QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 GAP = "  "  # between the columns of a table
 
@@ -56,9 +56,9 @@ def command(line: str, stream: TextIO) -> str:
 def parser(module: str, doc: str | None, arguments: str = "") -> Parser:
     """Return a parser of a command. Its help begins with the names of the arguments and the docstring of the module."""
     return Parser(
-        f"python -m {module}",
+        program(module),
         usage=f"%(prog)s [options] {arguments}".rstrip(),
-        description=_help(doc or ""),
+        description=_help((doc or "").replace(f"python -m {module}", program(module))),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -67,10 +67,15 @@ def _help(doc: str) -> str:
     """Return a docstring for the width of the terminal. What a command does follows below the command if needed."""
     paragraphs = []
     for paragraph in doc.strip().split("\n\n"):
-        lines = paragraph.split("\n") if paragraph.startswith("python ") else [" ".join(paragraph.split())]
+        lines = paragraph.split("\n") if paragraph.startswith(("python ", "nanosq-")) else [" ".join(paragraph.split())]
         narrow = [line if len(line) <= width() else re.sub(" {2,}", "\n    ", line) for line in lines]
         paragraphs.append("\n".join(wrap(line, width()) for line in "\n".join(narrow).split("\n")))
     return "\n\n".join(paragraphs)
+
+
+def next_step() -> str:
+    """Return the last line of a run and of a sweep."""
+    return f"next: {program('analysis.report')}"
 
 
 def style(text: str, name: str, stream: TextIO) -> str:

@@ -169,9 +169,9 @@ def test_code_hash_covers_the_package_and_the_modules_of_the_user(
 def test_code_hash_is_the_same_in_every_checkout(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "nanosq", tmp_path / "nanosq")
     script = """
-from nanosq import identity
+from nanosq import identity, installation
 from omegaconf import OmegaConf
-print(identity.PACKAGE, identity.code_hash(OmegaConf.create()))
+print(installation.PACKAGE, identity.code_hash(OmegaConf.create()))
 """
     lines = [
         subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout

@@ -10,6 +10,7 @@ from analysis.audit import recompute
 from analysis.page import Cell, number
 from nanosq.data.bpe import GPT2_SIZE
 from nanosq.data.sources import report_rows
+from nanosq.installation import program
 
 READING_ERROR = 0.1  # of a value that is read from a figure
 FIVE_LOSSES = {
@@ -141,13 +142,13 @@ def _table_1(reported: ReportedNumbers) -> Iterator[Claim]:
         Cell("one has optimal hyperparameters"),
         Cell("; ".join(f"{key} {one[key]:g} and {other[key]:g}" for key in differing) or "only in the loss"),
         not differing,
-        "diff conf/experiment/paper_cross_entropy.yaml conf/experiment/paper_squentropy.yaml",
+        " ".join(["diff", *(f"<({program()} experiment={name} --cfg job)" for name in TABLE_1)]),
     )
     yield _quotation(
         "The architecture is that of GPT-2 without changes, so it has biases",
         "bias: true",
         f"bias: {one['model.bias']}".lower(),
-        "grep bias conf/experiment/paper_cross_entropy.yaml",
+        f"{program()} experiment=paper_cross_entropy --cfg job | grep bias",
     )
 
 
@@ -159,7 +160,7 @@ def _search(reported: ReportedNumbers) -> Iterator[Claim]:
         _as_given(reported.best_lr),
         Cell(", ".join(f"{rate:g}" for rate in rates)),
         any(math.isclose(reported.best_lr, rate) for rate in rates),
-        "grep optimizer.lr conf/hydra/sweeper/grid.yaml",
+        f"{program()} hydra/sweeper=grid --cfg hydra | grep optimizer.lr",
     )
     min_lr = settings["optimizer.lr"] * settings["train.min_lr_factor"]
     yield Claim(
@@ -167,7 +168,7 @@ def _search(reported: ReportedNumbers) -> Iterator[Claim]:
         _as_given(reported.best_lr),
         _as_given(min_lr),
         math.isclose(reported.best_lr, min_lr),
-        "grep lr conf/experiment/paper_cross_entropy.yaml",
+        f"{program()} experiment=paper_cross_entropy --cfg job | grep lr",
     )
     factor, warmup = recompute.largest_lr_factor(settings, int(steps)), settings["train.warmup"]
     yield Claim(
@@ -235,7 +236,7 @@ def vocabulary(stories: Path | None) -> Claim:
         Cell(f"{GPT2_SIZE:,}", GPT2_SIZE),
         Cell("not computed: give --stories FILE") if n is None else Cell(f"{n:,}", n),
         None if n is None else n == GPT2_SIZE,
-        f"python -m analysis.audit --stories {stories or 'FILE'}",
+        f"{program('analysis.audit')} --stories {stories or 'FILE'}",
     )
 
 

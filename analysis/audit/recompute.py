@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from analysis.configuration import CONF, compose
+from analysis.configuration import compose
 from nanosq import config
+from nanosq.installation import CONF
 
 if TYPE_CHECKING:
     from torch import Tensor

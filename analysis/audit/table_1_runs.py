@@ -9,6 +9,7 @@ from analysis.audit import recompute
 from analysis.audit.claims import TABLE_1, Claim, ReportedNumbers
 from analysis.page import Cell, number
 from analysis.recorded_run import RecordedRun
+from nanosq.installation import program
 from nanosq.tracking.parameters import readable
 
 TOLERANCE = 0.05  # relative, of a perplexity: two standard errors of the report's 10,240 tokens
@@ -30,7 +31,7 @@ def check(reported: ReportedNumbers, all_runs: Sequence[RecordedRun]) -> Iterato
             Cell(f"{perplexity:g}", perplexity),
             Cell("no such run in MLflow") if missing else number(trained),
             None if missing else abs(trained / perplexity - 1) <= TOLERANCE,
-            f"python run.py experiment={name}",
+            f"{program()} experiment={name}",
         )
 
 

@@ -39,7 +39,7 @@ LIBRARIES = ("torch", "mlflow", "sqlalchemy", "alembic", "pandas", "sympy", "hyd
 # Beginnings of files and functions whose time in a trial is shown. The function above calls one that is indented.
 PHASES = {
     "composition": ("config_loader", "load_sweep_config"),
-    "run": ("run.py", "run"),
+    "run": ("main.py", "run"),
     "  check": ("experiment.py", "check"),
     "  corpus": ("training_run.py", "prepare"),
     "  recorded?": ("training_run.py", "recorded"),

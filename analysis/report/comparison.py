@@ -20,8 +20,9 @@ from analysis.report.matched import Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from nanosq import command, option
+from nanosq.installation import program
 
-COMMAND = "python run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
+COMMAND = f"{program()} -m hydra/sweeper=compare loss=cross_entropy,squentropy"
 LUCK = (
     "The interval covers the choice of seeds and stories. It does not cover the luck of the tuning: with few trials, "
     "one contender may by chance get a worse setting than another. A larger hydra.sweeper.n_trials makes this less "
@@ -44,7 +45,7 @@ def section(comparison: Comparison, matched: Matched) -> Section:
     none = "No best value of a numeric setting lies at the border of its space."
     blocks += [Text(text, "note") for text in borders.sentences(comparison) or [none]]
     study = f"'{comparison.name}/{comparison.contenders[0].label}'"
-    blocks.append(Text(f"All trials of a contender: python -m analysis.report.search --study {study}", "note"))
+    blocks.append(Text(f"All trials of a contender: {program('analysis.report.search')} --study {study}", "note"))
     how = "This command continues the comparison. With a larger n_trials or more seeds, it trains what is missing:"
     return Section("Tuning and confirmation", [*blocks, Text(how), Text(comparison.command, "code")])
 

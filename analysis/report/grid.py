@@ -15,9 +15,10 @@ from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
 from nanosq import command, option
+from nanosq.installation import program
 from nanosq.option import closest
 
-COMMAND = "python run.py -m hydra/sweeper=grid"
+COMMAND = f"{program()} -m hydra/sweeper=grid"
 GRID = "grid-"  # of the names that the grid sweeper gives to sweeps
 SCORES = {
     "Val perplexity": "val/perplexity",
@@ -50,7 +51,7 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
         blocks = _blocks(chosen, [*grids[chosen], *missing_trials(grids[chosen], all_runs)], all_runs)
     if others := [f"{name} ({len(by_sweep[name])} runs)" for name in by_sweep if name != chosen]:
         more = f" and {len(others) - MAX_LISTED} more" if len(others) > MAX_LISTED else ""
-        how = f"python -m analysis.report.grid NAME shows a sweep whose name begins with {GRID}"
+        how = f"{program('analysis.report.grid')} NAME shows a sweep whose name begins with {GRID}"
         blocks.append(Text(f"Other sweeps: {', '.join(others[:MAX_LISTED])}{more}. {how}.", "note"))
     return Section("Grid", blocks)
 

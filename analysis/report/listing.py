@@ -14,6 +14,7 @@ from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
 from analysis.runs import RecordedSetting
+from nanosq.installation import program
 from nanosq.option import closest
 from nanosq.tracking.parameters import belongs
 
@@ -29,7 +30,7 @@ RULE = (
     "the most seeds that contenders have in common, where three count as much as more; then losses before optimizers, "
     "schedules and models; then the most training tokens; then the lowest validation nll. What a newer version of "
     "the program repeats with the same settings comes last. Without any of these, the page shows the newest one of "
-    "hydra/sweeper=compare, even if it has no result yet. Show another: python -m analysis.report --show NAME"
+    f"hydra/sweeper=compare, even if it has no result yet. Show another: {program('analysis.report')} --show NAME"
 )
 RULE_OF_BEST = (
     "The best setting of a loss has the lowest mean validation nll among its settings with the most seeds, where three "

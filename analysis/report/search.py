@@ -13,9 +13,10 @@ from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, 
 from analysis.report import importance, parallel_coordinates, search_figures
 from analysis.report.optuna_study import NoStudy, Search, StudyTrial, load
 from nanosq import command
+from nanosq.installation import program
 
 TITLE = "Search"
-COMMAND = "python run.py -m hydra/sweeper=optuna loss=squentropy"
+COMMAND = f"{program()} -m hydra/sweeper=optuna loss=squentropy"
 STORAGE = "sqlite:///optuna.db"
 N_BEST = 10  # trials in the table
 LUCK = "The best trial may be lucky. Train it again with other seeds and look at the test split."

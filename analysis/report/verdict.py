@@ -11,10 +11,11 @@ from analysis.report import common_seeds, components, stories
 from analysis.report.bootstrap import Difference, paired
 from analysis.report.components import enumeration
 from analysis.runs import RecordedSetting, differing
+from nanosq.installation import program
 from nanosq.tracking.parameters import belongs
 
 MAX_DECIMALS = 6
-MORE_SEEDS = "python run.py -m ... seed=1,2,3"
+MORE_SEEDS = f"{program()} -m ... seed=1,2,3"
 TOKENS = ("train", "model")  # groups of keys from which other numbers of training tokens follow
 
 

@@ -240,7 +240,7 @@ class CompareSweeper(StudySweeper):
                 command = preset.write(self, contender.full_setting(), folder, name, origin=origin)
                 print(terminal.command(f"best of {contender.label}: {command}", sys.stdout))
         if done:
-            print(terminal.NEXT)
+            print(terminal.next_step())
         raise_first(self.failures)
         if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"

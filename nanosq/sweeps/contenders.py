@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 
 from nanosq.errors import InputError
+from nanosq.installation import program
 from nanosq.privacy import mask
 from nanosq.sweeps import overrides
 
@@ -30,7 +31,7 @@ class Entry:
         """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
         options = [option for path in config_dirs for option in ("--config-dir", str(path))]
-        return mask(shlex.join(["python", "run.py", *options, "-m", *hydra, *self.typed]))
+        return mask(f"{program()} {shlex.join([*options, '-m', *hydra, *self.typed])}")
 
 
 def parse(arguments: Sequence[str]) -> Entry:

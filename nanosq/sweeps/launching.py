@@ -232,7 +232,7 @@ class TrialLauncher(Sweeper):
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")
             command = preset.write(self, trial, folder, name, origin=f"trial {number} of {sweep}")
             print(terminal.command(f"best: {command}", sys.stdout))
-        print(f"all trials: {folder / 'trials.csv'}\n{terminal.NEXT}")
+        print(f"all trials: {folder / 'trials.csv'}\n{terminal.next_step()}")
         raise_first(failures)
 
     def folder(self, sweep: str) -> Path:

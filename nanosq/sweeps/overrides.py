@@ -19,7 +19,7 @@ DEFERRED = "deferred"
 
 
 def defer(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of run.py such that the settings of components in a sweep are left to its trials.
+    """Return arguments that train such that the settings of components in a sweep are left to its trials.
 
     Before a sweep, Hydra composes a configuration without the values that overrides list, and so with the default
     components. It would refuse loss.weight=0.01 there, although every trial may choose a loss that has a weight. As a

@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from nanosq import config, identity
+from nanosq.installation import program
 
 if TYPE_CHECKING:
     from nanosq.sweeps.launching import TrialLauncher
@@ -42,7 +43,7 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     (folder / "experiment" / f"{name}.yaml").write_text(text)
     # The folder of the user may hold a loss, for example.
     own = [f"hydra.searchpath=[file://{path}]" for path in config.config_dirs(sweeper.config.hydra)]
-    return f"python run.py {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
+    return f"{program()} {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
 
 
 def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:

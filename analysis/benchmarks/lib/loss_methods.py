@@ -17,11 +17,11 @@ from torch import Tensor
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, seconds, synchronize
 from analysis.benchmarks.lib.memory import limit_memory, memory_meter
-from analysis.configuration import CONF
 from nanosq import config
 from nanosq.errors import is_out_of_memory
 from nanosq.hardware import Hardware
 from nanosq.head import Loss, head_loss
+from nanosq.installation import CONF
 from nanosq.losses import cross_entropy
 
 # (loss, hidden_ND, weight_VD, targets_N) -> mean objective, differentiable in hidden_ND and weight_VD

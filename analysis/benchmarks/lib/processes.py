@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -13,8 +14,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nanosq.installation import IS_CHECKOUT, PACKAGE
+
 WARMUP_STEPS = 5  # that are not timed
-RUN = Path(__file__).parents[3] / "run.py"
+# The script of `python run.py` or `nanosq`.
+RUN = PACKAGE.parent / "run.py" if IS_CHECKOUT else Path(sysconfig.get_path("scripts"), "nanosq")
 
 
 def checkout_of_nanosq(folder: str) -> Path:
@@ -25,7 +29,7 @@ def checkout_of_nanosq(folder: str) -> Path:
 
 
 def nanosq_command(*overrides: str) -> list[str]:
-    """Return the command `python run.py OVERRIDES`."""
+    """Return the command that trains with these overrides."""
     return [sys.executable, "-u", str(RUN), *overrides]
 
 
