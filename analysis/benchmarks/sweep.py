@@ -37,9 +37,10 @@ from tqdm import tqdm
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command
 from analysis.benchmarks.lib.processes import nanosq_command
-from analysis.configuration import CONF, compose
+from analysis.configuration import compose
 from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
+from nanosq.installation import CONF
 
 LRS, DROPOUTS, LAYERS = (6e-6, 6e-4, 6e-2), (0.0, 0.1, 0.2), (8, 12, 16)  # Listing A.3
 AXES = ("optimizer.lr", "model.dropout", "model.n_layer")
