@@ -1,4 +1,4 @@
-"""The contracts of a schedule, an optimizer and a model: each is tried before anything is recorded.
+"""The contracts of a tokenizer, a schedule, an optimizer and a model: each is tried before anything is recorded.
 
 That of a loss is in nanosq/loss_check.py, and that of a source in nanosq/data/documents.py.
 """
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nanosq.component_errors import calling
+from nanosq.data import tokenizers
+from nanosq.data.tokenizers import Tokenizer
 from nanosq.errors import InputError
 from nanosq.model import GPT
 
+TOKENIZER = "a tokenizer is one of nanosq/data/tokenizers.py"
 SCHEDULE = "a schedule maps (step, *, max_steps, warmup, min_lr_factor) to a factor on the learning rate, 0 or more"
 OPTIMIZER = "an optimizer takes groups of parameters and its settings, and has a step without arguments"
 MODEL = (
@@ -29,6 +32,13 @@ def check_kind(component: object, name: str, kind: type, contract: str) -> None:
     """Raise an InputError if a component, or a part of it with this name, is not an object of a class."""
     if not isinstance(component, kind):
         raise InputError(f"{name} is a {type(component).__name__}, not of the class {kind.__name__}; {contract}")
+
+
+def check_tokenizer(tokenizer: Any, name: str) -> None:
+    """Raise a ValueError if a corpus could not be read with a tokenizer."""
+    check_kind(tokenizer, name, Tokenizer, TOKENIZER)
+    with calling(name, TOKENIZER):
+        tokenizers.load(tokenizer.state())
 
 
 def check_schedule(schedule: Callable[[int], float], name: str, *, max_steps: int) -> None:

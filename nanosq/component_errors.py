@@ -18,7 +18,8 @@ FAILURES = (Exception, SystemExit)  # a component must not end the program eithe
 def calling(name: str, contract: str = "") -> Iterator[None]:
     """Turn an error of the block, which calls a component before training, into one line.
 
-    A component of this package raises ValueError for bad settings. Any other error of it is a bug and stays as it is.
+    Of a component of this package, only the errors of bad arguments are turned: ValueError, and those of PyTorch and
+    of a call. Any other one is a bug and keeps its traceback.
 
     Args:
         name: Dotted name of the component.
@@ -30,23 +31,24 @@ def calling(name: str, contract: str = "") -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        if isinstance(error, InputError | Terminated) or name.startswith("nanosq.") or errors.is_out_of_memory(error):
+        if isinstance(error, InputError | Terminated) or errors.is_out_of_memory(error):
             raise
+        if name.startswith("nanosq.") and not isinstance(error, TypeError | RuntimeError):
+            raise  # a ValueError says already what to change
         raise InputError("; ".join(filter(None, (f"{name} fails: {errors.reason(error)}", contract)))) from error
 
 
 @contextmanager
-def user_errors(progress: "Progress", *, is_single: bool) -> Iterator[None]:
-    """Turn an error in the user's code during the block, which trains, into one line. The exit status is 1.
+def user_errors(progress: "Progress") -> Iterator[None]:
+    """Turn an error in the user's code during the block, which trains, into one line.
 
-    Args:
-        progress: How far the run is.
-        is_single: Whether a single run exits. A trial of a sweep raises TrainingError.
+    Raises:
+        TrainingError: The user's code has raised an error after the steps of `progress`. The message has its line.
     """
     try:
         yield
     except FAILURES as error:
         if isinstance(error, Terminated) or not errors.user_line(error) or errors.is_out_of_memory(error):
             raise
-        failure = TrainingError(f"{errors.reason(error)}, after {progress.step} steps; HYDRA_FULL_ERROR=1 shows more")
-        errors.end_training(failure, error, is_single=is_single)
+        line = f"{errors.reason(error)}, after {progress.step} steps; HYDRA_FULL_ERROR=1 shows more"
+        raise TrainingError(line) from error

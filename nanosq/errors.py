@@ -65,13 +65,17 @@ def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterat
 def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Iterator[None]:
     """Turn a failed allocation of the block, a call that trains, into an error that says what to change.
 
+    That and any other TrainingError end a single run with status 1.
+
     Args:
-        is_single: Whether a single run exits. A trial of a sweep raises OutOfMemoryError.
+        is_single: Whether a single run exits. A trial of a sweep raises the error.
         batch_size: Windows of a batch.
         accumulate: Batches of a step.
     """
     try:
         yield
+    except TrainingError as error:
+        end_training(error, error.__cause__ or error, is_single=is_single)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -84,7 +88,8 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
 
 def end_training(failure: TrainingError, cause: BaseException, *, is_single: bool) -> NoReturn:
     """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for."""
-    traceback.clear_frames(cause.__traceback__)  # the next trial needs the memory of their variables
+    for error in (failure, cause):
+        traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
     if is_single:
         sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it
     raise failure from cause
@@ -107,7 +112,7 @@ def one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
         text += f"\n{error.__cause__}"
-    text = re.split(r"(Config s|S)earch path:", text)[0].removeprefix("In 'config': ")
+    text = re.split(r"(?:Config s|S)earch path:", text)[0].removeprefix("In 'config': ")
     sentences: list[str] = []
     for line in dict.fromkeys(text.splitlines()):
         if line.startswith("\t") and sentences:  # an item of a list

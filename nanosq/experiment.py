@@ -10,11 +10,17 @@ from typing import Any, cast
 import torch
 
 from nanosq import config, distributed, identity, optim, start
-from nanosq.component_check import OPTIMIZER, check_kind, check_model, check_optimizer, check_schedule
+from nanosq.component_check import (
+    OPTIMIZER,
+    check_kind,
+    check_model,
+    check_optimizer,
+    check_schedule,
+    check_tokenizer,
+)
 from nanosq.component_errors import calling
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
-from nanosq.data.tokenizers import Tokenizer
 from nanosq.description import Description
 from nanosq.hardware import Hardware, round_robin_device
 from nanosq.loss_check import check_loss
@@ -103,7 +109,7 @@ def check(
         check_kind(store, cfg.tracking._target_, Store, "a store is a subclass of nanosq.tracking.Store")
     with _named("data.tokenizer"):
         tokenizer = config.build("data.tokenizer", cfg.data.tokenizer)
-        check_kind(tokenizer, cfg.data.tokenizer._target_, Tokenizer, "nanosq/data/tokenizers.py has them all")
+        check_tokenizer(tokenizer, cfg.data.tokenizer._target_)
     with _named("data.source"):
         source = config.build("data.source", cfg.data.source)
         corpus.check(source, tokenizer, cache_dir=cfg.cache_dir)
@@ -140,13 +146,14 @@ def check(
     )
     hardware = experiment.pick_hardware()
     with _named("model"), torch.device("meta"):
-        model = experiment.build_model(SMALL_VOCABULARY)
-        check_model(model, cfg.model._target_, SMALL_VOCABULARY)
+        if "block_size" not in cfg.model:
+            raise ValueError("model.block_size is missing: set it also where the model has a default")
+        check_model(experiment.build_model(SMALL_VOCABULARY), cfg.model._target_, SMALL_VOCABULARY)
     with _named("optimizer"):
         build = partial(experiment.build_optimizer, hardware=hardware)
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
     with _named("data.source"):
-        corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=model.block_size + 1)
+        corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=cfg.model.block_size + 1)
     return experiment
 
 

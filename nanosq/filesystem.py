@@ -74,11 +74,34 @@ def check_folder(key: str, folder: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise ValueError if `path` is a folder, or in a folder that does not exist."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    """Raise ValueError if `atomic_write` cannot write a file: it is no regular file, or its folder takes no files."""
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: give the name of a file")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a regular file: give the name of another one")
+        if not path.parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+        _try(path.parent)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_folder(path: Path) -> None:
+    """Raise ValueError if files cannot be written into a folder, which is created when the first one is."""
+    try:
+        existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise ValueError(f"cannot write {path}: {existing} is not a folder")
+        _try(existing)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _try(folder: Path) -> None:
+    """Raise the OSError of a new file in a folder. Permissions alone do not tell whether it is possible."""
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def file_digest(path: Path) -> str:

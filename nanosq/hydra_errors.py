@@ -19,8 +19,9 @@ from nanosq.privacy import masked_output
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. A TrainingError is
-    shown in one line too. With HYDRA_FULL_ERROR=1, every error is shown with its traceback.
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C, 141 if the reader of the output, as `head`, has gone,
+    and 1 for any other exception. A TrainingError is shown in one line too. With HYDRA_FULL_ERROR=1, every error is
+    shown with its traceback.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
@@ -29,6 +30,10 @@ def exit_status(task: Callable[[], Any]) -> int:
         try:
             with redirect_stderr(cast(TextIO, startup)):
                 task()
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end
+            return 141  # as of a program that SIGPIPE has ended
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

@@ -66,10 +66,17 @@ def code_hash(cfg: Any) -> str:
     It is twelve hex digits of all files of this package. If the configuration names components of the user, "+" and
     twelve digits of their modules follow, including the modules of the user that these import. Installed packages do
     not count.
+
+    Raises:
+        ValueError: A component cannot be imported.
     """
-    named = ((key.rpartition(".")[2], value) for key, value in config.flatten(cfg).items() if affects_result(key))
-    targets = [value for name, value in named if name == "_target_"]
-    modules = {name for target in targets for name in (target.rpartition(".")[0], config.get_target(target).__module__)}
+    modules: set[str] = set()
+    for key, value in config.flatten(cfg).items():
+        if key.rpartition(".")[2] == "_target_" and affects_result(key):
+            try:
+                modules |= {value.rpartition(".")[0], config.get_target(value).__module__}
+            except ImportError as error:
+                raise ValueError(f"{key}: {error}") from error
     own = {name: _file_hash(path) for name, path in _own_files(modules).items()}
     return f"{_package_hash()}+{_digest_of(own)}" if own else _package_hash()
 

@@ -63,10 +63,13 @@ def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) 
     """Return the losses, and the gradient of each of them with respect to all logits."""
     leaf_NV = logits_NV.clone().requires_grad_()
     losses_N = _call(loss, name, leaf_NV, targets_N)
-    if not losses_N.requires_grad:
+    gradients: list[Tensor] = []
+    if losses_N.requires_grad:
+        with calling(name, CONTRACT):
+            pairs = [torch.autograd.grad(loss_1, leaf_NV, retain_graph=True, allow_unused=True) for loss_1 in losses_N]
+            gradients = [gradient for (gradient,) in pairs if gradient is not None]
+    if len(gradients) < len(losses_N):
         raise InputError(f"{name} is not differentiable: its losses have no gradient with respect to the logits")
-    with calling(name, CONTRACT):
-        gradients = [torch.autograd.grad(loss_1, leaf_NV, retain_graph=True)[0] for loss_1 in losses_N]
     return losses_N.detach(), torch.stack(gradients)
 
 

@@ -147,8 +147,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         seconds["last/val_seconds"] = time.perf_counter() - begin
         return score
 
-    of_user = user_errors(progress, is_single=trial is None)
-    with of_user, log.run as tracked, log.console, hardware.waiting():
+    with log.run as tracked, log.console, hardware.waiting(), user_errors(progress):
         _announce(experiment, text, state, log)
         ended: Ended = "finished"
         try:

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from analysis.configuration import compose
 from nanosq import identity
+from nanosq.main import main
 from nanosq.tracking.connection import create_database
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +85,7 @@ def command(
     Args:
         arguments: Arguments of the program.
         cwd: The folder.
-        program: "run.py" or the name of a module, which is run in a forked process.
+        program: "run.py", the console command "nanosq", or the name of a module, which run in a forked process.
         check: Whether to fail if the exit status is not 0. The folder then gets an empty MLflow store, if it has none.
         warm: Whether to fork the process from one that has imported the libraries already (tests/warm_imports.py). A
             launcher that starts processes of its own needs a new process.
@@ -132,7 +133,10 @@ def _run(
     for path, number in ((stdout, 1), (stderr, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = [str(ROOT / "run.py"), *arguments]
-    sys.path.insert(0, str(ROOT))
+    sys.path[:] = [str(ROOT), *(path for path in sys.path if path)]  # without the current folder
+    if program == "nanosq":
+        sys.argv[0] = "/usr/bin/nanosq"
+        sys.exit(main())
     if program == "run.py":
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:

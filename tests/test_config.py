@@ -114,9 +114,7 @@ def test_warmup_is_steps_or_a_fraction() -> None:
     ],
 )
 def test_eval_every_is_steps_or_a_fraction(max_steps: int, eval_every: str, steps: list[int]) -> None:
-    settings = config.settings(
-        "train", composed(f"train.max_steps={max_steps}", f"train.eval_every={eval_every}").train
-    )
+    settings = config.settings(composed(f"train.max_steps={max_steps}", f"train.eval_every={eval_every}").train)
     evaluated = [step for step in range(1, max_steps) if settings.is_evaluated(step)] + [max_steps]
     assert evaluated == steps
     assert settings.n_evaluations == len(steps)

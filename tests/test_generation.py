@@ -95,6 +95,10 @@ def test_of_a_long_prompt_the_model_sees_the_end_as_if_it_had_written_it(length:
     assert model.seen == [[END, *prompt.encode()][-seen:]]
 
 
+def test_the_largest_length_needs_no_memory() -> None:
+    assert generate(Speller("story"), TOKENIZER, length=10**12) == ["story"]
+
+
 def test_no_texts() -> None:
     assert generate(Speller("story"), TOKENIZER, count=0) == []
 

@@ -77,7 +77,7 @@ WRONG = {
     "half precision": (lambda f, y: nll(f.half(), y), "returns torch.float16"),
     "integers": (lambda f, y: f.argmax(-1), "returns torch.int64"),
     "no gradient": (lambda f, y: (f.argmax(-1) == y).float(), "not differentiable"),
-    "another gradient": (lambda f, y: torch.ones(len(y), requires_grad=True), "has no gradient"),
+    "another gradient": (lambda f, y: torch.ones(len(y), requires_grad=True), "not differentiable"),
     "too few arguments": (lambda f: f, "fails: TypeError"),
     "a bug": (lambda f, y: f @ y, "fails: RuntimeError"),
     "a fused form of another loss": (fused_of_another_loss, "attribute 'fused'"),

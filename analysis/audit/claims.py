@@ -142,13 +142,13 @@ def _table_1(reported: ReportedNumbers) -> Iterator[Claim]:
         Cell("one has optimal hyperparameters"),
         Cell("; ".join(f"{key} {one[key]:g} and {other[key]:g}" for key in differing) or "only in the loss"),
         not differing,
-        "diff conf/experiment/paper_cross_entropy.yaml conf/experiment/paper_squentropy.yaml",
+        " ".join(["diff", *(f"<({program()} experiment={name} --cfg job)" for name in TABLE_1)]),
     )
     yield _quotation(
         "The architecture is that of GPT-2 without changes, so it has biases",
         "bias: true",
         f"bias: {one['model.bias']}".lower(),
-        "grep bias conf/experiment/paper_cross_entropy.yaml",
+        f"{program()} experiment=paper_cross_entropy --cfg job | grep bias",
     )
 
 
@@ -160,7 +160,7 @@ def _search(reported: ReportedNumbers) -> Iterator[Claim]:
         _as_given(reported.best_lr),
         Cell(", ".join(f"{rate:g}" for rate in rates)),
         any(math.isclose(reported.best_lr, rate) for rate in rates),
-        "grep optimizer.lr conf/hydra/sweeper/grid.yaml",
+        f"{program()} hydra/sweeper=grid --cfg hydra | grep optimizer.lr",
     )
     min_lr = settings["optimizer.lr"] * settings["train.min_lr_factor"]
     yield Claim(
@@ -168,7 +168,7 @@ def _search(reported: ReportedNumbers) -> Iterator[Claim]:
         _as_given(reported.best_lr),
         _as_given(min_lr),
         math.isclose(reported.best_lr, min_lr),
-        "grep lr conf/experiment/paper_cross_entropy.yaml",
+        f"{program()} experiment=paper_cross_entropy --cfg job | grep lr",
     )
     factor, warmup = recompute.largest_lr_factor(settings, int(steps)), settings["train.warmup"]
     yield Claim(
