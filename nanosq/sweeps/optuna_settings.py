@@ -5,7 +5,7 @@ Hydra checks the types, and `check` the ranges. hydra-optuna-sweeper has what th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_type_hints
 
 from annotated_types import Ge, Le
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
@@ -73,8 +73,9 @@ def check(settings: Mapping[str, Any], schema: type[OptunaSweeperSettings]) -> N
     Raises:
         ValueError: A setting is out of its range. The message names its key.
     """
-    values = config.arguments(OmegaConf.create(dict(settings)))
-    values = {key: value for key, value in values.items() if key not in ("sampler", "pruner")}  # with own signatures
-    signature.check_fields(values, schema, "hydra.sweeper.{}".format)
+    hints = get_type_hints(schema, include_extras=True)
+    for key, value in config.arguments(OmegaConf.create(dict(settings))).items():
+        if key not in ("sampler", "pruner"):  # they have signatures of their own
+            signature.check_value(f"hydra.sweeper.{key}", value, hints[key])
     if settings["study_name"] is not None:
         checked_name("hydra.sweeper.study_name", settings["study_name"])

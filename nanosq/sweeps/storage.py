@@ -50,7 +50,7 @@ def check(url: str, tracking_uri: str) -> None:
             raise InputError(f"{key}: {file} is a folder: name a file")
         check_folder("hydra.sweeper.storage", file.parent)
     if _place(url) == _place(tracking_uri):
-        raise InputError(f"{key} is the database of MLflow: choose another one, such as sqlite:///optuna.db")
+        raise InputError(f"{key} is the database of MLflow too, tracking.uri={mask(tracking_uri)}: change one of them")
     if file is None or (file.exists() and file.stat().st_size):
         tables = _tables(url, key)
         if tables and "studies" not in tables:

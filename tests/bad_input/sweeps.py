@@ -103,8 +103,8 @@ AXES = [
     Case(f"{SEARCH} 'optimizer.lr=range(0,inf)'", "a finite start and stop"),
     Case(f"{SEARCH} 'model.n_layer=shuffle(range(5,1))'", "has no value"),
     Case(
-        f"{SEARCH} hydra/sweeper/sampler=grid train.warmup=0 model.dropout=0 model.n_layer=1,2 'optimizer.lr=range(0,1e7)'",
-        "the grid has 20,000,000 points",
+        f"{SEARCH} hydra/sweeper/sampler=grid train.warmup=0 model.dropout=0 'optimizer.lr=range(0,1e7)'",
+        "the grid has 10,000,000 points",
     ),
     Case(f"{COMPARE} loss=squentropy", "needs two contenders"),
     Case(f"{COMPARE} loss=squentropy,squentropy", "squentropy is listed twice"),
@@ -154,7 +154,7 @@ COMPONENTS = [
     Case(f"{SEARCH} hydra/sweeper/sampler=nsgaii {KEY}.sampler.population_size=0", "population_size"),
     Case(f"{SEARCH} {KEY}.pruner._target_=optuna.pruners.Nope", "did you mean 'NopPruner'?"),
     Case(f"{SEARCH} {KEY}.pruner.interval_steps=0", "interval_steps=0"),
-    Case(f"{SEARCH} hydra/sweeper/pruner=hyperband {KEY}.pruner.reduction_factor=1", "reduction_factor"),
+    Case(f"{SEARCH} hydra/sweeper/pruner=hyperband {KEY}.pruner.reduction_factor=1", "hydra.sweeper.pruner fails"),
 ]
 LAUNCHERS = [
     Case(f"{GRID} hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0"),
