@@ -115,6 +115,8 @@ def installed_forms(line: str, folder: Path) -> Iterator[list[str]]:
     else:
         yield words
         if words[1] == "-m" and words[2] in CONSOLE:
+            if words[2] == "nanosq.export":  # it refuses a folder that exists
+                shutil.rmtree(folder / words[-1])
             yield [CONSOLE[words[2]], *words[3:]]
 
 
