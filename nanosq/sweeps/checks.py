@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import config, errors, schema
-from nanosq.description import describe
 from nanosq.errors import InputError
 from nanosq.imports import quick_imports
 from nanosq.sweeps.trial import TrialRun
@@ -45,6 +44,7 @@ def check_trials(examples: Iterable[DictConfig]) -> None:
         try:
             with quick_imports():
                 from nanosq import experiment
+                from nanosq.description import describe  # which imports this package
 
                 schema.check(cfg)
                 experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))
