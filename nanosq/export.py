@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nanosq import command, option
-from nanosq.filesystem import check_folder
+from nanosq.filesystem import check_creatable
 from nanosq.installation import program
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_new(out: Path) -> None:
     """Raise a ValueError if a path exists and is not an empty folder, or if no folder can be created there."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} exists already: name a new folder")
-    check_folder(out)
+    check_creatable(out)
 
 
 def card_of(name: str, trained: "Pretrained", store: "Store") -> str:

@@ -61,16 +61,25 @@ def checked_name(key: str, name: str) -> str:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raise InputError if nothing can be written into a folder, which need not exist yet. `key` is its setting."""
+    """Raise InputError that names a setting if `check_creatable` refuses the folder that the setting names."""
+    try:
+        check_creatable(folder)
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from error
+
+
+def check_creatable(folder: Path) -> None:
+    """Raise ValueError if files cannot be written into a folder, which is created when the first one is."""
     try:
         for place in (folder, *folder.absolute().parents):
             with suppress(FileNotFoundError, NotADirectoryError):
                 place.lstat()
                 break
-        with TemporaryFile(dir=place):
-            pass
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"cannot write {folder}: {place} is not a folder")
+        _try(place)
     except OSError as error:
-        raise InputError(f"{key}={folder} is no folder that can be written to ({error.strerror})") from error
+        raise ValueError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def check_writable(path: Path) -> None:
@@ -83,17 +92,6 @@ def check_writable(path: Path) -> None:
         if not path.parent.is_dir():
             raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
         _try(path.parent)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from error
-
-
-def check_folder(path: Path) -> None:
-    """Raise ValueError if files cannot be written into a folder, which is created when the first one is."""
-    try:
-        existing = next(place for place in (path, *path.absolute().parents) if place.exists())
-        if not existing.is_dir():
-            raise ValueError(f"cannot write {path}: {existing} is not a folder")
-        _try(existing)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
 

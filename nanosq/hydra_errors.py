@@ -38,8 +38,9 @@ def exit_status(task: Callable[[], Any]) -> int:
             print("interrupted", file=sys.stderr)
             return 130
         except SystemExit as error:
-            if show_all and isinstance(error.__context__, Exception):  # a single run has exited because of it
-                raise error.__context__ from None
+            failure = error.__context__
+            if show_all and isinstance(failure, Exception):  # a single run has exited because of it
+                raise failure from failure.__cause__
             if error.code in (0, None) or not (said := startup.take().strip()):
                 raise
             return report(InputError(said.splitlines()[-1].rpartition(" error: ")[2]))

@@ -118,9 +118,9 @@ def file(value: str) -> Path:
 
 def folder(value: str) -> Path:
     """Check that files can be written into a folder, which may not exist yet."""
-    from nanosq.filesystem import check_folder
+    from nanosq.filesystem import check_creatable
 
-    return _checked(value, check_folder)
+    return _checked(value, check_creatable)
 
 
 def _checked(value: str, check: Callable[[Path], None]) -> Path:
