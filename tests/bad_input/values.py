@@ -44,7 +44,7 @@ CASES = [
     Case("run.py score_test=perhaps", "score_test=perhaps"),
     Case("run.py device=tpu9", "device=tpu9"),
     Case("run.py device=null", "device=null"),
-    Case("run.py device=''", "device="),
+    Case("run.py device=''", "device: string should have at least 1 character"),
     Case("run.py precision=fp8", "precision=fp8: choose auto, fp32, bf16, fp16"),
     Case("run.py compile=perhaps", "compile=perhaps: choose auto, true or false"),
     Case("run.py compile=5", "compile=5"),
