@@ -1,7 +1,7 @@
 """Checks of a sweep before its first trial, when nothing is written yet."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from nanosq.sweeps.trial import TrialRun
 
 ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs see the files and the devices of the sweeper
 # What a launcher needs, with the question whether it is there.
-NEEDS = {
+NEEDS: Mapping[str, tuple[str, Callable[[], object]]] = {
     "submitit_slurm": ("the command srun of Slurm", lambda: shutil.which("srun")),
     "ray": ("the package ray", lambda: find_spec("ray")),
     "ray_aws": ("the packages ray and boto3", lambda: find_spec("ray") and find_spec("boto3")),
@@ -30,7 +30,8 @@ def check_launcher(name: str) -> None:
 def check_trials(examples: Iterable[DictConfig]) -> None:
     """Refuse a sweep of which no trial can be trained: those with the first and the last values fail for one reason.
 
-    A sweep with some infeasible trials is not refused. It says so when their turn comes.
+    A sweep with some infeasible trials is not refused. It says so when their turn comes. Trials that run on other
+    machines, which have other devices and files, are not tried here.
 
     Args:
         examples: Composed configurations of such trials, with the `hydra` node.
@@ -40,6 +41,8 @@ def check_trials(examples: Iterable[DictConfig]) -> None:
     """
     reasons: set[str] = set()
     for composed in examples:
+        if composed.hydra.runtime.choices["hydra/launcher"] not in ON_THIS_MACHINE:
+            return
         cfg = config.without_hydra(composed)
         try:
             with quick_imports():

@@ -1,4 +1,4 @@
-"""The schemas of the sweepers: names, types and ranges of the keys hydra.sweeper.*; and that of a sampler.
+"""The schemas of the sweepers with Optuna: names, types and ranges of their keys; and that of a sampler.
 
 Hydra checks the types, and `check` the ranges. hydra-optuna-sweeper has what these schemas do not change.
 """
@@ -18,15 +18,6 @@ from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.overrides import MAX_SEEDS
 
 CountOrNone = Annotated[int | None, Ge(1)]
-
-
-@dataclass
-class GridSweeperSettings:
-    """The schema of hydra/sweeper=basic and grid."""
-
-    _target_: str = "nanosq.sweeps.grid.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # the values of each axis, as on the command line
-    zip: list[str] = field(default_factory=list)  # axes to pair value by value instead of combining them
 
 
 @dataclass

@@ -92,7 +92,7 @@ class TunedContender:
 
     @property
     def setting(self) -> list[Any]:
-        """What distinguishes the contender from others, however its overrides are spelled."""
+        """The facts that distinguish the contender from others, however its overrides are spelled."""
         return [self.search.shared, self.search.space.always.axes, self.search.space.conditional]
 
     def note(self, comparison: dict[str, Any]) -> None:

@@ -71,9 +71,9 @@ NAMES = [
     Case(f"{SEARCH} {KEY}.study_name=/tmp/up", f"{KEY}.study_name='/tmp/up'"),
     Case(f"{SEARCH} {KEY}.study_name={LONG}", "longer than"),
     Case(f"{COMPARE} {LOSSES} {KEY}.study_name=..", f"{KEY}.study_name='..'"),
-    Case(f"{GRID} hydra.sweep.dir=text.txt", "hydra.sweep.dir=text.txt"),
-    Case(f"{SEARCH} hydra.sweep.dir=text.txt/sweeps", "hydra.sweep.dir=text.txt/sweeps"),
-    Case(f"{COMPARE} {LOSSES} hydra.sweep.dir=/proc/sweeps", "hydra.sweep.dir=/proc/sweeps"),
+    Case(f"{GRID} hydra.sweep.dir=text.txt", "hydra.sweep.dir: cannot write text.txt"),
+    Case(f"{SEARCH} hydra.sweep.dir=text.txt/sweeps", "hydra.sweep.dir: cannot write text.txt"),
+    Case(f"{COMPARE} {LOSSES} hydra.sweep.dir=/proc/sweeps", "hydra.sweep.dir: cannot write /proc"),
 ]
 AXES = [
     Case("run.py hydra/sweeper=grid", "needs -m"),
@@ -119,7 +119,7 @@ DATABASES = [
     Case(f"{SEARCH} '{KEY}.storage=\"sqlite:///:memory:\"'", "names no file"),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///folder", "folder is a folder"),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///text.txt", "file is not a database"),
-    Case(f"{SEARCH} {KEY}.storage=sqlite:////proc/optuna.db", f"{KEY}.storage=/proc"),
+    Case(f"{SEARCH} {KEY}.storage=sqlite:////proc/optuna.db", f"{KEY}.storage: cannot write /proc"),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///other.db", "belongs to another program", _other_program),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///mlflow.db", "is the database of MLflow"),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///folder/../mlflow.db", "is the database of MLflow"),
