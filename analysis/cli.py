@@ -1,23 +1,31 @@
 """Options and printed output that the commands of the report share."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from analysis.page import Section, Table, Text
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.tracking.location import default_experiment
 
 
 def parser(
     doc: str | None, arguments: str = "", *, module: str = "analysis.report", out: str = "report"
-) -> argparse.ArgumentParser:
+) -> option.Parser:
     """Return a parser with options for the tracking server, the experiment and the output folder."""
     result = terminal.parser(module, doc, arguments)
-    result.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
-    result.add_argument("--experiment", default=default_experiment(), metavar="NAME", help="default: %(default)s")
-    result.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="default: %(default)s")
+    command.add_tracking_uri(result)
+    help = "default: %(default)s"
+    result.add_argument("--experiment", type=option.name, default=default_experiment(), metavar="NAME", help=help)
+    result.add_argument("--out", type=option.folder, default=out, metavar="DIR", help=help)
     return result
+
+
+def add_storage(parser: option.Parser, default: str) -> None:
+    """Add the options for a study of Optuna to a parser."""
+    help = f"storage of Optuna; default: {default}, if it exists"
+    parser.add_argument("--storage", type=option.name, metavar="URL", help=help)
+    help = "default: the study that was started last"
+    parser.add_argument("--study", type=option.name, metavar="NAME", help=help)
 
 
 def tell(section: Section) -> None:

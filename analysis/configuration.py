@@ -7,11 +7,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq import schema
+from nanosq import schema, sweeps
 from nanosq.errors import InputError, one_line
 from nanosq.installation import CONF
 
 schema.register()
+sweeps.register()  # conf/hydra/sweeper refers to their schemas
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

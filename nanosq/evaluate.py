@@ -10,10 +10,9 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nanosq import command, terminal
+from nanosq import command, option, terminal
 
 if TYPE_CHECKING:
     from nanosq.data.corpus import Split
@@ -30,20 +29,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command.parser("nanosq.evaluate", __doc__, "MODEL --data FILE ...")
     add, default = parser.add_argument, "default: %(default)s"
     files = "paths or globs of plain text, .jsonl, .parquet or .arrow; text and .jsonl may be compressed"
-    add("--data", nargs="+", required=True, metavar="FILE", help=files)
-    add("--separator", default="<|endoftext|>", help=rf"text between the documents of plain text; {default}")
-    add("--column", default="text", help=f"column or key that holds the text of a row; {default}")
+    add("--data", nargs="+", required=True, type=option.name, metavar="FILE", help=files)
+    add(
+        "--separator",
+        type=option.text,
+        default="<|endoftext|>",
+        help=rf"text between the documents of plain text; {default}",
+    )
+    add("--column", type=option.text, default="text", help=f"column or key that holds the text of a row; {default}")
     add("--device", default="auto", help=default)
-    add("--precision", help="fp32, bf16, fp16 or auto; default: the one in which the run was scored, else fp32")
+    add("--precision", choices=command.PRECISIONS, help="default: the one in which the run was scored, else fp32")
     protocols = "report: print the mean over random windows too, as the student report measured it"
     add("--protocol", choices=("whole", "report"), default="whole", help=protocols)
-    add("--windows", type=int, metavar="N", help=f"number of random windows; default: {N_WINDOWS}")
-    add("--window-size", type=int, metavar="N", help="tokens in a random window; default: 256, or a smaller block")
-    add("--seed", type=int, help=f"of random windows; default: {SEED}")
-    add("--csv", type=Path, metavar="OUT", help="file to write, with a row for each document")
+    add("--windows", type=option.integer(1), metavar="N", help=f"number of random windows; default: {N_WINDOWS}")
+    add(
+        "--window-size",
+        type=option.integer(1),
+        metavar="N",
+        help="tokens in a random window; default: 256, or a smaller block",
+    )
+    add("--seed", type=option.SEED, help=f"of random windows; default: {SEED}")
+    add("--csv", type=option.file, metavar="OUT", help="file to write, with a row for each document")
     add("--json", action="store_true", help="print one JSON object, for scripts")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: evaluate(options))
+    return command.run(lambda: evaluate(parser.parse_args(arguments)))
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -56,7 +64,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from nanosq import artifacts, report_protocol
     from nanosq.data import sources, texts
     from nanosq.evaluation import Evaluator
-    from nanosq.filesystem import atomic_write, check_writable
+    from nanosq.filesystem import atomic_write
     from nanosq.hardware import Hardware
     from nanosq.losses import cross_entropy
 
@@ -64,16 +72,17 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.protocol != "report" and any(value is not None for value in counts.values()):
         raise ValueError("--windows, --window-size and --seed are those of random windows: add --protocol report")
     paths = sources.find("data", options.data, settings=OPTIONS)
-    if options.csv is not None:
-        check_writable(options.csv)
-        if options.csv.resolve() in {path.resolve() for path in paths}:
-            raise ValueError(f"--csv would replace {options.csv}, a file of --data: give it another name")
-    trained = command.load(options)
-    precision = options.precision or trained.facts.get("precision", "fp32")
-    hardware = Hardware.pick(device=options.device, precision=precision, compile=False)
+    if options.csv is not None and options.csv.resolve() in {path.resolve() for path in paths}:
+        raise ValueError(f"--csv would replace {options.csv}, a file of --data: give it another name")
+    reading = {"separator": options.separator, "column": options.column, "settings": OPTIONS}
+    for path in paths:  # a file that cannot be read is an error before the model is read
+        next(sources.read([path], **reading), None)
+    hardware = Hardware.pick(device=options.device, precision=options.precision or "fp32", compile=False)
+    trained = command.load(options.model, options.tracking_uri)
+    if options.precision is None and "precision" in trained.facts:
+        hardware = Hardware.pick(device=options.device, precision=trained.facts["precision"], compile=False)
     model = trained.build().to(hardware.device)
     evaluator = Evaluator(model, cross_entropy, hardware, batch_size=max(1, BATCH_TOKENS // model.block_size))
-    reading = {"separator": options.separator, "column": options.column, "settings": OPTIONS}
     split, places, loses_text = texts.encode_files(paths, trained.tokenizer, **reading)
     if loses_text:
         print("note: the tokenizer loses text: bits per byte cannot be compared", file=sys.stderr)

@@ -3,13 +3,13 @@
 python -m nanosq.export RUN_ID OUT
 """
 
-import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from nanosq import command
+from nanosq import command, option
+from nanosq.filesystem import check_creatable
 from nanosq.installation import program
 
 if TYPE_CHECKING:
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Export a model."""
     parser = command.parser("nanosq.export", __doc__, "MODEL OUT")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to create")
-    options = parser.parse_args(arguments)
+    parser.add_argument("out", metavar="OUT", type=option.name, help="folder to create")
 
     def work() -> None:
+        options = parser.parse_args(arguments)
+        out = Path(options.out)
+        check_new(out)
         from nanosq import pretrained
         from nanosq.tracking.mlflow_store import MLflowStore
 
-        check_new(options.out)
         store = MLflowStore(uri=options.tracking_uri)
         trained = pretrained.load(options.model, store)
-        export(trained, options.out, card_of(options.model, trained, store))
-        files = sorted(options.out.iterdir())
+        export(trained, out, card_of(options.model, trained, store))
+        files = sorted(out.iterdir())
         width = max(len(path.name) for path in files)
-        print(f"{options.out}:")
+        print(f"{out}:")
         for path in files:
             print(f"  {path.name:{width}}  {path.stat().st_size:>13,} bytes")
-        print(f"next: {program('nanosq.generate')} {options.out}")
+        print(f"next: {program('nanosq.generate')} {out}")
 
     return command.run(work)
 
@@ -45,11 +46,7 @@ def check_new(out: Path) -> None:
     """Raise a ValueError if a path exists and is not an empty folder, or if no folder can be created there."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out} exists already: name a new folder")
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"cannot write {out}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write {out}: {existing} does not let you write into it")
+    check_creatable(out)
 
 
 def card_of(name: str, trained: "Pretrained", store: "Store") -> str:

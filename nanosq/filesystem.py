@@ -61,24 +61,45 @@ def checked_name(key: str, name: str) -> str:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raise InputError if nothing can be written into a folder, which need not exist yet. `key` is its setting."""
+    """Raise InputError that names a setting if `check_creatable` refuses the folder that the setting names."""
+    try:
+        check_creatable(folder)
+    except ValueError as error:
+        raise InputError(f"{key}: {error}") from error
+
+
+def check_creatable(folder: Path) -> None:
+    """Raise ValueError if files cannot be written into a folder, which is created when the first one is."""
     try:
         for place in (folder, *folder.absolute().parents):
             with suppress(FileNotFoundError, NotADirectoryError):
                 place.lstat()
                 break
-        with TemporaryFile(dir=place):
-            pass
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"cannot write {folder}: {place} is not a folder")
+        _try(place)
     except OSError as error:
-        raise InputError(f"{key}={folder} is no folder that can be written to ({error.strerror})") from error
+        raise ValueError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def check_writable(path: Path) -> None:
-    """Raise ValueError if `path` is a folder, or in a folder that does not exist."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file")
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    """Raise ValueError if `atomic_write` cannot write a file: it is no regular file, or its folder takes no files."""
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: give the name of a file")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a regular file: give the name of another one")
+        if not path.parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+        _try(path.parent)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _try(folder: Path) -> None:
+    """Raise the OSError of a new file in a folder. Permissions alone do not tell whether it is possible."""
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nanosq import command, terminal
+from nanosq import command, option, terminal
 from nanosq.typesetting import NARROW, WordWrap, side_by_side, wrap
 
 if TYPE_CHECKING:
@@ -27,38 +27,35 @@ SEPARATOR = "\n\n---\n\n"  # between texts
 NAMES = {"length": "--max-new-tokens"}  # of settings, where they differ from those of the options
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> option.Parser:
     """Return the parser of the command."""
     result = command.parser("nanosq.generate", __doc__, "MODEL | --compare MODEL MODEL", nargs="+")
     result.add_argument("--compare", action="store_true", help="show the texts of two MODELs side by side")
-    result.add_argument("--prompt", action="append", help="beginning of the texts; repeat it for several beginnings")
-    result.add_argument("--num", type=int, default=1, help="texts for each prompt; default: %(default)s")
+    prompt = "beginning of the texts; repeat it for several beginnings"
+    result.add_argument("--prompt", action="append", type=option.text, help=prompt)
+    result.add_argument("--num", type=option.integer(1), default=1, help="texts for each prompt; default: %(default)s")
     result.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: %(default)s")
     result.add_argument("--temperature", type=float, default=0.8, help="0: the most likely token; default: %(default)s")
     result.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens")
     result.add_argument("--top-p", type=float, metavar="P", help="from those that together have probability P")
-    result.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    result.add_argument("--seed", type=option.SEED, default=0, help="default: %(default)s")
     result.add_argument("--device", default="auto", help="cpu, cuda, mps; default: a GPU if there is one")
-    result.add_argument("--precision", default="fp32", help="fp32; bf16 is faster, but rounds differently")
+    result.add_argument(
+        "--precision", choices=command.PRECISIONS, default="fp32", help="bf16 is faster, but rounds differently"
+    )
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print texts of a model, or of two models side by side."""
-    options = parser().parse_intermixed_args(arguments)  # also MODEL --compare MODEL
-    return command.run(lambda: _work(options))
+    return command.run(lambda: _work(parser().parse_intermixed_args(arguments)))  # also MODEL --compare MODEL
 
 
 def _work(options: argparse.Namespace) -> None:
-    from nanosq import threads
-    from nanosq.generation import prepare
-    from nanosq.hardware import Hardware
     from nanosq.settings import SampleSettings
 
     if len(options.model) != 1 + options.compare:
         raise ValueError("--compare takes two models" if options.compare else "give one model, or two with --compare")
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, not {options.num}")
     settings = [
         SampleSettings(
             count=options.num,
@@ -71,13 +68,15 @@ def _work(options: argparse.Namespace) -> None:
         for prompt in options.prompt or [""]
     ]
     settings[0].check(lambda key: NAMES.get(key, f"--{key.replace('_', '-')}"))
-    if options.seed < 0:
-        raise ValueError(f"--seed must not be negative, not {options.seed}")
+    from nanosq import threads
+    from nanosq.generation import prepare
+    from nanosq.hardware import Hardware
+
     threads.use(None)
     hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
     writers = []
     for name in options.model:
-        trained = command.load(options, name)
+        trained = command.load(name, options.tracking_uri)
         model = prepare(trained.build(), hardware)
         writers.append(_Writer(model, trained.tokenizer, options.seed))
         longest = max(len(ids) for ids in trained.tokenizer.encode([each.prompt for each in settings]))

@@ -1,6 +1,6 @@
 """Texts that a model writes.
 
-Shape suffixes: B texts, T tokens of a window, D model width, V ids that may be drawn, L new tokens.
+Shape suffixes: B texts, T tokens of a window, D model width, V ids that may be drawn.
 """
 
 import math
@@ -126,7 +126,7 @@ def new_ids(model: Any, tokenizer: Tokenizer, settings: SampleSettings, *, seed:
     if not settings.count:
         return
     device, end = model.head_weight.device, tokenizer.end_of_text
-    uniform_BL = np.stack([np.random.default_rng([seed, i]).random(settings.length) for i in range(settings.count)])
+    generators = [np.random.default_rng([seed, i]) for i in range(settings.count)]
     start = [end, *tokenizer.encode([settings.prompt])[0].tolist()]
     window_BT = torch.tensor(start, device=device).repeat(settings.count, 1)
     stride = model.block_size - model.block_size // 2
@@ -135,7 +135,8 @@ def new_ids(model: Any, tokenizer: Tokenizer, settings: SampleSettings, *, seed:
     was_training = model.training
     model.eval()
     try:
-        for uniform_B in torch.from_numpy(uniform_BL.T):
+        for _ in range(settings.length):
+            uniform_B = torch.tensor([generator.random() for generator in generators], dtype=torch.float64)
             n_excess = window_BT.shape[1] - model.block_size
             if cache is None or n_excess > 0:
                 window_BT = unseen_BT = window_BT[:, stride * math.ceil(max(n_excess, 0) / stride) :]

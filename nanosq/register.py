@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nanosq import command, terminal
+from nanosq import command, option, terminal
 
 if TYPE_CHECKING:
     from nanosq.tracking.mlflow_store import MLflowStore
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Register a model, and print its version and how to serve it."""
     parser = terminal.parser("nanosq.register", __doc__, "RUN_ID|SWEEP NAME")
-    parser.add_argument("origin", metavar="RUN_ID|SWEEP", help="id of a run, or name of a sweep")
-    parser.add_argument("name", metavar="NAME", help="name of the registered model; a name that exists gets a version")
+    parser.add_argument("origin", metavar="RUN_ID|SWEEP", type=option.name, help="id of a run, or name of a sweep")
+    parser.add_argument(
+        "name", metavar="NAME", type=option.name, help="name of the registered model; a name that exists gets a version"
+    )
     parser.add_argument("--metric", help="decides which run of a sweep is best; default: as in the sweep")
     parser.add_argument("--sweeps", type=Path, default="sweeps", metavar="DIR", help="folder of sweeps (%(default)s)")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: as `mlflow ui`")
-    parser.add_argument("--experiment", metavar="NAME", help="that of the sweep; default: nanosq")
-    options = parser.parse_args(arguments)
+    command.add_tracking_uri(parser)
+    parser.add_argument("--experiment", type=option.name, metavar="NAME", help="that of the sweep; default: nanosq")
 
     def work() -> None:
+        options = parser.parse_args(arguments)
         from nanosq.checkpoint import RUN_ID
         from nanosq.tracking import registry
         from nanosq.tracking.mlflow_store import MLflowStore
@@ -56,7 +58,9 @@ def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
 
     sweep, metric = options.origin, options.metric
     if metric is not None and metric not in METRICS:
-        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}")
+        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{option.closest(metric, METRICS)}")
+    if sweep in (".", ".."):
+        raise InputError(f"{sweep!r} is no name of a run or a sweep")
     folder = options.sweeps / preset.UNSAFE.sub("_", sweep)
     trials = folder / "trials.csv"
     if trials.is_file():

@@ -1,6 +1,6 @@
 """The schema of the configuration: the type and the range of every value outside of components, and its check."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
@@ -52,12 +52,22 @@ class Config:
     checkpoint_dir: Name
 
 
+@dataclass
+class GridSweeperSettings:
+    """Settings of hydra/sweeper=basic and grid. A configuration has them also without a sweep."""
+
+    _target_: str = "nanosq.sweeps.grid.GridSweeper"
+    params: dict[str, str] = field(default_factory=dict)  # the values of each axis, as on the command line
+    zip: list[str] = field(default_factory=list)  # axes to pair value by value instead of combining them
+
+
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "tracking", "data.source", "data.tokenizer")
 
 
 def register() -> None:
-    """Register the schema with Hydra, and `${program:}` of the help in conf/config.yaml."""
-    ConfigStore.instance().store(name="schema", node=Config, provider="nanosq", replace=True)
+    """Register the schemas with Hydra, and `${program:}` of the help in conf/config.yaml."""
+    for name, node in (("schema", Config), ("grid_sweeper_schema", GridSweeperSettings)):
+        ConfigStore.instance().store(name=name, node=node, provider="nanosq", replace=True)
     OmegaConf.register_resolver("program", program, replace=True)
 
 

@@ -78,7 +78,7 @@ class SampleSettings:
     """Settings of the texts that a trained model writes."""
 
     count: Annotated[int, Ge(0), Le(10**4)]
-    length: Annotated[int, Ge(0), Le(10**6)]
+    length: Annotated[int, Ge(0)]
     temperature: NonNegative
     prompt: str
     top_k: Count | None

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from nanosq.installation import program
+from nanosq.option import Parser
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 ESCAPE = re.compile(r"\x1b\[\d*m")
@@ -52,9 +53,9 @@ def command(line: str, stream: TextIO) -> str:
     return wrap(words, width() - 4).replace("\n", " \\\n  ").replace("\0", " ") + "\r"
 
 
-def parser(module: str, doc: str | None, arguments: str = "") -> argparse.ArgumentParser:
+def parser(module: str, doc: str | None, arguments: str = "") -> Parser:
     """Return a parser of a command. Its help begins with the names of the arguments and the docstring of the module."""
-    return argparse.ArgumentParser(
+    return Parser(
         program(module),
         usage=f"%(prog)s [options] {arguments}".rstrip(),
         description=_help((doc or "").replace(f"python -m {module}", program(module))),

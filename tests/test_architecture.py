@@ -48,12 +48,13 @@ LEAVES = {
     "nanosq/settings.py": {"nanosq.ranges", "nanosq.signature"},
     "nanosq/filesystem.py": {"nanosq.errors"},
     "nanosq/installation.py": set(),
-    "nanosq/terminal.py": {"nanosq.installation"},
+    "nanosq/option.py": {"nanosq.filesystem"},
+    "nanosq/terminal.py": {"nanosq.installation", "nanosq.option"},
     "nanosq/privacy.py": {"nanosq.terminal"},
 }
 # What the report may import.
 SHARED = (
-    *("nanosq.command", "nanosq.installation", "nanosq.privacy", "nanosq.terminal"),
+    *("nanosq.command", "nanosq.installation", "nanosq.option", "nanosq.privacy", "nanosq.terminal"),
     *("nanosq.tracking.location", "nanosq.tracking.parameters", "nanosq.tracking.store_errors"),
 )
 # Packages and the modules that they must not import.

@@ -1,11 +1,15 @@
 """The commands of analysis/ and nanosq/: their help, and what they say in a folder without runs."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from nanosq import command
 from tests.commandline import ROOT
 
 FILES = sorted(path for folder in ("analysis", "nanosq") for path in (ROOT / folder).rglob("*.py"))
@@ -67,3 +71,32 @@ def test_without_runs_a_command_says_what_to_do(name: str, capsys: pytest.Captur
 def test_other_commands_say_something_without_runs(name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name) == 0
     assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 141), (["--help"], 0)])
+def test_a_reader_of_the_output_that_has_gone_is_no_error(arguments: list[str], status: int) -> None:
+    """The pipe is closed before the command starts, as by `head` in the middle of a longer output.
+
+    argparse ignores that it cannot print the help.
+    """
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "analysis.report.glossary", *arguments]
+    result = subprocess.run(argv, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (status, "")
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert command.run(work) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    command.show_interruption(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted\n"
+    command.show_interruption(KeyError, KeyError("our own fault"), None)
+    assert "KeyError" in capsys.readouterr().err

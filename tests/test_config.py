@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, identity, initial_weights, schema
+from nanosq import config, identity, initial_weights, schema, sweeps
 from tests.commandline import ROOT
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -20,6 +20,7 @@ OPTIONS = [(group, path.stem) for group in (*COMPONENTS, "data") for path in sor
 
 
 schema.register()
+sweeps.register()
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -8,13 +8,14 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import ConfigSourceInfo
 from omegaconf import DictConfig, OmegaConf
 
-from nanosq import config, identity, schema
+from nanosq import config, identity, schema, sweeps
 from nanosq.description import Description, describe
 from nanosq.sweeps.trial import TrialRun
 
 CONF = Path(__file__).parents[1] / "conf"
 COMMAND = "python run.py loss=squentropy optimizer=adamw optimizer.lr=0.002"
 schema.register()
+sweeps.register()
 SETTINGS = [
     [],
     ["loss=squentropy", "loss.weight=0.5", "seed=7"],

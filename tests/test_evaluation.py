@@ -1,14 +1,17 @@
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nanosq import losses
-from nanosq.evaluation import Evaluation, Evaluator, Score, Windows
+from nanosq import distributed, losses
+from nanosq import evaluation as evaluation_module
+from nanosq.data.corpus import Split
+from nanosq.evaluation import Batches, Evaluation, Evaluator, Score, ScoredTokens, Windows, evaluating
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 
@@ -134,3 +137,57 @@ def test_documents_and_targets_add_up_to_the_split_whatever_the_windows() -> Non
     assert found.document_nll.sum().item() / n == pytest.approx(found.score.nll, abs=1e-12)
     assert found.bins[0].sum() == n
     assert found.bins[1].sum().item() / n == pytest.approx(found.score.accuracy)
+
+
+@pytest.fixture
+def small() -> tuple[Evaluator, Split, list[None]]:
+    """An evaluator of a tiny model, a split, and a list that grows with every batch."""
+    calls: list[None] = []
+    starts = np.array([0, 9, 14, 30])
+    tokens = np.arange(31, dtype=np.uint16) % 11
+    split = Split(tokens, starts, np.diff(starts) - 1, 27, math.nan)
+    model = GPT(11, block_size=4, n_layer=1, n_head=1, n_embd=8)
+    evaluator = Evaluator(model, losses.cross_entropy, CPU, batch_size=2, before_batch=lambda: calls.append(None))
+    return evaluator, split, calls
+
+
+def n_targets(found: Iterable[ScoredTokens]) -> int:
+    return sum(len(batch.targets_N) for batch in found)
+
+
+def test_every_token_is_in_a_batch_or_in_one_of_several_processes(
+    small: tuple[Evaluator, Split, list[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, split, calls = small
+    with evaluating(evaluator.model, CPU):
+        n_batches = len([*evaluator.batches(split)])
+        assert len(calls) == n_batches > 4
+        assert n_targets(evaluator.batches(split)) == n_targets(Batches(evaluator, split)()) == 30
+        third = n_targets(evaluator.batches(split, every=3))
+        assert 0 < third < 30
+        calls.clear()
+        monkeypatch.setattr(distributed, "world_size", lambda: 3)
+        found = []
+        for rank in range(3):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            found.append(n_targets(evaluator.batches(split)))
+        assert (found[0], sum(found)) == (third, 30)
+        assert not calls  # a signal is not handled there
+
+
+def test_small_hidden_states_are_computed_once(
+    small: tuple[Evaluator, Split, list[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, split, _ = small
+    passes: list[None] = []
+    evaluator.model.register_forward_hook(lambda *_: passes.append(None))
+    n_bytes = 31 * 8 * 4  # tokens, width, bytes of a number
+    for kept_bytes, n_computed in ((n_bytes, 1), (n_bytes - 1, 2)):
+        monkeypatch.setattr(evaluation_module, "KEPT_BYTES", kept_bytes)
+        passes.clear()
+        with evaluating(evaluator.model, CPU):
+            n_batches = len([*evaluator.batches(split)])
+            passes.clear()
+            both = Batches(evaluator, split)
+            assert [n_targets(both()), n_targets(both())] == [30, 30]
+        assert len(passes) == n_computed * n_batches

@@ -95,6 +95,10 @@ def test_of_a_long_prompt_the_model_sees_the_end_as_if_it_had_written_it(length:
     assert model.seen == [[END, *prompt.encode()][-seen:]]
 
 
+def test_the_largest_length_needs_no_memory() -> None:
+    assert generate(Speller("story"), TOKENIZER, length=10**12) == ["story"]
+
+
 def test_no_texts() -> None:
     assert generate(Speller("story"), TOKENIZER, count=0) == []
 
@@ -102,10 +106,11 @@ def test_no_texts() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        *[(name, -1, "must not be negative") for name in ("count", "length", "temperature", "seed")],
-        *[("temperature", value, "negative or infinite") for value in (float("nan"), float("inf"))],
-        *[("top_k", value, "top_k must be at least 1") for value in (0, -1)],
-        *[("top_p", value, "top_p must be above 0 and at most 1") for value in (0.0, 1.1, float("nan"))],
+        *[(name, -1, "must be at least 0") for name in ("count", "length", "temperature")],
+        ("seed", -1, "seed must not be negative"),
+        *[("temperature", value, "must be finite") for value in (float("nan"), float("inf"))],
+        *[("top_k", value, "top_k=.* must be at least 1") for value in (0, -1)],
+        *[("top_p", value, "top_p=.* must be (above 0|at most 1|finite)") for value in (0.0, 1.1, float("nan"))],
     ],
 )
 def test_refuses_numbers_out_of_range(setting: str, value: float, message: str) -> None:

@@ -79,7 +79,10 @@ def test_weights_of_the_last_step_on_request(tmp_path: Path) -> None:
     assert metrics["test/nll"] == pytest.approx(other.data.metrics["test/nll"], rel=1e-4)
     assert "weights: last" in (ROOT / "conf/experiment/paper_cross_entropy.yaml").read_text()
     wrong = command(*OVERFIT, "train.weights=final", cwd=tmp_path)
-    assert (wrong.returncode, wrong.stderr) == (2, "error: train.weights=final: choose best or last\n")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: Error merging override train.weights=final; Invalid value 'final', expected one of ['best', 'last']\n",
+    )
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Golden values and reference implementations of every loss; N tokens, V vocabulary."""
 
+import inspect
 import math
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,14 @@ FORMULAS = {
     "brier": lambda f, y: sum(((j == y) - p) ** 2 for j, p in enumerate(softmax(f))),
     "mse_probabilities": lambda f, y: sum((100 * (j == y) - 100 * p) ** 2 for j, p in enumerate(softmax(f))) / len(f),
 }
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_defaults_are_the_values_of_conf(name: str) -> None:
+    configured = OmegaConf.to_object(OmegaConf.load(CONF / f"{name}.yaml"))
+    parameters = inspect.signature(config.get_target(configured.pop("_target_"))).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    assert configured == {"_partial_": True, **defaults}
 
 
 @pytest.mark.parametrize("name", FORMULAS)

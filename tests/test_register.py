@@ -74,7 +74,9 @@ def test_a_run_is_registered_twice(folder: Path, capsys: pytest.CaptureFixture[s
 def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = runs(folder)
     here = ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
-    for name in ("a/b", "a:b", "", "..", " "):
+    for name in ("", " "):
+        assert error(capsys, run.info.run_id, name, *here) == "NAME: is empty"
+    for name in ("a/b", "a:b", ".."):
         assert error(capsys, run.info.run_id, name, *here).startswith(f"{name!r} cannot be the name")
     assert error(capsys, "0" * 32, "a", *here).endswith(f"has no run {'0' * 32}")
     assert error(capsys, "grid-1", "a", *here).startswith("there is no run and no sweep grid-1")

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 
 from nanosq.tracking import Store, mlflow_run
+from nanosq.tracking.creation import run_filter
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.commandline import provide_store
@@ -59,6 +60,17 @@ def test_a_run_is_recorded(uri: str, tmp_path: Path) -> None:
     assert tracked.link == f"{experiment}/runs/{run.info.run_id}?workflowType=machine_learning"
     assert tracked.table == f"{experiment}/runs?workflowType=machine_learning&viewStateShareKey=nanosq"
     assert tracked.charts == f"{tracked.table}&compareRunsMode=CHART"
+
+
+def test_runs_are_found_by_any_text(uri: str) -> None:
+    """A filter of MLflow has no escapes, so that a text with both kinds of quotes needs wildcards."""
+    names = ["it's", 'say "x"', 'it\'s "x"', 'it\'s "y"', "back\\", "100 % of 'all' \"runs\"", "a = 'b' and c"]
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("names")
+    ids = {name: client.create_run(experiment, tags={"sweep": name}).info.run_id for name in names}
+    for name, run_id in ids.items():
+        found = client.search_runs([experiment], run_filter({"sweep": name}, "RUNNING"))
+        assert [run.info.run_id for run in found] == [run_id]
 
 
 def test_metrics_are_written_in_batches(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

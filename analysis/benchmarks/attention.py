@@ -7,7 +7,9 @@ python -m analysis.benchmarks.attention
 python -m analysis.benchmarks.attention --rounds 30
 """
 
-from collections.abc import Callable
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from unittest import mock
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.benchmarks.lib.measure import median_seconds, seconds, show
-from nanosq import attention, terminal
+from nanosq import attention, command, option, terminal
 from nanosq.hardware import keep_freed_memory
 
 # Batch, heads, time and head width of model=tiny, experiment=ten_minutes, two lengths between, and model=gpt2.
@@ -65,16 +67,22 @@ def compare(B: int, H: int, T: int, K: int, rounds: int) -> pd.DataFrame:
     return table
 
 
-def main() -> None:
-    """Print a table for each shape."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.attention", __doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="passes of each implementation; default: %(default)s")
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--rounds", type=option.integer(1), default=10, help="passes of each implementation; default: %(default)s"
+    )
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print a table for each shape."""
     keep_freed_memory()
     for B, H, T, K in SHAPES:
         print(f"batch {B}, {H} heads of {K}, {T} tokens; {torch.get_num_threads()} threads, torch {torch.__version__}")
-        show(compare(B, H, T, K, rounds), {"ms": ".2f", "ratio": ".2f", "error": ".0e"})
+        show(compare(B, H, T, K, options.rounds), {"ms": ".2f", "ratio": ".2f", "error": ".0e"})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,13 +14,14 @@ The exit status is 1 if nanosq with the full vocabulary is slower, or takes more
 apply to 500 MB or more: the imports take about 2 s, which is most of the time for a small text.
 """
 
+import argparse
 import random
 import resource
 import runpy
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr
 from functools import partial
@@ -34,7 +35,7 @@ from joblib import cpu_count
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.memory import peak_memory
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.data import bpe, corpus, readers, tokenizers
 from nanosq.data.sources import tinystories
 from nanosq.data.stories import stories
@@ -61,13 +62,13 @@ class Measurement(NamedTuple):
 Program = Callable[[Path, Path], Measurement]  # the arguments: the folder of the text, an empty working directory
 
 
-def write_text(folder: Path, megabytes: float, source: str | None) -> None:
+def write_text(folder: Path, megabytes: float, source: Path | None) -> None:
     """Write a training split of this size and a small validation split, as in the repository of TinyStories."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     texts = (
-        list(readers.read(Path(source), "<|endoftext|>", "text"))
+        list(readers.read(source, "<|endoftext|>", "text"))
         if source
         else [document.text for document in stories("train")]
     )
@@ -105,16 +106,24 @@ def with_tiktoken(folder: Path, work: Path) -> Measurement:
     return Measurement(time.perf_counter() - begin, size, 0, 0)
 
 
-def with_nanogpt(folder: Path, work: Path, *, checkout: Path) -> Measurement:
-    """Run nanoGPT's script, with our text, our copy of GPT-2's vocabulary, and the changes in `CHANGES`."""
+def nanogpt_script(checkout: Path) -> str:
+    """Return nanoGPT's script with the changes in `CHANGES`; ValueError if this is not possible."""
+    path = checkout / "data" / "openwebtext" / "prepare.py"
+    if not path.is_file():
+        raise ValueError(f"--nanogpt: {checkout} is not a checkout of karpathy/nanoGPT: there is no {path}")
+    script = path.read_text()
+    for line, replacement in CHANGES.items():
+        if line not in script:
+            raise ValueError(f"{path} has no line {line!r}")
+        script = script.replace(line, replacement)
+    return script
+
+
+def with_nanogpt(folder: Path, work: Path, *, script: str) -> Measurement:
+    """Run nanoGPT's script, with our text and our copy of GPT-2's vocabulary."""
     import datasets
     import tiktoken
 
-    script = (checkout / "data" / "openwebtext" / "prepare.py").read_text()
-    for line, replacement in CHANGES.items():
-        if line not in script:
-            raise ValueError(f"{checkout}: data/openwebtext/prepare.py has no line {line!r}")
-        script = script.replace(line, replacement)
     (work / "prepare.py").write_text(script)
     train = str(folder / "train-00000-of-00001.parquet")
     loaded = datasets.load_dataset("parquet", data_files={"train": train}, cache_dir=str(work / "loaded"))
@@ -161,11 +170,17 @@ def measure(program: Program, folder: Path) -> Measurement:
         return process.submit(program, folder, Path(work)).result()
 
 
-def compare(folder: Path, checkout: Path | None, rounds: int) -> bool:
-    """Measure all programs in turn and print a table. Return whether nanosq keeps its limits."""
+def compare(folder: Path, script: str | None, rounds: int) -> bool:
+    """Measure all programs in turn and print a table. Return whether nanosq keeps its limits.
+
+    Args:
+        folder: The text.
+        script: The script of nanoGPT, if it is one of the programs.
+        rounds: How often each program runs.
+    """
     programs: dict[str, Program] = {"tiktoken, one thread": with_tiktoken}
-    if checkout:
-        programs["nanoGPT's prepare.py"] = partial(with_nanogpt, checkout=checkout)
+    if script:
+        programs["nanoGPT's prepare.py"] = partial(with_nanogpt, script=script)
     programs["nanosq"] = partial(with_nanosq, vocabulary="full")
     programs["nanosq, 10,000 tokens"] = partial(with_nanosq, vocabulary=10_000)
     measurements: dict[str, list[Measurement]] = {name: [] for name in programs}
@@ -190,19 +205,26 @@ def compare(folder: Path, checkout: Path | None, rounds: int) -> bool:
     return is_within_limits
 
 
-def main() -> int:
-    """Run the command. Return 1 if nanosq exceeds its limits."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.data", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--stories", metavar="FILE", help="a file of stories, in a format of data=text")
-    parser.add_argument("--megabytes", type=float, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--stories", type=option.existing, metavar="FILE", help="a file of stories, in a format of data=text"
+    )
+    parser.add_argument("--megabytes", type=option.positive, default=500)
+    parser.add_argument("--rounds", type=option.integer(1), default=3)
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> int:
+    """Run the command. Return 1 if nanosq exceeds its limits."""
+    script = nanogpt_script(options.nanogpt) if options.nanogpt else None
     with TemporaryDirectory() as place:
         folder = Path(place, "text")
         folder.mkdir()
-        write_text(folder, arguments.megabytes, arguments.stories)
-        return int(not compare(folder, arguments.nanogpt and arguments.nanogpt.resolve(), arguments.rounds))
+        write_text(folder, options.megabytes, options.stories)
+        return int(not compare(folder, script, options.rounds))
 
 
 if __name__ == "__main__":

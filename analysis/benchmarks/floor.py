@@ -9,6 +9,7 @@ python -m analysis.benchmarks.floor                        60,000 stories, 10 mi
 python -m analysis.benchmarks.floor --seed 3               other stories
 """
 
+import argparse
 import bz2
 import lzma
 import math
@@ -25,7 +26,7 @@ import yaml
 from tqdm import tqdm
 
 from analysis.benchmarks.lib.measure import show
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.data import stories, tokenizers
 
 RULES = yaml.safe_load(Path(stories.__file__).with_name("stories.yaml").read_text(encoding="utf-8"))
@@ -115,22 +116,26 @@ def compressed_bits(texts: list[str]) -> dict[str, int]:
     return {"bz2 -9": 8 * len(bz2.compress(data, 9)), "xz -9e": 8 * len(xz)}
 
 
-def main() -> int:
-    """Print the checks; return 1 if one fails."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.floor", __doc__)
-    parser.add_argument("--stories", type=int, default=60_000, help="number of stories; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=2, help="of the stories; default: %(default)s, training takes 0")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--stories", type=option.integer(2), default=60_000, help="number of stories; default: %(default)s"
+    )
+    parser.add_argument(
+        "--seed", type=option.SEED, default=2, help="of the stories; default: %(default)s, training takes 0"
+    )
+    return command.run(lambda: work(parser.parse_args(arguments)))
 
-    generated = stories.stories("train", n_train=arguments.stories, seed=arguments.seed)
-    documents = list(tqdm(generated, total=arguments.stories, desc="stories", leave=False))
+
+def work(options: argparse.Namespace) -> int:
+    """Print the checks; return 1 if one fails."""
+    generated = stories.stories("train", n_train=options.stories, seed=options.seed)
+    documents = list(tqdm(generated, total=options.stories, desc="stories", leave=False))
     texts = [document.text for document in documents]
     n_tokens = sum(len(ids) + 1 for ids in tokenizers.gpt2().encode(texts))
     print(f"{len(texts):,} stories, {n_tokens:,} tokens\n\nentropy in nats")
-    try:
-        parts = {name: part_entropy(*part, texts) for name, part in PARTS.items()}
-    except ValueError as problem:
-        parser.error(str(problem))
+    parts = {name: part_entropy(*part, texts) for name, part in PARTS.items()}
     checks = [part.agrees for part in parts.values()]
     table = pd.DataFrame(parts.values(), index=pd.Index(parts), columns=PartEntropy._fields).assign(agrees=checks)
     show(table, {"exact": ".4f", "estimate": ".4f", "error": ".4f", "chi_square": ".2f"})

@@ -13,7 +13,8 @@ text. The last column is the time of a contender divided by that of nanosq for t
 
 import argparse
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import torch
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, seconds, show
 from analysis.benchmarks.lib.nanogpt import Checkout, weights_for_nanogpt
-from nanosq import terminal, threads
+from nanosq import command, option, terminal, threads
 from nanosq.data import tokenizers
 from nanosq.generation import new_ids, prepare
 from nanosq.hardware import Hardware
@@ -106,21 +107,29 @@ def comparison(times: dict[MeasuredWriter, float], tokens: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*MeasuredWriter._fields, *FORMATS]).set_index([*MeasuredWriter._fields])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print a table and write it to a CSV file."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.generation", __doc__)
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--tokens", type=int, default=256, help="new tokens of a text; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="texts at once; default: 1 8")
+    parser.add_argument(
+        "--tokens", type=option.integer(1), default=256, help="new tokens of a text; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=option.integer(1), default=3, help="default: %(default)s")
+    parser.add_argument(
+        "--batches", type=option.integer(1), nargs="+", default=[1, 8], help="texts at once; default: 1 8"
+    )
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"], metavar="NAME")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV file")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print a table and write it to a CSV file."""
     if options.nanogpt and not (1 in options.batches and "fp32" in options.precisions):
-        parser.error("nanoGPT is compared with a batch of 1 in fp32")
+        raise ValueError("nanoGPT is compared with a batch of 1 in fp32")
     threads.use(None)
-    checkout = _checkout(parser, options.nanogpt) if options.nanogpt else None
+    checkout = Checkout(options.nanogpt) if options.nanogpt else None
     torch.manual_seed(0)
     model = GPT(TOKENIZER.vocab_size, **SIZES, bias=True)
     cases = writers(model, options.tokens, options.batches, options.precisions, options.device, checkout)
@@ -132,12 +141,5 @@ def main(arguments: list[str] | None = None) -> None:
     save(table, options.out / "generation.csv")
 
 
-def _checkout(parser: argparse.ArgumentParser, folder: Path) -> Checkout:
-    try:
-        return Checkout(folder)
-    except ValueError as error:
-        parser.error(str(error))
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

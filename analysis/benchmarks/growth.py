@@ -9,10 +9,11 @@ python -m analysis.benchmarks.growth --axes width --loss squentropy
 python -m analysis.benchmarks.loss --growth                 the same for the head alone, and for other losses
 """
 
+import argparse
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ from analysis.benchmarks.lib.memory import MIB
 from analysis.benchmarks.lib.shapes import Shape
 from analysis.benchmarks.lib.training_steps import MeasuredTrainer
 from analysis.benchmarks.lib.workers import Measured, Worker, measure
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
 
 BASE = Shape(n_layer=4, n_head=4, n_embd=256, vocab_size=8192, batch_size=8, block_size=256)
@@ -66,6 +67,7 @@ AXES = [
         {n: replace(BASE, batch_size=n) for n in (1, 2, 4, 8, 16, 32)},
     ),
 ]
+NAMES = {axis.name.replace(" ", "_"): axis for axis in AXES}
 
 
 def grow(axis: Axis, loss: str, hardware: Hardware, rounds: int) -> pd.DataFrame:
@@ -83,25 +85,26 @@ def grow(axis: Axis, loss: str, hardware: Hardware, rounds: int) -> pd.DataFrame
     ).rename_axis("size")
 
 
-def main() -> None:
-    """Print a table for each size that changes, and write them to a CSV file."""
-    names = [axis.name.replace(" ", "_") for axis in AXES]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    names = ", ".join(NAMES)
     parser = terminal.parser("analysis.benchmarks.growth", __doc__)
-    parser.add_argument("--axes", nargs="+", choices=names, default=names, metavar="AXIS", help=", ".join(names))
+    parser.add_argument("--axes", nargs="+", choices=NAMES, default=[*NAMES], metavar="AXIS", help=names)
     parser.add_argument("--loss", default="cross_entropy", choices=LOSSES, metavar="LOSS")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--rounds", type=option.integer(1), default=5, help="default: %(default)s")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["fp32", "bf16", "auto"])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file")
-    options = parser.parse_args()
-    try:
-        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
-    except ValueError as error:
-        parser.error(str(error))
+    parser.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV file")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print a table for each size that changes, and write them to a CSV file."""
+    hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
     print(f"{BASE}; {options.loss}, {hardware}, {describe_machine(hardware)}; one size changes at a time\n")
     tables = {}
     for name in options.axes:
-        axis = AXES[names.index(name)]
+        axis = NAMES[name]
         table = tables[name] = grow(axis, options.loss, hardware, options.rounds)
         show_curves(axis.name, [*table.index], {column: [*table[column]] for column in table})
         print(terminal.fit(f"{axis.reason}\n", sys.stdout), flush=True)
@@ -109,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

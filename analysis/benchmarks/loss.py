@@ -14,13 +14,13 @@ python -m analysis.benchmarks.loss --losses cross_entropy squentropy --tokens 16
 python -m analysis.benchmarks.loss --sizes             other chunk and tile sizes than those in nanosq/head.py
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from unittest import mock
 
 import pandas as pd
@@ -41,7 +41,7 @@ from analysis.benchmarks.lib.loss_methods import (
 )
 from analysis.benchmarks.lib.measure import median_seconds, save, show
 from analysis.benchmarks.lib.memory import MIB
-from nanosq import head, terminal
+from nanosq import command, head, option, terminal
 from nanosq.hardware import PRECISIONS, Hardware, keep_freed_memory
 
 BASELINE = Case("cross_entropy", "head")
@@ -156,25 +156,26 @@ def sizes(problem: Problem, rounds: int) -> pd.DataFrame:
     return pd.DataFrame([(*case, time) for case, time in times.items()], columns=columns).set_index(columns[:3])
 
 
-def main() -> None:
-    """Print a table and write it to a CSV file."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.loss", __doc__)
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), metavar="LOSS")
     parser.add_argument("--growth", action="store_true", help="measure other numbers of tokens and other vocabularies")
     parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES), help="of --growth; default: both")
     parser.add_argument("--sizes", action="store_true", help="measure other sizes of chunks and tiles")
-    parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--vocabulary", type=int, default=50_257)
+    parser.add_argument("--tokens", type=option.integer(1), default=4096)
+    parser.add_argument("--width", type=option.integer(1), default=768)
+    parser.add_argument("--vocabulary", type=option.integer(1), default=50_257)
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=5, help="passes of each case; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
-    options = parser.parse_args()
-    try:
-        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
-    except ValueError as error:
-        parser.error(str(error))
+    parser.add_argument("--rounds", type=option.integer(1), default=5, help="passes of each case; default: %(default)s")
+    parser.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV files")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print a table and write it to a CSV file."""
+    hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
     problem = Problem(options.tokens, options.width, options.vocabulary, hardware)
     device = hardware.device.type
     if device == "cpu":
@@ -199,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

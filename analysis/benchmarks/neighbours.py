@@ -23,9 +23,9 @@ import pandas as pd
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds, save, show
 from analysis.benchmarks.lib.nanogpt import prepare_corpus
-from analysis.benchmarks.lib.processes import RUN
+from analysis.benchmarks.lib.processes import RUN, checkout_of_nanosq
 from analysis.configuration import compose
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
 
 ALONE = "alone"
@@ -61,14 +61,18 @@ def beside_busy_program(measure: Callable[[int], float]) -> float:
         return measure(1)
 
 
-def main() -> None:
-    """Print the table and write it to a CSV file."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.neighbours", __doc__)
-    parser.add_argument("--steps", type=int, default=300, help="of each run; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout of nanosq")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file")
-    options = parser.parse_args()
+    parser.add_argument("--steps", type=option.integer(1), default=300, help="of each run; default: %(default)s")
+    parser.add_argument("--rounds", type=option.integer(1), default=5, help="default: %(default)s")
+    parser.add_argument("--against", type=checkout_of_nanosq, metavar="DIR", help="another checkout of nanosq")
+    parser.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV file")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print the table and write it to a CSV file."""
     table = measure(options)
     show(table, {"seconds": ".1f", "ratio": ".2f"})
     save(table, options.out / "neighbours.csv")
@@ -94,4 +98,4 @@ def measure(options: argparse.Namespace) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

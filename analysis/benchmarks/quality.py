@@ -17,8 +17,10 @@ python -m analysis.benchmarks.quality --nanogpt DIR --train FILE --valid FILE --
 DIR is a checkout of nanoGPT; FILE is any file that `data=text` reads.
 """
 
+import argparse
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +35,7 @@ from analysis.benchmarks.lib.measure import describe_machine, save, show
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command, weights_from_nanogpt
 from analysis.benchmarks.lib.processes import Program, nanosq_command
 from analysis.configuration import compose
-from nanosq import config, terminal
+from nanosq import command, config, option, terminal
 from nanosq.evaluation import Evaluator
 from nanosq.hardware import Hardware
 from nanosq.losses import cross_entropy
@@ -151,37 +153,42 @@ def quoted(value: object) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def main() -> None:
-    """Print the table and write it to a CSV file, after each training."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.quality", __doc__)
     parser.add_argument("--nanogpt", type=Path, required=True, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--train", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--valid", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--minutes", type=float, default=10, help="of each training; default: %(default)s")
-    parser.add_argument("--lrs", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3], metavar="LR", help="of nanoGPT")
-    parser.add_argument("--steps", type=int, help="of nanosq; default: as many as fit into the minutes")
-    parser.add_argument("--nanogpt-iterations", type=int, help="of nanoGPT; default: as many as fit into the minutes")
+    parser.add_argument("--train", type=option.existing, required=True, metavar="FILE")
+    parser.add_argument("--valid", type=option.existing, required=True, metavar="FILE")
+    parser.add_argument("--minutes", type=option.positive, default=10, help="of each training; default: %(default)s")
+    parser.add_argument(
+        "--lrs", type=option.positive, nargs="+", default=[1e-3, 2e-3, 4e-3], metavar="LR", help="of nanoGPT"
+    )
+    parser.add_argument("--steps", type=option.integer(1), help="of nanosq; default: as many as fit into the minutes")
+    parser.add_argument(
+        "--nanogpt-iterations", type=option.integer(1), help="of nanoGPT; default: as many as fit into the minutes"
+    )
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="more settings of run.py")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"], help="of both projects")
     parser.add_argument("--nanogpt-compile", action="store_true", help="compile nanoGPT on a CPU, too")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV file and the logs")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV file and the logs")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print the table and write it to a CSV file, after each training."""
     files = [
         f"data.source.train={quoted(options.train.resolve())}",
         f"data.source.test={quoted(options.valid.resolve())}",
     ]
     with TemporaryDirectory() as folder:
-        try:
-            hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
-            hardware = replace(hardware, compile=options.nanogpt_compile or hardware.device.type == "cuda")
-            place = [f"device={hardware.device}", f"precision={hardware.precision}"]
-            overrides = ["experiment=ten_minutes", "data=text", *files, *place, *options.overrides]
-            checkout, cfg, logs = Checkout(options.nanogpt), compose(overrides), (options.out / "quality").resolve()
-            both = TimedComparison(overrides, cfg, checkout, hardware, Path(folder), logs)
-            both.nanogpt_folder.stat()  # prepares the text
-        except (ValueError, OSError) as error:
-            parser.error(str(error))
+        hardware = Hardware.pick(device=options.device, precision=options.precision, compile=False)
+        hardware = replace(hardware, compile=options.nanogpt_compile or hardware.device.type == "cuda")
+        place = [f"device={hardware.device}", f"precision={hardware.precision}"]
+        overrides = ["experiment=ten_minutes", "data=text", *files, *place, *options.overrides]
+        checkout, cfg, logs = Checkout(options.nanogpt), compose(overrides), (options.out / "quality").resolve()
+        both = TimedComparison(overrides, cfg, checkout, hardware, Path(folder), logs)
+        both.nanogpt_folder.stat()  # prepares the text
         steps = options.steps or both.calibrate(both.nanosq(MANY_STEPS), options.minutes, "nanosq")
         iterations = options.nanogpt_iterations or both.calibrate(
             both.nanogpt(MANY_STEPS, 1e-3), options.minutes, "nanogpt"
@@ -202,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

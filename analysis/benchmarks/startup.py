@@ -9,19 +9,21 @@ python -m analysis.benchmarks.startup                    five rounds, 3 minutes
 python -m analysis.benchmarks.startup --against DIR      also another checkout of nanosq, in turns
 """
 
+import argparse
 import pstats
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from analysis.benchmarks.lib.measure import describe_machine, median_seconds
-from analysis.benchmarks.lib.processes import RUN
-from nanosq import terminal
+from analysis.benchmarks.lib.processes import RUN, checkout_of_nanosq
+from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
 
 TINY = [
@@ -96,12 +98,16 @@ def _cumulative(profile: pstats.Stats) -> Counter[str]:
     return times
 
 
-def main() -> None:
-    """Print the table and the two profiles."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.startup", __doc__)
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout of nanosq")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--against", type=checkout_of_nanosq, metavar="DIR", help="another checkout of nanosq")
+    parser.add_argument("--rounds", type=option.integer(1), default=5)
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print the table and the two profiles."""
     runs = {"nanosq": RUN} | ({"against": options.against.resolve() / "run.py"} if options.against else {})
     print(describe_machine(Hardware.pick(device="cpu", precision="auto", compile=False)), flush=True)
     with TemporaryDirectory() as root:
@@ -127,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ With --parallel, the grid of `python run.py -m hydra/sweeper=grid`, or its first
 and with hydra/launcher=basic in turn. OMP_NUM_THREADS should not be set.
 """
 
+import argparse
 import itertools
 import os
 import re
@@ -37,13 +38,15 @@ from analysis.benchmarks.lib.measure import describe_machine, median_seconds
 from analysis.benchmarks.lib.nanogpt import Checkout, prepare_corpus, train_command
 from analysis.benchmarks.lib.processes import nanosq_command
 from analysis.configuration import compose
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
+from nanosq.installation import CONF
 
 LRS, DROPOUTS, LAYERS = (6e-6, 6e-4, 6e-2), (0.0, 0.1, 0.2), (8, 12, 16)  # Listing A.3
 AXES = ("optimizer.lr", "model.dropout", "model.n_layer")
 SIZES = {"n_embd": 128, "n_head": 4, "block_size": 256, "bias": False}
 STEPS, BATCH_SIZE = 50, 4
+PRUNERS = sorted(path.stem for path in (CONF / "hydra/sweeper/pruner").glob("*.yaml"))
 STORY_TOKENS = 180  # a little less than the mean of the corpus
 OVERRIDES = [
     *(f"model.{key}={value}" for key, value in SIZES.items()),
@@ -174,19 +177,27 @@ def search(pruner: str, *, seed: int) -> tuple[int, float]:
         return steps, result.best_value
 
 
-def main() -> None:
-    """Run one of the measurements."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = terminal.parser("analysis.benchmarks.sweep", __doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
     mode.add_argument("--parallel", action="store_true", help="compare launchers")
     mode.add_argument("--overhead", action="store_true", help="time trials of a tiny model")
-    mode.add_argument("--pruning", nargs="?", const="median", metavar="PRUNER", help="of conf/hydra/sweeper/pruner")
-    parser.add_argument("--trials", type=int, default=27, help="the first of the 27 configurations")
-    parser.add_argument("--rounds", type=int, default=5, help="of --parallel, after a first one that does not count")
-    parser.add_argument("--eval-iters", type=int, default=20, help="batches of nanoGPT's evaluation")
-    parser.add_argument("--sampler-seed", type=int, default=0, help="of the search")
-    options = parser.parse_args()
+    mode.add_argument(
+        "--pruning", nargs="?", const="median", choices=PRUNERS, metavar="PRUNER", help=", ".join(PRUNERS)
+    )
+    parser.add_argument("--trials", type=option.integer(1), default=27, help="the first of the 27 configurations")
+    parser.add_argument(
+        "--rounds", type=option.integer(1), default=5, help="of --parallel, after a first one that does not count"
+    )
+    parser.add_argument("--eval-iters", type=option.integer(1), default=20, help="batches of nanoGPT's evaluation")
+    parser.add_argument("--sampler-seed", type=option.integer(0, 2**32 - 1), default=0, help="of the search")
+    return command.run(lambda: work(parser.parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Run one of the measurements."""
     if options.pruning:
         pruning(options.pruning, seed=options.sampler_seed)
         return
@@ -197,12 +208,9 @@ def main() -> None:
         if options.parallel:
             in_parallel(Path(folder), trials=options.trials, rounds=options.rounds)
             return
-        try:
-            checkout = Checkout(options.nanogpt)
-        except ValueError as error:
-            parser.error(str(error))
+        checkout = Checkout(options.nanogpt)
         compare(checkout, Path(folder), trials=options.trials, eval_iters=options.eval_iters)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -43,7 +43,7 @@ from analysis.benchmarks.lib.shapes import SHAPES, Shape
 from analysis.benchmarks.lib.training_profile import time_shares
 from analysis.benchmarks.lib.training_steps import MeasuredTrainer
 from analysis.benchmarks.lib.workers import Measured, Worker, measure
-from nanosq import terminal
+from nanosq import command, option, terminal
 from nanosq.hardware import Hardware
 
 LOSSES = ("cross_entropy", "squentropy")
@@ -122,45 +122,46 @@ def profile(shape: Shape, hardware: Hardware) -> pd.DataFrame:
     return pd.DataFrame({"share": pd.Series(time_shares(contender, shape))})
 
 
-def parse() -> tuple[argparse.Namespace, Hardware, Checkout | None]:
-    """Read the command line."""
-    parser = terminal.parser("analysis.benchmarks.training", __doc__)
-    parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
-    parser.add_argument("--parity", action="store_true", help="compare the losses of every step")
-    parser.add_argument("--speed", action="store_true", help="compare time and memory of a step")
-    parser.add_argument("--profile", action="store_true", help="show where the time of a step of nanosq goes")
+def parser() -> option.Parser:
+    """Return the parser of the command."""
+    result = terminal.parser("analysis.benchmarks.training", __doc__)
+    result.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of karpathy/nanoGPT")
+    result.add_argument("--parity", action="store_true", help="compare the losses of every step")
+    result.add_argument("--speed", action="store_true", help="compare time and memory of a step")
+    result.add_argument("--profile", action="store_true", help="show where the time of a step of nanosq goes")
     shapes = ", ".join(SHAPES)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=shapes)
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, help="of speed; default: both")
-    parser.add_argument("--steps", type=int, default=50, help="steps of parity; default: %(default)s")
-    parser.add_argument("--warmup", type=int, default=WARMUP, help="of parity's schedule; default: %(default)s steps")
-    parser.add_argument("--float64", action="store_true", help="parity in double precision")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of speed; default: %(default)s")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="auto", help="of nanosq and its peers")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="nanosq; default: as in a long run")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the CSV files")
-    options = parser.parse_args()
+    result.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wide"], metavar="SHAPE", help=shapes)
+    result.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, help="of speed; default: both")
+    result.add_argument("--steps", type=option.integer(1), default=50, help="steps of parity; default: %(default)s")
+    result.add_argument(
+        "--warmup", type=option.integer(1), default=WARMUP, help="of parity's schedule; default: %(default)s steps"
+    )
+    result.add_argument("--float64", action="store_true", help="parity in double precision")
+    result.add_argument("--rounds", type=option.integer(1), default=5, help="rounds of speed; default: %(default)s")
+    result.add_argument("--device", default="auto")
+    result.add_argument("--precision", choices=["fp32", "bf16", "auto"], default="auto", help="of nanosq and its peers")
+    result.add_argument("--compile", action=argparse.BooleanOptionalAction, help="nanosq; default: as in a long run")
+    result.add_argument("--out", type=option.folder, default="benchmarks", help="folder of the CSV files")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return command.run(lambda: work(parser().parse_args(arguments)))
+
+
+def work(options: argparse.Namespace) -> None:
+    """Print tables for each shape and write them to CSV files."""
     if not (options.parity or options.speed or options.profile):
         options.parity = options.speed = True
-    try:
-        compile = "auto" if options.compile is None else options.compile
-        hardware = Hardware.pick(
-            device=options.device, precision=options.precision, compile=compile, n_flops=math.inf, n_logits=math.inf
-        )
-        torch.compiler.reset()  # `pick` has compiled a loss of eight classes; the benchmark has another size
-        if not (options.parity or options.speed):
-            return options, hardware, None
-        if options.nanogpt is None:
-            raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
-        return options, hardware, Checkout(options.nanogpt)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def main() -> None:
-    """Print tables for each shape and write them to CSV files."""
-    options, hardware, checkout = parse()
+    if options.nanogpt is None and (options.parity or options.speed):
+        raise ValueError("--nanogpt DIR is needed, a checkout of karpathy/nanoGPT")
+    checkout = Checkout(options.nanogpt) if options.parity or options.speed else None
+    compile = "auto" if options.compile is None else options.compile
+    hardware = Hardware.pick(
+        device=options.device, precision=options.precision, compile=compile, n_flops=math.inf, n_logits=math.inf
+    )
+    torch.compiler.reset()  # `pick` has compiled a loss of eight classes; the benchmark has another size
     if options.speed and not find_spec("transformers"):
         print("transformers is not installed, and left out: pip install -e '.[benchmarks]'")
     sentences = []
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

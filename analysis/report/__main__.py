@@ -22,13 +22,22 @@ from analysis import cli, page, runs
 from analysis.audit import summary as audit
 from analysis.recorded_run import RecordedRun
 from analysis.report import comparison, curves, grid, listing, opening, search
-from nanosq import command
+from nanosq import command, option
 
 MAX_LISTED = 50  # runs without a result
 
 
-def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
-    """Write the page, print its opening, and return its path."""
+def write(all_runs: Sequence[RecordedRun], found: search.Search | str, options: argparse.Namespace) -> Path:
+    """Write the page, print its opening, and return its path.
+
+    Args:
+        all_runs: All runs of the experiment.
+        found: The search that the page shows, or why there is none.
+        options: The options of the command.
+
+    Raises:
+        ValueError: An option names something that does not exist. This is noticed before the first figure is drawn.
+    """
     wanted = [run for run in all_runs if run.text_hash.startswith(options.text)]
     if not wanted:
         known = ", ".join(dict.fromkeys(run.text_hash for run in all_runs))
@@ -38,6 +47,7 @@ def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
     shown = listing.pick(listed, options.show, sweeps)
     names = [each.name for each in (*listed, *([shown] if shown else []))]
     waiting = [f"{each.name}: {' '.join(comparison.status(each))}" for each in sweeps if each.name not in names]
+    on_grid = grid.section(wanted, options.sweep)
     sweep = next((each for each in sweeps if shown and each.name == shown.name), None)
     first = opening.section(shown, comparison.status(sweep) if sweep else [])
     sections = [first]
@@ -46,8 +56,8 @@ def write(all_runs: Sequence[RecordedRun], options: argparse.Namespace) -> Path:
         sections += [comparison.section(sweep, shown)] if sweep else []
         sections += comparison.details(shown, against=options.against)
     sections += [
-        grid.section(wanted, options.sweep),
-        search.section(options.storage, options.study),
+        on_grid,
+        search.section(found),
         audit.section(all_runs, stories=options.stories),
         *_without_result(all_runs),
     ]
@@ -79,23 +89,25 @@ def _lead(all_runs: Sequence[RecordedRun]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {search.STORAGE}, if it exists")
-    parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
-    parser.add_argument("--show", metavar="NAME", help="comparison to show; default: the first that the page lists")
-    parser.add_argument("--sweep", metavar="NAME", help="grid to show; default: the newest one")
+    cli.add_storage(parser, search.STORAGE)
+    parser.add_argument(
+        "--show", type=option.name, metavar="NAME", help="comparison to show; default: the first that the page lists"
+    )
+    parser.add_argument("--sweep", type=option.name, metavar="NAME", help="grid to show; default: the newest one")
     parser.add_argument("--text", default="", metavar="HASH", help="only runs on the text whose hash begins like this")
     parser.add_argument("--against", choices=list(curves.AGAINST), default="steps", help="x axis of the curves")
-    parser.add_argument("--stories", type=Path, metavar="FILE", help="sample of TinyStories, for the audit")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--stories", type=option.existing, metavar="FILE", help="sample of TinyStories, for the audit")
 
     def work() -> None:
+        options = parser.parse_args(arguments)
+        found = search.find(options.storage, options.study)
         all_runs = runs.load(options.tracking_uri, options.experiment)
         if not all_runs:
             place = options.tracking_uri or "here"
             raise ValueError(
                 f"MLflow has no run of experiment {options.experiment!r} {place}; train some: {runs.TRAIN}"
             )
-        print(write(all_runs, options))
+        print(write(all_runs, found, options))
 
     return command.run(work)
 

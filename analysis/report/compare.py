@@ -20,7 +20,7 @@ from analysis.report import common_seeds, components, scores, stories, story_fig
 from analysis.report.matched import DRAWS, Matched
 from analysis.report.verdict import Verdict, decimals, signed, verdict
 from analysis.runs import RecordedSetting
-from nanosq import command
+from nanosq import command, option
 
 MAX_COLUMNS = 3  # contenders in the table of all differences
 SPACE = "\N{NO-BREAK SPACE}"
@@ -120,10 +120,12 @@ def _figures(settings: Mapping[str, RecordedSetting], verdicts: Sequence[Verdict
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, "RUN RUN", module="analysis.report.compare", out="comparison")
-    parser.add_argument("run", nargs=2, metavar="RUN", help="id, beginning of an id, or name of a finished run")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "run", nargs=2, type=option.name, metavar="RUN", help="id, beginning of an id, or name of a finished run"
+    )
 
     def work() -> None:
+        options = parser.parse_args(arguments)
         all_runs = runs.load(options.tracking_uri, options.experiment)
         if not all_runs:
             raise ValueError(f"experiment {options.experiment} has no runs: set --tracking-uri or --experiment")

@@ -19,7 +19,7 @@ from analysis.report.contenders import Comparison, load
 from analysis.report.matched import Matched
 from analysis.report.optuna_storage import NoStudy
 from analysis.report.search import STORAGE
-from nanosq import command
+from nanosq import command, option
 from nanosq.installation import program
 
 COMMAND = f"{program()} -m hydra/sweeper=compare loss=cross_entropy,squentropy"
@@ -87,11 +87,19 @@ def show(name: str | None, *, storage: str, tracking_uri: str | None, experiment
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, "[NAME]", module="analysis.report.comparison")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="default: the comparison that was started last")
-    parser.add_argument("--storage", default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s")
-    options = parser.parse_args(arguments)
-    place = {"storage": options.storage, "tracking_uri": options.tracking_uri, "experiment": options.experiment}
-    return command.run(lambda: show(options.name, **place, folder=options.out))
+    parser.add_argument(
+        "name", nargs="?", type=option.name, metavar="NAME", help="default: the comparison that was started last"
+    )
+    parser.add_argument(
+        "--storage", type=option.name, default=STORAGE, metavar="URL", help="storage of Optuna; default: %(default)s"
+    )
+
+    def work() -> None:
+        options = parser.parse_args(arguments)
+        place = {"storage": options.storage, "tracking_uri": options.tracking_uri, "experiment": options.experiment}
+        show(options.name, **place, folder=options.out)
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from analysis.report.matched import Matched
 from analysis.report.optuna_storage import COMPARISON, NoStudy, comparisons, opened
 from analysis.report.optuna_study import Search, StudyTrial, read
 from analysis.runs import RecordedSetting, differing
+from nanosq.option import closest
 from nanosq.privacy import mask
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> 
     with opened(url) as (storage, summaries):
         found = comparisons(summaries)
         if name is not None and name not in found:
-            raise ValueError(f"no comparison {name!r} in {mask(url)}; there are {', '.join(found) or 'none'}")
+            known = ", ".join(found) or "none"
+            raise ValueError(f"no comparison {name!r} in {mask(url)}; there are {known}{closest(name, found)}")
         if not found:
             raise NoStudy(f"There is no comparison in {mask(url)}.")
         names = {summary.study_name for summary in summaries}

@@ -19,7 +19,7 @@ from analysis.recorded_run import RecordedRun
 from analysis.report import common_seeds, listing
 from analysis.report.stories import file_name
 from analysis.runs import RecordedSetting
-from nanosq import command
+from nanosq import command, option
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,11 +165,13 @@ def _notes(best: Mapping[str, RecordedSetting], against: str) -> Iterable[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, "[RUN ...]", module="analysis.report.curves")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="default: those of the first comparison of the report")
+    parser.add_argument(
+        "runs", nargs="*", type=option.name, metavar="RUN", help="default: those of the first comparison of the report"
+    )
     parser.add_argument("--against", choices=list(AGAINST), default="steps", help="x axis; default: %(default)s")
-    options = parser.parse_args(arguments)
 
     def work() -> None:
+        options = parser.parse_args(arguments)
         all_runs = runs.load(options.tracking_uri, options.experiment)
         if options.runs:
             settings = settings_of(all_runs, options.runs)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from analysis.page import Facts, Section
+from nanosq import command
 from nanosq.terminal import parser, table
 
 TERMS = {
@@ -67,10 +68,13 @@ def section() -> Section:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser("analysis.report.glossary", __doc__).parse_args(arguments)
-    for title, entries in (("Term", TERMS), ("Metric of a run", METRICS)):
-        print(table([title, "Meaning"], [*entries.items()]), end="\n\n")
-    return 0
+
+    def work() -> None:
+        parser("analysis.report.glossary", __doc__).parse_args(arguments)
+        for title, entries in (("Term", TERMS), ("Metric of a run", METRICS)):
+            print(table([title, "Meaning"], [*entries.items()]), end="\n\n")
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

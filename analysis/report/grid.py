@@ -14,8 +14,9 @@ from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number
 from analysis.recorded_run import STATES, RecordedRun
 from analysis.report import grid_figures
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
-from nanosq import command
+from nanosq import command, option
 from nanosq.installation import program
+from nanosq.option import closest
 
 COMMAND = f"{program()} -m hydra/sweeper=grid"
 GRID = "grid-"  # of the names that the grid sweeper gives to sweeps
@@ -37,7 +38,9 @@ def section(all_runs: Sequence[RecordedRun], sweep: str | None = None) -> Sectio
             by_sweep.setdefault(name, []).append(run)
     grids = {name: trials(sweep_runs) for name, sweep_runs in by_sweep.items() if name.startswith(GRID)}
     if sweep is not None and sweep not in grids:
-        known = f"there are {', '.join(grids)}" if grids else f"there are none; train one: {COMMAND}"
+        known = (
+            f"there are {', '.join(grids)}{closest(sweep, grids)}" if grids else f"there are none; train one: {COMMAND}"
+        )
         raise ValueError(f"no grid {sweep!r}; {known}")
     with_axes = [name for name in grids if axes(grids[name])]
     # sorted() keeps the order, so the newest of the grids with two axes comes first.
@@ -171,10 +174,12 @@ def _warmup_steps(trial: GridTrial) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, "[SWEEP]", module="analysis.report.grid")
-    parser.add_argument("sweep", nargs="?", metavar="SWEEP", help="default: the newest grid that varies two settings")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "sweep", nargs="?", type=option.name, metavar="SWEEP", help="default: the newest grid that varies two settings"
+    )
 
     def work() -> None:
+        options = parser.parse_args(arguments)
         cli.show(section(runs.load(options.tracking_uri, options.experiment), options.sweep), options.out)
 
     return command.run(work)

@@ -15,6 +15,7 @@ from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
 from analysis.runs import RecordedSetting
 from nanosq.installation import program
+from nanosq.option import closest
 from nanosq.tracking.parameters import belongs
 
 MAX_LISTED = 20
@@ -76,7 +77,8 @@ def pick(listed: Sequence[Matched], name: str | None, tuned: Sequence[Comparison
     for each in listed:
         if each.name == name:
             return each
-    raise ValueError(f"no comparison {name!r}: --show takes one of {', '.join(each.name for each in listed) or 'none'}")
+    names = [each.name for each in listed]
+    raise ValueError(f"no comparison {name!r}: --show takes one of {', '.join(names) or 'none'}{closest(name, names)}")
 
 
 def section(listed: Sequence[Matched], shown: Matched, waiting: Sequence[str] = ()) -> Section:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.recorded_run import STATES
 from analysis.report.optuna_storage import NoStudy, comparisons, opened
+from nanosq.option import closest
 from nanosq.privacy import link, mask
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def load(url: str, name: str | None = None) -> Search:
     with opened(url) as (storage, summaries):
         started = {s.study_name: s.datetime_start for s in summaries if s.n_trials and s.datetime_start}
         if name is not None and name not in (names := sorted(summary.study_name for summary in summaries)):
-            raise ValueError(f"no study {name!r} in {mask(url)}; there are {', '.join(names) or 'none'}")
+            known = ", ".join(names) or "none"
+            raise ValueError(f"no study {name!r} in {mask(url)}; there are {known}{closest(name, names)}")
         if name is not None and name not in started:
             raise NoStudy(f"No trial has started in {mask(url)}, study {name}.")
         compared = tuple(f"{study}/" for study in comparisons(summaries))

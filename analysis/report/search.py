@@ -22,8 +22,8 @@ N_BEST = 10  # trials in the table
 LUCK = "The best trial may be lucky. Train it again with other seeds and look at the test split."
 
 
-def section(storage: str | None = None, study: str | None = None) -> Section:
-    """Return the section on a study, by default the study that was started last.
+def find(storage: str | None = None, study: str | None = None) -> Search | str:
+    """Return a study, by default the one that was started last, or a sentence that says why there is none.
 
     Args:
         storage: Storage of Optuna; by default STORAGE.
@@ -33,12 +33,18 @@ def section(storage: str | None = None, study: str | None = None) -> Section:
         ValueError: The storage or the study was given, but does not exist.
     """
     try:
-        search = load(storage or STORAGE, study)
+        return load(storage or STORAGE, study)
     except NoStudy as error:
         if storage or study:
-            raise ValueError(f"--storage, --study: {error}") from error
-        return Section(TITLE, [Text(f"{error} Start a search: {COMMAND}")])
-    return Section(TITLE, [*_texts(search), _table(search), *_figures(search)])
+            raise ValueError(f"{'--storage' if storage else '--study'}: {error}") from error
+        return f"{error} Start a search: {COMMAND}"
+
+
+def section(found: Search | str) -> Section:
+    """Return the section on the result of `find`."""
+    if isinstance(found, str):
+        return Section(TITLE, [Text(found)])
+    return Section(TITLE, [*_texts(found), _table(found), *_figures(found)])
 
 
 def _texts(search: Search) -> list[Block]:
@@ -126,10 +132,13 @@ def _figures(search: Search) -> list[Block]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = cli.parser(__doc__, module="analysis.report.search")
-    parser.add_argument("--storage", metavar="URL", help=f"storage of Optuna; default: {STORAGE}")
-    parser.add_argument("--study", metavar="NAME", help="default: the study that was started last")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: cli.show(section(options.storage, options.study), options.out))
+    cli.add_storage(parser, STORAGE)
+
+    def work() -> None:
+        options = parser.parse_args(arguments)
+        cli.show(section(find(options.storage, options.study)), options.out)
+
+    return command.run(work)
 
 
 if __name__ == "__main__":

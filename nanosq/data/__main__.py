@@ -6,6 +6,7 @@ python -m nanosq.data write NAME SPLIT FILE  write train, val or test as plain t
 python -m nanosq.data remove NAME ...        delete the named corpora
 """
 
+import argparse
 import os
 import sys
 from contextlib import suppress
@@ -13,44 +14,54 @@ from datetime import datetime
 from pathlib import Path
 
 from nanosq import command, terminal
-from nanosq.data import cache
-from nanosq.data.write import write_split
+from nanosq.data import cache, write
+from nanosq.option import closest
+
+COMMANDS = ("list", "verify", "write", "remove")
 
 
-def main() -> int:
-    """Run the command. Return 0, 1 if a corpus is damaged or cannot be removed, or 2 if one cannot be written."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command. Return 0, 1 if a corpus is damaged or cannot be removed, or 2 for bad input."""
     parser = terminal.parser("nanosq.data", __doc__, "[COMMAND] [NAME ...]")
-    commands = ("list", "verify", "write", "remove")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=commands, default="list")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", choices=COMMANDS, default="list")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="name of a corpus, or its beginning; without names, verify checks all"
     )
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("NANOSQ_CACHE", "cache")))
-    arguments = parser.parse_args()
-    target: list[str] = []  # the split and the file of write
-    if arguments.command == "write":
-        arguments.names, target = arguments.names[:1], arguments.names[1:]
+    return command.run(lambda: _work(parser.parse_args(arguments)))
+
+
+def _work(options: argparse.Namespace) -> int:
+    names, target = options.names, []
+    if options.command == "write":
+        names, target = names[:1], names[1:]  # the split and the file
         if len(target) != 2:
-            parser.error("write needs the name of a corpus, a split and a file")
-    corpora = {folder.name: folder for folder in cache.folders(arguments.cache_dir)}
-    found = [_matching(name, corpora) for name in arguments.names]
-    if unclear := [name for name, folder in zip(arguments.names, found, strict=True) if folder is None]:
-        parser.error(f"no {', '.join(unclear)} in {arguments.cache_dir}: it holds {', '.join(corpora) or 'no corpus'}")
-    if arguments.command == "remove" and not arguments.names:
-        parser.error("remove needs the names of corpora, as they are listed")
-    folders = [folder for folder in found or corpora.values() if folder is not None]
+            raise ValueError("write needs the name of a corpus, a split and a file")
+        write.check(target[0], Path(target[1]))
+    elif options.command == "remove" and not names:
+        raise ValueError("remove needs the names of corpora, as they are listed")
+    if options.cache_dir.exists() and not options.cache_dir.is_dir():
+        raise ValueError(f"--cache-dir: {options.cache_dir} is not a folder")
+    corpora = {folder.name: folder for folder in cache.folders(options.cache_dir)}
+    folders = [_matching(name, corpora, options.cache_dir) for name in names] or [*corpora.values()]
     if not folders:
-        print(f"no corpus in {arguments.cache_dir}")
+        print(f"no corpus in {options.cache_dir}")
         return 0
     if target:
-        return command.run(lambda: _write(folders[0], *target))
-    return {"list": _list, "verify": _verify, "remove": _remove}[arguments.command](folders)
+        return _write(folders[0], *target)
+    return {"list": _list, "verify": _verify, "remove": _remove}[options.command](folders)
 
 
-def _matching(name: str, corpora: dict[str, Path]) -> Path | None:
+def _matching(name: str, corpora: dict[str, Path], place: Path) -> Path:
     """Return the folder of a corpus, given by its name or by its beginning if no other name begins so."""
     matching = [folder for full, folder in corpora.items() if name and full.startswith(name)]
-    return corpora.get(name) or (matching[0] if len(matching) == 1 else None)
+    if name in corpora:
+        return corpora[name]
+    if len(matching) == 1:
+        return matching[0]
+    known = ", ".join(folder.name for folder in matching) or ", ".join(corpora) or "no corpus"
+    what = f"{len(matching)} corpora begin with {name!r}" if matching else f"no {name!r}"
+    raise ValueError(f"{what} in {place}: {'there are' if matching else 'it holds'} {known}{closest(name, corpora)}")
 
 
 def _list(folders: list[Path]) -> int:
@@ -83,11 +94,12 @@ def _verify(folders: list[Path]) -> int:
     return int(is_damaged)
 
 
-def _write(folder: Path, split: str, file: str) -> None:
-    n, n_changed = write_split(folder, split, Path(file))
+def _write(folder: Path, split: str, file: str) -> int:
+    n, n_changed = write.write_split(folder, split, Path(file))
     print(f"{file}: {n:,} documents")
     if n_changed:
         print(f"nanosq will read {n_changed:,} of them without the white space at their ends", file=sys.stderr)
+    return 0
 
 
 def _remove(folders: list[Path]) -> int:

@@ -7,6 +7,16 @@ from pathlib import Path
 from nanosq.data import cache, corpus, readers
 from nanosq.data.sources import COLUMN, SEPARATOR, SPLITS
 from nanosq.filesystem import atomic_write, check_writable
+from nanosq.option import closest
+
+
+def check(name: str, path: Path) -> None:
+    """Raise ValueError if there is no split of this name, or its documents cannot be written to a path."""
+    if name not in SPLITS:
+        raise ValueError(f"there is no split {name}: choose {', '.join(SPLITS)}{closest(name, SPLITS)}")
+    if path.suffix not in (".txt", ".jsonl"):
+        raise ValueError(f"{path}: choose a name that ends in .txt, for plain text, or in .jsonl, for JSON lines")
+    check_writable(path)
 
 
 def write_split(folder: Path, name: str, path: Path) -> tuple[int, int]:
@@ -27,11 +37,7 @@ def write_split(folder: Path, name: str, path: Path) -> tuple[int, int]:
         ValueError: The corpus is damaged or unfinished, there is no such split or folder, or the format of the file
             cannot hold a document.
     """
-    if name not in SPLITS:
-        raise ValueError(f"there is no split {name}: choose {', '.join(SPLITS)}")
-    if path.suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"{path}: choose a name that ends in .txt, for plain text, or in .jsonl, for JSON lines")
-    check_writable(path)
+    check(name, path)
     if not folder.exists():
         raise ValueError(f"{folder.name} is unfinished")
     if problem := cache.damage(folder):

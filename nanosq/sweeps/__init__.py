@@ -9,7 +9,6 @@ from nanosq.sweeps.compare_sweeper import CompareSweeper
 from nanosq.sweeps.grid import GridSweeper
 from nanosq.sweeps.optuna_settings import (
     CompareSweeperSettings,
-    GridSweeperSettings,
     OptunaSweeperSettings,
     TPESamplerSettings,
 )
@@ -20,7 +19,6 @@ __all__ = [
     "CompareSweeper",
     "CompareSweeperSettings",
     "GridSweeper",
-    "GridSweeperSettings",
     "OptunaSweeper",
     "OptunaSweeperSettings",
     "TPESamplerSettings",
@@ -33,7 +31,6 @@ def register() -> None:
     """Make the sweepers known to Hydra, without an installation."""
     # In the root group, where tab completion of hydra/sweeper= does not offer the schema as a sweeper.
     store = partial(ConfigStore.instance().store, provider="nanosq", replace=True)
-    store(name="grid_sweeper_schema", node=GridSweeperSettings)
     store(name="optuna_sweeper_schema", node=OptunaSweeperSettings)
     store(name="compare_sweeper_schema", node=CompareSweeperSettings)
     # They replace those of the plugin, whose motpe is an error that recommends tpe: Optuna has united them.

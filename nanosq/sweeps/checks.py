@@ -1,20 +1,19 @@
 """Checks of a sweep before its first trial, when nothing is written yet."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import config, errors, schema
-from nanosq.description import describe
 from nanosq.errors import InputError
 from nanosq.imports import quick_imports
 from nanosq.sweeps.trial import TrialRun
 
 ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs see the files and the devices of the sweeper
 # What a launcher needs, with the question whether it is there.
-NEEDS = {
+NEEDS: Mapping[str, tuple[str, Callable[[], object]]] = {
     "submitit_slurm": ("the command srun of Slurm", lambda: shutil.which("srun")),
     "ray": ("the package ray", lambda: find_spec("ray")),
     "ray_aws": ("the packages ray and boto3", lambda: find_spec("ray") and find_spec("boto3")),
@@ -31,7 +30,8 @@ def check_launcher(name: str) -> None:
 def check_trials(examples: Iterable[DictConfig]) -> None:
     """Refuse a sweep of which no trial can be trained: those with the first and the last values fail for one reason.
 
-    A sweep with some infeasible trials is not refused. It says so when their turn comes.
+    A sweep with some infeasible trials is not refused. It says so when their turn comes. Trials that run on other
+    machines, which have other devices and files, are not tried here.
 
     Args:
         examples: Composed configurations of such trials, with the `hydra` node.
@@ -41,10 +41,13 @@ def check_trials(examples: Iterable[DictConfig]) -> None:
     """
     reasons: set[str] = set()
     for composed in examples:
+        if composed.hydra.runtime.choices["hydra/launcher"] not in ON_THIS_MACHINE:
+            return
         cfg = config.without_hydra(composed)
         try:
             with quick_imports():
                 from nanosq import experiment
+                from nanosq.description import describe  # which imports this package
 
                 schema.check(cfg)
                 experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))

@@ -18,12 +18,12 @@ from nanosq import config, errors, terminal
 from nanosq.sweeps import budget, checks, contenders, preset
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
-from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.search import LiveSearch
 from nanosq.sweeps.seed_results import raise_first
 from nanosq.sweeps.study_sweeper import StudySweeper
+from nanosq.sweeps.trial import PlannedTrial
 from nanosq.sweeps.tuned_contender import TunedContender
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CompareSweeper(StudySweeper):
         ]
         for contender in self.contenders:
             contender.check_same_text(self.contenders[0])
-        checks.check_contenders([*entry.contenders], [contender.identity[1:] for contender in self.contenders])
+        checks.check_contenders([*entry.contenders], [contender.setting for contender in self.contenders])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]

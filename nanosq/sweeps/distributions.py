@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
+    ChoiceSweep,
     FloatRange,
     IntervalSweep,
     Override,
@@ -43,6 +44,8 @@ def from_override(override: Override) -> BaseDistribution:
         integers = isinstance(value.start, int) and isinstance(value.end, int)
         distribution: Any = IntDistribution if integers else FloatDistribution
         return cast(BaseDistribution, distribution(value.start, value.end, log="log" in value.tags))
+    if not isinstance(value, ChoiceSweep | RangeSweep):
+        raise ValueError(f"{override.input_line}: list the values, or use choice, range or interval")
     n_values = overrides.count(override)
     if isinstance(value, RangeSweep) and not value.shuffle and not value.transformers:
         start, step = Decimal(str(value.start)), Decimal(str(value.step))

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -26,28 +26,12 @@ from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
-from nanosq.sweeps.trial import TrialRun
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 logger = logging.getLogger(__name__)
 
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """A trial to launch: its first run, from which the runs with other seeds are made, and its overrides."""
-
-    run: TrialRun
-    overrides: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        """The name of the trial in a sentence."""
-        return self.run.label or f"trial {self.run.trial}"
-
-    def __str__(self) -> str:
-        return str(self.run)
 
 
 class TrialLauncher(Sweeper):
@@ -79,6 +63,8 @@ class TrialLauncher(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        if isinstance(self.launcher, JoblibLauncher):
+            parallel.check(self.launcher.joblib)
 
     def share_machine(self, examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> None:
         """Choose how many runs joblib has at the same time. A single one runs in this process.

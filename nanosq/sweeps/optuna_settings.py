@@ -1,11 +1,11 @@
-"""The schemas of the sweepers: names, types and ranges of the keys hydra.sweeper.*; and that of a sampler.
+"""The schemas of the sweepers with Optuna: names, types and ranges of their keys; and that of a sampler.
 
 Hydra checks the types, and `check` the ranges. hydra-optuna-sweeper has what these schemas do not change.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_type_hints
 
 from annotated_types import Ge, Le
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
@@ -18,15 +18,6 @@ from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.overrides import MAX_SEEDS
 
 CountOrNone = Annotated[int | None, Ge(1)]
-
-
-@dataclass
-class GridSweeperSettings:
-    """The schema of hydra/sweeper=basic and grid."""
-
-    _target_: str = "nanosq.sweeps.grid.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # the values of each axis, as on the command line
-    zip: list[str] = field(default_factory=list)  # axes to pair value by value instead of combining them
 
 
 @dataclass
@@ -73,8 +64,9 @@ def check(settings: Mapping[str, Any], schema: type[OptunaSweeperSettings]) -> N
     Raises:
         ValueError: A setting is out of its range. The message names its key.
     """
-    values = config.arguments(OmegaConf.create(dict(settings)))
-    values = {key: value for key, value in values.items() if key not in ("sampler", "pruner")}  # with own signatures
-    signature.check_fields(values, schema, "hydra.sweeper.{}".format)
+    hints = get_type_hints(schema, include_extras=True)
+    for key, value in config.arguments(OmegaConf.create(dict(settings))).items():
+        if key not in ("sampler", "pruner"):  # they have signatures of their own
+            signature.check_value(f"hydra.sweeper.{key}", value, hints[key])
     if settings["study_name"] is not None:
         checked_name("hydra.sweeper.study_name", settings["study_name"])

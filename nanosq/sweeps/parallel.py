@@ -105,19 +105,13 @@ def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: in
     return Share(n_jobs, n_threads or max(1, machine.n_cores // n_jobs))
 
 
-def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> int:
-    """Return how many of `n_runs` runs joblib has at the same time.
-
-    Args:
-        joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
-        examples: Configurations of runs. The largest one decides.
-        n_runs: The number of runs.
-        most: The largest number that is chosen.
+def check(joblib: dict[str, Any]) -> None:
+    """Check the arguments of joblib.Parallel, the node hydra.launcher.
 
     Raises:
-        InputError: A value in `joblib` has no meaning, or is known to fail.
+        InputError: A value has no meaning, or is known to fail.
     """
-    from joblib import Parallel, effective_n_jobs
+    from joblib import Parallel
 
     if joblib.get("backend") == "multiprocessing":
         raise InputError("hydra.launcher.backend=multiprocessing hangs when it is interrupted: use the default, loky")
@@ -129,6 +123,19 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, 
         Parallel(**{key: value for key, value in joblib.items() if key in ("n_jobs", "backend", "prefer", "require")})
     except ValueError as error:
         raise InputError(f"hydra.launcher: {first_line(error)}") from error
+
+
+def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> int:
+    """Return how many of `n_runs` runs joblib has at the same time.
+
+    Args:
+        joblib: The arguments of joblib.Parallel: the node hydra.launcher. Afterwards it has those that were chosen.
+        examples: Configurations of runs. The largest one decides.
+        n_runs: The number of runs.
+        most: The largest number that is chosen.
+    """
+    from joblib import effective_n_jobs
+
     # Otherwise joblib gives many jobs at once to a worker whose jobs end quickly, because their runs are recorded, and
     # other workers have none.
     joblib["batch_size"] = 1

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from optuna import create_study
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
+from nanosq.component_errors import calling
 from nanosq.errors import InputError
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.search_space import SearchSpace
@@ -23,6 +25,7 @@ def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, 
     """
     if isinstance(pruner, NopPruner):
         return ""
+    _try(pruner)
     if len(metrics) > 1:
         return f"trials are not pruned: Optuna prunes by one metric, and hydra.sweeper.objectives has {len(metrics)}"
     for key in STEPS:
@@ -40,6 +43,14 @@ def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, 
     line = f"pruning compares {metrics[0].key} at the same fraction of training"
     phases = _axes(space, "schedule", "train.warmup", "train.min_lr_factor", "experiment")
     return f"{line}; the learning rate there depends on {phases}" if phases else line
+
+
+def _try(pruner: BasePruner) -> None:
+    """Ask a pruner about a trial in memory: some check their arguments only then."""
+    trial = create_study(pruner=pruner).ask()
+    trial.report(0.0, FULL_TRAINING)
+    with calling("hydra.sweeper.pruner"):
+        trial.should_prune()
 
 
 def _axes(space: SearchSpace, *keys: str) -> str:

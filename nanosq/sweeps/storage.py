@@ -50,7 +50,7 @@ def check(url: str, tracking_uri: str) -> None:
             raise InputError(f"{key}: {file} is a folder: name a file")
         check_folder("hydra.sweeper.storage", file.parent)
     if _place(url) == _place(tracking_uri):
-        raise InputError(f"{key} is the database of MLflow: choose another one, such as sqlite:///optuna.db")
+        raise InputError(f"{key} is the database of MLflow too, tracking.uri={mask(tracking_uri)}: change one of them")
     if file is None or (file.exists() and file.stat().st_size):
         tables = _tables(url, key)
         if tables and "studies" not in tables:
@@ -74,7 +74,7 @@ def _tables(url: str, key: str) -> list[str]:
     """Return the names of the tables of a database, sorted. Nothing is written."""
     from sqlalchemy import NullPool, create_engine, inspect
 
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # as database_lock
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")  # seconds; by default two minutes until a silent host is an error
     try:
         return sorted(inspect(create_engine(url, poolclass=NullPool)).get_table_names())
     except Exception as error:  # of SQLAlchemy, of a driver, or a driver that is not installed

@@ -90,6 +90,11 @@ class TunedContender:
         texts = [{key: str(value) for key, value in part.items()} for part in parts]
         return [self.label, self.search.shared, texts, self.length, self.search.code]
 
+    @property
+    def setting(self) -> list[Any]:
+        """The facts that distinguish the contender from others, however its overrides are spelled."""
+        return [self.search.shared, self.search.space.always.axes, self.search.space.conditional]
+
     def note(self, comparison: dict[str, Any]) -> None:
         """Record facts about the comparison and its contender in the study, for the report.
 

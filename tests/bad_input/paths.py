@@ -11,15 +11,15 @@ def loop(folder: Path) -> None:
 
 
 CASES = [
-    Case("run.py checkpoint_dir=text.txt", "checkpoint_dir=text.txt is no folder that can be written to"),
-    Case("run.py checkpoint_dir=text.txt/a/b", "checkpoint_dir=text.txt/a/b is no folder that can be written to"),
-    Case("run.py checkpoint_dir=/proc/x", "checkpoint_dir=/proc/x is no folder that can be written to"),
+    Case("run.py checkpoint_dir=text.txt", "checkpoint_dir: cannot write text.txt"),
+    Case("run.py checkpoint_dir=text.txt/a/b", "checkpoint_dir: cannot write text.txt/a/b"),
+    Case("run.py checkpoint_dir=/proc/x", "checkpoint_dir: cannot write /proc/x"),
     Case(f"run.py checkpoint_dir={'a' * 300}", "File name too long"),
-    Case("run.py checkpoint_dir=loop/a", "checkpoint_dir=loop/a", loop),
-    Case("run.py cache_dir=text.txt", "cache_dir=text.txt is no folder that can be written to"),
-    Case("run.py cache_dir=/dev/null/a", "cache_dir=/dev/null/a is no folder that can be written to"),
-    Case("run.py cache_dir=/sys/x", "cache_dir=/sys/x is no folder that can be written to"),
-    Case("run.py", "cache_dir=text.txt is no folder", variables={"NANOSQ_CACHE": "text.txt"}),
+    Case("run.py checkpoint_dir=loop/a", "checkpoint_dir: cannot write loop/a", loop),
+    Case("run.py cache_dir=text.txt", "cache_dir: cannot write text.txt"),
+    Case("run.py cache_dir=/dev/null/a", "cache_dir: cannot write /dev/null/a"),
+    Case("run.py cache_dir=/sys/x", "cache_dir: cannot write /sys/x"),
+    Case("run.py", "cache_dir: cannot write text.txt", variables={"NANOSQ_CACHE": "text.txt"}),
     Case("run.py checkpoint_dir=''", "checkpoint_dir: "),
     Case("run.py data=text data.source.train=folder", "folder"),
     Case("run.py data=text data.source.train=/dev/null", "/dev/null"),

@@ -1,6 +1,9 @@
 """Windows of tokens for training and evaluation, and prefetching."""
 
+import threading
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +179,18 @@ def test_an_error_in_a_prefetched_batch_is_raised_at_that_batch() -> None:
         next(loader)
 
 
+def test_a_batch_is_made_while_the_last_one_is_in_use() -> None:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        is_made[index].set()
+        return torch.zeros(1, 1), torch.zeros(1, 1)
+
+    is_made = [threading.Event() for _ in range(3)]
+    loader = prefetched(batch, range(3), torch.device("cpu"))
+    next(loader)
+    assert is_made[1].wait(timeout=20)
+    loader.close()
+
+
 def test_only_one_batch_is_prefetched() -> None:
     def batch(index: int) -> tuple[Tensor, Tensor]:
         indices.append(index)
@@ -186,3 +201,21 @@ def test_only_one_batch_is_prefetched() -> None:
     next(loader)
     loader.close()
     assert len(indices) <= 2
+
+
+def test_micro_batches_are_numbered_through_all_steps() -> None:
+    split, device = split_of([30, 40]), torch.device("cpu")
+    settings: Any = SimpleNamespace(accumulate=3, batch_size=2)
+    ours = batches.TrainingBatches(split, block_size=8, settings=settings, seed=5, start="anywhere", device=device)
+    assert ours.n_micro_batches == 3
+    later = [*ours.micro_batches(2, 4)]
+    assert len(later) == 6
+    for number, batch in enumerate(later, start=6):
+        tokens_BT, targets_BT = batches.random_windows(
+            split, block_size=8, batch_size=2, seed=5, step=number, start="anywhere"
+        )
+        assert torch.equal(batch.tokens_BT, tokens_BT)
+        assert torch.equal(batch.targets_BT, targets_BT)
+    seeds = [batch.seed for batch in ours.micro_batches(0, 4)]
+    assert len({*seeds}) == 12
+    assert seeds[6:] == [batch.seed for batch in later]  # the same after an interruption

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -84,17 +85,11 @@ def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     monkeypatch.setenv("COLUMNS", "100")  # no columns below the others
 
     def run(directory, *arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nanosq.data", *arguments, "--cache-dir", str(directory)])
-        try:
-            status = main()
-        except SystemExit as exit:
-            status = exit.code
-        output = capsys.readouterr()
-        return status, output.out, output.err
+        return main([*arguments, "--cache-dir", str(directory)]), *capsys.readouterr()
 
     return run
 
@@ -133,10 +128,15 @@ def test_the_command_lists_verifies_and_removes(tmp_path, command):
     status, _, err = command(tmp_path, "remove")
     assert (status, "remove needs the names" in err) == (2, True)
     status, _, err = command(tmp_path, "remove", "notes")
-    assert (status, f"no notes in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
-    for unclear in ("source_of_texts", ""):
-        status, _, err = command(tmp_path, "remove", unclear)
-        assert (status, f"no {unclear} in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
+    assert (status, f"no 'notes' in {tmp_path}: it holds {first}, {second}" in err) == (2, True)
+    unclear = {"source_of_texts": "2 corpora begin with 'source_of_texts'", "": "no ''"}
+    for name, problem in unclear.items():
+        status, _, err = command(tmp_path, "remove", name)
+        assert (status, err.startswith(f"error: {problem} in {tmp_path}: "), f"{first}, {second}" in err) == (
+            2,
+            True,
+            True,
+        )
     with cache.lock(tmp_path / first):
         assert command(tmp_path, "remove", first[:-1]) == (1, "", f"{first}: another process prepares it\n")
     assert (tmp_path / first).exists()

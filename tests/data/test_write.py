@@ -1,7 +1,6 @@
 """`python -m nanosq.data write`: files that are read back as the documents of the split."""
 
 import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -79,13 +78,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     name = prepared(tmp_path / "cache", ["one", " two"], TOKENIZERS[0]).name
     (tmp_path / "folder.txt").mkdir()
 
-    def run(*arguments: str) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nanosq.data", "write", *arguments, "--cache-dir", "cache"])
-        try:
-            status: int | str | None = main()
-        except SystemExit as ended:
-            status = ended.code
-        return status, *capsys.readouterr()
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return main(["write", *arguments, "--cache-dir", "cache"]), *capsys.readouterr()
 
     assert run(name, "train", "a.txt") == (0, "a.txt: 1 documents\n", "")
     assert Path("a.txt").read_text() == f"the text of train\n{SEPARATOR}\n"
@@ -98,7 +92,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         (name, "test", "nowhere/b.txt"): "there is no folder nowhere",
         (name, "test", "folder.txt"): "folder.txt is a folder",
         (name, "test"): "write needs the name of a corpus, a split and a file",
-        ("other", "test", "b.txt"): f"no other in cache: it holds {name}",
+        ("other", "test", "b.txt"): f"no 'other' in cache: it holds {name}",
     }
     for arguments, message in bad.items():
         status, out, err = run(*arguments)

@@ -168,8 +168,12 @@ def test_a_place_that_cannot_be_written(run, capsys, monkeypatch) -> None:
     # before the model is looked for
     assert f"cannot write odd.txt/x: {path} is not a folder" in refused(capsys, "nowhere", "odd.txt/x")
     assert "cannot write /proc/x: " in refused(capsys, run.info.run_id, "/proc/x")
-    monkeypatch.setattr("os.access", lambda *_: False)  # as for anybody but the superuser, who may run the tests
-    assert "cannot write out: " in refused(capsys, "nowhere", "out")
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("nanosq.filesystem.TemporaryFile", refuse)  # the superuser, who may run the tests, may write
+    assert "cannot write out: Permission denied" in refused(capsys, "nowhere", "out")
 
 
 @pytest.mark.parametrize("name", ["0" * 32, "missing.pt", "a/missing.pt"])

@@ -83,6 +83,7 @@ SHORT = {
     "python -m analysis.benchmarks.generation": ["--help"],
     "python -m analysis.audit": [],
 }
+FINISHED = "SELECT run_uuid FROM runs WHERE status = 'FINISHED' ORDER BY start_time"
 LEFT_OUT = {"pip", "pytest"}  # this program installs a wheel, and tests are in a checkout
 PROGRAMS = "python|pytest|pip|mlflow|optuna-dashboard|-m"
 PATTERN = re.compile(rf"```sh\n(.*?)```|```.*?```|`((?:{PROGRAMS})\s[^`]+)`", re.DOTALL)
@@ -102,10 +103,7 @@ def installed_forms(line: str, folder: Path) -> Iterator[list[str]]:
     """Yield the command as it is typed where the package is installed: with and without `python`."""
     if "RUN" in line:
         with sqlite3.connect(folder / "mlflow.db") as store:
-            ids = [
-                row[0]
-                for row in store.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED' ORDER BY start_time")
-            ]
+            ids = [row[0] for row in store.execute(FINISHED)]
         line = re.sub("RUN_(ID|A|B)", lambda name: ids[-1 if name[1] == "B" else 0], line)
     words = shlex.split(line)
     if words[:2] == ["python", "run.py"]:
@@ -115,6 +113,8 @@ def installed_forms(line: str, folder: Path) -> Iterator[list[str]]:
     else:
         yield words
         if words[1] == "-m" and words[2] in CONSOLE:
+            if words[2] == "nanosq.export":  # it refuses a folder that exists
+                shutil.rmtree(folder / words[-1])
             yield [CONSOLE[words[2]], *words[3:]]
 
 
@@ -126,13 +126,14 @@ def run(command: list[str], folder: Path, variables: dict[str, str]) -> str:
         process = subprocess.Popen(
             command, cwd=folder, env=variables, stdout=output, stderr=output, stdin=subprocess.DEVNULL, process_group=0
         )
-        status = (
-            process.wait(timeout=900) if port is None else 0 if answers(f"http://127.0.0.1:{port}/", process) else 1
-        )
-        if port is not None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
-    return f"status {status}\n{log.read_text()[-3000:]}" if status else ""
+        if port is None:
+            failed = process.wait() != 0
+        else:
+            failed = not answers(f"http://127.0.0.1:{port}/", process)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(timeout=60)
+    return log.read_text()[-3000:] if failed else ""
 
 
 def answers(url: str, process: subprocess.Popen[bytes]) -> bool:

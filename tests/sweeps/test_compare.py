@@ -189,7 +189,7 @@ def test_the_command_and_the_best_settings_of_values_can_be_used(tmp_path: Path)
         ),
         (["data.source.seed=range(0,3)"], "data.source.seed has several values: a verdict needs contenders with the s"),
         (["tracking=none"], "tracking=none: a comparison reads its verdict from the recorded runs; leave it out"),
-        (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds must be at least 1, not 0"),
+        (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds=0: must be at least 1"),
         (["hydra.sweeper.tune_steps=41"], "hydra.sweeper.tune_steps=41 is not between 1 and train.max_steps=40"),
         (["hydra.sweeper.objectives=[val/nll,train/seconds]"], "hydra.sweeper.objectives: a comparison chooses by one"),
         (["hydra.sweeper.report=analysis.report.missing"], "hydra.sweeper.report: cannot import"),

@@ -52,8 +52,8 @@ def test_shuffled_range_is_a_choice() -> None:
     ("value", "message"),
     [
         ("range(1, 1)", r"key=range\(1, 1\) has no value"),
-        ("range(0, 3, 0)", "has no value"),
-        ("interval(2, 1)", "low"),
+        ("range(0, 3, 0)", "a step that is not 0"),
+        ("interval(2, 1)", "the lower one first"),
         ("glob(*)", "list the values"),
     ],
 )
@@ -72,7 +72,7 @@ def test_bad_override_is_refused(value: str, message: str) -> None:
     ],
 )
 def test_grid_points(value: str, points: list[Any]) -> None:
-    assert distributions.grid_points(parse(value)) == points
+    assert [*distributions.grid_points(parse(value))] == points
 
 
 def test_an_interval_has_no_grid_points() -> None:

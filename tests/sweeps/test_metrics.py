@@ -33,7 +33,8 @@ def test_the_right_direction_may_be_named(keys: Sequence[str], direction: Any) -
 @pytest.mark.parametrize(
     ("keys", "direction", "message"),
     [
-        (["test/nll"], None, "test/nll is not one of val/perplexity"),
+        (["test/nll"], None, "test/nll is not a metric; choose from val/perplexity, val/nll"),
+        (["val/nl"], None, "did you mean 'val/nll'"),
         (["val/nll"], "max", "direction=max: the direction of val/nll is minimize"),
         (["val/nll"], "maximize", "direction=maximize: the direction of val/nll is minimize"),
         (["val/accuracy"], Direction.minimize, "direction=minimize: the direction of val/accuracy is maximize"),

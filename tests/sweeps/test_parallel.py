@@ -81,7 +81,7 @@ def test_an_explicit_number_of_runs_is_kept() -> None:
 
 def test_a_number_without_meaning_is_refused() -> None:
     with pytest.raises(InputError, match="n_jobs=0"):
-        parallel.choose({"n_jobs": 0}, [compose([])], 27)
+        parallel.check({"n_jobs": 0})
 
 
 def test_workers_have_numbers() -> None:

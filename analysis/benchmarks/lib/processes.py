@@ -1,5 +1,6 @@
 """Training programs that run in a process of their own, and are timed by the lines that they print."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -18,6 +19,13 @@ from nanosq.installation import IS_CHECKOUT, PACKAGE
 WARMUP_STEPS = 5  # that are not timed
 # The script of `python run.py` or `nanosq`.
 RUN = PACKAGE.parent / "run.py" if IS_CHECKOUT else Path(sysconfig.get_path("scripts"), "nanosq")
+
+
+def checkout_of_nanosq(folder: str) -> Path:
+    """Check the value of an option: a folder with another version of nanosq."""
+    if not Path(folder, "run.py").is_file():
+        raise argparse.ArgumentTypeError(f"{folder} is not a checkout of nanosq: it has no run.py")
+    return Path(folder)
 
 
 def nanosq_command(*overrides: str) -> list[str]:

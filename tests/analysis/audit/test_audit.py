@@ -229,6 +229,6 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(sys, "argv", ["audit", "--tracking-uri", uri, "--stories", "missing.txt"])
     assert command.main() == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: there is no file missing.txt")
+    assert error.startswith("error: --stories: there is no file missing.txt")
     assert error.count("\n") == 1
     assert [*tmp_path.iterdir()] == []

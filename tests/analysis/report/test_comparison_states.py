@@ -123,8 +123,8 @@ def test_the_search_section_skips_comparisons(tmp_path_factory: pytest.TempPathF
     assert load(url, [], "older")[0].name == "older"
     with pytest.raises(ValueError, match=r"no comparison 'search' in .*; there are older, newer"):
         load(url, [], "search")[0]
-    section = search.section(url)
+    section = search.section(search.find(url))
     assert "Study search: " in texts(section)
     assert "Other studies" not in texts(section)
-    assert "Study newer/squentropy: " in texts(search.section(url, "newer/squentropy"))
+    assert "Study newer/squentropy: " in texts(search.section(search.find(url, "newer/squentropy")))
     assert figure_names(section_of(load(url, [])[0])) == ["comparison-tuning"]

@@ -90,7 +90,7 @@ def test_importance_for_each_metric(url: str) -> None:
 )
 def test_importance_that_cannot_be_estimated(scratch: str, name: str, trials: list[FrozenTrial], why: str) -> None:
     add(scratch, name, trials)
-    section = search.section(scratch, name)
+    section = search.section(search.find(scratch, name))
     assert why in texts(section)
     assert "search-importance" not in figure_names(section)
 
@@ -106,7 +106,7 @@ def test_a_search_of_the_loss_and_its_weight(tmp_path: Path) -> None:
         cwd=tmp_path,
         check=True,
     )
-    blocks = search.section(f"sqlite:///{tmp_path}/optuna.db").blocks
+    blocks = search.section(search.find(f"sqlite:///{tmp_path}/optuna.db")).blocks
     (drawn,) = (block for block in blocks if isinstance(block, Figure) and block.name == "search-importance")
     assert drawn.caption.startswith("Conditional PED-ANOVA of 20 complete trials")
     assert "Trials that have a setting which others lack: loss.weight " in drawn.caption

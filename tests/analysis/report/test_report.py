@@ -177,9 +177,9 @@ def test_another_comparison_is_shown_by_its_name(store: MLflowStore) -> None:
         (["--experiment", "other"], "MLflow has no run of experiment 'other' here; train some: python run.py -m "),
         (["--text", "abc"], "there is no run on a text 'abc': --text takes one of t"),
         (["--show", "typo"], "no comparison 'typo': --show takes one of best"),
-        (["--storage", "sqlite:///optunna.db"], "--storage, --study: There is no database optunna.db"),
-        (["--storage", "x"], "--storage, --study: "),
-        (["--study", "typo"], "--storage, --study: "),
+        (["--storage", "sqlite:///optunna.db"], "--storage: There is no database optunna.db"),
+        (["--storage", "x"], "--storage: "),
+        (["--study", "typo"], "--study: "),
     ],
 )
 @pytest.mark.usefixtures("no_audit")

@@ -19,7 +19,7 @@ def test_the_study_that_was_started_last_is_shown(url: str) -> None:
     study = search.load(url)
     assert study.name == "two"
     assert study.others == ["single", "upwards"]
-    assert "single, upwards" in texts(search.section(url))
+    assert "single, upwards" in texts(search.section(search.find(url)))
 
 
 def test_states_and_ranks(url: str) -> None:
@@ -48,14 +48,14 @@ def test_a_trial_that_violates_a_constraint_is_not_the_best(scratch: str) -> Non
     assert study.counts == {"complete": 2, "violates": 2}
     assert [trial.number for trial in study.front()] == [2]
     assert [trial.number for trial in study.ranked()] == [2, 0, 1, 3]
-    text = texts(search.section(scratch, "small"))
+    text = texts(search.section(search.find(scratch, "small")))
     assert "The best of 2 complete trials is trial 2" in text
     assert "(2 complete, 2 violates). Constraints: parameters 64,000." in text
 
 
 def test_steps_saved_by_pruning(url: str) -> None:
     assert search.load(url, "single").steps() == (70 + 90, 600)
-    assert "Pruning saved 160 of 600 steps (27 %)." in texts(search.section(url, "single"))
+    assert "Pruning saved 160 of 600 steps (27 %)." in texts(search.section(search.find(url, "single")))
 
 
 def test_saved_steps_if_the_search_varies_the_steps(scratch: str) -> None:
@@ -72,11 +72,11 @@ def test_saved_steps_if_the_search_varies_the_steps(scratch: str) -> None:
 
 def test_saved_steps_are_not_shown_if_unknown(url: str) -> None:
     assert math.isnan(search.load(url, "upwards").steps()[1])
-    assert "Pruning" not in texts(search.section(url, "upwards"))
+    assert "Pruning" not in texts(search.section(search.find(url, "upwards")))
 
 
 def test_table_of_the_best_trials(url: str) -> None:
-    (table,) = [block for block in search.section(url, "single").blocks if isinstance(block, Table)]
+    (table,) = [block for block in search.section(search.find(url, "single")).blocks if isinstance(block, Table)]
     assert table.header == [
         "trial",
         "state",
@@ -95,7 +95,7 @@ def test_table_of_the_best_trials(url: str) -> None:
 
 
 def test_the_table_has_ten_trials(url: str) -> None:
-    (table,) = [block for block in search.section(url, "two").blocks if isinstance(block, Table)]
+    (table,) = [block for block in search.section(search.find(url, "two")).blocks if isinstance(block, Table)]
     assert len(table.rows) == search.N_BEST
 
 
@@ -113,7 +113,7 @@ def test_ties_on_the_front(scratch: str) -> None:
 
 def test_without_a_search_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section = search.section()
+    section = search.section(search.find())
     assert texts(section).startswith("There is no database optuna.db")
     assert texts(section).endswith(search.COMMAND)
     assert [*tmp_path.iterdir()] == []
@@ -126,8 +126,8 @@ def test_without_a_search_there_is_a_sentence(tmp_path: Path, monkeypatch: pytes
 def test_a_file_without_studies_is_not_changed(tmp_path: Path, content: bytes, why: str) -> None:
     path = tmp_path / "other.db"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"--storage, --study: .*{why}"):
-        search.section(f"sqlite:///{path}")
+    with pytest.raises(ValueError, match=f"--storage: .*{why}"):
+        search.find(f"sqlite:///{path}")
     assert path.read_bytes() == content
     assert [*tmp_path.iterdir()] == [path]
 
@@ -140,24 +140,24 @@ def test_a_storage_that_cannot_be_read_is_an_error_without_its_password(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="--storage, --study: ") as caught:
-        search.section(url)
+    with pytest.raises(ValueError, match="--storage: ") as caught:
+        search.find(url)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert [*tmp_path.iterdir()] == []
 
 
 def test_an_empty_study_and_an_unknown_one(url: str) -> None:
-    with pytest.raises(ValueError, match=r"--storage, --study: No trial has started in .*, study empty"):
-        search.section(url, "empty")
+    with pytest.raises(ValueError, match=r"--storage: No trial has started in .*, study empty"):
+        search.find(url, "empty")
     with pytest.raises(ValueError, match=r"no study 'other' .*; there are empty, single, two, upwards"):
-        search.section(url, "other")
+        search.find(url, "other")
 
 
 def test_reading_writes_nothing(url: str) -> None:
     path = Path(url.removeprefix("sqlite:///"))
     before = path.read_bytes()
-    search.section(url, "single")
+    search.section(search.find(url, "single"))
     assert path.read_bytes() == before
     assert [*path.parent.iterdir()] == [path]
 

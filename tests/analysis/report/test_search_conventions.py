@@ -36,9 +36,11 @@ def test_a_study_that_looked_for_the_lowest_accuracy(url: str) -> None:
     accuracy = {"hydra.sweeper.objectives": ["val/accuracy"]}
     add(url, "lowest", [trial([value]) for value in (0.2, 0.5, 0.3)], **accuracy)
     assert [trial.number for trial in search.load(url, "lowest").ranked()] == [1, 2, 0]
-    assert "minimized validation accuracy, although higher is better" in texts(search.section(url, "lowest"))
+    assert "minimized validation accuracy, although higher is better" in texts(
+        search.section(search.find(url, "lowest"))
+    )
     add(url, "highest", [trial([0.2])], ["maximize"], **accuracy)
-    assert "which is worse" not in texts(search.section(url, "highest"))
+    assert "which is worse" not in texts(search.section(search.find(url, "highest")))
 
 
 def test_names_and_directions_are_those_of_the_sweeper() -> None:

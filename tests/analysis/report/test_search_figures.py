@@ -24,7 +24,7 @@ def test_a_metric_that_is_maximized(url: str, drawings: dict[str, Drawing]) -> N
     study = search.load(url, "upwards")
     assert [trial.number for trial in study.ranked()] == [1, 2, 0]
     assert [trial.number for trial in study.front()] == [1]
-    assert "trial 1, with metric 0.5" in texts(search.section(url, "upwards"))
+    assert "trial 1, with metric 0.5" in texts(search.section(search.find(url, "upwards")))
     assert line(drawings["search-history"], "best so far")[1] == [0.2, 0.5, 0.5, 0.5]
     assert "higher is better" in drawings["search-history"].axes[0].get_ylabel()
 
@@ -90,7 +90,9 @@ def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawi
         create_trial(values=[2.0], params={"a": 1.0, "b": 0.25}, distributions={"a": axis, "b": axis}),
     ]
     add(scratch, "conditional", trials)
-    (table,) = [block for block in search.section(scratch, "conditional").blocks if isinstance(block, Table)]
+    (table,) = [
+        block for block in search.section(search.find(scratch, "conditional")).blocks if isinstance(block, Table)
+    ]
     assert [row[4].text for row in table.cells()] == [DASH, "0.25"]
     ax = drawings["search-parallel"].axes[0]
     assert [0.5, parallel_coordinates.NOT_SET, 0.0] in places(drawings["search-parallel"])
@@ -100,13 +102,13 @@ def test_a_setting_that_some_trials_lack(scratch: str, drawings: dict[str, Drawi
 def test_figures_with_one_metric_and_with_two(url: str) -> None:
     of_one = ["search-trials", "search-history", "search-intermediate", "search-parallel"]
     of_two = ["search-trials", "search-pareto", "search-parallel", "search-importance"]
-    assert [names(search.section(url, name)) for name in ("single", "two")] == [of_one, of_two]
+    assert [names(search.section(search.find(url, name))) for name in ("single", "two")] == [of_one, of_two]
 
 
 def test_colors_are_those_of_the_page(url: str) -> None:
     light = {color for color, _ in figures.THEME.values()}
     for name in ("single", "two"):
-        for part in search.section(url, name).blocks:
+        for part in search.section(search.find(url, name)).blocks:
             if isinstance(part, figures.Figure):
                 assert {*re.findall(r"#[0-9a-f]{6}\b", part.svg)} <= light, part.name
 
@@ -124,7 +126,7 @@ def test_pareto_axes(url: str, drawings: dict[str, Drawing]) -> None:
 def test_without_a_complete_trial_there_is_a_sentence(scratch: str) -> None:
     study = add(scratch, "begun", [trial(intermediate={5: 3.0}, state=TrialState.PRUNED), trial(state=TrialState.FAIL)])
     study.ask()
-    section = search.section(scratch, "begun")
+    section = search.section(search.find(scratch, "begun"))
     assert "1 pruned, 1 failed, 1 running" in texts(section)
     assert "No trial is complete" in texts(section)
     assert names(section) == ["search-trials", "search-history", "search-intermediate"]
@@ -132,5 +134,5 @@ def test_without_a_complete_trial_there_is_a_sentence(scratch: str) -> None:
 
 def test_the_first_trial_is_running(scratch: str, recwarn: pytest.WarningsRecorder) -> None:
     add(scratch, "running", []).ask().report(3.0, 5)
-    assert names(search.section(scratch, "running")) == ["search-trials", "search-intermediate"]
+    assert names(search.section(search.find(scratch, "running"))) == ["search-trials", "search-intermediate"]
     assert not [warning for warning in recwarn if "label" in str(warning.message)]
