@@ -49,10 +49,10 @@ def from_override(override: Override) -> BaseDistribution:
     n_values = overrides.count(override)
     if isinstance(value, RangeSweep) and not value.shuffle and not value.transformers:
         start, step = Decimal(str(value.start)), Decimal(str(value.step))
-        low, high = sorted((start, start + (n_values - 1) * step))
+        first, last = sorted((start, start + (n_values - 1) * step))
         if isinstance(value.range(), range):
-            return IntDistribution(int(low), int(high), step=abs(int(step)))
-        return FloatDistribution(float(low), float(high), step=abs(float(step)))
+            return IntDistribution(int(first), int(last), step=abs(int(step)))
+        return FloatDistribution(float(first), float(last), step=abs(float(step)))
     choices: Any = override.sweep_iterator(transformer=Transformer.encode)
     return CategoricalDistribution([*choices])
 

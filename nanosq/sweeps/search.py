@@ -57,11 +57,12 @@ class LiveSearch:
         from nanosq.sweeps.starting_points import StartingPoints
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
-        self.url = cast(str, settings.storage)
+        self.url = settings.storage
         self.constraints = constraints.parse(settings.constraints)
+        pruner = cast(DictConfig, settings.pruner)
         with _user_input():
             self.space = SearchSpace.parse(settings.params or {}, settings.spaces, arguments, self._choices)
-            self.pruner = config.build("hydra.sweeper.pruner", settings.pruner)
+            self.pruner = config.build("hydra.sweeper.pruner", pruner)
             node, directions = cast(DictConfig, settings.sampler), [metric.direction for metric in metrics]
             self._sampler, self.total = build_sampler(
                 node, self.space, settings.n_trials, directions=directions, is_constrained=bool(self.constraints)
@@ -70,7 +71,7 @@ class LiveSearch:
         for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints or ())):
             if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
                 raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
-        self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(settings.pruner))
+        self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(pruner))
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]

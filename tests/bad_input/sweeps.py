@@ -1,6 +1,7 @@
 """Sweeps that cannot be run."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,8 +17,11 @@ def _function(body: str) -> str:
     return f"def extend(cfg, trial):\n    {body}\n"
 
 
-def _write(name: str, text: str):
-    return lambda folder: (folder / name).write_text(text)
+def _write(name: str, text: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return prepare
 
 
 def _other_program(folder: Path) -> None:
