@@ -1,5 +1,6 @@
 """Options of the commands of analysis/ and nanosq/: values, names and files that cannot be used."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -43,8 +44,6 @@ def occupied(folder: Path) -> None:
 
 def a_pipe(folder: Path) -> None:
     """Write a file that is not a regular one."""
-    import os
-
     os.mkfifo(folder / "pipe.csv")
 
 
