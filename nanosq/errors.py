@@ -36,6 +36,13 @@ class OutOfMemoryError(RuntimeError):
     """Training does not fit into memory: the message tells in one line what to change. The exit status is 1."""
 
 
+class FileError(OSError):
+    """A file of a run cannot be written or read back: the message tells in one line what to change.
+
+    The exit status is 2 before training, and 1 in training.
+    """
+
+
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
@@ -47,11 +54,11 @@ def exit_status(task: Callable[[], Any]) -> int:
     with masked_output():
         try:
             task()
-        except (InputError, OutOfMemoryError, HydraException, OmegaConfBaseException) as error:
+        except (InputError, OutOfMemoryError, FileError, HydraException, OmegaConfBaseException) as error:
             if show_all:
                 raise
             status = report(error)
-            return 1 if isinstance(error, OutOfMemoryError) else status
+            return 1 if isinstance(error, OutOfMemoryError | FileError) else status
         except ValueError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if show_all or not str(frame.f_globals.get("__name__")).startswith("hydra."):
@@ -104,6 +111,18 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
         if is_single:
             sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it; the status is 1
         raise failure from error
+
+
+@contextmanager
+def file_error(*, is_single: bool) -> Iterator[None]:
+    """Let a single run exit with one line if the block, a call that trains, raises a FileError."""
+    try:
+        yield
+    except FileError as error:
+        if not is_single:
+            raise
+        report(error)
+        sys.exit(1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

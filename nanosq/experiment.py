@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from nanosq import config, distributed, identity, optim, start
+from nanosq import config, distributed, identity, initial_weights, optim, start
 from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
@@ -128,8 +128,11 @@ def check(
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
     hardware = experiment.pick_hardware()
+    weights = found.weights
     with _named("model"), torch.device("meta"):
-        experiment.build_model(SMALL_VOCABULARY)
+        model = experiment.build_model(SMALL_VOCABULARY if weights is None else weights.tokenizer.vocab_size)
+    if weights is not None:
+        initial_weights.check_weights(weights, model, tokenizer)
     with _named("optimizer"):
         experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
     return experiment

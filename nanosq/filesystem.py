@@ -1,38 +1,65 @@
 """Atomic writes of files, and locks on files and databases that are released when their process ends."""
 
+import errno
 import functools
 import hashlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
+from nanosq.errors import FileError
+
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+OF_WRITING = (*FULL, errno.EROFS)  # errors that only writing has
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that replaces `path` when the block ends.
 
-    At any moment `path` is the old file or the complete new one. If the block raises, the old file stays.
+    At any moment `path` is the old file or the complete new one. If the block raises, the old file stays. The block can
+    read what it has written.
     """
     partial = path.with_name(f"{path.name}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path, setting: str, *, reads: bool = False) -> Iterator[None]:
+    """Name the path and the setting of its folder in an error of the block, which writes files.
+
+    Args:
+        path: The file or folder.
+        setting: The setting.
+        reads: Whether the block reads other files too, whose errors are not changed.
+
+    Raises:
+        FileError: The block cannot write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, TimeoutError) or (reads and error.errno not in OF_WRITING):  # the first is of a lock
+            raise
+        advice = "make room" if error.errno in FULL else "make it writable"
+        raise FileError(f"cannot write {path} ({error.strerror or error}): {advice}, or set {setting}=DIR") from error
 
 
 def check_writable(path: Path) -> None:
@@ -80,7 +107,8 @@ def file_lock(path: Path, *, wait: bool = True, waiting: str = "") -> Iterator[N
         yield
     finally:
         # Deleted while it is held: filelock notices that a lock file it waited for was deleted, and tries again.
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk has become read-only
+            path.unlink(missing_ok=True)
         lock.release()
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nanosq import checkpoint
 from nanosq.command import MODEL
@@ -41,17 +42,29 @@ class Pretrained:
     facts: Mapping[str, Any]
 
     def build(self) -> GPT:
-        """Return the model, on the CPU and in evaluation mode.
+        """Return the model, on the CPU and in evaluation mode."""
+        model = GPT(self.tokenizer.vocab_size, **self.architecture)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+    def check(self, model: nn.Module, *, but_for: str = "") -> None:
+        """Check the names and shapes of the weights.
+
+        Args:
+            model: A model that has the right ones.
+            but_for: Name of a tensor whose shape may differ.
 
         Raises:
-            ValueError: The weights do not fit the architecture and the vocabulary.
+            ValueError: One differs.
         """
-        model = GPT(self.tokenizer.vocab_size, **self.architecture)
-        try:
-            model.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise ValueError(f"{self.path}: the weights do not fit the architecture and the vocabulary") from error
-        return model.eval()
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        for name in sorted({*wanted, *found} - {but_for}):
+            if found.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"{self.path} holds another model: its tensor {name} has the shape {found.get(name)}, "
+                    f"and this one needs {wanted.get(name)}"
+                )
 
 
 def locate(name: str, store: Store) -> Path:
@@ -90,11 +103,18 @@ def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
         architecture, weights = folder.read(path)
         n_rows = len(weights["token_embedding.weight"])
         return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))
-    saved = checkpoint.load(path)
+    saved = checkpoint.load(path, checkpoint.WEIGHTS)
     target = saved["settings"].get("model._target_")
     if is_gpt and target != TARGET:
         raise ValueError(f"{path} holds a model of the class {target}: only those of {TARGET} can be read")
-    return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
+    try:
+        trained = Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
+        if is_gpt:
+            with torch.device("meta"):
+                trained.check(GPT(trained.tokenizer.vocab_size, **trained.architecture))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
+    return trained
 
 
 def digest(path: Path) -> str:

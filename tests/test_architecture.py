@@ -46,7 +46,7 @@ LEAVES = {
     "nanosq/head.py": {"nanosq.losses"},
     "nanosq/token_scores.py": {"nanosq.head", "nanosq.losses"},
     "nanosq/settings.py": set(),
-    "nanosq/filesystem.py": set(),
+    "nanosq/filesystem.py": {"nanosq.errors"},
     "nanosq/terminal.py": set(),
     "nanosq/privacy.py": {"nanosq.terminal"},
 }

@@ -106,14 +106,18 @@ def test_rows_that_the_weights_do_not_have(tokenizer: Tokenizer, trained: Tokeni
         initial_weights.rows(tokenizer, trained, "weights")
 
 
-@pytest.mark.parametrize("name", ["position_embedding.weight", "token_embedding.weight"])
+@pytest.mark.parametrize("name", ["position_embedding.weight", "token_embedding.weight", "final_norm.weight"])
 @pytest.mark.parametrize("n_rows", [0, 5])
-def test_embeddings_of_another_size(name: str, n_rows: int) -> None:
+def test_weights_of_another_model(name: str, n_rows: int) -> None:
     damaged = {key: weight for key, weight in FULL.weights.items() if key != name}
     if n_rows:
-        damaged[name] = FULL.weights[name][:n_rows]
-    with pytest.raises(ValueError, match=f"weights: {name} does not fit"):
-        initial_weights.fit(replace(FULL, weights=damaged), CutGPT2([]), 4)
+        damaged[name] = FULL.weights[name][:n_rows].repeat(2, *[1] * (FULL.weights[name].dim() - 1))
+    model = GPT(FULL.tokenizer.vocab_size, **SIZES)
+    with pytest.raises(ValueError, match=f"weights holds another model: its tensor {name} has the shape"):
+        replace(FULL, weights=damaged).check(model)
+    initial_weights.check_weights(FULL, GPT(FULL.tokenizer.vocab_size, **SIZES | {"block_size": 4}), CutGPT2([]))
+    with pytest.raises(ValueError, match="another tokenizer"):
+        initial_weights.check_weights(FULL, model, tokenizers.byte_level())
 
 
 def test_sizes_that_are_not_set_are_those_of_the_weights() -> None:

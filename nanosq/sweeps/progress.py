@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +62,17 @@ class SweepProgress:
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Return the content of the file. Of a run that was launched again after a failure, the last line counts."""
-        standing, *runs = map(json.loads, content.splitlines())
-        return cls(Standing(**standing), [*{run["run"]: EndedRun(**run) for run in runs}.values()])
+        """Return the content of the file. Of a run that was launched again after a failure, the last line counts.
+
+        A line that is incomplete, because the disk was full or its process was killed, is left out.
+        """
+        standing, *runs = content.split(b"\n")
+        ended = {}
+        for line in runs:
+            with suppress(ValueError):
+                run = EndedRun(**json.loads(line))
+                ended[run.run] = run
+        return cls(Standing(**json.loads(standing)), [*ended.values()])
 
     @property
     def seconds(self) -> list[float]:
@@ -116,7 +124,7 @@ def shared(standing: Standing) -> Iterator[Path]:
 def append(path: Path, run: EndedRun) -> SweepProgress:
     """Append a run to the file. Return its content up to this run, whatever other processes append meanwhile."""
     with path.open("ab+", buffering=0) as file:
-        file.write(json.dumps(asdict(run)).encode() + b"\n")
+        file.write(b"\n" + json.dumps(asdict(run)).encode() + b"\n")  # on a new line, even if the last is incomplete
         end = file.tell()
         file.seek(0)
         return SweepProgress.parse(file.read(end))

@@ -31,7 +31,11 @@ DAMAGE = {
     "a.txt has another checksum": lambda folder: (folder / "a.txt").write_text("contemt"),
     "manifest.json: .*No such file": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json: Expecting": lambda folder: (folder / "manifest.json").write_text('{"files"'),
-    "manifest.json: it lists no files": lambda folder: (folder / "manifest.json").write_text("{}"),
+    "manifest.json has another checksum": lambda folder: (folder / "manifest.json").write_text("{}"),
+    "manifest.json has another": lambda folder: (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace('"fact": 1', '"fact": 2')
+    ),
+    "manifest.json: .*codec can't decode": lambda folder: (folder / "manifest.json").write_bytes(b"\xff"),
 }
 
 
@@ -79,7 +83,9 @@ def test_files_of_a_killed_process_are_deleted(tmp_path):
 
 def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(ValueError, match=r"cannot write to the cache directory .*; set cache_dir=DIR"):
+    with pytest.raises(
+        ValueError, match=r"cannot write .*cache \(File exists\): make it writable, or set cache_dir=DIR"
+    ):
         cache.fill(tmp_path / "cache" / "corpus", write)
 
 
