@@ -38,9 +38,13 @@ def main(cfg: DictConfig) -> Result:
     trial = current(context)
     batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
     is_single = trial is None
-    with signals.job(), TrialReport(trial) as report, errors.file_error(is_single=is_single):
-        with errors.out_of_memory(is_single=is_single, **batch):
-            return run(cfg, context, trial, report)
+    with (
+        signals.job(),
+        TrialReport(trial) as report,
+        errors.file_error(is_single=is_single),
+        errors.out_of_memory(is_single=is_single, **batch),
+    ):
+        return run(cfg, context, trial, report)
 
 
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:

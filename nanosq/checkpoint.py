@@ -86,8 +86,10 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
         with atomic_write(path) as file:
             try:
                 torch.save({"format": FORMAT, **content}, file)
-            except RuntimeError as error:  # PyTorch raises its own error where `file` cannot be written
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # an error of `file`, which PyTorch hides
+                    raise error.__context__ from None
+                raise
             file.write(_checksum(file, file.tell()))
 
 

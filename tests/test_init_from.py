@@ -33,6 +33,8 @@ SIZES: dict[str, Any] = {
     "bias": True,
     "activation": "gelu_tanh",
 }
+EMPTY: dict[str, Any] = {"tokenizer": {}, "model": {}, "optimizer": {}, "scaler": {}}
+STATE = EMPTY | {"progress": {"step": 0}, "run_id": "", "splits": []}
 DATA = [setting for setting in SMALL if not setting.startswith("model.")]
 BYTES = ["data.tokenizer._target_=nanosq.data.tokenizers.byte_level", "~data.tokenizer.vocabulary"]
 STILL = ["optimizer.lr=0", "samples.count=0"]  # the weights do not change
@@ -216,7 +218,7 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
     """The weights from which the run started are not needed any more."""
     typed = ["model=pretrained", "model.block_size=4", "init_from=gone", "train.max_steps=9"]
     trained = config.replaced(compose(typed), "model", SIZES | {"block_size": 4})
-    saved = {"settings": identity.relevant_settings(trained), "architecture": config.arguments(trained.model)}
+    saved = STATE | {"settings": identity.relevant_settings(trained), "architecture": config.arguments(trained.model)}
     state = tmp_path / "last.pt"
     saved |= {"config_hash": identity.config_hash(trained, parent="p"), "parent": "p", "code": "c"}
     checkpoint.save(state, saved)
@@ -229,7 +231,7 @@ def test_a_state_of_a_version_that_had_fewer_arguments_of_the_model(tmp_path: Pa
     """An argument that the state does not name had its default."""
     settings = identity.relevant_settings(compose([]))
     del settings["model.activation"]
-    saved = {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
+    saved = STATE | {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
     checkpoint.save(tmp_path / "last.pt", saved)
     _, found = start.find(compose([f"resume={tmp_path}/last.pt"]), Store(), "c")
     assert found.state == tmp_path / "last.pt"

@@ -34,6 +34,7 @@ def new_state(step: int = 0) -> TrainState:
 
 def facts(corpus: Corpus, **changes: Any) -> dict[str, Any]:
     known = {"config_hash": "a1b2", "code": "c0de", "text": identity.text_hash(corpus), "run_id": RUN_ID}
+    known |= {"settings": {}, "architecture": {}}
     return {**known, **identity.text_identity(corpus), **changes}
 
 

@@ -83,9 +83,7 @@ def test_files_of_a_killed_process_are_deleted(tmp_path):
 
 def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(
-        ValueError, match=r"cannot write .*cache \(File exists\): make it writable, or set cache_dir=DIR"
-    ):
+    with pytest.raises(OSError, match=r"cannot write .*cache \(File exists\): make it writable, or set cache_dir=DIR"):
         cache.fill(tmp_path / "cache" / "corpus", write)
 
 
