@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
-OF_WRITING = (*FULL, errno.EROFS)  # errors that only writing has
+OF_WRITING = (*FULL, errno.EROFS, errno.EFBIG)  # errors that only writing has
 
 
 @contextmanager
@@ -37,6 +37,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails has none
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -60,6 +63,18 @@ def writing(path: Path, setting: str, *, reads: bool = False) -> Iterator[None]:
             raise
         advice = "make room" if error.errno in FULL else "make it writable"
         raise FileError(f"cannot write {path} ({error.strerror or error}): {advice}, or set {setting}=DIR") from error
+
+
+def write_text(path: Path, text: str, setting: str) -> None:
+    """Write a text file, completely or not at all, and create its folder. `setting` is that of the folder.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    with writing(path, setting):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(text.encode())
 
 
 def check_writable(path: Path) -> None:

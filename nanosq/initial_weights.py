@@ -75,7 +75,7 @@ def check_weights(pretrained: Pretrained, model: nn.Module, tokenizer: Tokenizer
     Raises:
         ValueError: They are of another model, or of other tokens.
     """
-    pretrained.check(model, but_for=POSITIONS if isinstance(model, GPT) else "")
+    pretrained.check(model, any_length=POSITIONS if isinstance(model, GPT) else "")
     if type(tokenizer) is not type(pretrained.tokenizer):
         _check_gpt2(tokenizer, pretrained.tokenizer, str(pretrained.path))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nanosq import checkpoint
@@ -42,24 +41,34 @@ class Pretrained:
     facts: Mapping[str, Any]
 
     def build(self) -> GPT:
-        """Return the model, on the CPU and in evaluation mode."""
-        model = GPT(self.tokenizer.vocab_size, **self.architecture)
+        """Return the model, on the CPU and in evaluation mode.
+
+        Raises:
+            ValueError: The architecture is not one of `GPT`, or the weights do not fit it.
+        """
+        try:
+            model = GPT(self.tokenizer.vocab_size, **self.architecture)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        self.check(model)
         model.load_state_dict(self.weights)
         return model.eval()
 
-    def check(self, model: nn.Module, *, but_for: str = "") -> None:
+    def check(self, model: nn.Module, *, any_length: str = "") -> None:
         """Check the names and shapes of the weights.
 
         Args:
-            model: A model that has the right ones.
-            but_for: Name of a tensor whose shape may differ.
+            model: A model that has the right ones, in memory or on the device "meta".
+            any_length: Name of a tensor that may have any number of rows.
 
         Raises:
             ValueError: One differs.
         """
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
-        for name in sorted({*wanted, *found} - {but_for}):
+        wanted, found = (
+            {name: tuple(tensor.shape)[name == any_length :] for name, tensor in weights.items()}
+            for weights in (model.state_dict(), self.weights)
+        )
+        for name in sorted({*wanted, *found}):
             if found.get(name) != wanted.get(name):
                 raise ValueError(
                     f"{self.path} holds another model: its tensor {name} has the shape {found.get(name)}, "
@@ -108,13 +117,10 @@ def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
     if is_gpt and target != TARGET:
         raise ValueError(f"{path} holds a model of the class {target}: only those of {TARGET} can be read")
     try:
-        trained = Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
-        if is_gpt:
-            with torch.device("meta"):
-                trained.check(GPT(trained.tokenizer.vocab_size, **trained.architecture))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
-    return trained
+        its_tokenizer = tokenizers.load(saved["tokenizer"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Pretrained(path, saved["architecture"], saved["model"], its_tokenizer, saved)
 
 
 def digest(path: Path) -> str:

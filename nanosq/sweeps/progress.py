@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from nanosq import errors, terminal
+from nanosq.filesystem import writing
 from nanosq.result import Result
 from nanosq.sweeps.budget import duration
 from nanosq.sweeps.constraints import PARAMETERS
@@ -115,9 +116,10 @@ class SweepProgress:
 @contextmanager
 def shared(standing: Standing) -> Iterator[Path]:
     """Create the file of a launch, and delete it at the end."""
-    with tempfile.TemporaryDirectory(prefix="nanosq-") as folder:
-        path = Path(folder, "progress.jsonl")
-        path.write_text(json.dumps(asdict(standing)) + "\n")
+    with ExitStack() as stack:
+        with writing(Path(tempfile.gettempdir()), "TMPDIR"):
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanosq-")), "progress.jsonl")
+            path.write_text(json.dumps(asdict(standing)) + "\n")
         yield path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanosq import terminal
 from nanosq.errors import InputError
+from nanosq.filesystem import write_text
 from nanosq.privacy import mask
 from nanosq.sweeps.metrics import METRICS, Metric
 
@@ -115,7 +116,8 @@ def write_csv(path: Path, trials: Sequence[TrialSummary], metrics: Sequence[str]
         }
         for trial in trials
     ]
-    pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan).to_csv(path, index=False)
+    table = pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    write_text(path, table.to_csv(index=False), "hydra.sweep.dir")
 
 
 def read_best(path: Path, metric: str | None = None) -> BestTrial:
@@ -133,7 +135,7 @@ def read_best(path: Path, metric: str | None = None) -> BestTrial:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             finished = [row for row in reader if row["state"] == "finished"]
-        metrics = [column for column in reader.fieldnames or () if column in METRICS]
+            metrics = [column for column in reader.fieldnames or () if column in METRICS]
         values = {key: [float(row[key] or "nan") for row in finished] for key in metrics}
         if not values or any(None in row.values() for row in finished):
             raise ValueError("it has no metric, or its end is missing")

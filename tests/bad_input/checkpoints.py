@@ -179,7 +179,7 @@ CASES = [
     Case("nanosq.export exported out", "config.json is not JSON", partial(exported, cut, "config.json")),
     Case(
         "nanosq.generate exported",
-        "tokenizer.json is not JSON",
+        "this tokenizer.json cannot be read",
         partial(exported, partial(cut, share=0.9), "tokenizer.json"),
     ),
     Case(REGISTER, "trials.csv is damaged", partial(trials, b"")),

@@ -11,6 +11,7 @@ import pytest
 from nanosq.data import cache, corpus, tokenizers
 from nanosq.data.__main__ import main
 from nanosq.data.sources import Document
+from tests.test_checkpoint import small_files
 
 BYTES = tokenizers.byte_level()
 
@@ -70,6 +71,14 @@ def test_a_failed_write_leaves_nothing(tmp_path, error):
     with pytest.raises(error, match="wrong"):
         cache.fill(tmp_path / "cache" / "corpus", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "cache" / "corpus"
+    with small_files(100), pytest.raises(OSError, match=r"cannot write .*corpus \(.*\): .*, or set cache_dir=DIR$"):
+        cache.fill(folder, partial(write, content="content" * 100))
+    assert list(tmp_path.iterdir()) == []
+    cache.fill(folder, write)
 
 
 def test_files_of_a_killed_process_are_deleted(tmp_path):
