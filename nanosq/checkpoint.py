@@ -10,7 +10,6 @@ final.pt     the last.pt of a finished run with `train.keep_last`, unless the tr
 previous.pt  the last.pt of an interrupted run of other code or text; a new run has taken its place
 """
 
-import os
 import re
 import warnings
 import zlib
@@ -105,18 +104,7 @@ def load(path: str | Path, needs: Mapping[str, type] | None = None) -> dict[str,
     """
     if not Path(path).is_file():
         raise ValueError(f"no checkpoint at {path}")
-    with Path(path).open("rb") as file:
-        size = max(0, file.seek(0, os.SEEK_END) - CHECKSUM)
-        file.seek(size)
-        is_intact = file.read() == _checksum(file, size)
-        file.seek(0)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # about pickles that it will refuse
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # the unpickler raises errors of many kinds for a file that is no checkpoint
-            if is_intact and is_out_of_memory(error):
-                raise
-            raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged: {ADVICE}") from error
+    content, is_intact = _read(Path(path))
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, str) and found.startswith("nanosq-") and found != FORMAT:
         raise ValueError(f"{path} was written by another version of nanosq and cannot be read: {ADVICE}")
@@ -130,6 +118,21 @@ def load(path: str | Path, needs: Mapping[str, type] | None = None) -> dict[str,
         if not isinstance(content.get(key), kind):
             raise ValueError(f"{path} is not a whole checkpoint, because its {key} is missing: {ADVICE}")
     return dict(content)
+
+
+def _read(path: Path) -> tuple[object, bool]:
+    """Return what a file of torch.save holds, and whether its checksum is right."""
+    with path.open("rb") as file:
+        size = max(0, path.stat().st_size - CHECKSUM)
+        is_intact = _checksum(file, size) == file.read()
+        file.seek(0)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about pickles that it will refuse
+                return torch.load(file, map_location="cpu", weights_only=True), is_intact
+        except Exception as error:  # the unpickler raises errors of many kinds for a file that is no checkpoint
+            if is_intact and is_out_of_memory(error):
+                raise
+            raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged: {ADVICE}") from error
 
 
 def _checksum(file: IO[bytes], size: int) -> bytes:

@@ -46,8 +46,8 @@ class FileError(OSError):
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. Those of memory are
-    shown in one line too.
+    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. Those of memory and of
+    files are shown in one line too.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting

@@ -59,20 +59,21 @@ class Pretrained:
 
         Args:
             model: A model that has the right ones, in memory or on the device "meta".
-            any_length: Name of a tensor that may have any number of rows.
+            any_length: Name of a tensor whose number of rows is not checked.
 
         Raises:
             ValueError: One differs.
         """
-        wanted, found = (
-            {name: tuple(tensor.shape)[name == any_length :] for name, tensor in weights.items()}
-            for weights in (model.state_dict(), self.weights)
-        )
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        if any_length in found:
+            found[any_length] = (*wanted[any_length][:1], *found[any_length][1:])
         for name in sorted({*wanted, *found}):
-            if found.get(name) != wanted.get(name):
+            shape, needed = found.get(name), wanted.get(name)
+            if shape != needed:
+                problem = f"lacks the tensor {name}" if shape is None else f"has the tensor {name} of the shape {shape}"
                 raise ValueError(
-                    f"{self.path} holds another model: its tensor {name} has the shape {found.get(name)}, "
-                    f"and this one needs {wanted.get(name)}"
+                    f"{self.path} holds another model: it {problem}, and this one needs {needed or 'none'}"
                 )
 
 

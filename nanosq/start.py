@@ -148,7 +148,9 @@ def _resume(
     if any(saved.get(key) != facts[key] for key in ("config_hash", "code", "text")):
         state.progress = Progress(step=state.progress.step)  # the best step is to be one of this run
         return Origin(resumed_from=saved["run_id"])
-    if not (folder / "best.pt").exists():  # evaluate again
+    try:
+        checkpoint.load(folder / "best.pt", checkpoint.WEIGHTS)
+    except ValueError:  # it was deleted or damaged: evaluate again
         state.progress = replace(state.progress, evaluated=0, best_perplexity=math.inf, since_best=0)
     return Origin(is_new=False, run_id=saved["run_id"], n_threads=saved.get("threads"))
 

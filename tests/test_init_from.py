@@ -115,7 +115,7 @@ def test_weights_of_another_model(name: str, n_rows: int) -> None:
     if n_rows:
         damaged[name] = FULL.weights[name][:n_rows].repeat(2, *[1] * (FULL.weights[name].dim() - 1))
     model = GPT(FULL.tokenizer.vocab_size, **SIZES)
-    with pytest.raises(ValueError, match=f"weights holds another model: its tensor {name} has the shape"):
+    with pytest.raises(ValueError, match=f"weights holds another model: it (has|lacks) the tensor {name}"):
         replace(FULL, weights=damaged).check(model)
     initial_weights.check_weights(FULL, GPT(FULL.tokenizer.vocab_size, **SIZES | {"block_size": 4}), CutGPT2([]))
     with pytest.raises(ValueError, match="another tokenizer"):

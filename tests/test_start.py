@@ -49,6 +49,9 @@ def test_an_interrupted_run_is_resumed_with_the_same_code_and_text(tmp_path: Pat
     assert resumed.progress == Progress(step=7)  # the file of the best weights is missing
     (folder / "best.pt").touch()
     start.restore(Start(), resumed, facts=facts(text), **settings)
+    assert resumed.progress == Progress(step=7)  # or damaged
+    Checkpoints(folder, facts(text)).save_best(trained)
+    start.restore(Start(), resumed, facts=facts(text), **settings)
     assert resumed.progress.best_perplexity == 3.0
     Checkpoints(folder, facts(text, threads=3)).save_last(trained)
     assert start.restore(Start(), resumed, facts=facts(text, threads=1), **settings).n_threads == 3

@@ -158,7 +158,7 @@ CASES = [
     other("nanosq.evaluate other.pt --data text.txt", f"{MISSING} architecture is missing", architecture=None),
     other("nanosq.export other.pt out", f"{MISSING} model is missing", model=[1.0]),
     other("nanosq.generate other.pt", "unexpected keyword argument 'n_layers'", architecture={**SIZES, "n_layers": 1}),
-    other("nanosq.generate other.pt", "its tensor blocks.1.", architecture={**SIZES, "n_layer": 2}),
+    other("nanosq.generate other.pt", "it lacks the tensor blocks.1.", architecture={**SIZES, "n_layer": 2}),
     other("run.py init_from=other.pt model=pretrained", "n_embd=16 is not div", architecture={**SIZES, "n_head": 3}),
     other("nanosq.export other.pt out", "this is not the state of a tokenizer", tokenizer={"kind": "Letters"}),
     other("nanosq.generate other.pt", "holds a model of the class own.RNN", settings={"model._target_": "own.RNN"}),
