@@ -1,5 +1,6 @@
 """Errors as a user sees them: one line on stderr that says what to change, and an exit status."""
 
+import errno
 import os
 import sys
 import sysconfig
@@ -20,6 +21,9 @@ NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your conf
 
 # What PyTorch and the libraries below it say if an allocation fails.
 NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+OF_WRITING = (*FULL, errno.EROFS, errno.EFBIG)  # errors that only writing has
 
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -115,14 +119,18 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
 
 @contextmanager
 def file_error(*, is_single: bool) -> Iterator[None]:
-    """Let a single run exit with one line if the block, a call that trains, raises a FileError."""
+    """Turn an error of a full disk in the block, a call that trains, into a FileError. With it, a single run exits."""
     try:
         yield
-    except FileError as error:
-        if not is_single:
-            raise
-        report(error)
-        sys.exit(1)
+    except OSError as error:
+        failure = error
+        if error.errno in OF_WRITING:  # of another library, which copies files
+            place = error.filename2 or error.filename or "a file"
+            failure = FileError(f"cannot write {place} ({error.strerror}): make room, and run the same command again")
+        if is_single and isinstance(failure, FileError):
+            report(failure)
+            sys.exit(1)
+        raise failure
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
 """Atomic writes of files, and locks on files and databases that are released when their process ends."""
 
-import errno
 import functools
 import hashlib
 import logging
@@ -13,14 +12,12 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
-from nanosq.errors import FileError
+from nanosq.errors import FULL, OF_WRITING, FileError
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
-FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
-OF_WRITING = (*FULL, errno.EROFS, errno.EFBIG)  # errors that only writing has
 
 
 @contextmanager
