@@ -130,7 +130,7 @@ def file_error(*, is_single: bool) -> Iterator[None]:
         if is_single and isinstance(failure, FileError):
             report(failure)
             sys.exit(1)
-        raise failure
+        raise failure from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
