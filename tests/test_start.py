@@ -60,6 +60,15 @@ def test_an_interrupted_run_is_resumed_with_the_same_code_and_text(tmp_path: Pat
     assert never.progress == Progress()
 
 
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    text = prepared("Once.", tmp_path)
+    Checkpoints(tmp_path, facts(text)).save_last(new_state(7))
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"last\.pt is damaged.* start a new run with resume=never"):
+        start.restore(Start(), new_state(), facts=facts(text), max_steps=9, folder=tmp_path)
+
+
 @pytest.mark.parametrize(("change", "what"), [({"code": "c0de+1"}, "code"), ({"text": "other"}, "text")])
 def test_an_interrupted_run_of_another_program_or_text_starts_again(
     change: dict[str, str], what: str, tmp_path: Path

@@ -17,6 +17,26 @@ FACTS = {"config_hash": "a1b2", "run_id": "0123456789abcdef" * 2, "splits": [], 
 WEIGHTS = "model.safetensors"
 
 
+OWN = """
+import torch
+
+class Model(torch.nn.Module):
+    flops_per_token = 1.0
+
+    def __init__(self, vocab_size, *, block_size):
+        super().__init__()
+        self.block_size = block_size
+        self.embedding = torch.nn.Embedding(vocab_size, 4)
+
+    @property
+    def head_weight(self):
+        return self.embedding.weight
+
+    def forward(self, tokens_BT):
+        return self.embedding(tokens_BT)
+"""
+
+
 class Bomb:
     """A pickle of this object creates a file when it is read."""
 
@@ -64,6 +84,14 @@ def changed(name: str, changes: Mapping[str, Any], folder: Path) -> None:
 
     content = {key: value for key, value in (state() | changes).items() if value is not None}
     checkpoint.save(folder / name, content)
+
+
+def beside_own_model(folder: Path) -> None:
+    """Write a checkpoint, and a model of the user that is another one."""
+    damaged("last.pt", bytes, folder)
+    (folder / "own.py").write_text(OWN)
+    (folder / "conf/model").mkdir(parents=True)
+    (folder / "conf/model/own.yaml").write_text("_target_: own.Model\nblock_size: 64\n")
 
 
 def foreign(content: object, folder: Path) -> None:
@@ -165,6 +193,7 @@ CASES = [
     other("run.py resume=other.pt train.max_steps=6", "other.pt is at step 7, and train.max_steps=6"),
     other("run.py init_from=other.pt model=pretrained", "was trained with another tokenizer (ByteLevel)"),
     other("run.py init_from=other.pt model=tiny", "model.n_layer is 2, and the weights of init_from=other.pt have 1"),
+    Case("run.py --config-dir conf model=own init_from=last.pt", "last.pt holds another model", beside_own_model),
     Case("nanosq.generate exported", "exported: the weights are damaged", partial(exported, cut, WEIGHTS)),
     Case(
         "run.py init_from=exported model=pretrained",
