@@ -26,6 +26,7 @@ from tests.stress import kill_and_resume, kill_sweeps
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 DAYS = 2  # by which the clock is set back
 RUN = [*kill_sweeps.SMALL, "model.n_layer=1", "train.max_steps=100", "train.eval_every=20", "samples.length=8"]
+RUN += ["optimizer.lr=2e-4"]  # the last step is the best one
 SWEEP = ["-m", "loss=cross_entropy,squentropy", "seeds=2", "hydra/launcher=basic", *RUN]
 
 
