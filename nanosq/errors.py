@@ -1,5 +1,6 @@
 """Errors as a user sees them: one line on stderr that says what to change, and an exit status."""
 
+import errno
 import os
 import re
 import sys
@@ -27,6 +28,9 @@ NOISE = (
 NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+OF_WRITING = (*FULL, errno.EROFS, errno.EFBIG)  # errors that only writing has
+
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -44,6 +48,13 @@ class TrainingError(RuntimeError):
 
 class OutOfMemoryError(TrainingError):
     """Training does not fit into memory."""
+
+
+class FileError(OSError):
+    """A file of a run cannot be written or read back: the message tells in one line what to change.
+
+    The exit status is 2 before training, and 1 in training.
+    """
 
 
 @contextmanager
@@ -93,6 +104,22 @@ def end_training(failure: TrainingError, cause: BaseException, *, is_single: boo
     if is_single:
         sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it
     raise failure from cause
+
+
+@contextmanager
+def file_error(*, is_single: bool) -> Iterator[None]:
+    """Turn an error of a full disk in the block, a call that trains, into a FileError. With it, a single run exits."""
+    try:
+        yield
+    except OSError as error:
+        failure = error
+        if error.errno in OF_WRITING:  # of another library, which copies files
+            place = error.filename2 or error.filename or "a file"
+            failure = FileError(f"cannot write {place} ({error.strerror}): make room, and run the same command again")
+        if is_single and isinstance(failure, FileError):
+            report(failure)
+            sys.exit(1)
+        raise failure from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from nanosq import config, distributed, identity, optim, start
+from nanosq import config, distributed, identity, initial_weights, optim, start
 from nanosq.component_check import (
     OPTIMIZER,
     check_kind,
@@ -145,10 +145,15 @@ def check(
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
     hardware = experiment.pick_hardware()
+    weights = found.weights
     with _named("model"), torch.device("meta"):
         if "block_size" not in cfg.model:
             raise ValueError("model.block_size is missing: set it also where the model has a default")
-        check_model(experiment.build_model(SMALL_VOCABULARY), cfg.model._target_, SMALL_VOCABULARY)
+        vocab_size = SMALL_VOCABULARY if weights is None else weights.tokenizer.vocab_size
+        model = experiment.build_model(vocab_size)
+        check_model(model, cfg.model._target_, vocab_size)
+    if weights is not None:
+        initial_weights.check_weights(weights, model, tokenizer)
     with _named("optimizer"):
         build = partial(experiment.build_optimizer, hardware=hardware)
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
-from nanosq.errors import InputError
+from nanosq.errors import FULL, OF_WRITING, FileError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +26,19 @@ LONGEST_NAME = 255  # bytes of a file name in the usual file systems
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that replaces `path` when the block ends.
 
-    At any moment `path` is the old file or the complete new one. If the block raises, the old file stays.
+    At any moment `path` is the old file or the complete new one. If the block raises, the old file stays. The block can
+    read what it has written.
     """
     partial = path.with_name(f"{path.name}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails has none
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -80,6 +84,39 @@ def check_creatable(folder: Path) -> None:
         _try(place)
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror}") from error
+
+
+@contextmanager
+def writing(path: Path, setting: str, *, reads: bool = False) -> Iterator[None]:
+    """Name the path and the setting of its folder in an error of the block, which writes files.
+
+    Args:
+        path: The file or folder.
+        setting: The setting.
+        reads: Whether the block reads other files too, whose errors are not changed.
+
+    Raises:
+        FileError: The block cannot write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, TimeoutError) or (reads and error.errno not in OF_WRITING):  # the first is of a lock
+            raise
+        advice = "make room" if error.errno in FULL else "make it writable"
+        raise FileError(f"cannot write {path} ({error.strerror or error}): {advice}, or set {setting}=DIR") from error
+
+
+def write_text(path: Path, text: str, setting: str) -> None:
+    """Write a text file, completely or not at all, and create its folder. `setting` is that of the folder.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    with writing(path, setting):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(text.encode())
 
 
 def check_writable(path: Path) -> None:
@@ -139,7 +176,8 @@ def file_lock(path: Path, *, wait: bool = True, waiting: str = "") -> Iterator[N
         yield
     finally:
         # Deleted while it is held: filelock notices that a lock file it waited for was deleted, and tries again.
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk has become read-only
+            path.unlink(missing_ok=True)
         lock.release()
 
 

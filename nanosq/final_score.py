@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from nanosq import artifacts, checkpoint, distributed, temperature, token_frequency
+from nanosq import artifacts, distributed, temperature, token_frequency
 from nanosq.data.corpus import Corpus
 from nanosq.evaluation import Batches, Evaluation, Evaluator, Score
 from nanosq.experiment import Experiment
@@ -42,7 +42,7 @@ def score_and_record(
         log.save_last(state)  # before the weights change
     if not log.is_model(state):
         if log.checkpoints is not None:  # the first of several processes
-            state.restore_weights(checkpoint.load(experiment.folder / "best.pt"))
+            log.checkpoints.restore_best(state)
         distributed.broadcast(state.model)
         kept = "the model of this run: the weights with the lowest validation nll, not those of the last step"
         log.console.say(kept, also_in_sweeps=False)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanosq.data.tokenizers import GPT2, CutGPT2, Tokenizer
 from nanosq.huggingface.other_tokenizer import HuggingFaceTokenizer
@@ -13,6 +13,7 @@ from nanosq.pretrained import Pretrained
 
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "bias", "activation")
 DEFAULTS = {p.name: p.default for p in inspect.signature(GPT).parameters.values() if p.default is not p.empty}
+POSITIONS = "position_embedding.weight"  # the one tensor whose size depends on the window
 OF_GPT2 = (GPT2, CutGPT2)  # tokenizers whose tokens are those of GPT-2, or a part of them
 
 
@@ -63,19 +64,30 @@ def check_complete(configured: Mapping[str, Any]) -> None:
             )
 
 
+def check_weights(pretrained: Pretrained, model: nn.Module, tokenizer: Tokenizer) -> None:
+    """Check what can be known about the weights of a run before its text is prepared.
+
+    Args:
+        pretrained: The weights.
+        model: The model of the run with the vocabulary of the weights.
+        tokenizer: The tokenizer of the run, not fitted to its text yet.
+
+    Raises:
+        ValueError: They are of another model, or of other tokens.
+    """
+    pretrained.check(model, any_length=POSITIONS if isinstance(model, GPT) else "")
+    if type(tokenizer) is not type(pretrained.tokenizer):
+        _check_gpt2(tokenizer, pretrained.tokenizer, str(pretrained.path))
+
+
 def fit(pretrained: Pretrained, tokenizer: Tokenizer, block_size: int) -> dict[str, Tensor]:
     """Return the weights for a window of `block_size` tokens, and for a tokenizer with a part of their tokens.
 
     Raises:
-        ValueError: As for `rows`, or the embeddings are missing or have another size than they should.
+        ValueError: As for `rows`.
     """
-    weights = dict(pretrained.weights)
-    positions, tokens = "position_embedding.weight", "token_embedding.weight"
-    sizes = {positions: pretrained.architecture["block_size"], tokens: pretrained.tokenizer.vocab_size}
-    for name, size in sizes.items():
-        if name not in weights or len(weights[name]) != size:
-            raise ValueError(f"{pretrained.path}: {name} does not fit the architecture and the vocabulary")
-    weights[positions] = weights[positions][:block_size]
+    weights, tokens = dict(pretrained.weights), "token_embedding.weight"
+    weights[POSITIONS] = weights[POSITIONS][:block_size]
     if tokenizer.state() != pretrained.tokenizer.state():
         weights[tokens] = weights[tokens][rows(tokenizer, pretrained.tokenizer, str(pretrained.path))]
     return weights
@@ -92,14 +104,7 @@ def rows(tokenizer: Tokenizer, trained: Tokenizer, path: str) -> list[int]:
     Raises:
         ValueError: The embedding has no such row, or one of the tokenizers does not have GPT-2's tokens.
     """
-    if not (isinstance(tokenizer, OF_GPT2) and isinstance(trained, OF_GPT2)):
-        advice = "set data.tokenizer as it was"
-        if isinstance(trained, HuggingFaceTokenizer):  # which no data.tokenizer is
-            advice = "only weights with GPT-2's tokens, or a part of them, can be trained further"
-        raise ValueError(
-            f"{path} was trained with another tokenizer ({type(trained).__name__}) than this run has "
-            f"({type(tokenizer).__name__}): {advice}"
-        )
+    _check_gpt2(tokenizer, trained, path)
     spellings, n_trained = tokenizer.spellings, len(trained.spellings)
     row = {spelling: i for i, spelling in enumerate(trained.spellings)}
     if unknown := [spelling for spelling in spellings if spelling not in row]:
@@ -115,3 +120,15 @@ def rows(tokenizer: Tokenizer, trained: Tokenizer, path: str) -> list[int]:
             f"and {path} has {most} of them: set data.tokenizer.pad_to={largest}"
         )
     return [*(row[spelling] for spelling in spellings), *range(n_trained, n_trained + n_padding)]
+
+
+def _check_gpt2(tokenizer: Tokenizer, trained: Tokenizer, path: str) -> None:
+    if isinstance(tokenizer, OF_GPT2) and isinstance(trained, OF_GPT2):
+        return
+    advice = "set data.tokenizer as it was"
+    if isinstance(trained, HuggingFaceTokenizer):  # which no data.tokenizer is
+        advice = "only weights with GPT-2's tokens, or a part of them, can be trained further"
+    raise ValueError(
+        f"{path} was trained with another tokenizer ({type(trained).__name__}) than this run has "
+        f"({type(tokenizer).__name__}): {advice}"
+    )

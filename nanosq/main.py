@@ -49,7 +49,8 @@ def train(cfg: DictConfig) -> Result:
             schema.check(cfg)
             check_is_single(cfg, context)
         batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
-        with errors.out_of_memory(is_single=trial is None, **batch):
+        is_single = trial is None
+        with errors.file_error(is_single=is_single), errors.out_of_memory(is_single=is_single, **batch):
             return run(cfg, context, trial, report)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nanosq import checkpoint
 from nanosq.command import MODEL
@@ -44,14 +44,37 @@ class Pretrained:
         """Return the model, on the CPU and in evaluation mode.
 
         Raises:
-            ValueError: The weights do not fit the architecture and the vocabulary.
+            ValueError: The architecture is not one of `GPT`, or the weights do not fit it.
         """
-        model = GPT(self.tokenizer.vocab_size, **self.architecture)
         try:
-            model.load_state_dict(self.weights)
-        except RuntimeError as error:
-            raise ValueError(f"{self.path}: the weights do not fit the architecture and the vocabulary") from error
+            model = GPT(self.tokenizer.vocab_size, **self.architecture)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        self.check(model)
+        model.load_state_dict(self.weights)
         return model.eval()
+
+    def check(self, model: nn.Module, *, any_length: str = "") -> None:
+        """Check the names and shapes of the weights.
+
+        Args:
+            model: A model that has the right ones, in memory or on the device "meta".
+            any_length: Name of a tensor whose number of rows is not checked.
+
+        Raises:
+            ValueError: One differs.
+        """
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        if any_length in found:
+            found[any_length] = (*wanted[any_length][:1], *found[any_length][1:])
+        for name in sorted({*wanted, *found}):
+            shape, needed = found.get(name), wanted.get(name)
+            if shape != needed:
+                problem = f"lacks the tensor {name}" if shape is None else f"has the tensor {name} of the shape {shape}"
+                raise ValueError(
+                    f"{self.path} holds another model: it {problem}, and this one needs {needed or 'none'}"
+                )
 
 
 def locate(name: str, store: Store) -> Path:
@@ -90,11 +113,15 @@ def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
         architecture, weights = folder.read(path)
         n_rows = len(weights["token_embedding.weight"])
         return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))
-    saved = checkpoint.load(path)
+    saved = checkpoint.load(path, checkpoint.WEIGHTS)
     target = saved["settings"].get("model._target_")
     if is_gpt and target != TARGET:
         raise ValueError(f"{path} holds a model of the class {target}: only those of {TARGET} can be read")
-    return Pretrained(path, saved["architecture"], saved["model"], tokenizers.load(saved["tokenizer"]), saved)
+    try:
+        its_tokenizer = tokenizers.load(saved["tokenizer"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Pretrained(path, saved["architecture"], saved["model"], its_tokenizer, saved)
 
 
 def digest(path: Path) -> str:

@@ -57,7 +57,8 @@ def find(cfg: Any, store: Store, code: str) -> tuple[Any, Start]:
     weights, parent = None, ""
     if identity.named_state(cfg):
         state = _find_state(cfg.resume, Path(cfg.checkpoint_dir), store)
-        saved = checkpoint.load(state)
+        saved = checkpoint.load(state, checkpoint.STATE)
+        _check_steps(state, saved, cfg.train.max_steps)
         cfg = _with_sizes(cfg, saved["architecture"]) if is_gpt else cfg
         defaults = {f"model.{key}": value for key, value in initial_weights.DEFAULTS.items()} if is_gpt else {}
         identity.check_resumable({**defaults, **saved["settings"]}, {**defaults, **identity.relevant_settings(cfg)})
@@ -117,7 +118,7 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
     last, notice = folder / "last.pt", ""
     weights, start.weights = start.weights, None
     if start.is_repeatable and last.exists():
-        saved = checkpoint.load(last)
+        saved = checkpoint.load(last, checkpoint.STATE)
         changed = [what for what in ("code", "text") if saved.get(what) != facts[what]]
         if not changed:
             return _resume(state, last, saved, facts=facts, max_steps=max_steps, folder=folder)
@@ -126,7 +127,7 @@ def restore(start: Start, state: TrainState, *, facts: Mapping[str, Any], max_st
             f"a new run starts at step 0, and until it ends, {last.with_name('previous.pt')} is the old checkpoint"
         )
     if start.state is not None:
-        saved = checkpoint.load(start.state)
+        saved = checkpoint.load(start.state, checkpoint.STATE)
         origin = _resume(state, start.state, saved, facts=facts, max_steps=max_steps, folder=folder)
         return replace(origin, notice=notice)
     if weights is not None:
@@ -139,15 +140,17 @@ def _resume(
 ) -> Origin:
     """Restore the state of a checkpoint: `saved`, the content of `path`."""
     _check_same(path, saved, facts, ("tokenizer", "splits"))
-    state.restore(saved)
-    if state.progress.step > max_steps:
-        raise ValueError(
-            f"{path} is at step {state.progress.step}, and train.max_steps={max_steps}: raise train.max_steps"
-        )
+    _check_steps(path, saved, max_steps)
+    try:
+        state.restore(saved)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if any(saved.get(key) != facts[key] for key in ("config_hash", "code", "text")):
         state.progress = Progress(step=state.progress.step)  # the best step is to be one of this run
         return Origin(resumed_from=saved["run_id"])
-    if not (folder / "best.pt").exists():  # evaluate again
+    try:
+        checkpoint.load(folder / "best.pt", checkpoint.WEIGHTS)
+    except ValueError:  # it was deleted or damaged: evaluate again
         state.progress = replace(state.progress, evaluated=0, best_perplexity=math.inf, since_best=0)
     return Origin(is_new=False, run_id=saved["run_id"], n_threads=saved.get("threads"))
 
@@ -158,6 +161,11 @@ def _fitted(weights: Pretrained, model: torch.nn.Module, facts: Mapping[str, Any
         return initial_weights.fit(weights, tokenizers.load(facts["tokenizer"]), model.block_size)
     _check_same(weights.path, weights.facts, facts, ("tokenizer",))
     return weights.weights
+
+
+def _check_steps(path: Path, saved: Mapping[str, Any], max_steps: int) -> None:
+    if (step := saved["progress"]["step"]) > max_steps:
+        raise ValueError(f"{path} is at step {step}, and train.max_steps={max_steps}: raise train.max_steps")
 
 
 def _check_same(path: Path, saved: Mapping[str, Any], facts: Mapping[str, Any], keys: tuple[str, ...]) -> None:

@@ -33,6 +33,8 @@ SIZES: dict[str, Any] = {
     "bias": True,
     "activation": "gelu_tanh",
 }
+EMPTY: dict[str, Any] = {"tokenizer": {}, "model": {}, "optimizer": {}, "scaler": {}}
+STATE = EMPTY | {"progress": {"step": 0}, "run_id": "", "splits": []}
 DATA = [setting for setting in SMALL if not setting.startswith("model.")]
 BYTES = ["data.tokenizer._target_=nanosq.data.tokenizers.byte_level", "~data.tokenizer.vocabulary"]
 STILL = ["optimizer.lr=0", "samples.count=0"]  # the weights do not change
@@ -106,14 +108,18 @@ def test_rows_that_the_weights_do_not_have(tokenizer: Tokenizer, trained: Tokeni
         initial_weights.rows(tokenizer, trained, "weights")
 
 
-@pytest.mark.parametrize("name", ["position_embedding.weight", "token_embedding.weight"])
+@pytest.mark.parametrize("name", ["position_embedding.weight", "token_embedding.weight", "final_norm.weight"])
 @pytest.mark.parametrize("n_rows", [0, 5])
-def test_embeddings_of_another_size(name: str, n_rows: int) -> None:
+def test_weights_of_another_model(name: str, n_rows: int) -> None:
     damaged = {key: weight for key, weight in FULL.weights.items() if key != name}
     if n_rows:
-        damaged[name] = FULL.weights[name][:n_rows]
-    with pytest.raises(ValueError, match=f"weights: {name} does not fit"):
-        initial_weights.fit(replace(FULL, weights=damaged), CutGPT2([]), 4)
+        damaged[name] = FULL.weights[name][:n_rows].repeat(2, *[1] * (FULL.weights[name].dim() - 1))
+    model = GPT(FULL.tokenizer.vocab_size, **SIZES)
+    with pytest.raises(ValueError, match=f"weights holds another model: it (has|lacks) the tensor {name}"):
+        replace(FULL, weights=damaged).check(model)
+    initial_weights.check_weights(FULL, GPT(FULL.tokenizer.vocab_size, **SIZES | {"block_size": 4}), CutGPT2([]))
+    with pytest.raises(ValueError, match="another tokenizer"):
+        initial_weights.check_weights(FULL, model, tokenizers.byte_level())
 
 
 def test_sizes_that_are_not_set_are_those_of_the_weights() -> None:
@@ -212,7 +218,7 @@ def test_sizes_of_a_state_to_resume(tmp_path: Path) -> None:
     """The weights from which the run started are not needed any more."""
     typed = ["model=pretrained", "model.block_size=4", "init_from=gone", "train.max_steps=9"]
     trained = config.replaced(compose(typed), "model", SIZES | {"block_size": 4})
-    saved = {"settings": identity.relevant_settings(trained), "architecture": config.arguments(trained.model)}
+    saved = STATE | {"settings": identity.relevant_settings(trained), "architecture": config.arguments(trained.model)}
     state = tmp_path / "last.pt"
     saved |= {"config_hash": identity.config_hash(trained, parent="p"), "parent": "p", "code": "c"}
     checkpoint.save(state, saved)
@@ -225,7 +231,7 @@ def test_a_state_of_a_version_that_had_fewer_arguments_of_the_model(tmp_path: Pa
     """An argument that the state does not name had its default."""
     settings = identity.relevant_settings(compose([]))
     del settings["model.activation"]
-    saved = {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
+    saved = STATE | {"settings": settings, "architecture": {}, "config_hash": "", "code": "c"}
     checkpoint.save(tmp_path / "last.pt", saved)
     _, found = start.find(compose([f"resume={tmp_path}/last.pt"]), Store(), "c")
     assert found.state == tmp_path / "last.pt"

@@ -34,6 +34,7 @@ def new_state(step: int = 0) -> TrainState:
 
 def facts(corpus: Corpus, **changes: Any) -> dict[str, Any]:
     known = {"config_hash": "a1b2", "code": "c0de", "text": identity.text_hash(corpus), "run_id": RUN_ID}
+    known |= {"settings": {}, "architecture": {}}
     return {**known, **identity.text_identity(corpus), **changes}
 
 
@@ -48,12 +49,24 @@ def test_an_interrupted_run_is_resumed_with_the_same_code_and_text(tmp_path: Pat
     assert resumed.progress == Progress(step=7)  # the file of the best weights is missing
     (folder / "best.pt").touch()
     start.restore(Start(), resumed, facts=facts(text), **settings)
+    assert resumed.progress == Progress(step=7)  # or damaged
+    Checkpoints(folder, facts(text)).save_best(trained)
+    start.restore(Start(), resumed, facts=facts(text), **settings)
     assert resumed.progress.best_perplexity == 3.0
     Checkpoints(folder, facts(text, threads=3)).save_last(trained)
     assert start.restore(Start(), resumed, facts=facts(text, threads=1), **settings).n_threads == 3
     never = new_state()
     assert start.restore(Start(is_repeatable=False), never, facts=facts(text), **settings) == Origin()
     assert never.progress == Progress()
+
+
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    text = prepared("Once.", tmp_path)
+    Checkpoints(tmp_path, facts(text)).save_last(new_state(7))
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"last\.pt is damaged.* start a new run with resume=never"):
+        start.restore(Start(), new_state(), facts=facts(text), max_steps=9, folder=tmp_path)
 
 
 @pytest.mark.parametrize(("change", "what"), [({"code": "c0de+1"}, "code"), ({"text": "other"}, "text")])

@@ -78,7 +78,7 @@ def _row(folder: Path) -> tuple[str, ...]:
         when = datetime.fromtimestamp(folder.stat().st_mtime).isoformat(" ", "minutes")
         documents, tokens = (sum(split[key] for split in record["splits"].values()) for key in ("documents", "tokens"))
         return folder.name, when, f"{documents:,}", f"{tokens:,}", f"{record['vocab_size']:,}", size
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return folder.name, "damaged", "", "", "", size
 
 

@@ -1,5 +1,6 @@
 """The cache directory of corpora: locks, all-or-nothing writes, and manifests with checksums."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -8,12 +9,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nanosq.filesystem import atomic_write, file_digest, file_lock
+from nanosq.filesystem import atomic_write, file_digest, file_lock, writing
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
+SETTING = "cache_dir"
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
@@ -21,6 +23,9 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
     Processes that start together call `write` once. If `write` raises, its directory is deleted. If the process is
     killed, the next call starts over.
+
+    Raises:
+        FileError: The directory cannot be written to.
     """
     if folder.exists() and damage(folder) is None:
         return
@@ -29,15 +34,16 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
             if (problem := damage(folder)) is None:
                 return
             logger.warning(f"{folder} is damaged ({problem}): preparing it again")
-        remove(folder)
         partial = unfinished(folder)
-        partial.mkdir()
-        try:
-            write(partial)
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
-        partial.rename(folder)
+        with writing(folder, SETTING, reads=True):
+            remove(folder)
+            partial.mkdir()
+            try:
+                write(partial)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            partial.rename(folder)
 
 
 def unfinished(folder: Path) -> Path:
@@ -65,22 +71,16 @@ def lock(folder: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         TimeoutError: Another process holds the lock and `wait` is false.
-        ValueError: The directory cannot be written to.
+        FileError: The directory cannot be written to.
     """
     directory = folder.parent
+    waiting = f"another process prepares {folder}; waiting for it"
     with ExitStack() as stack:
-        try:
+        with writing(directory, SETTING):
             if not directory.exists():
                 stack.callback(_remove_if_empty, directory)
                 directory.mkdir(parents=True, exist_ok=True)
-            waiting = f"another process prepares {folder}; waiting for it"
             stack.enter_context(file_lock(folder.with_name(f".{folder.name}.lock"), wait=wait, waiting=waiting))
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise ValueError(
-                f"cannot write to the cache directory {directory} ({error.strerror}); set cache_dir=DIR"
-            ) from error
         yield
 
 
@@ -90,29 +90,34 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def sign(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write the manifest: the facts, and the size and checksum of every file in the folder."""
+    """Write the manifest: the facts, the size and checksum of every file in the folder, and its own checksum."""
     contents = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
         if path.is_file()
     }
+    record = json.loads(json.dumps({**facts, "files": contents}))  # as it is read: with texts as keys
     with atomic_write(folder / MANIFEST) as file:
-        file.write(json.dumps({**facts, "files": contents}, indent=1).encode())
+        file.write(json.dumps({**record, "sha256": _digest(record)}, indent=1).encode())
 
 
 def manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest that `sign` wrote.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: It cannot be read, or is damaged.
     """
     try:
         record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
-            raise ValueError("it lists no files")
-        return record
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{MANIFEST}: {error}") from error
+    if not isinstance(record, dict) or record.pop("sha256", "") != _digest(record):
+        raise ValueError(f"{MANIFEST} has another checksum")
+    return record
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def damage(folder: Path) -> str | None:
@@ -126,6 +131,6 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {size:,} bytes, not {facts['bytes']:,}"
             if file_digest(path) != facts["sha256"]:
                 return f"{name} has another checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         return str(error)
     return None

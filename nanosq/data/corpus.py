@@ -18,7 +18,7 @@ from nanosq.filesystem import check_folder
 
 # Part of the key of the cache, which otherwise only knows the code of a source's own file. Raise it with every change
 # of what is in the files of a corpus, or of what nanosq/data/readers.py reads out of a text.
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from nanosq.data import prepare, sources
 from nanosq.data.corpus import Split
 from nanosq.data.sources import Document
 from nanosq.data.tokenizers import Tokenizer
+from nanosq.filesystem import writing
 
 MAX_CHARACTERS = 60  # of the beginning of a document
 
@@ -65,7 +66,7 @@ def encode_files(
                     loses_text = _loses_text(tokenizer, batch.texts, ids)
                 bar.update(int(batch.rows["n_bytes"].sum()))
 
-    with TemporaryFile() as file:
+    with writing(Path(gettempdir()), "TMPDIR", reads=True), TemporaryFile() as file:
         starts = prepare.write_tokens(file, encoded(), tokenizer)
         file.flush()
         tokens = np.memmap(file, prepare.token_dtype(tokenizer), mode="r")  # the file exists as long as the array

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from nanosq import config, identity
+from nanosq.filesystem import write_text
 from nanosq.installation import program
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     settings = {key: value for key, value in changed.items() if identity.affects_result(key) and key != "seed"}
     if identity.named_state(composed):
         settings["resume"] = composed.resume
-    (folder / "experiment").mkdir(parents=True, exist_ok=True)
     text = preset(f"Setting of {origin}, at full length.", choices, settings)
-    (folder / "experiment" / f"{name}.yaml").write_text(text)
+    write_text(folder / "experiment" / f"{name}.yaml", text, "hydra.sweep.dir")
     # The folder of the user may hold a loss, for example.
     own = [f"hydra.searchpath=[file://{path}]" for path in config.config_dirs(sweeper.config.hydra)]
     return f"{program()} {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"

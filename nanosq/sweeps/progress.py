@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from nanosq import errors, terminal
+from nanosq.filesystem import writing
 from nanosq.result import Result
 from nanosq.sweeps.budget import duration
 from nanosq.sweeps.constraints import PARAMETERS
@@ -62,9 +63,17 @@ class SweepProgress:
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """Return the content of the file. Of a run that was launched again after a failure, the last line counts."""
-        standing, *runs = map(json.loads, content.splitlines())
-        return cls(Standing(**standing), [*{run["run"]: EndedRun(**run) for run in runs}.values()])
+        """Return the content of the file. Of a run that was launched again after a failure, the last line counts.
+
+        A line that is incomplete, because the disk was full or its process was killed, is left out.
+        """
+        standing, *runs = content.split(b"\n")
+        ended = {}
+        for line in runs:
+            with suppress(ValueError):
+                run = EndedRun(**json.loads(line))
+                ended[run.run] = run
+        return cls(Standing(**json.loads(standing)), [*ended.values()])
 
     @property
     def seconds(self) -> list[float]:
@@ -107,16 +116,17 @@ class SweepProgress:
 @contextmanager
 def shared(standing: Standing) -> Iterator[Path]:
     """Create the file of a launch, and delete it at the end."""
-    with tempfile.TemporaryDirectory(prefix="nanosq-") as folder:
-        path = Path(folder, "progress.jsonl")
-        path.write_text(json.dumps(asdict(standing)) + "\n")
+    with ExitStack() as stack:
+        with writing(Path(tempfile.gettempdir()), "TMPDIR"):
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanosq-")), "progress.jsonl")
+            path.write_text(json.dumps(asdict(standing)) + "\n")
         yield path
 
 
 def append(path: Path, run: EndedRun) -> SweepProgress:
     """Append a run to the file. Return its content up to this run, whatever other processes append meanwhile."""
     with path.open("ab+", buffering=0) as file:
-        file.write(json.dumps(asdict(run)).encode() + b"\n")
+        file.write(b"\n" + json.dumps(asdict(run)).encode() + b"\n")  # on a new line, even if the last is incomplete
         end = file.tell()
         file.seek(0)
         return SweepProgress.parse(file.read(end))

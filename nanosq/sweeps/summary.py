@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nanosq import terminal
 from nanosq.errors import InputError
+from nanosq.filesystem import write_text
 from nanosq.privacy import mask
 from nanosq.sweeps.metrics import METRICS, Metric
 
@@ -115,7 +116,8 @@ def write_csv(path: Path, trials: Sequence[TrialSummary], metrics: Sequence[str]
         }
         for trial in trials
     ]
-    pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan).to_csv(path, index=False)
+    table = pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    write_text(path, table.to_csv(index=False), "hydra.sweep.dir")
 
 
 def read_best(path: Path, metric: str | None = None) -> BestTrial:
@@ -126,12 +128,19 @@ def read_best(path: Path, metric: str | None = None) -> BestTrial:
         metric: The metric that decides, one of those of the sweep. None: the only one.
 
     Raises:
-        InputError: No trial has finished, the best one has no recorded run, or the metric does not decide.
+        InputError: The file is damaged, no trial has finished, the best one has no recorded run, or the metric does not
+            decide.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        finished = [row for row in reader if row["state"] == "finished"]
-    metrics = [column for column in reader.fieldnames or () if column in METRICS]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            finished = [row for row in reader if row["state"] == "finished"]
+            metrics = [column for column in reader.fieldnames or () if column in METRICS]
+        values = {key: [float(row[key] or "nan") for row in finished] for key in metrics}
+        if not values or any(None in row.values() for row in finished):
+            raise ValueError("it has no metric, or its end is missing")
+    except (ValueError, KeyError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error}): give the id of a run, or delete the file") from error
     if metric is None and len(metrics) > 1:
         raise InputError(f"{path}: the sweep has best trials by {' and '.join(metrics)}: choose one with --metric")
     if metric is not None and metric not in metrics:

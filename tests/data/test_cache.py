@@ -12,6 +12,7 @@ import pytest
 from nanosq.data import cache, corpus, tokenizers
 from nanosq.data.__main__ import main
 from nanosq.data.sources import Document
+from tests.test_checkpoint import small_files
 
 BYTES = tokenizers.byte_level()
 
@@ -32,7 +33,11 @@ DAMAGE = {
     "a.txt has another checksum": lambda folder: (folder / "a.txt").write_text("contemt"),
     "manifest.json: .*No such file": lambda folder: (folder / "manifest.json").unlink(),
     "manifest.json: Expecting": lambda folder: (folder / "manifest.json").write_text('{"files"'),
-    "manifest.json: it lists no files": lambda folder: (folder / "manifest.json").write_text("{}"),
+    "manifest.json has another checksum": lambda folder: (folder / "manifest.json").write_text("{}"),
+    "manifest.json has another": lambda folder: (folder / "manifest.json").write_text(
+        (folder / "manifest.json").read_text().replace('"fact": 1', '"fact": 2')
+    ),
+    "manifest.json: .*codec can't decode": lambda folder: (folder / "manifest.json").write_bytes(b"\xff"),
 }
 
 
@@ -69,6 +74,14 @@ def test_a_failed_write_leaves_nothing(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "cache" / "corpus"
+    with small_files(100), pytest.raises(OSError, match=r"cannot write .*corpus \(.*\): .*, or set cache_dir=DIR$"):
+        cache.fill(folder, partial(write, content="content" * 100))
+    assert list(tmp_path.iterdir()) == []
+    cache.fill(folder, write)
+
+
 def test_files_of_a_killed_process_are_deleted(tmp_path):
     folder = tmp_path / "corpus"
     cache.unfinished(folder).mkdir()
@@ -80,7 +93,7 @@ def test_files_of_a_killed_process_are_deleted(tmp_path):
 
 def test_a_cache_directory_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "cache").write_text("")
-    with pytest.raises(ValueError, match=r"cannot write to the cache directory .*; set cache_dir=DIR"):
+    with pytest.raises(OSError, match=r"cannot write .*cache \(File exists\): make it writable, or set cache_dir=DIR"):
         cache.fill(tmp_path / "cache" / "corpus", write)
 
 

@@ -1,6 +1,7 @@
 """Kill a run at random moments, start it again, and compare its results with those of an undisturbed run.
 
 python -m tests.stress.kill_and_resume                            20 runs with SIGKILL, 5 with SIGTERM (6 minutes)
+python -m tests.stress.kill_and_resume --kill 25 --terminate 0    25 runs with SIGKILL
 python -m tests.stress.kill_and_resume --kill 2 --terminate 1     as in the tests
 
 The program compares the last weights, the samples, and all points of all metrics in MLflow, bit for bit. It compares

@@ -82,7 +82,7 @@ def test_a_run_says_how_it_ended_and_how_far_the_sweep_is(
         trials = [TrialRun("a grid", number, progress=str(path)) for number in range(3)]
         TrialReport(trials[0]).ended(Result("finished", metrics, is_recorded=True), pruner)
         TrialReport(trials[1]).ended(Result("diverged", {"train/seconds": 1.0}, note="diverged after 9 steps"), pruner)
-        _, recorded, diverged = map(json.loads, path.read_text().splitlines())
+        _, recorded, diverged = map(json.loads, filter(None, path.read_text().splitlines()))
     TrialReport(trials[2]).ended(Result("finished", metrics), pruner)  # the sweeper was killed, or is elsewhere
     assert recorded == {"run": "#0", "trial": "#0", "metrics": {"val/perplexity": 4.0}, "seconds": None}
     assert diverged["metrics"] == {}
