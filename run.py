@@ -38,7 +38,10 @@ def main(cfg: DictConfig) -> Result:
     trial = current(context)
     batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
     with signals.job(), TrialReport(trial) as report, errors.out_of_memory(is_single=trial is None, **batch):
-        return run(cfg, context, trial, report)
+        result = run(cfg, context, trial, report)
+        if trial is None and result.unrecorded:
+            sys.exit(errors.report(errors.NotRecordedError([result.unrecorded])))
+        return result
 
 
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
@@ -55,7 +58,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)
-            if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
+            if result := training_run.recorded(exp, text, trial, pruner):
                 return report.ended(result, pruner)
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
             interruption = stack.enter_context(signals.Interruption(deadline=trial.deadline if trial else None))

@@ -4,7 +4,7 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,37 @@ class OutOfMemoryError(RuntimeError):
     """Training does not fit into memory: the message tells in one line what to change. The exit status is 1."""
 
 
+class NotRecordedError(RuntimeError):
+    """There is a result, but the tracking store has not received all of it. The exit status is 3.
+
+    Args:
+        journals: Folders of what it has not received.
+    """
+
+    status = 3
+
+    def __init__(self, journals: Sequence[str]) -> None:
+        one = len(journals) == 1
+        command = f"python -m nanosq.sync {journals[0]}" if one else "python -m nanosq.sync"
+        super().__init__(
+            f"{'the run is' if one else f'{len(journals)} runs are'} not recorded completely, because the tracking "
+            f"store cannot be used: later, `{command}` or the same command delivers what is missing"
+        )
+
+
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C and 1 for any other exception. Those of memory are
-    shown in one line too.
+    The status is 0 for a result, 3 for one that is not recorded, 2 for bad input, 130 for Ctrl-C and 1 for any other
+    exception. Those of memory are shown in one line too.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
     with masked_output():
         try:
             task()
+        except NotRecordedError as error:
+            return report(error)
         except (InputError, OutOfMemoryError, HydraException, OmegaConfBaseException) as error:
             if show_all:
                 raise
@@ -112,10 +132,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def report(error: Exception) -> int:
-    """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
+    """Print an error on one line and return its exit status. Of several processes, the first prints."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{terminal.style('error:', 'red', sys.stderr)} {one_line(error)}", file=sys.stderr)
-    return 2
+    return error.status if isinstance(error, NotRecordedError) else 2
 
 
 def one_line(error: BaseException) -> str:

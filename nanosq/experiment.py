@@ -132,6 +132,8 @@ def check(
         experiment.build_model(SMALL_VOCABULARY)
     with _named("optimizer"):
         experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
+    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
+        store.check()
     return experiment
 
 

@@ -26,7 +26,7 @@ from nanosq.signals import Interruption
 from nanosq.start import Origin
 from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
-from nanosq.tracking import Store, parameters
+from nanosq.tracking import Store, journal, parameters
 from nanosq.train import TrainState, train
 
 
@@ -48,8 +48,12 @@ def alone(experiment: Experiment) -> Iterator[None]:
         yield
 
 
-def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: PrunerReport) -> Result | None:
-    """Return the result of a trial that is recorded or not worth training, or None if it is to be trained."""
+def recorded(experiment: Experiment, text: Corpus, trial: TrialRun | None, pruner: PrunerReport) -> Result | None:
+    """Return the result of a run that is not to be trained, or None.
+
+    A trial is not trained if it is recorded or not worth training. A single run is trained each time, unless the last
+    time the tracking store could not be reached at its end: then it is only delivered.
+    """
     n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
     if limit := pruner.violated({PARAMETERS: n_parameters}):
         note = f"not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}"
@@ -58,10 +62,15 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: Prun
         return Result("pruned", n_parameters=n_parameters, note="pruned with its first seed")
     if not experiment.start.is_repeatable:
         return None
-    tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
-    result = find({**tags, "pruned": "false"}) or find({**tags, "pruned": "true", **trial.tags})
+    tags, folder = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.folder
+    if trial is None and (distributed.launched() or not any(left.has_result(tags) for left in journal.left(folder))):
+        return None
+    result = experiment.store.find({**tags, "pruned": "false"}, folder)
+    if result is None and trial is not None:
+        result = experiment.store.find({**tags, "pruned": "true", **trial.tags}, folder)
     if result is not None:
-        checkpoint.clear(experiment.folder)
+        checkpoint.clear(folder)
+    if result is not None and result.run_id:
         pruner.start(result.run_id, result.link)
         pruner.evaluated_before(experiment.store, result.run_id)
     return None if result is None else replace(result, n_parameters=n_parameters, is_recorded=True)
@@ -98,6 +107,7 @@ def build(
         data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
+        folder=folder,
     )
     with ExitStack() as stack:
         stack.push(tracked)  # end the run if this fails
@@ -186,6 +196,7 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
         tracked.link,
         state.n_parameters,
         note=f"{ended} after {progress.step} steps",
+        unrecorded=tracked.unrecorded,
     )
     if is_first and trial is None:
         is_kept = settings.keep_last and ended == "finished"

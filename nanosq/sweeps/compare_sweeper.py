@@ -222,8 +222,9 @@ class CompareSweeper(StudySweeper):
     def _conclude(self) -> None:
         """Write the best settings and the page, and print the verdict."""
         folder = self.folder(self.name)
+        unrecorded = self.deliver_rest()
         done, total = len(self.confirmation.done()), self.confirmation.n_wanted
-        if done:
+        if done and not unrecorded:
             cfg = self.contenders[0].search.base.tracking
             print()
             self._report(
@@ -242,6 +243,8 @@ class CompareSweeper(StudySweeper):
         if done:
             print(terminal.NEXT)
         raise_first(self.failures)
+        if unrecorded:  # the report needs them
+            raise errors.NotRecordedError(unrecorded)
         if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
             if done < MIN_SEEDS * len(self.contenders):

@@ -19,12 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, parallel, preset, progress, summary
+from nanosq.sweeps import overrides, parallel, preset, progress, recording, summary
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import TrialRun
+from nanosq.tracking import Store
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class TrialLauncher(Sweeper):
         self._n_launched = 0
         self._said_first = ""  # when the first run is launched
         self._checked: dict[tuple[str, ...], DictConfig] = {}  # configurations of trials that are not launched yet
+        self._store: Store | None = None  # checked before the first run
         self._seconds: dict[str, list[float]] = {}  # times of the runs that were trained, by the phase of the sweep
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -152,6 +154,8 @@ class TrialLauncher(Sweeper):
         """
         composed = self._checked.pop(tuple(trial.overrides), None) or self.compose(trial.overrides)
         cfg = config.without_hydra(composed)
+        if self._store is None and self.config.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+            self._store = recording.checked_store(cfg)
         study = trial.run.sweep if trial.run.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
@@ -223,6 +227,7 @@ class TrialLauncher(Sweeper):
         """
         if not trials:
             return
+        unrecorded = self.deliver_rest()
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
@@ -234,6 +239,13 @@ class TrialLauncher(Sweeper):
             print(terminal.command(f"best: {command}", sys.stdout))
         print(f"all trials: {folder / 'trials.csv'}\n{terminal.NEXT}")
         raise_first(failures)
+        if unrecorded:
+            raise errors.NotRecordedError(unrecorded)
+
+    def deliver_rest(self) -> list[str]:
+        """Deliver what the tracking store has not received from the runs. Return the journals that are left."""
+        results = SeedResults(self._returns.values()).results
+        return recording.deliver(self._store, [result.unrecorded for result in results if result.unrecorded])
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""
