@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nanosq import command, terminal
 from nanosq.errors import InputError
-from nanosq.tracking.journal import PREFIX, RECORDS, Journal
+from nanosq.tracking.journal import PREFIX, Journal, left
 
 if TYPE_CHECKING:
     from nanosq.tracking import Store
@@ -62,8 +62,7 @@ def _find(origin: str) -> list[Journal]:
     folder = FOLDER if is_run else Path(origin)
     if not folder.is_dir() and folder != FOLDER:
         raise InputError(f"there is no folder {folder}: give a folder of checkpoints, or the id of a run")
-    paths = sorted((path.parent for path in folder.rglob(RECORDS)), key=lambda path: path.name)
-    journals = [Journal(path) for path in paths if path.name.startswith(PREFIX)]
+    journals = [Journal(folder)] if folder.name.startswith(PREFIX) else left(folder)
     return [journal for journal in journals if not is_run or journal.delivered.run_id == origin]
 
 

@@ -200,7 +200,8 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     )
     if is_first and trial is None:
         is_kept = settings.keep_last and ended == "finished"
-        further = experiment.description.further(tracked.run_id or str(folder / "final.pt")) if is_kept else ""
+        state_name = tracked.run_id or str(folder / "final.pt")
+        further = experiment.description.further(state_name) if is_kept and not tracked.unrecorded else ""
         log.console.end(result, tracked, further=further)
     return result
 

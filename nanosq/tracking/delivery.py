@@ -61,7 +61,7 @@ class Delivery:
 
     def _note(self, position: int) -> None:
         if position > self.journal.delivered.position:
-            self.journal.append("delivered", run_id=self.run_id, position=position)
+            self.journal.note_delivery(self.run_id, position)
 
     def _attach(self) -> "_AttachedRun":
         """Find the run in the store, or create it."""
@@ -72,7 +72,7 @@ class Delivery:
         )
         self.run_id = run.info.run_id
         if self.run_id != delivered.run_id:  # a store that has lost the run gets all of it
-            self.journal.append("delivered", run_id=self.run_id, position=0)
+            self.journal.note_delivery(self.run_id, 0)
         return _AttachedRun(self.journal, client, run)
 
     def _find(self, client: "MlflowClient") -> "Run | None":

@@ -47,6 +47,7 @@ class Journal:
         self.metrics: dict[str, float] = {}  # of the result
         self.status = ""  # how the run has ended; empty while it runs, and after a kill
         self.delivered = Delivered()
+        self._time = 0  # of the last record
         for record, _ in self._read(0):
             self._note(record)
 
@@ -66,13 +67,19 @@ class Journal:
         """Return whether the run has finished, with these tags."""
         return self.status == "FINISHED" and tags.items() <= self.tags.items()
 
-    def append(self, kind: str, **content: Any) -> None:
-        """Add a record. It survives the end of the process.
+    def record(self, kind: str, **content: Any) -> None:
+        """Add a record of the run. Its time, in milliseconds since 1970, is later than that of all others.
 
         Raises:
             OSError: It cannot be written, for example because the disk is full.
         """
-        record = {"kind": kind, **content}
+        self._append({"kind": kind, "time": max(int(time.time() * 1000), self._time + 1), **content})
+
+    def note_delivery(self, run_id: str, position: int) -> None:
+        """Note how much of the journal a run of the store has received."""
+        self._append({"kind": "delivered", "run_id": run_id, "position": position})
+
+    def _append(self, record: Record) -> None:
         self._note(record)
         # One write for each record, since the training and the delivery add records at the same time. It begins a new
         # line, in case the last record is incomplete, because its process was killed.
@@ -120,6 +127,7 @@ class Journal:
                 yield record, position
 
     def _note(self, record: Record) -> None:
+        self._time = record.get("time", self._time)
         match record["kind"]:
             case "start":
                 self.start, self.status = record, ""
@@ -135,5 +143,6 @@ class Journal:
 
 
 def left(folder: Path) -> list[Journal]:
-    """Return the journals in a checkpoint folder, which are not delivered, the oldest first."""
-    return [Journal(path.parent) for path in sorted(folder.glob(f"{PREFIX}*/{RECORDS}"))]
+    """Return the journals in a folder or below it, which are not delivered, the oldest first."""
+    found = [Journal(path) for path in sorted(folder.rglob(f"{PREFIX}*"), key=lambda path: path.name) if path.is_dir()]
+    return [journal for journal in found if journal.start]  # else its process was killed before the first record

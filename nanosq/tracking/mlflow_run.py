@@ -6,7 +6,6 @@ So a call costs the time of a line in a file, and a store that cannot be reached
 import logging
 import math
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -53,7 +52,7 @@ class MLflowRun(Run):
         if self._monitor is not None:
             self._monitor.finish()
         status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self._record("end", status=status)
+        self._journal.record("end", status=status)
         self._is_ending.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -66,12 +65,12 @@ class MLflowRun(Run):
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics of a step. Values that are not finite are left out: MLflow would store inf as 1.8e308."""
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-        self._record("metrics", metrics=finite, step=step)
+        self._journal.record("metrics", metrics=finite, step=step)
 
     def summarize(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of the result: they become the last values of the run. Its curves stay as they are."""
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
-        self._record("summary", metrics=dict(metrics), points=finite, step=step)
+        self._journal.record("summary", metrics=dict(metrics), points=finite, step=step)
 
     def model(self, name: str, weights: Path, *, step: int) -> None:
         """Record the run's model. The scores that `summarize` records afterwards are those of this model.
@@ -82,7 +81,7 @@ class MLflowRun(Run):
             step: Number of training steps after which it had these weights.
         """
         self._journal.keep(weights)
-        self._record("model", name=name, step=step)
+        self._journal.record("model", name=name, step=step)
 
     def flush(self) -> None:
         """Make sure that nothing that was recorded can be lost."""
@@ -90,20 +89,17 @@ class MLflowRun(Run):
 
     def tag(self, **tags: str) -> None:
         """Set tags."""
-        self._record("tags", tags=tags)
+        self._journal.record("tags", tags=tags)
 
     def text(self, text: str, file: str) -> None:
         """Store a text as the artifact `file`."""
-        self._record("text", text=text, file=file)
+        self._journal.record("text", text=text, file=file)
 
     def keep(self, path: Path, folder: str) -> bool:
         """Copy a file into a folder of the artifacts and return True."""
         self._journal.keep(path)
-        self._record("file", name=path.name, folder=folder)
+        self._journal.record("file", name=path.name, folder=folder)
         return True
-
-    def _record(self, kind: str, **content: object) -> None:
-        self._journal.append(kind, time=int(time.time() * 1000), **content)
 
     def _deliver_now_and_then(self) -> None:
         try:
@@ -119,7 +115,7 @@ class MLflowRun(Run):
         except Exception as error:
             if not is_of_store(error):
                 raise
-            warn_once(f"{self._delivery.connection.explanation(error)}; training continues, and its values are kept")
+            warn_once(f"{self._delivery.connection.explanation(error)}; until then, values are kept")
             return False
         uri, experiment_id = self._delivery.connection.uri, self._delivery.experiment_id
         self.run_id, self.link = self._delivery.run_id, run_link(uri, experiment_id, self._delivery.run_id)

@@ -170,7 +170,7 @@ class MLflowStore(Store):
         same = [] if is_new else [old for old in left if old.status != "FINISHED" and is_same(old.tags, tags)]
         used = same[-1] if same else Journal.create(folder)
         self._try_to_deliver([old for old in left if old is not used])
-        used.append(
+        used.record(
             "start",
             name=name,
             params={key: str(value) for key, value in params.items() if value is not None},

@@ -12,17 +12,18 @@ from urllib.parse import quote, urlsplit
 from nanosq.privacy import set_defaults
 from nanosq.tracking.location import artifact_root, database
 
+POOL = "MLFLOW_SQLALCHEMYSTORE_POOL"  # with other endings: settings of a pool of connections
 SECONDS = 5  # until a store that does not answer counts as one that cannot be reached
-TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 # A user who sets one of these variables keeps that value.
 DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # else MLflow prints a line for each table it creates
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a journal keeps what cannot be delivered (nanosq/tracking/journal.py)
-    TIMEOUT: "30",
-    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",  # else MLflow would write to a database that was deleted
+    # By default seven and 120 seconds. A journal keeps what cannot be delivered (nanosq/tracking/journal.py).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "PGCONNECT_TIMEOUT": str(SECONDS),  # by default two minutes
 }
+QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS)}
 SERVERS = ("postgresql", "mysql", "mssql")
 
 
@@ -31,6 +32,8 @@ def prepare() -> None:
     set_defaults()
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if not any(name.startswith(POOL) for name in os.environ):
+        os.environ[f"{POOL}CLASS"] = "NullPool"  # an open connection would write to a database that was deleted
     os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
     logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
 
@@ -53,8 +56,7 @@ def environment(**variables: str) -> Iterator[None]:
 @contextmanager
 def quick_to_fail() -> Iterator[None]:
     """Wait for an answer of a server for seconds only."""
-    is_ours = os.environ.get(TIMEOUT) == DEFAULTS[TIMEOUT]
-    with environment(**({TIMEOUT: str(SECONDS)} if is_ours else {})):
+    with environment(**{name: value for name, value in QUICK.items() if os.environ.get(name) == DEFAULTS[name]}):
         yield
 
 
