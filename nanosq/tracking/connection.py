@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
@@ -31,7 +32,7 @@ class Connection:
 
     def __init__(self, uri: str | None, experiment: str) -> None:
         self._uri, self.experiment = uri, experiment
-        self._file: tuple[int, int] | None = None  # identity of a SQLite database
+        self._opened: tuple[int, int] | None = None  # identity of a SQLite database
 
     @property
     def uri(self) -> str:
@@ -62,7 +63,7 @@ class Connection:
             create_database(uri)
             client = connect(uri)
             experiment_id = self._find_or_create(client)
-        self._file = _identity(uri)
+        self._opened = _identity(database(uri))
         return client, experiment_id
 
     def existing(self) -> "MlflowClient | None":
@@ -75,10 +76,14 @@ class Connection:
             check_reachable(uri)
             return connect(uri)
 
-    def check_same_database(self) -> None:
-        """Raise an OSError if the file of a SQLite store is not the one that was opened: it would get only a part."""
-        if _identity(self.uri) != self._file:
-            raise FileNotFoundError(f"{database(self.uri)} was deleted or replaced")
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite store, or None for a server."""
+        return database(self.uri)
+
+    def has_lost_database(self) -> bool:
+        """Return whether the file of a SQLite store is another one than that which was opened."""
+        return _identity(self.file) != self._opened
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -180,9 +185,8 @@ def create_database(uri: str) -> None:
     partial.rename(file)
 
 
-def _identity(uri: str) -> tuple[int, int] | None:
-    """Return device and inode of the file of a SQLite store, or None for a server or without a file."""
-    file = database(uri)
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return device and inode of a file, or None if it does not exist."""
     if file is None or not file.exists():
         return None
     status = file.stat()

@@ -6,6 +6,7 @@ delivery that follows an error or begins in a new process first reads what the r
 
 import csv
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from nanosq.tracking.run_model import NOTE, RunModel
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+
+logger = logging.getLogger(__name__)
 
 MAX_POINTS = 1000  # in one call of MLflow's REST API
 JOURNAL = "journal"  # tag: the journal that a run was created for
@@ -41,9 +44,10 @@ class Delivery:
     def deliver(self) -> None:
         """Deliver all records that the store does not have."""
         try:
-            if self._attached is None:
-                self._attached = self._attach()
-            self.connection.check_same_database()
+            if self._attached is not None and self.connection.has_lost_database():
+                logger.warning("%s was deleted or replaced: the run is recorded again", self.connection.file)
+                self._attached = None
+            self._attached = self._attached or self._attach()
             run, position = self._attached, self.journal.delivered.position
             for record, after in self.journal.pending():
                 if record["kind"] == "metrics" and len(run.buffer) < MAX_POINTS:

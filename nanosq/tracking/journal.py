@@ -9,6 +9,7 @@ A record has one of the kinds start, metrics, summary, tags, text, model, file a
 delivered, which says how much of the file which run of the store has received.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -80,14 +81,16 @@ class Journal:
         self._append({"kind": "delivered", "run_id": run_id, "position": position})
 
     def _append(self, record: Record) -> None:
-        self._note(record)
         # One write for each record, since the training and the delivery add records at the same time. It begins a new
         # line, in case the last record is incomplete, because its process was killed.
+        line = b"\n" + json.dumps(record).encode() + b"\n"
         try:
             with self._path.open("ab", buffering=0) as file:
-                file.write(b"\n" + json.dumps(record).encode() + b"\n")
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._note(record)
 
     def keep(self, file: Path) -> None:
         """Keep the present content of a file of the checkpoint folder, under its name."""
@@ -119,6 +122,8 @@ class Journal:
         with self._path.open("rb") as file:
             file.seek(position)
             for line in file:
+                if not line.endswith(b"\n"):  # it is being written
+                    return
                 position += len(line)
                 try:
                     record = json.loads(line)
@@ -127,7 +132,8 @@ class Journal:
                 yield record, position
 
     def _note(self, record: Record) -> None:
-        self._time = record.get("time", self._time)
+        if "time" in record:
+            self._time = record["time"]
         match record["kind"]:
             case "start":
                 self.start, self.status = record, ""

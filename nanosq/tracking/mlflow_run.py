@@ -115,7 +115,7 @@ class MLflowRun(Run):
         except Exception as error:
             if not is_of_store(error):
                 raise
-            warn_once(f"{self._delivery.connection.explanation(error)}; until then, values are kept")
+            warn_once(f"{self._delivery.connection.explanation(error)}; training goes on, and nothing is lost")
             return False
         uri, experiment_id = self._delivery.connection.uri, self._delivery.experiment_id
         self.run_id, self.link = self._delivery.run_id, run_link(uri, experiment_id, self._delivery.run_id)

@@ -29,7 +29,6 @@ ADVICE = (
     ("database is locked", "another process is writing to it: wait for it, or {elsewhere}"),
     ("file is not a database|malformed", "restore it from a backup, or {elsewhere}"),
     ("is a folder and not a database", "move it away, or {elsewhere}"),
-    ("was deleted or replaced", "the run is recorded in a new one, if there is none"),
     ("disk is full|No space left", "free some space, or {elsewhere}"),
     (
         "[Rr]ead-?only|Permission denied|Operation not permitted",
