@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def store() -> MLflowStore:
-    return MLflowStore(experiment="nanosq", uri="sqlite:///mlflow.db")
+    return MLflowStore(experiment="nanosq", uri=f"sqlite:///{Path.cwd()}/mlflow.db")
 
 
 def take_away() -> None:
@@ -76,7 +76,7 @@ def train(
 
 def recorded() -> tuple[Run, dict[str, Any]]:
     """Return the only run of the store, and everything about it that does not depend on its id and times."""
-    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
     (run,) = client.search_runs(["1"])
     models = client.search_logged_models(["1"])
     files = {str(path.relative_to("mlruns")): path.read_bytes() for path in Path("mlruns").rglob("*") if path.is_file()}

@@ -200,7 +200,7 @@ class _AttachedRun:
 
     def _end(self, record: Record) -> None:
         is_finished = record["status"] == "FINISHED"
-        curves = ((step, key, value) for (step, key), value in self._points.items())
+        curves = sorted((step, key, value) for (step, key), value in self._points.items())
         self._client.log_text(self._id, _csv([("step", "metric", "value"), *curves]), "curves.csv")
         if is_finished:
             self._model.finish(self._client, self._id)
