@@ -23,6 +23,7 @@ from tests.bad_input import PASSWORD
 PARAMS = {"model": "GPT", "optimizer.lr": 0.1, "seed": 1}
 TAGS = {"config_hash": "0123", "code": "4567", "checkpoints": "host:/checkpoints/0123"}
 DATA = RecordedData("stories", "0123456789ab", {"n": 1}, {"train": {"tokens": 5}})
+VARYING = ("mlflow.runName", "mlflow.source.name", "journal")  # tags
 CALLS = (
     *("create_run", "update_run", "log_inputs", "log_batch", "log_text", "log_artifact", "create_logged_model"),
     *("log_outputs", "finalize_logged_model", "set_tag", "set_terminated", "get_metric_history", "search_runs"),
@@ -83,7 +84,7 @@ def recorded() -> tuple[Run, dict[str, Any]]:
     facts = {
         "status": run.info.status,
         "params": run.data.params,
-        "tags": {key: value for key, value in run.data.tags.items() if key not in ("mlflow.runName", "journal")},
+        "tags": {key: value for key, value in run.data.tags.items() if key not in VARYING},
         "points": {
             key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
             for key in run.data.metrics
