@@ -19,6 +19,7 @@ from nanosq.tracking.journal import Journal
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.bad_input import PASSWORD
+from tests.commandline import provide_store
 
 PARAMS = {"model": "GPT", "optimizer.lr": 0.1, "seed": 1}
 TAGS = {"config_hash": "0123", "code": "4567", "checkpoints": "host:/checkpoints/0123"}
@@ -35,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint folder. The working folder has an empty store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mlflow_run, "FLUSH_SECONDS", 1e9)  # the tests deliver
-    store().connection.open()
+    provide_store(tmp_path)
     checkpoints = tmp_path / "checkpoints/0123"
     checkpoints.mkdir(parents=True)
     (checkpoints / "best.pt").write_bytes(b"weights")
@@ -103,6 +104,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     place, before = tmp_path_factory.mktemp("undisturbed"), Path.cwd()
     os.chdir(place)
     try:
+        provide_store(place)
         (place / "best.pt").write_bytes(b"weights")
         train(start(place), place)
         return recorded()[1]

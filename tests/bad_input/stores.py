@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.bad_input import PASSWORD, Case
+from tests.commandline import provide_store
 
 SILENT = socket.create_server(("127.0.0.1", 0))  # accepts connections and never answers
 SILENT_URI = f"http://user:{PASSWORD}@127.0.0.1:{SILENT.getsockname()[1]}"
@@ -35,10 +36,7 @@ def locked(place: Path) -> None:
 
 def deleted_experiment(place: Path) -> None:
     """Create a store whose experiment is deleted."""
-    from nanosq.tracking.connection import create_database
-
-    uri = f"sqlite:///{place}/mlflow.db"
-    create_database(uri)
+    provide_store(place)
     with closing(sqlite3.connect(place / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted', name = 'nanosq'")
 
