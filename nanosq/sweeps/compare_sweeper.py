@@ -18,12 +18,12 @@ from nanosq import config, errors, terminal
 from nanosq.sweeps import budget, contenders, preset
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
-from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.search import LiveSearch
 from nanosq.sweeps.seed_results import raise_first
 from nanosq.sweeps.study_sweeper import StudySweeper
+from nanosq.sweeps.trial import PlannedTrial
 from nanosq.sweeps.tuned_contender import TunedContender
 
 if TYPE_CHECKING:
@@ -222,9 +222,9 @@ class CompareSweeper(StudySweeper):
     def _conclude(self) -> None:
         """Write the best settings and the page, and print the verdict."""
         folder = self.folder(self.name)
-        unrecorded = self.deliver_rest()
+        self.recording.end()  # the report needs all runs
         done, total = len(self.confirmation.done()), self.confirmation.n_wanted
-        if done and not unrecorded:
+        if done:
             cfg = self.contenders[0].search.base.tracking
             print()
             self._report(
@@ -243,8 +243,6 @@ class CompareSweeper(StudySweeper):
         if done:
             print(terminal.NEXT)
         raise_first(self.failures)
-        if unrecorded:  # the report needs them
-            raise errors.NotRecordedError(unrecorded)
         if self.deadline is not None and (done < total or (not total and self.seconds_left <= 0)):
             timeout = f"hydra.sweeper.timeout={self.settings.timeout}"
             if done < MIN_SEEDS * len(self.contenders):

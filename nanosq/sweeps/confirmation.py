@@ -9,12 +9,11 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nanosq.sweeps.budget import Cost, costs
-from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.study import SharedStudy
-from nanosq.sweeps.trial import TrialRun
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 MAX = 2**31 - 1
 PLANNED = "planned"  # attribute of a trial: its parameters, also before it has started

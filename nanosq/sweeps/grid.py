@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.sweeps import overrides, summary
-from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
+from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
-from nanosq.sweeps.trial import TrialRun
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 
 class GridSweeper(TrialLauncher):

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
@@ -19,35 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
 from nanosq.signals import Workers
-from nanosq.sweeps import overrides, parallel, preset, progress, recording, summary
+from nanosq.sweeps import overrides, parallel, preset, progress, summary
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
+from nanosq.sweeps.recording import ON_THIS_MACHINE, SweepRecording
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
-from nanosq.sweeps.trial import TrialRun
-from nanosq.tracking import Store
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 logger = logging.getLogger(__name__)
 
 # A sweep shortens its trials with these settings. Its best setting is trained at full length.
 LENGTH = ("train.max_steps", "train.eval_every")
-ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs all see a file of the sweeper
-
-
-@dataclass(frozen=True)
-class PlannedTrial:
-    """A trial to launch: its first run, from which the runs with other seeds are made, and its overrides."""
-
-    run: TrialRun
-    overrides: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        """The name of the trial in a sentence."""
-        return self.run.label or f"trial {self.run.trial}"
-
-    def __str__(self) -> str:
-        return str(self.run)
 
 
 class TrialLauncher(Sweeper):
@@ -56,6 +39,7 @@ class TrialLauncher(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    recording: SweepRecording
     workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
     deadline: float | None = None  # Unix time at which running trials are interrupted
     n_workers: int = 1  # runs that the launcher has at the same time, where it is known
@@ -67,7 +51,6 @@ class TrialLauncher(Sweeper):
         self._n_launched = 0
         self._said_first = ""  # when the first run is launched
         self._checked: dict[tuple[str, ...], DictConfig] = {}  # configurations of trials that are not launched yet
-        self._store: Store | None = None  # checked before the first run
         self._seconds: dict[str, list[float]] = {}  # times of the runs that were trained, by the phase of the sweep
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -79,14 +62,17 @@ class TrialLauncher(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def share_machine(self, examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> None:
-        """Choose how many runs joblib has at the same time. A single one runs in this process.
+    def share_machine(self, examples: Sequence[DictConfig], n_runs: int, *, most: int | None = None) -> None:
+        """Check the tracking store, and choose how many runs joblib has at the same time.
+
+        A single one runs in this process. Sweepers call this method before they write anything.
 
         Args:
             examples: Configurations of trials. The largest one decides.
             n_runs: Number of runs of the sweep.
             most: Largest number at the same time, unless the user sets it: a search learns only from ended trials.
         """
+        self.recording = SweepRecording(examples[0])
         if not isinstance(self.launcher, JoblibLauncher):
             return
         self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs, most=most)
@@ -154,8 +140,6 @@ class TrialLauncher(Sweeper):
         """
         composed = self._checked.pop(tuple(trial.overrides), None) or self.compose(trial.overrides)
         cfg = config.without_hydra(composed)
-        if self._store is None and self.config.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
-            self._store = recording.checked_store(cfg)
         study = trial.run.sweep if trial.run.in_study else ""
         by_identity = {}
         for seed in overrides.seeds_of(cfg, seeds):
@@ -227,7 +211,6 @@ class TrialLauncher(Sweeper):
         """
         if not trials:
             return
-        unrecorded = self.deliver_rest()
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
@@ -239,13 +222,7 @@ class TrialLauncher(Sweeper):
             print(terminal.command(f"best: {command}", sys.stdout))
         print(f"all trials: {folder / 'trials.csv'}\n{terminal.NEXT}")
         raise_first(failures)
-        if unrecorded:
-            raise errors.NotRecordedError(unrecorded)
-
-    def deliver_rest(self) -> list[str]:
-        """Deliver what the tracking store has not received from the runs. Return the journals that are left."""
-        results = SeedResults(self._returns.values()).results
-        return recording.deliver(self._store, [result.unrecorded for result in results if result.unrecorded])
+        self.recording.end()
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""

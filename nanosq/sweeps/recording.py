@@ -1,35 +1,43 @@
 """The tracking store of a sweep: checked once before its runs, and given at its end what it could not receive."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nanosq import config
+from nanosq import config, errors
 from nanosq.tracking import Store
 
+ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs all see a file of the sweeper
 
-def checked_store(cfg: Any) -> Store:
-    """Return the tracking store of a configuration.
+
+class SweepRecording:
+    """Where the runs of a sweep are recorded. From its creation on, trials go on if the store cannot be reached.
+
+    Args:
+        cfg: The configuration of a job.
 
     Raises:
-        ValueError: It cannot be used.
+        ValueError: Runs cannot be recorded.
     """
-    store: Store = config.build("tracking", cfg.tracking)
-    store.check()
-    return store
 
+    def __init__(self, cfg: Any) -> None:
+        self._store: Store = config.build("tracking", cfg.tracking)
+        self._folder = Path(cfg.checkpoint_dir)
+        if cfg.hydra.runtime.choices["hydra/launcher"] in ON_THIS_MACHINE:
+            self._store.check()
 
-def deliver(store: Store | None, journals: Sequence[str]) -> list[str]:
-    """Deliver journals that runs have left. Return those that are left then: all, if the store is not known."""
-    if store is None or not journals:
-        return [*journals]
-    from nanosq import sync
+    def end(self) -> None:
+        """Deliver what the store has not received from this sweep and earlier ones.
 
-    left = [*journals]
-    try:
+        Raises:
+            NotRecordedError: It cannot be reached.
+        """
+        from nanosq import sync
+        from nanosq.tracking import journal
+
+        left = [str(each.folder) for each in journal.left(self._folder) if each.status == "FINISHED"]
         while left:
-            sync.deliver(Path(left[0]), store)
+            try:
+                sync.deliver(Path(left[0]), self._store)
+            except ValueError as error:  # the runs have said why
+                raise errors.NotRecordedError(left) from error
             left.pop(0)
-    except ValueError:  # the runs have said why
-        pass
-    return left

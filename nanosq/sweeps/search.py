@@ -14,13 +14,13 @@ from nanosq.privacy import mask
 from nanosq.sweeps import constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
-from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
+from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
-from nanosq.sweeps.trial import TrialRun
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 # Optuna and modules that need it are imported inside the methods: Hydra loads the sweepers before every run.
 if TYPE_CHECKING:

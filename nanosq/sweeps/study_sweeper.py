@@ -9,12 +9,13 @@ from typing import Any
 from nanosq import errors
 from nanosq.sweeps import budget
 from nanosq.sweeps.budget import Cost
-from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
+from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import TRAIN_SECONDS, VAL_SECONDS, parse_metrics
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.search import LiveSearch
 from nanosq.sweeps.seed_results import SeedResults
+from nanosq.sweeps.trial import PlannedTrial
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ override, because launchers keep overrides, wherever they start the job.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,22 @@ class TrialRun:
     def tags(self) -> dict[str, str]:
         """The tags of the run in the tracking store."""
         return {"sweep": self.sweep, "trial": str(self.trial)}
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial to launch: its first run, from which the runs with other seeds are made, and its overrides."""
+
+    run: TrialRun
+    overrides: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the trial in a sentence."""
+        return self.run.label or f"trial {self.run.trial}"
+
+    def __str__(self) -> str:
+        return str(self.run)
 
 
 def current(hydra: HydraConf) -> TrialRun | None:

@@ -11,10 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nanosq.result import Result
 from nanosq.sweeps.grid import GridSweeper
-from nanosq.sweeps.launching import PlannedTrial
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
-from nanosq.sweeps.trial import TrialRun
+from nanosq.sweeps.trial import PlannedTrial, TrialRun
 
 MISSING_LOSS = "loss=missing"
 
