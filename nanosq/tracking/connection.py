@@ -1,5 +1,6 @@
 """Connections to MLflow stores: checked within seconds, created where they are missing, with errors explained."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+logger = logging.getLogger(__name__)
+
 UNSAFE = re.compile(r"[^\w .-]|^\.+$")  # in the name of a folder
 
 
@@ -33,6 +36,7 @@ class Connection:
     def __init__(self, uri: str | None, experiment: str) -> None:
         self._uri, self.experiment = uri, experiment
         self._opened: tuple[int, int] | None = None  # identity of a SQLite database
+        self._is_away = False
 
     @property
     def uri(self) -> str:
@@ -63,7 +67,7 @@ class Connection:
             create_database(uri)
             client = connect(uri)
             experiment_id = self._find_or_create(client)
-        self._opened = _identity(database(uri))
+        self._opened, self._is_away = _identity(database(uri)), False
         return client, experiment_id
 
     def existing(self) -> "MlflowClient | None":
@@ -103,6 +107,14 @@ class Connection:
             return str(error)
         advice = explain(error, self.uri, elsewhere="set tracking.uri or tracking=none")
         return mask(f"MLflow store {self.uri} cannot be used {advice}")
+
+    def warn(self, error: Exception) -> None:
+        """Log an error of the store in one line, once in an outage. A mistake in this package is raised."""
+        if not is_of_store(error):
+            raise error
+        if not self._is_away:
+            logger.warning("%s; training goes on, and nothing is lost", self.explanation(error))
+        self._is_away = True
 
     @property
     def _folder(self) -> str:

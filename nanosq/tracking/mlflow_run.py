@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Self
 from nanosq.tracking import Run
 from nanosq.tracking.delivery import Delivery
 from nanosq.tracking.location import run_link
-from nanosq.tracking.store_errors import is_of_store
-from nanosq.tracking.system_metrics import start_monitor, warn_once
+from nanosq.tracking.system_metrics import start_monitor
 from nanosq.tracking.views import charts_link, table_link
 
 if TYPE_CHECKING:
@@ -113,9 +112,7 @@ class MLflowRun(Run):
         try:
             self._delivery.deliver()
         except Exception as error:
-            if not is_of_store(error):
-                raise
-            warn_once(f"{self._delivery.connection.explanation(error)}; training goes on, and nothing is lost")
+            self._delivery.connection.warn(error)
             return False
         uri, experiment_id = self._delivery.connection.uri, self._delivery.experiment_id
         self.run_id, self.link = self._delivery.run_id, run_link(uri, experiment_id, self._delivery.run_id)

@@ -18,8 +18,6 @@ from nanosq.tracking.journal import Journal
 from nanosq.tracking.location import default_experiment, run_link
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.reach import quick_to_fail
-from nanosq.tracking.store_errors import is_of_store
-from nanosq.tracking.system_metrics import warn_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,9 +87,7 @@ class MLflowStore(Store):
                     order_by=["attributes.end_time DESC"],
                 )
         except Exception as error:
-            if not is_of_store(error):
-                raise
-            warn_once(self.connection.explanation(error))
+            self.connection.warn(error)
             return _found(left, tags)
         if not runs:
             return None
@@ -189,9 +185,7 @@ class MLflowStore(Store):
             for each in left:
                 self._deliver(each)
         except Exception as error:
-            if not is_of_store(error):
-                raise
-            warn_once(self.connection.explanation(error))
+            self.connection.warn(error)
 
     @contextmanager
     def recorded(self, run_id: str) -> "Iterator[tuple[MlflowClient, Run]]":

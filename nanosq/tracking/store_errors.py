@@ -44,6 +44,8 @@ ADVICE = (
     ),
 )
 
+CAUSED_BY = re.compile(r"\(Caused by \w+\(.*?\): (.*?)[\"')]*$")  # at the end of what requests says
+
 
 def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
     """Return the cause of an error of the store `uri`, in parentheses, and what to do about it.
@@ -56,6 +58,8 @@ def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
     cause = _cause(error)
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), "{elsewhere}")
+    if found := CAUSED_BY.search(reason):
+        reason = found[1]
     sentence = re.split(r"\. (?=[A-Z])", reason)[0].rstrip(".")
     return f"({sentence}); {advice.format(uri=uri, elsewhere=elsewhere)}"
 
