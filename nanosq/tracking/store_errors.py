@@ -44,7 +44,7 @@ ADVICE = (
     ),
 )
 
-CAUSED_BY = re.compile(r"\(Caused by \w+\(.*?\): (.*?)[\"')]*$")  # at the end of what requests says
+CAUSED_BY = re.compile(r"\(Caused by \w+\(.*?\): (.*?)[\"']?\)\)$")  # at the end of what requests says
 
 
 def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
