@@ -50,7 +50,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
         with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             check_command_line(cfg, context)
             # PyTorch is imported here, so that --help and tab completion answer at once.
-            from nanosq import experiment, training_run
+            from nanosq import experiment, recorded_result, training_run
 
             about = describe(context, cfg, trial)
             exp = experiment.check(cfg, description=about, trial=trial, job_number=signals.worker_number())
@@ -58,7 +58,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)
-            if result := training_run.recorded(exp, text, trial, pruner):
+            if result := recorded_result.recorded(exp, text, trial, pruner):
                 return report.ended(result, pruner)
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
             interruption = stack.enter_context(signals.Interruption(deadline=trial.deadline if trial else None))

@@ -6,8 +6,8 @@ from typing import Any
 
 from analysis.recorded_run import RecordedRun, normal
 from nanosq.privacy import mask, mask_values
-from nanosq.tracking import reach
 from nanosq.tracking.location import database, default_experiment, default_uri, located, run_link
+from nanosq.tracking.reach import check_reachable, prepare, quick_to_fail
 from nanosq.tracking.store_errors import explain, is_of_store
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
@@ -41,16 +41,16 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
     Raises:
         ValueError: The store cannot be read.
     """
-    reach.prepare()
+    prepare()
     import mlflow
 
     uri, experiment = uri or default_uri(), experiment or default_experiment()
     if (file := database(uri)) is not None and not file.exists():
         return []  # MLflow would create the database
     try:
-        reach.check_reachable(uri)
+        check_reachable(uri)
         mlflow.set_tracking_uri(uri)
-        with reach.quick_to_fail():
+        with quick_to_fail():
             if mlflow.get_experiment_by_name(experiment) is None:
                 return []
         frame = mlflow.search_runs(experiment_names=[experiment])

@@ -10,7 +10,7 @@ ON_THIS_MACHINE = ("basic", "joblib")  # launchers whose jobs all see a file of 
 
 
 class SweepRecording:
-    """Where the runs of a sweep are recorded. From its creation on, trials go on if the store cannot be reached.
+    """The record of a sweep in a tracking store. From now on, trials go on if the store cannot be reached.
 
     Args:
         cfg: The configuration of a job.

@@ -1,4 +1,4 @@
-"""Whether a tracking store can be reached, found out within seconds: MLflow and its drivers try for minutes."""
+"""Find out within seconds if a tracking store can be reached: MLflow and its drivers try for minutes."""
 
 import logging
 import os
