@@ -1,15 +1,15 @@
 """All runs of an MLflow experiment, read once, and their settings."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.recorded_run import RecordedRun, normal
 from nanosq.installation import program
-from nanosq.privacy import mask, mask_values, set_defaults
+from nanosq.privacy import mask, mask_values
 from nanosq.tracking.location import database, default_experiment, default_uri, located, run_link
-from nanosq.tracking.store_errors import explain
+from nanosq.tracking.reach import check_reachable, prepare, quick_to_fail
+from nanosq.tracking.store_errors import explain, is_of_store
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
 TRAIN = f"{program()} -m loss=cross_entropy,squentropy seed=1,2,3"  # trains runs that can be compared
@@ -42,22 +42,22 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
     Raises:
         ValueError: The store cannot be read.
     """
-    set_defaults()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default MLflow waits minutes for a server
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    prepare()
     import mlflow
 
     uri, experiment = uri or default_uri(), experiment or default_experiment()
     if (file := database(uri)) is not None and not file.exists():
         return []  # MLflow would create the database
     try:
-        _check_server(uri)
+        check_reachable(uri)
         mlflow.set_tracking_uri(uri)
-        if mlflow.get_experiment_by_name(experiment) is None:
-            return []
+        with quick_to_fail():
+            if mlflow.get_experiment_by_name(experiment) is None:
+                return []
         frame = mlflow.search_runs(experiment_names=[experiment])
     except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
+        if not is_of_store(error):
+            raise
         message = f"MLflow store {uri} cannot be read {explain(error, uri, elsewhere='set --tracking-uri')}"
         raise ValueError(mask(message)) from error
     return [_run(row, uri) for row in frame.to_dict("records")]
@@ -83,15 +83,6 @@ def _run(row: dict[Any, Any], uri: str) -> RecordedRun:
         metrics=values("metrics."),
         tags=tags,
     )
-
-
-def _check_server(uri: str) -> None:
-    """Connect to the server of a database once, because MLflow would try for minutes. Raise an SQLAlchemy error."""
-    if not uri.startswith(("postgresql", "mysql", "mssql")):
-        return
-    import sqlalchemy
-
-    sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5}).connect().close()
 
 
 def pick(runs: Sequence[RecordedRun], wanted: str) -> RecordedRun:

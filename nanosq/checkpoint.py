@@ -120,7 +120,7 @@ def load(path: str | Path, needs: Mapping[str, type] | None = None) -> dict[str,
     return dict(content)
 
 
-def _read(path: Path) -> tuple[object, bool]:
+def _read(path: Path) -> tuple[Any, bool]:
     """Return what a file of torch.save holds, and whether its checksum is right."""
     with path.open("rb") as file:
         size = max(0, path.stat().st_size - CHECKSUM)

@@ -6,7 +6,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -57,6 +57,22 @@ class FileError(OSError):
     """
 
 
+class NotRecordedError(RuntimeError):
+    """There is a result, but the tracking store has not received all of it. The exit status is 3.
+
+    Args:
+        journals: Folders of what it has not received.
+    """
+
+    def __init__(self, journals: Sequence[str]) -> None:
+        one = len(journals) == 1
+        command = f"python -m nanosq.sync {journals[0]}" if one else "python -m nanosq.sync"
+        super().__init__(
+            f"{'the run is' if one else f'{len(journals)} runs are'} not recorded completely, because the tracking "
+            f"store cannot be used: later, `{command}` or the same command delivers what is missing"
+        )
+
+
 @contextmanager
 def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterator[None]:
     """Turn an error of input, of files or of Hydra in the block, which runs before training, into one of the user.
@@ -68,7 +84,8 @@ def bad_input(*, is_single: bool, kind: type[InputError] = InputError) -> Iterat
         yield
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         if is_single:
-            sys.exit(report(error))
+            report(error)
+            sys.exit(2)
         raise kind(one_line(error)) from error
 
 
@@ -117,8 +134,7 @@ def file_error(*, is_single: bool) -> Iterator[None]:
             place = error.filename2 or error.filename or "a file"
             failure = FileError(f"cannot write {place} ({error.strerror}): make room, and run the same command again")
         if is_single and isinstance(failure, FileError):
-            report(failure)
-            sys.exit(1)
+            sys.exit(report(failure))
         raise failure from None
 
 
@@ -128,10 +144,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def report(error: Exception) -> int:
-    """Print an error on one line and return the exit status of bad input. Of several processes, the first prints."""
+    """Print an error on one line and return its exit status. Of several processes, the first prints."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{terminal.style('error:', 'red', sys.stderr)} {one_line(error)}", file=sys.stderr)
-    return 2
+    if isinstance(error, NotRecordedError):
+        return 3
+    return 1 if isinstance(error, TrainingError | FileError) else 2
 
 
 def one_line(error: BaseException) -> str:

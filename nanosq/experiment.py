@@ -159,6 +159,8 @@ def check(
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
     with _named("data.source"):
         corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=cfg.model.block_size + 1)
+    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
+        store.check()
     return experiment
 
 

@@ -12,16 +12,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq.errors import FileError, InputError, TrainingError, one_line, report
+from nanosq.errors import FileError, InputError, NotRecordedError, TrainingError, one_line, report
 from nanosq.privacy import masked_output
+
+# Errors whose message is for the user.
+SHOWN = (InputError, TrainingError, FileError, NotRecordedError, HydraException, OmegaConfBaseException)
 
 
 def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
-    The status is 0 for a result, 2 for bad input, 130 for Ctrl-C, 141 if the reader of the output, as `head`, has gone,
-    and 1 for any other exception. Those of training and of files are one line too. With HYDRA_FULL_ERROR=1, every error is
-    shown with its traceback.
+    The status is 0 for a result, 3 for one that is not recorded, 2 for bad input, 130 for Ctrl-C, 141 if the reader of
+    the output, as `head`, has gone, and 1 for any other exception. Those of training and of files are one line too. With
+    HYDRA_FULL_ERROR=1, every error is shown with its traceback.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
@@ -45,12 +48,10 @@ def exit_status(task: Callable[[], Any]) -> int:
                 raise
             return report(InputError(said.splitlines()[-1].rpartition(" error: ")[2]))
         except Exception as error:
-            is_ours = isinstance(error, (InputError, TrainingError, FileError, HydraException, OmegaConfBaseException))
-            if show_all or not (is_ours or _is_before_job(error)):
+            if show_all or not (isinstance(error, SHOWN) or _is_before_job(error)):
                 raise
             startup.take()
-            status = report(_named(error))
-            return 1 if isinstance(error, TrainingError | FileError) else status
+            return report(_named(error))
         finally:
             startup.release()
     return 0
@@ -97,7 +98,7 @@ def _named(error: Exception) -> Exception:
     """Return an error that says what it is about, if Hydra cannot create a folder or cannot use its own settings."""
     if isinstance(error, UnicodeDecodeError):
         return InputError(f"a file of the configuration is not text in UTF-8: {error}")
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError | TrainingError | FileError):
+    if isinstance(error, (*SHOWN, ValueError)):
         return error
     if isinstance(error, OSError):
         is_folder = traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"

@@ -51,7 +51,10 @@ def train(cfg: DictConfig) -> Result:
         batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
         is_single = trial is None
         with errors.file_error(is_single=is_single), errors.out_of_memory(is_single=is_single, **batch):
-            return run(cfg, context, trial, report)
+            result = run(cfg, context, trial, report)
+        if trial is None and result.unrecorded:
+            sys.exit(errors.report(errors.NotRecordedError([result.unrecorded])))
+        return result
 
 
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
@@ -59,7 +62,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
     with ExitStack() as stack:
         with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             # PyTorch is imported here, so that --help and tab completion answer at once.
-            from nanosq import experiment, training_run
+            from nanosq import experiment, recorded_result, training_run
 
             about = describe(context, cfg, trial)
             exp = experiment.check(cfg, description=about, trial=trial, job_number=signals.worker_number())
@@ -67,7 +70,7 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)
-            if trial is not None and (result := training_run.recorded(exp, text, trial, pruner)):
+            if result := recorded_result.recorded(exp, text, trial, pruner):
                 return report.ended(result, pruner)
             # Not earlier: while a sweep reuses recorded trials, Ctrl-C ends it at once.
             interruption = stack.enter_context(signals.Interruption(deadline=trial.deadline if trial else None))

@@ -22,6 +22,7 @@ class Result:
     n_parameters: int = 0  # of the model; 0 if unknown
     is_recorded: bool = False  # whether it was found in the tracking store, and not trained now
     note: str = ""  # how it ended, in words
+    unrecorded: str = ""  # the journal that the tracking store has not received, if there is one
 
     def __float__(self) -> float:
         return self.metrics["val/perplexity"] if self.state == "finished" else math.inf

@@ -1,6 +1,6 @@
 """Log of a run while it trains: to the tracking store, the console, the pruner and checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -114,6 +114,10 @@ class RunLog:
         """Save a checkpoint to resume from, unless the one of this step and evaluation exists."""
         saved = state.progress.step, state.progress.evaluated
         if self.checkpoints is not None and saved != self.saved:
-            self.run.flush()  # the store has every value up to the checkpoint
+            self.run.flush()  # no value up to the checkpoint can be lost
+            if self.run.run_id:  # the store may have been away when the run started
+                self.checkpoints = replace(
+                    self.checkpoints, facts={**self.checkpoints.facts, "run_id": self.run.run_id}
+                )
             self.checkpoints.save_last(state)
             self.saved = saved

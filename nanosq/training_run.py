@@ -4,7 +4,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,12 +20,12 @@ from nanosq.evaluation import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, keep_freed_memory
 from nanosq.losses import fused_form
+from nanosq.recorded_result import kept
 from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
 from nanosq.start import Origin
-from nanosq.sweeps.constraints import PARAMETERS
-from nanosq.sweeps.trial import Pruned, PrunerReport, TrialRun
+from nanosq.sweeps.trial import Pruned, PrunerReport
 from nanosq.tracking import Store, parameters
 from nanosq.train import TrainState, train
 
@@ -47,25 +46,6 @@ def alone(experiment: Experiment) -> Iterator[None]:
             # Two sweeps may have the same trial: the second sweep waits, and finds what the first has recorded.
             stack.enter_context(checkpoint.exclusive(experiment.folder, wait=experiment.trial is not None))
         yield
-
-
-def recorded(experiment: Experiment, text: Corpus, trial: TrialRun, pruner: PrunerReport) -> Result | None:
-    """Return the result of a trial that is recorded or not worth training, or None if it is to be trained."""
-    n_parameters = experiment.count_parameters(text.tokenizer.vocab_size)
-    if limit := pruner.violated({PARAMETERS: n_parameters}):
-        note = f"not trained, because it has {n_parameters:,} parameters and may have {limit.bound:,.0f}"
-        return Result("pruned", n_parameters=n_parameters, note=note)
-    if pruner.pruned_before:
-        return Result("pruned", n_parameters=n_parameters, note="pruned with its first seed")
-    if not experiment.start.is_repeatable:
-        return None
-    tags, find = {**experiment.identity_tags(text), **_kept(experiment)}, experiment.store.find
-    result = find({**tags, "pruned": "false"}) or find({**tags, "pruned": "true", **trial.tags})
-    if result is not None:
-        checkpoint.clear(experiment.folder)
-        pruner.start(result.run_id, result.link)
-        pruner.evaluated_before(experiment.store, result.run_id)
-    return None if result is None else replace(result, n_parameters=n_parameters, is_recorded=True)
 
 
 def build(
@@ -99,6 +79,7 @@ def build(
         data=recorded_data(experiment.description.data, cfg, text),
         run_id=origin.run_id,
         is_new=cfg.resume == "never" or bool(origin.notice),
+        folder=folder,
     )
     with ExitStack() as stack:
         stack.push(tracked)  # end the run if this fails
@@ -181,10 +162,16 @@ def train_and_score(experiment: Experiment, text: Corpus, state: TrainState, log
     if is_first:  # the run is recorded as finished: nothing is left to resume
         checkpoint.finish(folder, kept=kept, keep_last=settings.keep_last)
     result = Result(
-        ended, metrics, tracked.run_id, tracked.link, state.n_parameters, note=f"{ended} after {progress.step} steps"
+        ended,
+        metrics,
+        tracked.run_id,
+        tracked.link,
+        state.n_parameters,
+        note=f"{ended} after {progress.step} steps",
+        unrecorded=tracked.unrecorded,
     )
     if is_first and trial is None:
-        is_kept = settings.keep_last and ended == "finished"
+        is_kept = settings.keep_last and ended == "finished" and not tracked.unrecorded
         further = experiment.description.further(tracked.run_id or str(folder / "final.pt")) if is_kept else ""
         log.console.end(result, tracked, further=further)
     return result
@@ -224,11 +211,6 @@ def _facts(experiment: Experiment, text: Corpus) -> dict[str, Any]:
     }
 
 
-def _kept(experiment: Experiment) -> dict[str, str]:
-    """Return the tag of a run that keeps its last state: another run cannot stand for it."""
-    return {"keep_last": "true"} if experiment.settings.keep_last else {}
-
-
 def _tags(experiment: Experiment, text: Corpus, size: int, origin: Origin, hardware: Hardware) -> dict[str, str]:
     return {
         **experiment.description.tags(n_parameters=size, n_classes=text.tokenizer.vocab_size),
@@ -238,7 +220,7 @@ def _tags(experiment: Experiment, text: Corpus, size: int, origin: Origin, hardw
         "pruned": "false",
         "hardware": str(hardware),
         "threads": str(torch.get_num_threads()),
-        **_kept(experiment),
+        **kept(experiment),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
         **({"parent": experiment.start.parent[:12]} if experiment.start.parent else {}),
         **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),

@@ -10,10 +10,10 @@ from tests.commandline import WARM
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[int]:
-    """Serve a store in a folder, and yield the port."""
+def serve(folder: Path, port: int = 0) -> Iterator[int]:
+    """Serve a store in a folder, and yield the port; 0: a free one."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = WARM.Process(target=_serve, args=(folder, sender), daemon=True)
+    process = WARM.Process(target=_serve, args=(folder, port, sender), daemon=True)
     process.start()
     try:
         assert receiver.poll(timeout=120), "the server did not start"
@@ -23,7 +23,7 @@ def serve(folder: Path) -> Iterator[int]:
         process.join()
 
 
-def _serve(folder: Path, port: Connection) -> None:
+def _serve(folder: Path, port: int, sender: Connection) -> None:
     import logging
     import os
 
@@ -38,6 +38,6 @@ def _serve(folder: Path, port: Connection) -> None:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     initialize_backend_stores(store, default_artifact_root=artifacts)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    port.send(server.server_port)
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    sender.send(server.server_port)
     server.serve_forever()

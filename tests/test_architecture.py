@@ -55,7 +55,8 @@ LEAVES = {
 # What the report may import.
 SHARED = (
     *("nanosq.command", "nanosq.installation", "nanosq.option", "nanosq.privacy", "nanosq.terminal"),
-    *("nanosq.tracking.location", "nanosq.tracking.parameters", "nanosq.tracking.store_errors"),
+    *("nanosq.tracking.location", "nanosq.tracking.parameters"),
+    *("nanosq.tracking.reach", "nanosq.tracking.store_errors"),
 )
 # Packages and the modules that they must not import.
 FORBIDDEN = {

@@ -117,10 +117,13 @@ def test_the_cause_is_that_of_the_driver() -> None:
 
 def test_a_locked_database(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = damaged(store, tmp_path, "DELETE FROM tags")
-    monkeypatch.setattr("nanosq.tracking.location.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("nanosq.tracking.reach.SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ValueError, match=r"database is locked.*wait for it, or set tracking\.uri"):
-            MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={})
-    with MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}) as run:
-        assert mlflow.MlflowClient(uri).get_run(run.run_id).info.status == "RUNNING"
+            MLflowStore(experiment="nanosq", uri=uri).check()
+        run = MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={})
+        assert not run.run_id
+    with run:
+        pass
+    assert mlflow.MlflowClient(uri).get_run(run.run_id).info.status == "FINISHED"

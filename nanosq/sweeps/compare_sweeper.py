@@ -221,6 +221,7 @@ class CompareSweeper(StudySweeper):
     def _conclude(self) -> None:
         """Write the best settings and the page, and print the verdict."""
         folder = self.folder(self.name)
+        self.recording.end()  # the report needs all runs
         done, total = len(self.confirmation.done()), self.confirmation.n_wanted
         if done:
             cfg = self.contenders[0].search.base.tracking

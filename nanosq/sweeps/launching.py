@@ -24,6 +24,7 @@ from nanosq.sweeps import checks, overrides, parallel, preset, progress, summary
 from nanosq.sweeps.checks import ON_THIS_MACHINE
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
+from nanosq.sweeps.recording import SweepRecording
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import PlannedTrial, TrialRun
@@ -40,6 +41,7 @@ class TrialLauncher(Sweeper):
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
+    recording: SweepRecording
     workers: Workers | None = None  # of a launcher that would kill them when it is interrupted
     deadline: float | None = None  # Unix time at which running trials are interrupted
     n_workers: int = 1  # runs that the launcher has at the same time, where it is known
@@ -66,14 +68,17 @@ class TrialLauncher(Sweeper):
         if isinstance(self.launcher, JoblibLauncher):
             parallel.check(self.launcher.joblib)
 
-    def share_machine(self, examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> None:
-        """Choose how many runs joblib has at the same time. A single one runs in this process.
+    def share_machine(self, examples: Sequence[DictConfig], n_runs: int, *, most: int | None = None) -> None:
+        """Check the tracking store, and choose how many runs joblib has at the same time.
+
+        A single one runs in this process. Sweepers call this method before they write anything.
 
         Args:
             examples: Configurations of trials. The largest one decides.
             n_runs: Number of runs of the sweep.
             most: Largest number at the same time, unless the user sets it: a search learns only from ended trials.
         """
+        self.recording = SweepRecording(examples[0])
         if not isinstance(self.launcher, JoblibLauncher):
             return
         self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs, most=most)
@@ -224,6 +229,7 @@ class TrialLauncher(Sweeper):
             print(terminal.command(f"best: {command}", sys.stdout))
         print(f"all trials: {folder / 'trials.csv'}\n{terminal.next_step()}")
         raise_first(failures)
+        self.recording.end()
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""

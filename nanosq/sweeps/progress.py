@@ -153,6 +153,8 @@ class TrialReport:
         """Print how a run has ended, and return its result."""
         trial = self._trial
         if trial is None:
+            if result.is_recorded:
+                print(f"{result}: not trained again, because this run had ended and was only not recorded")
             return result
         is_valid = result.state == "finished" and not pruner.violated(
             {PARAMETERS: result.n_parameters, **result.metrics}

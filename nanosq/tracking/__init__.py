@@ -6,9 +6,12 @@ The classes here record nothing (`tracking=none`). A tracking store is a subclas
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from nanosq.result import Result
+
+if TYPE_CHECKING:
+    from nanosq.tracking.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,11 @@ class RecordedData:
 class Run:
     """One run of a store. The end of its `with` block sets how the run ended."""
 
-    run_id = ""
+    run_id = ""  # empty until the store has the run
     link = ""  # to the page of the run
     table = ""  # link to a table of all runs
     charts = ""  # link to the curves of all runs
+    unrecorded = ""  # after the end: the folder of the journal that the store has not received, if there is one
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +61,7 @@ class Run:
         """
 
     def flush(self) -> None:
-        """Write what is buffered to the store."""
+        """Make sure that nothing that was recorded can be lost."""
 
     def keep(self, path: Path, folder: str) -> bool:
         """Copy a file into a folder of the artifacts. Return whether it is stored there."""
@@ -67,9 +71,26 @@ class Run:
 class Store:
     """A tracking store. Its methods raise a ValueError if the store cannot be used."""
 
-    def find(self, tags: Mapping[str, str]) -> Result | None:
-        """Return the result of the last finished run that has these tags, or None."""
+    def check(self) -> None:
+        """Check, without writing anything, that runs can be recorded."""
+
+    def find(self, tags: Mapping[str, str], folder: Path | None = None) -> Result | None:
+        """Return the result of the last finished run that has these tags, or None.
+
+        Args:
+            tags: The tags.
+            folder: Checkpoint folder that this process holds. What earlier runs have left there is delivered first, and
+                found there if the store cannot be reached.
+        """
         return None
+
+    def deliver(self, left: "Journal") -> str:
+        """Deliver a journal that a run has left in a checkpoint folder, which this process holds, and delete it.
+
+        Returns:
+            The link to the run.
+        """
+        raise ValueError("tracking=none records no runs")
 
     def parameters(self, run_id: str) -> Mapping[str, str]:
         """Return the parameters of a run, as texts by their name."""
@@ -96,15 +117,17 @@ class Store:
         data: RecordedData | None = None,
         run_id: str = "",
         is_new: bool = False,
+        folder: Path | None = None,
     ) -> Run:
         """Start a run, or resume one.
 
         Args:
             name: Name of the run. A name that is not unique is made unique. A resumed run keeps its name.
             params: Parameters by name; None values are left out.
-            tags: Tags by name. The tag "checkpoints" names a folder that this process holds a lock on.
+            tags: Tags by name. The tag "checkpoints" names the checkpoint folder, for other machines too.
             data: The text that it is trained on.
             run_id: Run to resume, if the store still has it.
             is_new: Whether to start a new run in any case.
+            folder: Checkpoint folder that this process holds. It keeps what the store has not received.
         """
         return Run()

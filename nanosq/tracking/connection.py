@@ -1,62 +1,174 @@
-"""Connections to MLflow stores, which create what is missing and explain errors."""
+"""Connections to MLflow stores: checked within seconds, created where they are missing, with errors explained."""
 
-import os
+import logging
+import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
-from nanosq.filesystem import SQLITE
+from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.imports import quick_imports
 from nanosq.privacy import mask
 from nanosq.tracking import views
-from nanosq.tracking.location import artifact_root, database, relocate
-from nanosq.tracking.store_errors import explain
+from nanosq.tracking.location import artifact_root, database, default_uri, relocate
+from nanosq.tracking.reach import check_reachable, has_tables, prepare, quick_to_fail
+from nanosq.tracking.store_errors import explain, is_of_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
-QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+logger = logging.getLogger(__name__)
+
+UNSAFE = re.compile(r"[^\w .-]|^\.+$")  # in the name of a folder
 
 
-@contextmanager
-def explained(uri: str) -> Iterator[None]:
-    """Turn an error of the store `uri` in the block into a ValueError that says what to do about it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # SQLAlchemy, requests and MLflow raise errors of their own
-        advice = explain(error, uri, elsewhere="set tracking.uri or tracking=none")
-        raise ValueError(mask(f"MLflow store {uri} cannot be used {advice}")) from error
+class Connection:
+    """A connection to an experiment of a store.
+
+    Args:
+        uri: Tracking URI; None: MLFLOW_TRACKING_URI, or the store that `mlflow ui` opens without arguments.
+        experiment: Name of the experiment.
+    """
+
+    def __init__(self, uri: str | None, experiment: str) -> None:
+        self._uri, self.experiment = uri, experiment
+        self._opened: tuple[int, int] | None = None  # identity of a SQLite database
+        self._is_away = False
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI."""
+        prepare()
+        with quick_imports():
+            return self._uri or default_uri()
+
+    def check(self) -> None:
+        """Check, without writing anything, that runs can be recorded.
+
+        Raises:
+            ValueError: They cannot, or the store does not answer within seconds.
+        """
+        uri = self.uri
+        with self.explained(), quick_to_fail():
+            check_reachable(uri, folder=self._folder)
+            file = database(uri)
+            if file is None or has_tables(file):
+                self._find(_client(uri))
+
+    def open(self) -> "tuple[MlflowClient, str]":
+        """Return a client and the id of the experiment. Create what is missing."""
+        uri = self.uri
+        # Processes that start together on a new database would all try to create its tables.
+        with quick_imports(), quick_to_fail(), database_lock(uri) if has_locks(uri) else nullcontext():
+            check_reachable(uri, folder=self._folder)
+            create_database(uri)
+            client = connect(uri)
+            experiment_id = self._find_or_create(client)
+        self._opened, self._is_away = _identity(database(uri)), False
+        return client, experiment_id
+
+    def existing(self) -> "MlflowClient | None":
+        """Return a client, or None if the store is a database that does not exist: MLflow would create it."""
+        uri = self.uri
+        file = database(uri)
+        if file is not None and not file.exists():
+            return None
+        with quick_to_fail():
+            check_reachable(uri)
+            return connect(uri)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite store, or None for a server."""
+        return database(self.uri)
+
+    def has_lost_database(self) -> bool:
+        """Return whether the file of a SQLite store is another one than that which was opened."""
+        return _identity(self.file) != self._opened
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an error of the store in the block into a ValueError that says what to do about it."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            if not is_of_store(error):
+                raise
+            raise ValueError(self.explanation(error)) from error
+
+    def explanation(self, error: BaseException) -> str:
+        """Return the sentence that says what to do about an error of the store."""
+        if isinstance(error, InputError):
+            return str(error)
+        advice = explain(error, self.uri, elsewhere="set tracking.uri or tracking=none")
+        return mask(f"MLflow store {self.uri} cannot be used {advice}")
+
+    def warn(self, error: Exception) -> None:
+        """Log an error of the store in one line, once in an outage. A mistake in this package is raised."""
+        if not is_of_store(error):
+            raise error
+        if not self._is_away:
+            logger.warning("%s; training goes on, and nothing is lost", self.explanation(error))
+        self._is_away = True
+
+    @property
+    def _folder(self) -> str:
+        return UNSAFE.sub("_", self.experiment)
+
+    def _find(self, client: "MlflowClient") -> "Experiment | None":
+        """Return the experiment, or None if there is none.
+
+        Raises:
+            ValueError: The experiment is deleted.
+        """
+        from mlflow.entities import LifecycleStage
+
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is not None and experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            raise InputError(
+                f"MLflow experiment {self.experiment!r} is deleted: restore it with"
+                f" `MLFLOW_TRACKING_URI={mask(client.tracking_uri)} {restore}`, or set another tracking.experiment"
+            )
+        return experiment
+
+    def _find_or_create(self, client: "MlflowClient") -> str:
+        """Return the id of the experiment."""
+        from mlflow.exceptions import MlflowException
+
+        experiment = self._find(client)
+        if experiment is None:
+            try:
+                file = database(client.tracking_uri)  # the artifacts of a SQLite store lie beside it
+                folder = None if file is None else str(artifact_root(file) / self._folder)
+                return client.create_experiment(self.experiment, artifact_location=folder, tags=views.TAGS)
+            except MlflowException:  # another process may have created it
+                experiment = self._find(client)
+                if experiment is None:
+                    raise
+        experiment_id = str(experiment.experiment_id)
+        for key, value in views.TAGS.items():
+            if experiment.tags.get(key) != value:  # of an older version of this program
+                with suppress(MlflowException):  # the server may not allow it
+                    client.set_experiment_tag(experiment_id, key, value)
+        return experiment_id
 
 
 def connect(uri: str) -> "MlflowClient":
     """Return a client of a store."""
+    relocate(uri)
+    return _client(uri)
+
+
+def _client(uri: str) -> "MlflowClient":
     import mlflow
 
-    relocate(uri)
     return mlflow.MlflowClient(uri, registry_uri=uri)
-
-
-@contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables in the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def quick_to_fail() -> AbstractContextManager[None]:
-    """Give up soon on a server that does not answer: MLflow tries for minutes, which suits a run that has started."""
-    return environment(**{name: value for name, value in QUICK.items() if name not in os.environ})
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
@@ -76,7 +188,7 @@ def create_database(uri: str) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     file = database(uri)
-    if file is None or file.exists():
+    if file is None or has_tables(file):
         return
     partial = file.with_name(f"{file.name}.new")
     for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
@@ -85,34 +197,9 @@ def create_database(uri: str) -> None:
     partial.rename(file)
 
 
-def find_or_create_experiment(client: "MlflowClient", name: str) -> str:
-    """Return the id of an experiment.
-
-    Raises:
-        ValueError: The experiment is deleted.
-    """
-    from mlflow.entities import LifecycleStage
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            file = database(client.tracking_uri)  # the artifacts of a SQLite store lie beside it
-            folder = None if file is None else str(artifact_root(file) / name)
-            return client.create_experiment(name, artifact_location=folder, tags=views.TAGS)
-        except MlflowException:  # another process may have created it
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        raise InputError(
-            f"MLflow experiment {name!r} is deleted: restore it with"
-            f" `MLFLOW_TRACKING_URI={mask(client.tracking_uri)} {restore}`, or set another tracking.experiment"
-        )
-    experiment_id = str(experiment.experiment_id)
-    for key, value in views.TAGS.items():
-        if experiment.tags.get(key) != value:  # of an older version of this program
-            with suppress(MlflowException):  # the server may not allow it
-                client.set_experiment_tag(experiment_id, key, value)
-    return experiment_id
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return device and inode of a file, or None if it does not exist."""
+    if file is None or not file.exists():
+        return None
+    status = file.stat()
+    return status.st_dev, status.st_ino

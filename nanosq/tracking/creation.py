@@ -1,16 +1,19 @@
-"""Creation of runs in MLflow, with unique names and the text that they are trained on."""
+"""Runs in MLflow: their creation, with unique names and the text that they are trained on, and how they end."""
 
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nanosq.tracking import RecordedData
+from nanosq.tracking.connection import find_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
-SWEEP = "sweep"  # tag
+SWEEP, CHECKPOINTS = "sweep", "checkpoints"  # tags
+STATE = "state"  # tag: MLflow knows a run that was pruned or diverged as finished
+IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
 WILDCARDS = str.maketrans(dict.fromkeys("\"'\\%", "_"))  # LIKE takes "_" for any character
 SCHEMA = json.dumps({"mlflow_colspec": [{"name": "document", "type": "string", "required": True}]})  # of a data set
 
@@ -69,3 +72,38 @@ def _dataset(data: RecordedData) -> "DatasetInput":
     source, profile = (json.dumps(facts) for facts in (data.source, data.profile))
     recorded = Dataset(data.name, data.digest, "nanosq", source, schema=SCHEMA, profile=profile)
     return DatasetInput(recorded, [InputTag("mlflow.data.context", "training")])
+
+
+def find_active(client: "MlflowClient", experiment_id: str, run_id: str) -> "Run | None":
+    """Return a run, or None if the experiment does not have it or it is deleted."""
+    from mlflow.entities import LifecycleStage
+
+    run = find_run(client, run_id) if run_id else None
+    if run is None or run.info.experiment_id != experiment_id or run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        return None
+    return run
+
+
+def abandoned_runs(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> "list[Run]":
+    """Return the RUNNING runs that have the same checkpoint folder, on which this process holds the lock."""
+    folder = tags.get(CHECKPOINTS)
+    return [*client.search_runs([experiment_id], run_filter({CHECKPOINTS: folder}, "RUNNING"))] if folder else []
+
+
+def is_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return whether the tags of two runs of one checkpoint folder are those of one training."""
+    return all(one.get(key) == other.get(key) for key in IDENTITY)
+
+
+def end(client: "MlflowClient", run_id: str, status: str, state: str = "", *, time: int | None = None) -> None:
+    """Record how a run ended: its status and, for people, its state, by default the same word.
+
+    Args:
+        client: Client of the store.
+        run_id: Id of the run.
+        status: Status of MLflow.
+        state: The state.
+        time: When it ended, in milliseconds since 1970; by default now.
+    """
+    client.set_tag(run_id, STATE, state or status.lower())
+    client.set_terminated(run_id, status, time)

@@ -1,38 +1,30 @@
 """Runs in MLflow: one flat run for each training, because MLflow's page hides nested runs."""
 
-import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nanosq.errors import InputError, first_line
-from nanosq.filesystem import database_lock, has_locks
-from nanosq.imports import quick_imports
-from nanosq.privacy import mask, set_defaults
+from nanosq.privacy import mask
 from nanosq.result import Ended, Result
-from nanosq.tracking import RecordedData, Store
-from nanosq.tracking.connection import (
-    connect,
-    create_database,
-    explained,
-    find_or_create_experiment,
-    find_run,
-    quick_to_fail,
-)
-from nanosq.tracking.creation import create_run, log_data, run_filter
-from nanosq.tracking.location import database, default_experiment, default_uri, run_link
-from nanosq.tracking.mlflow_run import STATE, MLflowRun, end
-from nanosq.tracking.run_model import NOTE, RunModel
+from nanosq.tracking import RecordedData, Store, journal
+from nanosq.tracking.connection import Connection, find_run
+from nanosq.tracking.creation import STATE, is_same, run_filter
+from nanosq.tracking.delivery import Delivery
+from nanosq.tracking.journal import Journal
+from nanosq.tracking.location import default_experiment, run_link
+from nanosq.tracking.mlflow_run import MLflowRun
+from nanosq.tracking.reach import quick_to_fail
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CHECKPOINTS, DIVERGED, PRUNED = "checkpoints", "diverged", "pruned"  # tags
-TRIAL = ("sweep", "trial")  # tags of a run of a sweep
-IDENTITY = ("config_hash", "code", "text", "resumed_from")  # tags that runs of one training share
+DIVERGED, PRUNED = "diverged", "pruned"  # tags
+MAX_NAME = 500  # characters of the name of an experiment
 
 
 class MLflowStore(Store):
@@ -57,26 +49,66 @@ class MLflowStore(Store):
         log_model: bool = False,
         system_metrics: bool | None = None,
     ) -> None:
-        self._experiment = experiment or default_experiment()
-        self._uri, self._log_model, self._system_metrics = uri, log_model, system_metrics
-
-    def find(self, tags: Mapping[str, str]) -> Result | None:
-        """Return the result of the last finished run that has these tags, or None."""
-        with self._connected() as (client, experiment_id):
-            runs = client.search_runs(
-                [experiment_id],
-                run_filter(tags, "FINISHED"),
-                max_results=1,
-                order_by=["attributes.end_time DESC"],
+        name = default_experiment() if experiment is None else experiment
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+            raise InputError(
+                f"tracking.experiment={name!r} cannot be the name of an experiment: give one of at most {MAX_NAME} "
+                "characters"
             )
+        self._log_model, self._system_metrics = log_model, system_metrics
+        self.connection = Connection(uri, name)
+
+    def check(self) -> None:
+        """Check, without writing anything, that runs can be recorded.
+
+        Raises:
+            ValueError: They cannot, or the store does not answer within seconds.
+        """
+        self.connection.check()
+
+    def find(self, tags: Mapping[str, str], folder: Path | None = None) -> Result | None:
+        """Return the result of the last finished run that has these tags, or None.
+
+        Args:
+            tags: The tags.
+            folder: Checkpoint folder that this process holds. What earlier runs have left there is delivered first, and
+                found there if the store cannot be reached.
+        """
+        left = [each for each in journal.left(folder) if each.status == "FINISHED"] if folder is not None else []
+        try:
+            for each in left:
+                self._deliver(each)
+            client, experiment_id = self.connection.open()
+            with quick_to_fail():
+                runs = client.search_runs(
+                    [experiment_id],
+                    run_filter(tags, "FINISHED"),
+                    max_results=1,
+                    order_by=["attributes.end_time DESC"],
+                )
+        except Exception as error:
+            self.connection.warn(error)
+            return _found(left, tags)
         if not runs:
             return None
         run = runs[0]
-        endings = [tag for tag in (PRUNED, DIVERGED) if run.data.tags.get(tag) == "true"]
-        state = cast(Ended, endings[0] if endings else "finished")
-        return Result(
-            state, run.data.metrics, run.info.run_id, run_link(client.tracking_uri, experiment_id, run.info.run_id)
-        )
+        link = run_link(client.tracking_uri, experiment_id, run.info.run_id)
+        return Result(_ended(run.data.tags), run.data.metrics, run.info.run_id, link)
+
+    def deliver(self, left: Journal) -> str:
+        """Deliver a journal that a run has left in a checkpoint folder, which this process holds, and delete it.
+
+        Returns:
+            The link to the run.
+        """
+        with self.connection.explained():
+            return self._deliver(left)
+
+    def _deliver(self, left: Journal) -> str:
+        delivery = Delivery(left, self.connection)
+        delivery.deliver()
+        left.delete()
+        return run_link(self.connection.uri, delivery.experiment_id, delivery.run_id)
 
     def parameters(self, run_id: str) -> Mapping[str, str]:
         """Return the parameters of a run, as texts by their name."""
@@ -90,7 +122,7 @@ class MLflowStore(Store):
 
     def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
         """Return the steps and values of a metric, in the order in which a run has recorded them."""
-        with self._connected() as (client, _):
+        with self.recorded(run_id) as (client, _):
             points = client.get_metric_history(run_id, metric)
         return [(point.step, point.value) for point in sorted(points, key=lambda point: point.timestamp)]
 
@@ -114,91 +146,63 @@ class MLflowStore(Store):
         data: RecordedData | None = None,
         run_id: str = "",
         is_new: bool = False,
+        folder: Path | None = None,
     ) -> MLflowRun:
         """Start a run, or resume one.
 
-        This process holds the checkpoint folder that the tag "checkpoints" names. A run with the same tag that is still
-        RUNNING therefore belongs to a killed process. Resume it if it had the same identity and origin as this one;
-        otherwise mark it KILLED.
+        This process holds the checkpoint folder, which the tag "checkpoints" names. A run with the same tag that is
+        still RUNNING therefore belongs to a killed process, and so does a journal in this folder without an end. It is
+        resumed if it had the same identity and origin as this one; otherwise the run is marked KILLED.
 
-        Raises:
-            ValueError: The store cannot be used.
+        A store that cannot be reached is no error: what it has not received stays in the journal.
         """
-        from mlflow.entities import Param, RunTag
-
         if self._log_model and params.get("model") != "GPT":
             raise InputError(
                 f"tracking.log_model=true: only models of nanosq.model.GPT can be served, not {params.get('model')}"
             )
-        with self._connected() as (client, experiment_id):
-            abandoned = _abandoned(client, experiment_id, tags)
-            tags = {**tags, STATE: "running"}
-            if is_new:
-                run_id = ""
-            elif not _is_active(client, run_id, experiment_id):
-                same = [run for run, old in abandoned.items() if all(old.get(key) == tags.get(key) for key in IDENTITY)]
-                run_id = same[0] if same else ""
-            for abandoned_id in abandoned.keys() - {run_id}:
-                end(client, abandoned_id, "KILLED")
-            run = client.get_run(run_id) if run_id else create_run(client, experiment_id, name, tags)
-            try:
-                # A run that another sweep resumes becomes a run of that sweep.
-                is_moved = any(key in tags and run.data.tags.get(key) != tags[key] for key in TRIAL)
-                if run_id:
-                    client.update_run(run_id, "RUNNING", name if is_moved else None)
-                elif data is not None:
-                    log_data(client, run.info.run_id, data)
-                new = {} if run.data.params else params  # MLflow lets no parameter change
-                changed = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
-                if run_id and not is_moved:
-                    changed.pop(NOTE, None)  # a person may have edited it
-                client.log_batch(
-                    run.info.run_id,
-                    params=[Param(key, str(value)) for key, value in new.items() if value is not None],
-                    tags=[RunTag(key, value) for key, value in changed.items()],
-                    synchronous=True,
-                )
-                points = _points(client, run)
-            except BaseException as error:
-                end(client, run.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-                raise
-        outputs = run.outputs.model_outputs if run.outputs else []
-        return MLflowRun(
-            client,
-            run.info.run_id,
-            experiment_id=experiment_id,
-            points=points,
-            model=RunModel(params, run.data.tags | tags, data, self._log_model, outputs[0].model_id if outputs else ""),
-            monitors_system=self._system_metrics,
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="nanosq-"))
+        left = journal.left(folder)
+        same = [] if is_new else [old for old in left if old.status != "FINISHED" and is_same(old.tags, tags)]
+        used = same[-1] if same else Journal.create(folder)
+        self._try_to_deliver([old for old in left if old is not used])
+        used.record(
+            "start",
+            name=name,
+            params={key: str(value) for key, value in params.items() if value is not None},
+            tags={**tags, STATE: "running"},
+            data=data and asdict(data),
+            run_id=run_id,
+            is_new=is_new,
+            log_model=self._log_model,
+            uri=mask(self.connection.uri),
+            experiment=self.connection.experiment,
         )
+        return MLflowRun(Delivery(used, self.connection), monitors_system=self._system_metrics)
 
-    @contextmanager
-    def _connected(self) -> "Iterator[tuple[MlflowClient, str]]":
-        """Yield a client and the id of the experiment. Raise a ValueError where the store has an error."""
-        uri = self._prepare()
-        with explained(uri):
-            # Processes that start together on a new database would all try to create its tables.
-            with quick_imports(), database_lock(uri) if has_locks(uri) else nullcontext():
-                create_database(uri)
-                client = connect(uri)
-                with quick_to_fail():
-                    experiment_id = find_or_create_experiment(client, self._experiment)
-            yield client, experiment_id
+    def _try_to_deliver(self, left: Sequence[Journal]) -> None:
+        try:
+            for each in left:
+                self._deliver(each)
+        except Exception as error:
+            self.connection.warn(error)
 
     @contextmanager
     def recorded(self, run_id: str) -> "Iterator[tuple[MlflowClient, Run]]":
         """Yield a client and a run. Raise a ValueError where the store has an error or no such run."""
-        with self._existing() as client:
+        with self.connection.explained():
+            client = self.connection.existing()
             with quick_to_fail():
                 run = None if client is None else find_run(client, run_id)
             if client is None or run is None:
-                raise InputError(f"MLflow store {mask(self._prepare())} has no run {run_id}")
+                raise InputError(f"MLflow store {mask(self.connection.uri)} has no run {run_id}")
             yield client, run
 
     def runs(self, tags: Mapping[str, str]) -> "list[Run]":
         """Return all runs of the experiment that have these tags."""
-        with self._existing() as client, quick_to_fail():
-            experiment = client.get_experiment_by_name(self._experiment) if client is not None else None
+        with self.connection.explained(), quick_to_fail():
+            client = self.connection.existing()
+            experiment = client.get_experiment_by_name(self.connection.experiment) if client is not None else None
             if client is None or experiment is None:
                 return []
             page = client.search_runs([experiment.experiment_id], run_filter(tags))
@@ -208,42 +212,15 @@ class MLflowStore(Store):
                 found += page
             return found
 
-    @contextmanager
-    def _existing(self) -> "Iterator[MlflowClient | None]":
-        """Yield a client, or None if the store does not exist. Raise a ValueError where the store has an error."""
-        uri = self._prepare()
-        with explained(uri):
-            file = database(uri)
-            yield None if file is not None and not file.exists() else connect(uri)  # MLflow would create the file
 
-    def _prepare(self) -> str:
-        """Set MLflow's environment, which must be done before it is imported, and return the tracking URI."""
-        set_defaults()
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else MLflow prints a line for each table it creates
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        logging.getLogger("mlflow.store.db.utils").setLevel("CRITICAL")  # it logs the errors that it raises
-        os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
-        with quick_imports():
-            return self._uri or default_uri()
+def _ended(tags: Mapping[str, str]) -> Ended:
+    endings = [tag for tag in (PRUNED, DIVERGED) if tags.get(tag) == "true"]
+    return cast(Ended, endings[0] if endings else "finished")
 
 
-def _is_active(client: "MlflowClient", run_id: str, experiment_id: str) -> bool:
-    """Return whether the experiment has this run and the run is not deleted."""
-    from mlflow.entities import LifecycleStage
-
-    info = run.info if run_id and (run := find_run(client, run_id)) else None
-    return info is not None and info.experiment_id == experiment_id and info.lifecycle_stage == LifecycleStage.ACTIVE
-
-
-def _abandoned(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the tags, by run id, of the RUNNING runs that have the same checkpoint folder."""
-    folder = tags.get(CHECKPOINTS)
-    running = client.search_runs([experiment_id], run_filter({CHECKPOINTS: folder}, "RUNNING")) if folder else []
-    return {run.info.run_id: run.data.tags for run in running}
-
-
-def _points(client: "MlflowClient", run: "Run") -> dict[tuple[int, str], float]:
-    """Return the first value of every metric of a run at every step: the curves. The result may have added another."""
-    history = (client.get_metric_history(run.info.run_id, key) for key in run.data.metrics)
-    points = sorted((point for points in history for point in points), key=lambda point: -point.timestamp)
-    return {(point.step, point.key): point.value for point in points}
+def _found(left: Sequence[Journal], tags: Mapping[str, str]) -> Result | None:
+    """Return the result of the last finished run that has left a journal and has these tags, or None."""
+    for each in reversed(left):
+        if each.has_result(tags):
+            return Result(_ended(each.tags), each.metrics, unrecorded=str(each.folder))
+    return None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from nanosq import pretrained
 from nanosq.errors import InputError
 from nanosq.tracking import Store, run_model
-from nanosq.tracking.connection import environment
 from nanosq.tracking.creation import SWEEP
 from nanosq.tracking.location import registry_link
 from nanosq.tracking.mlflow_store import DIVERGED, PRUNED, MLflowStore
 from nanosq.tracking.parameters import belongs
+from nanosq.tracking.reach import environment
 from nanosq.tracking.run_model import NOTE, RunModel
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def _served_model(store: MLflowStore, client: "MlflowClient", run: "Run") -> str
     evaluations = [(point.value, point.step) for point in history] or [(math.nan, 0)]
     is_best = settings.get("train.weights") == "best"
     _, step = min(evaluations) if is_best else max(evaluations, key=lambda evaluation: evaluation[1])
-    model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), weights=weights, step=step)
+    model.weights = weights
+    model.create(client, run_id, run.info.experiment_id, name=str(run.info.run_name), step=step)
     model.finish(client, run_id)
     return model.model_id
 

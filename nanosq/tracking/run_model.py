@@ -37,7 +37,7 @@ class RunModel:
         data: The text of the run.
         is_stored: Whether to store a model that MLflow can serve.
         model_id: Id of the model, if this run has created it before it was interrupted.
-        weights: The file of its weights, as soon as there is one.
+        weights: The file of its weights, which is read when the run has finished.
     """
 
     params: Mapping[str, object]
@@ -47,26 +47,29 @@ class RunModel:
     model_id: str = ""
     weights: Path | None = None
 
-    def create(
-        self, client: "MlflowClient", run_id: str, experiment_id: str, *, name: str, weights: Path, step: int
-    ) -> None:
+    def create(self, client: "MlflowClient", run_id: str, experiment_id: str, *, name: str, step: int) -> None:
         """Create the model as an output of the run, unless it exists. `step` is that of its weights."""
         from mlflow.entities import LoggedModelOutput
 
-        self.weights = weights
         if self.model_id:
             return
+        # The store may have created it, but its reply was lost.
+        created = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'", max_results=1)
         params = {key: str(value) for key, value in self.params.items() if belongs(key, GROUPS) and value is not None}
         tags = {key: self.tags[key] for key in TAGS if key in self.tags}
-        model = client.create_logged_model(experiment_id, name.translate(REPLACED), run_id, tags, params)
+        model = (
+            created[0]
+            if created
+            else client.create_logged_model(experiment_id, name.translate(REPLACED), run_id, tags, params)
+        )
         self.model_id = model.model_id
         client.log_outputs(run_id, [LoggedModelOutput(self.model_id, step)])
 
     def finish(self, client: "MlflowClient", run_id: str) -> None:
         """Store the model so that MLflow can serve it, if that is asked for, and mark it as ready, if there is one."""
-        if self.weights is None:
+        if not self.model_id:
             return
-        if self.is_stored:
+        if self.is_stored and self.weights is not None:
             store(client, self.model_id, run_id, self.weights)
         client.finalize_logged_model(self.model_id, "READY")
 

@@ -1,6 +1,10 @@
 """Errors of MLflow stores: which advice fits the cause."""
 
 import re
+import sqlite3
+import traceback
+
+from nanosq.errors import InputError
 
 # Patterns of error messages of MLflow, SQLAlchemy and its drivers, requests and the operating system. The first one
 # that occurs counts: for example, a server may answer "Permission denied" with the status 403. Fields: `uri` is that
@@ -24,6 +28,7 @@ ADVICE = (
     ("No module named", "install this driver of the database, or {elsewhere}"),
     ("database is locked", "another process is writing to it: wait for it, or {elsewhere}"),
     ("file is not a database|malformed", "restore it from a backup, or {elsewhere}"),
+    ("is a folder and not a database", "move it away, or {elsewhere}"),
     ("disk is full|No space left", "free some space, or {elsewhere}"),
     (
         "[Rr]ead-?only|Permission denied|Operation not permitted",
@@ -39,6 +44,8 @@ ADVICE = (
     ),
 )
 
+CAUSED_BY = re.compile(r"\(Caused by \w+\(.*?\): (.*?)[\"']?\)\)$")  # at the end of what requests says
+
 
 def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
     """Return the cause of an error of the store `uri`, in parentheses, and what to do about it.
@@ -51,8 +58,18 @@ def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
     cause = _cause(error)
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     advice = next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), "{elsewhere}")
+    if found := CAUSED_BY.search(reason):
+        reason = found[1]
     sentence = re.split(r"\. (?=[A-Z])", reason)[0].rstrip(".")
     return f"({sentence}); {advice.format(uri=uri, elsewhere=elsewhere)}"
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Return whether an error comes from a store, a driver or the system, and not from a mistake in this package."""
+    if isinstance(error, OSError | sqlite3.Error | InputError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return not str(frame.f_globals.get("__name__")).startswith("nanosq.")
 
 
 def _cause(error: BaseException) -> BaseException:
