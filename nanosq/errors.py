@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import terminal
+from nanosq.installation import program
 from nanosq.privacy import mask
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
@@ -66,7 +67,7 @@ class NotRecordedError(RuntimeError):
 
     def __init__(self, journals: Sequence[str]) -> None:
         one = len(journals) == 1
-        command = f"python -m nanosq.sync {journals[0]}" if one else "python -m nanosq.sync"
+        command = f"{program('nanosq.sync')} {journals[0]}" if one else program("nanosq.sync")
         super().__init__(
             f"{'the run is' if one else f'{len(journals)} runs are'} not recorded completely, because the tracking "
             f"store cannot be used: later, `{command}` or the same command delivers what is missing"

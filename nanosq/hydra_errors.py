@@ -23,8 +23,8 @@ def exit_status(task: Callable[[], Any]) -> int:
     """Run a Hydra application and return its exit status.
 
     The status is 0 for a result, 3 for one that is not recorded, 2 for bad input, 130 for Ctrl-C, 141 if the reader of
-    the output, as `head`, has gone, and 1 for any other exception. Those of training and of files are one line too. With
-    HYDRA_FULL_ERROR=1, every error is shown with its traceback.
+    the output, as `head`, has gone, and 1 for any other exception. Those of training and of files are one line too.
+    With HYDRA_FULL_ERROR=1, every error is shown with its traceback.
     """
     show_all = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them and exiting
