@@ -100,7 +100,7 @@ def test_loss_of_the_readme_can_be_trained_and_passes_the_tests(tmp_path: Path) 
     """Add the function and the file of the README to a copy of the repository."""
     (line,) = re.findall(r"`python (run\.py loss=confidence_penalty .*?)`", README)
     ignore = shutil.ignore_patterns("__pycache__")
-    for folder in ("nanosq", "conf", "tests"):
+    for folder in ("nanosq", "analysis", "conf", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
     for file in ("run.py", "pyproject.toml"):
         shutil.copy(ROOT / file, tmp_path)
