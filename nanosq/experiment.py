@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from nanosq import config, distributed, identity, optim, start
+from nanosq import config, distributed, identity, memory, optim, pretrained, start
 from nanosq.config import Config
 from nanosq.data import batches, corpus
 from nanosq.data.corpus import Corpus
@@ -128,11 +128,24 @@ def check(
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
     hardware = experiment.pick_hardware()
+    _check_memory(experiment, hardware)
     with _named("model"), torch.device("meta"):
         experiment.build_model(SMALL_VOCABULARY)
     with _named("optimizer"):
         experiment.build_optimizer(torch.nn.Linear(1, 1), hardware)
     return experiment
+
+
+def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
+    """Refuse a GPT that cannot be trained in the memory of its device. Even a model without weights has many objects."""
+    cfg, available = experiment.cfg, hardware.memory()
+    if cfg.model._target_ != pretrained.TARGET:
+        return
+    model, tokenizer = (config.arguments(section) for section in (cfg.model, cfg.data.tokenizer))
+    sizes = [model[name] for name in ("n_layer", "n_embd", "block_size")]
+    _, rows = distributed.share_of_step(cfg.train.accumulate, cfg.train.batch_size)
+    n_windows = len(range(cfg.train.batch_size)[rows])
+    memory.check(memory.needs(*sizes, n_windows, vocab_size=tokenizer.get("pad_to"), available=available), available)
 
 
 def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], float]:

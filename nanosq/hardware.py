@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 
+from nanosq import memory
 from nanosq.head import COMPILED_TILE_LOGITS, head_loss
 from nanosq.losses import Loss, cross_entropy
 from nanosq.threads import Waiting
@@ -104,6 +105,10 @@ class Hardware:
     def matmul_dtype(self) -> torch.dtype:
         """Type of matrix products."""
         return PRECISIONS[self.precision]
+
+    def memory(self) -> float:
+        """Return the bytes of memory of the device, whether they are free or not."""
+        return float(torch.cuda.mem_get_info(self.device)[1]) if self.device.type == "cuda" else memory.total()
 
     def waiting(self) -> AbstractContextManager[object]:
         """Let the threads of a CPU wait for each other as is best beside other programs."""

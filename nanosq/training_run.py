@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nanosq import checkpoint, config, distributed, final_score, identity, start, threads
+from nanosq import checkpoint, config, distributed, final_score, identity, memory, start, threads
 from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
@@ -86,6 +86,7 @@ def build(
     )
     if hardware.device.type == "cpu":
         keep_freed_memory()
+        memory.limit_to_free()
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder

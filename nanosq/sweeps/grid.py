@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import overrides, summary
+from nanosq.sweeps import overrides, parallel, summary
 from nanosq.sweeps.launching import PlannedTrial, TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
@@ -48,6 +48,7 @@ class GridSweeper(TrialLauncher):
         for number, trial in trials.items():  # mistakes show before the first trial runs
             setting = summary.one_line(summary.settings(trial), {axis: axis for axis in axes})
             composed.append(self.check(", ".join(filter(None, (f"trial {number}", setting))), trial))
+        parallel.check_memory(composed)
         if len({cfg.seeds for cfg in composed}) > 1:
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         n_seeds = len(overrides.seeds_of(composed[0], seeds))
