@@ -96,7 +96,6 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
         factor = next((n for n in range(2, batch_size + 1) if batch_size % n == 0), 1)
         batch = f"train.batch_size={batch_size // factor} train.accumulate={accumulate * factor}"
         same = f"set {batch}, which keeps the number of tokens in a step, or " if factor > 1 else ""
@@ -104,6 +103,17 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
         if is_single:
             sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it; the status is 1
         raise failure from error
+
+
+def forget_variables(error: BaseException) -> None:
+    """Delete the local variables that the traceback of an error refers to, such as a model. Its lines stay.
+
+    A sweep keeps the errors of its trials until it ends.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

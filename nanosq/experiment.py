@@ -137,7 +137,7 @@ def check(
 
 
 def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
-    """Refuse a GPT that cannot be trained in the memory of its device. Even a model without weights has many objects."""
+    """Refuse a GPT that cannot be trained in the memory of its device."""
     cfg, available = experiment.cfg, hardware.memory()
     if cfg.model._target_ != pretrained.TARGET:
         return

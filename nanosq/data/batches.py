@@ -156,11 +156,9 @@ class TrainingBatches:
     def micro_batches(self, first_step: int, max_steps: int) -> Generator[MicroBatch]:
         """Yield the micro-batches of this process, step after step. A thread makes the next one ahead of its use."""
         accumulate = self.settings.accumulate
-        steps = range(first_step, max_steps)
-        # Two generators, because a list would need more memory than the model in a very long run.
-        indices, ahead = itertools.tee(
-            step * accumulate + i for step in steps for i in range(accumulate)[self._share[0]]
-        )
+        steps, share = range(first_step, max_steps), range(accumulate)[self._share[0]]
+        # Not a list, which would need more memory than the model in a very long run.
+        indices, ahead = itertools.tee(step * accumulate + i for step in steps for i in share)
         for index, (tokens_BT, targets_BT) in zip(indices, prefetched(self._make, ahead, self.device), strict=True):
             yield MicroBatch(tokens_BT, targets_BT, self._random_seed(index))
 
