@@ -12,10 +12,10 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from torch import nn
 
-from analysis.configuration import CONF
-from nanosq import config, errors, memory
+from nanosq import errors, memory
 from nanosq.errors import InputError
 from nanosq.memory import GIB
+from nanosq.sweeps.returns import DropConfigurations
 
 GPT2 = (12, 768, 1024)  # layers, width, tokens of a window
 
@@ -99,8 +99,7 @@ def test_an_error_that_is_kept_holds_no_model() -> None:
 
 
 def test_a_sweep_keeps_no_configuration_of_a_job() -> None:
-    (callback,) = OmegaConf.load(CONF / "config.yaml").hydra.callbacks.values()
     returned = JobReturn(cfg=OmegaConf.create(), hydra_cfg=OmegaConf.create())
-    config.get_target(callback._target_)().on_job_end(config=None, job_return=returned)
+    DropConfigurations().on_job_end(config=None, job_return=returned)
     assert returned.cfg is None
     assert returned.hydra_cfg is None

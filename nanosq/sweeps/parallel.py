@@ -24,6 +24,7 @@ FLOPS_OF_A_THREAD = 1e11
 
 # Settings that decide how much memory a run needs.
 SIZES = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
+OF_MEMORY = (*SIZES, "data.tokenizer.pad_to", "samples.count", "samples.length")
 
 # The formula in "GPUs and memory" of the README, with dropout.
 PROGRAM_BYTES, BYTES_OF_A_PARAMETER, BYTES_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125

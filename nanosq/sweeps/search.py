@@ -77,7 +77,7 @@ class LiveSearch:
         self.base = self.examples[0]
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
-        if not any(self.space.varies(key) for key in (*parallel.SIZES, "data.tokenizer.pad_to")):
+        if self.space.lists.isdisjoint(parallel.OF_MEMORY):  # ranges begin with their smallest value
             parallel.check_memory(self.examples)
         if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in self.examples):
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")

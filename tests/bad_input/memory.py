@@ -5,6 +5,7 @@ from tests.bad_input import PASSWORD, Case
 SECRET = f"tracking.uri=postgresql://me:{PASSWORD}@127.0.0.1:9/runs"
 LARGE_GRID = "run.py -m hydra/sweeper=grid model.n_layer=1 model.dropout=0.0 optimizer.lr=1e-3,1e-2"
 SEARCH = "run.py -m hydra/sweeper=optuna"
+COMPARE = "run.py -m hydra/sweeper=compare loss=cross_entropy,squentropy"
 
 CASES = [
     Case("run.py train.batch_size=10000000000000", "lower train.batch_size to"),
@@ -23,7 +24,9 @@ CASES = [
     Case(f"{LARGE_GRID} train.batch_size=10000000000000", "lower train.batch_size to"),
     Case(f"{LARGE_GRID} train.batch_size=10000000000000,20000000000000", "lower train.batch_size to"),
     Case(f"{LARGE_GRID} samples.count=1000000000000", "lower samples.count"),
-    Case(f"{SEARCH} train.batch_size=10000000000000 model.n_layer=1", "lower train.batch_size to"),
+    Case(f"{SEARCH} train.batch_size=10000000000000", "lower train.batch_size to"),
+    Case(f"{SEARCH} 'train.batch_size=range(10000000000000,20000000000000)'", "lower train.batch_size to"),
     Case(f"{SEARCH} model.n_embd=10000000 model.n_head=1 model.n_layer=1", "lower model.n_embd"),
-    Case(f"{SEARCH} {SECRET} data.tokenizer.pad_to=1000000000000 model.n_layer=1", "lower data.tokenizer.pad_to"),
+    Case(f"{SEARCH} {SECRET} data.tokenizer.pad_to=1000000000000", "lower data.tokenizer.pad_to"),
+    Case(f"{COMPARE} train.batch_size=10000000000000", "lower train.batch_size to"),
 ]
