@@ -1,5 +1,6 @@
 """Functions for several processes, started by torchrun, that train one model. They work for a single process too."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,9 @@ def processes(device: torch.device) -> Iterator[None]:
     else:
         dist.init_process_group("gloo")
     yield
+    # Reference cycles of DistributedDataParallel hold the connections. Until Python exits they would keep threads,
+    # which at times abort the process then.
+    gc.collect()
     dist.destroy_process_group()  # not after a failure, where it could wait forever for the other processes
 
 

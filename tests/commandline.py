@@ -6,19 +6,23 @@ import pty
 import runpy
 import select
 import shlex
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import termios
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mlflow
+from filelock import FileLock
 
 from analysis.configuration import compose
 from nanosq import identity
+from nanosq.tracking.connection import create_database
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -28,6 +32,7 @@ SMALL = [
 ]
 # Models of this size gain nothing from a second thread, and a busy machine makes it slow.
 ENVIRONMENT = {"NANOSQ_CACHE": "cache", "OMP_NUM_THREADS": "1"}
+TEMPLATE = Path(tempfile.gettempdir(), "nanosq-store")  # tests/conftest.py sets another folder
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(["tests.warm_imports"])
 
@@ -35,6 +40,22 @@ WARM.set_forkserver_preload(["tests.warm_imports"])
 def environment() -> dict[str, str]:
     """Return the environment of this process without the variables that MLflow and Hydra have set in it."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ENVIRONMENT
+
+
+def provide_store(folder: Path) -> str:
+    """Return the URI of the MLflow store of a folder.
+
+    If the folder has none, it gets a copy of an empty one: MLflow takes more than a second to create one.
+    """
+    file = folder / "mlflow.db"
+    if not file.exists():
+        TEMPLATE.mkdir(exist_ok=True)
+        with FileLock(TEMPLATE / "lock"):
+            create_database(f"sqlite:///{TEMPLATE}/mlflow.db")  # if it does not exist
+        shutil.copyfile(TEMPLATE / "mlflow.db", file)
+        with closing(sqlite3.connect(file)) as store, store:
+            store.execute("UPDATE experiments SET artifact_location = ?", [f"{folder.resolve()}/mlruns/0"])
+    return f"sqlite:///{file}"
 
 
 def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
@@ -50,7 +71,13 @@ def start(*arguments: str, cwd: Path, **variables: str) -> subprocess.Popen[str]
 
 
 def command(
-    *arguments: str, cwd: Path, program: str = "run.py", check: bool = False, warm: bool = True, **variables: str
+    *arguments: str,
+    cwd: Path,
+    program: str = "run.py",
+    check: bool = False,
+    warm: bool = True,
+    store: bool = True,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python run.py ...` in a folder, which then holds everything it writes.
 
@@ -58,12 +85,14 @@ def command(
         arguments: Arguments of the program.
         cwd: The folder.
         program: "run.py" or the name of a module, which is run in a forked process.
-        check: Whether to fail if the exit status is not 0.
+        check: Whether to fail if the exit status is not 0. The folder then gets an empty MLflow store, if it has none.
         warm: Whether to fork the process from one that has imported the libraries already (tests/warm_imports.py). A
             launcher that starts processes of its own needs a new process.
         variables: Environment variables.
     """
     env = environment() | variables
+    if check and "tracking=none" not in arguments and "MLFLOW_TRACKING_URI" not in env:
+        provide_store(cwd)
     if warm:
         result = _forked(arguments, cwd, env, program)
     else:

@@ -15,6 +15,15 @@ settings.register_profile("long", deadline=None, max_examples=10_000)
 settings.load_profile("nanosq")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def template_of_stores(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all workers copy the same empty MLflow store."""
+    from tests import commandline
+
+    folder = tmp_path_factory.getbasetemp()
+    commandline.TEMPLATE = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "store"
+
+
 @pytest.fixture
 def default_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let MLflow's default store be that of the working folder or of MLFLOW_TRACKING_URI, whatever other tests set."""

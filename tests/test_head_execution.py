@@ -1,6 +1,7 @@
 """The head's ways of running a loss: memory, compilation, several processes, fused losses."""
 
 import copy
+import gc
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def distributed_step(rank: int, rendezvous: str, tokens_N: Tensor, expected: dic
     objective.backward()
     for name, parameter in model.module.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name])
+    del model, parameter
+    gc.collect()  # as in nanosq.distributed.processes
     dist.destroy_process_group()
 
 

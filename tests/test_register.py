@@ -14,7 +14,7 @@ from nanosq.sweeps import summary
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.tracking import registry
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.commandline import SMALL, command, runs
+from tests.commandline import SMALL, command, provide_store, runs
 from tests.mlflow_server import serve
 
 WITHOUT_EFFECT = "device,tracking,seed"
@@ -90,7 +90,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_run_without_a_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = provide_store(tmp_path)
     store = MLflowStore(experiment="nanosq", uri=uri)
     with store.start("r", params={}, tags={}) as diverged:
         diverged.tag(diverged="true", state="diverged")
@@ -137,7 +137,7 @@ def test_the_step_of_a_model_of_the_last_weights(folder: Path, tmp_path: Path) -
     saved = checkpoint.load(Path(recorded.info.artifact_uri) / "checkpoint/best.pt")
     saved["settings"]["train.weights"] = "last"
     checkpoint.save(tmp_path / "best.pt", saved)
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = provide_store(tmp_path)
     with MLflowStore(experiment="nanosq", uri=uri).start("old", params=recorded.data.params, tags={}) as run:
         run.log({"val/perplexity": 8.0}, 2)
         run.log({"val/perplexity": 9.0}, 4)
@@ -202,7 +202,7 @@ def trained(store: MLflowStore, sweep: str, lr: float, seed: int, *, state: str 
 
 def test_the_best_run_of_a_sweep(tmp_path: Path) -> None:
     """The mean over seeds decides the setting. Settings with a seed that diverged or is missing do not count."""
-    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    store = MLflowStore(experiment="nanosq", uri=provide_store(tmp_path))
     trained(store, "grid-1", 0.1, 2, perplexity=1.0, accuracy=0.9)
     trained(store, "grid-1", 0.1, 1, perplexity=9.0, accuracy=0.1)
     second = trained(store, "grid-1", 0.2, 2, perplexity=3.0, accuracy=0.2)

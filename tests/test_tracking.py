@@ -14,12 +14,13 @@ import pytest
 from nanosq.tracking import Store, mlflow_run
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import provide_store
 
 
 @pytest.fixture
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)  # artifacts go to ./mlruns
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return provide_store(tmp_path)
 
 
 def only_run(uri: str) -> mlflow.entities.Run:
@@ -150,6 +151,7 @@ def test_a_run_of_a_killed_process_is_resumed_without_a_checkpoint(uri: str, tmp
     script = f"""
 import os, sys
 from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import provide_store
 store = MLflowStore(experiment="nanosq", uri={uri!r})
 print(store.start("r", params={{"a": 1}}, tags={{"checkpoints": sys.argv[1]}}).run_id, flush=True)
 os._exit(9)
@@ -197,10 +199,13 @@ def test_weights_of_a_run(uri: str, tmp_path: Path) -> None:
         Store().checkpoint("0" * 32, "last.pt")
 
 
-def test_a_store_whose_creation_was_killed_is_created_again(uri: str, tmp_path: Path) -> None:
+def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> None:
     """The kill comes when the first tables are on the disk. MLflow could not use a database with some of its tables."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     script = f"""
 from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import provide_store
+from tests.commandline import provide_store
 MLflowStore(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL)

@@ -16,6 +16,7 @@ from nanosq.tracking.connection import connect
 from nanosq.tracking.creation import log_data
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
+from tests.commandline import provide_store
 
 DATA = RecordedData("stories", "0123456789ab", {"data.source": "stories"}, {"train": {"documents": 2, "tokens": 9}})
 TAG = f"mlflow.sharedViewState.{views.KEY}"
@@ -26,7 +27,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("display")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield f"sqlite:///{folder}/mlflow.db"
+        yield provide_store(folder)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import cli
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.commandline import SMALL, command, runs
+from tests.commandline import SMALL, command, provide_store, runs
 
 OTHERS = {
     "MLFLOW_EXPERIMENT_ID": "0",
@@ -93,7 +93,7 @@ def test_system_metrics_that_cannot_be_recorded_are_one_warning(
     for name in [name for name in sys.modules if name.startswith("mlflow.system_metrics")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psutil", None)  # as if it were not installed
-    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db", system_metrics=argument)
+    store = MLflowStore(experiment="nanosq", uri=provide_store(tmp_path), system_metrics=argument)
     for _ in range(2):
         with store.start("r", params={}, tags={}):
             pass
@@ -104,7 +104,7 @@ def test_system_metrics_that_cannot_be_recorded_are_one_warning(
 def test_system_metrics_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psutil")
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
-    store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db", system_metrics=True)
+    store = MLflowStore(experiment="nanosq", uri=provide_store(tmp_path), system_metrics=True)
     with store.start("r", params={}, tags={}) as run:
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
         while not any(key.startswith("system/") for key in client.get_run(run.run_id).data.metrics):
@@ -118,7 +118,7 @@ def test_system_metrics_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_error_while_a_run_starts_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], status: str, is_resumed: bool
 ) -> None:
-    store, run_id = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db"), ""
+    store, run_id = MLflowStore(experiment="nanosq", uri=provide_store(tmp_path)), ""
     if is_resumed:
         with store.start("r", params={}, tags={}) as before:
             run_id = before.run_id

@@ -22,7 +22,7 @@ from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from nanosq import pretrained
 from nanosq.tracking import RecordedData, Store
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.commandline import command, environment, runs
+from tests.commandline import command, environment, provide_store, runs
 from tests.test_kept_model import OVERFIT
 
 DATA = RecordedData("stories", "0123456789ab", {}, {})
@@ -61,7 +61,7 @@ def served(model: LoggedModel) -> mlflow.pyfunc.PyFuncModel:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MLflowStore]:
     monkeypatch.chdir(tmp_path)
-    return MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    return MLflowStore(experiment="nanosq", uri=provide_store(tmp_path))
 
 
 def models(folder: Path) -> list[LoggedModel]:
@@ -153,7 +153,7 @@ def test_an_empty_text_has_no_nll(served: mlflow.pyfunc.PyFuncModel) -> None:
     assert empty["nll"][1] > 0
 
 
-def test_a_model_of_another_class_is_refused_before_training(store: MLflowStore, tmp_path: Path) -> None:
+def test_a_model_of_another_class_is_refused_before_training(tmp_path: Path) -> None:
     store = MLflowStore(experiment="nanosq", uri=f"sqlite:///{tmp_path}/mlflow.db", log_model=True)
     with pytest.raises(ValueError, match=r"only models of nanosq\.model\.GPT .* mine\.Model"):
         store.start("r", params={"model": "mine.Model"}, tags={})

@@ -12,6 +12,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from analysis import figures, runs
 from analysis.recorded_run import RecordedRun
+from tests.commandline import provide_store
 
 
 @dataclass
@@ -55,7 +56,9 @@ class MLflowStore:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> MLflowStore:
-    return MLflowStore(tmp_path_factory.mktemp("mlflow"))
+    folder = tmp_path_factory.mktemp("mlflow")
+    provide_store(folder)
+    return MLflowStore(folder)
 
 
 @pytest.fixture
