@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanosq.settings import SampleSettings
 
 SEPARATOR = "\n\n---\n\n"  # between texts
-NAMES = {"length": "--max-new-tokens"}  # of settings, where they differ from those of the options
+NAMES = {"count": "--num", "length": "--max-new-tokens"}  # of settings, where they differ from those of the options
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,18 @@ def needs(*sizes: Any, vocab_size: int | None, available: float) -> list[Need]:
     blocks = L * (12 * D**2 * BYTES_OF_A_PARAMETER + BYTES_OF_A_LAYER)
     embedding, positions = (n * D * BYTES_OF_A_PARAMETER for n in (vocab_size or SMALLEST_VOCABULARY, T))
     window = T * (L * D * BYTES_OF_AN_ACTIVATION + BYTES_OF_A_TOKEN)
-    fitting = max(1, int((available - blocks - embedding - positions) // window))
+    fitting = int((available - blocks - embedding - positions) // window)
+    advice = (
+        f"lower train.batch_size to {fitting:,} or less, where a larger train.accumulate keeps the number of tokens in "
+        "a step, or lower model.block_size"
+        if fitting > 0
+        else "lower model.block_size, model.n_embd or model.n_layer"
+    )
     return [
         Need(blocks, "lower model.n_embd or model.n_layer"),
         Need(embedding, "lower data.tokenizer.pad_to or model.n_embd"),
         Need(positions, "lower model.block_size or model.n_embd"),
-        Need(
-            B * window,
-            f"lower train.batch_size to {fitting:,} or less, where a larger train.accumulate keeps the number of "
-            "tokens in a step, or lower model.block_size",
-        ),
+        Need(B * window, advice),
     ]
 
 
@@ -71,13 +74,14 @@ def check(needs: list[Need], available: float) -> None:
     """Refuse what needs more memory than there is.
 
     Raises:
-        InputError: The message has both amounts, and what to lower.
+        InputError: The message has both amounts, and what to lower: it is about the first need that does not fit
+            beside those before it.
     """
-    needed = sum(need.n_bytes for need in needs)
-    if needed > available:
-        largest = max(needs, key=lambda need: need.n_bytes)
-        amounts = f"at least {needed / GIB:,.1f} GiB of memory are needed, and there are {available / GIB:,.1f} GiB"
-        raise InputError(f"{amounts}: {largest.advice}")
+    sums = [*accumulate(need.n_bytes for need in needs)]
+    for need, n_bytes in zip(needs, sums, strict=True):
+        if n_bytes > available:
+            amounts = f"{sums[-1] / GIB:,.1f} GiB of memory are needed, and there are {available / GIB:,.1f} GiB"
+            raise InputError(f"at least {amounts}: {need.advice}")
 
 
 def check_samples(count: int, length: int, name: Callable[[str], str] = "samples.{}".format) -> None:

@@ -41,7 +41,7 @@ def test_the_message_has_a_batch_that_fits() -> None:
         memory.check(needed(fitting + 1), 4.5 * GIB)
 
 
-def test_the_advice_is_about_the_largest_part() -> None:
+def test_the_advice_is_about_what_does_not_fit() -> None:
     for sizes, vocab_size, advice in (
         ((2, 10**6, 64, 4), None, "lower model.n_embd or model.n_layer"),
         ((2, 64, 64, 4), 10**12, "lower data.tokenizer.pad_to"),

@@ -25,7 +25,7 @@ CASES = [
     Case(f"{LARGE_GRID} train.batch_size=10000000000000,20000000000000", "lower train.batch_size to"),
     Case(f"{LARGE_GRID} samples.count=1000000000000", "lower samples.count"),
     Case(f"{SEARCH} train.batch_size=10000000000000", "lower train.batch_size to"),
-    Case(f"{SEARCH} 'train.batch_size=range(10000000000000,20000000000000)'", "lower train.batch_size to"),
+    Case(f"{SEARCH} 'train.batch_size=range(10000000000000,10000000000003)'", "lower train.batch_size to"),
     Case(f"{SEARCH} model.n_embd=10000000 model.n_head=1 model.n_layer=1", "lower model.n_embd"),
     Case(f"{SEARCH} {SECRET} data.tokenizer.pad_to=1000000000000", "lower data.tokenizer.pad_to"),
     Case(f"{COMPARE} train.batch_size=10000000000000", "lower train.batch_size to"),
