@@ -137,8 +137,9 @@ def check(
 
 
 def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
-    """Refuse a GPT that cannot be trained in the memory of its device."""
+    """Refuse sample texts that do not fit into memory, and a GPT that does not fit into that of its device."""
     cfg, available = experiment.cfg, hardware.memory()
+    memory.check_samples(cfg.samples.count, cfg.samples.length)
     if cfg.model._target_ != pretrained.TARGET:
         return
     model, tokenizer = (config.arguments(section) for section in (cfg.model, cfg.data.tokenizer))

@@ -50,10 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> None:
-    from nanosq import threads
+    from nanosq import memory, threads
     from nanosq.generation import prepare
     from nanosq.hardware import Hardware
     from nanosq.settings import SampleSettings
+
+    def option(setting: str) -> str:
+        return NAMES.get(setting, f"--{setting.replace('_', '-')}")
 
     if len(options.model) != 1 + options.compare:
         raise ValueError("--compare takes two models" if options.compare else "give one model, or two with --compare")
@@ -70,7 +73,8 @@ def _work(options: argparse.Namespace) -> None:
         )
         for prompt in options.prompt or [""]
     ]
-    settings[0].check(lambda key: NAMES.get(key, f"--{key.replace('_', '-')}"))
+    settings[0].check(option)
+    memory.check_samples(options.num, options.max_new_tokens, option)
     if options.seed < 0:
         raise ValueError(f"--seed must not be negative, not {options.seed}")
     threads.use(None)

@@ -125,6 +125,12 @@ class Hardware:
         return _peak_flops(self.device, PRECISIONS[self.precision], torch.get_num_threads())
 
 
+def prepare_memory() -> None:
+    """Use the memory of a CPU fast, and let an allocation that is too large fail."""
+    keep_freed_memory()
+    memory.limit_to_free()
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next tensor instead of returning it to the kernel.
 

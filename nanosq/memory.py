@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, from its configuration, before anything is allocated.
+"""The memory that a run needs at least, from its configuration, and the memory that there is.
 
 Linux lends memory that it does not have, and ends a program that uses it, without a message. So a run is refused if it
 cannot fit. The estimate is a lower bound, so that nothing that fits is refused; the README has the usual amount. Where

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Union
 
-from nanosq import memory
-
 
 @dataclass
 class TrainSettings:
@@ -95,7 +93,6 @@ class SampleSettings:
             value = getattr(self, key)
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name(key)} must not be negative or infinite, not {value}")
-        memory.check_samples(self.count, self.length, name)
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"{name('top_k')} must be at least 1, not {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:

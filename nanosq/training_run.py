@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nanosq import checkpoint, config, distributed, final_score, identity, memory, start, threads
+from nanosq import checkpoint, config, distributed, final_score, identity, start, threads
 from nanosq.checkpoint import Checkpoints
 from nanosq.console import Console
 from nanosq.data import batches, corpus
@@ -18,7 +18,7 @@ from nanosq.data.corpus import Corpus
 from nanosq.description import recorded_data
 from nanosq.evaluation import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
-from nanosq.hardware import Hardware, keep_freed_memory
+from nanosq.hardware import Hardware, prepare_memory
 from nanosq.losses import fused_form
 from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
@@ -85,8 +85,7 @@ def build(
         n_classes=text.tokenizer.vocab_size,
     )
     if hardware.device.type == "cpu":
-        keep_freed_memory()
-        memory.limit_to_free()
+        prepare_memory()
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder

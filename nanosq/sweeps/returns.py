@@ -1,4 +1,4 @@
-"""What the jobs of a sweep return. Hydra and the sweeper keep it until the sweep ends."""
+"""The returns of the jobs of a sweep, which Hydra and the sweeper keep until the sweep ends."""
 
 from typing import Any
 
