@@ -88,11 +88,17 @@ def check_points(all_runs: Sequence[mlflow.entities.Run], folder: Path) -> None:
 
 def check_together(folder: Path) -> None:
     """Start eight commands at once in an empty folder, and check that no run, point or trial is lost or doubled."""
-    search = ["-m", "hydra/sweeper=optuna", f"hydra.sweeper.n_trials={N_TRIALS}", "hydra/sweeper/pruner=none"]
+    search = [
+        "-m",
+        "hydra/sweeper=optuna",
+        f"hydra.sweeper.n_trials={N_TRIALS}",
+        "hydra/sweeper/pruner=none",
+        "hydra/launcher=basic",
+    ]
     losses = ["squentropy", "brier", "focal", "poly1"]
-    grids = [["-m", f"loss={loss}", "optimizer.lr=1e-3,2e-3,3e-3,4e-3"] for loss in losses[:2]]
+    grids = [["-m", "hydra/launcher=basic", f"loss={loss}", "optimizer.lr=1e-3,2e-3,3e-3,4e-3"] for loss in losses[:2]]
     commands = [*([search] * 4), *grids, *([f"loss={loss}"] for loss in losses[2:])]
-    started = [start(*command, "hydra/launcher=basic", *SMALL, cwd=folder) for command in commands]
+    started = [start(*command, *SMALL, cwd=folder) for command in commands]
     outputs = [process.communicate()[0] for process in started]
     assert not any(process.returncode for process in started), "\n".join(outputs)
     assert not any("Traceback" in output for output in outputs), "\n".join(outputs)
