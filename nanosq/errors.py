@@ -139,6 +139,17 @@ def file_error(*, is_single: bool) -> Iterator[None]:
         raise failure from None
 
 
+def forget_variables(error: BaseException) -> None:
+    """Delete the local variables that the traceback of an error refers to, such as a model. Its lines stay.
+
+    A sweep keeps the errors of its trials until it ends.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        traceback.clear_frames(found.__traceback__)
+        found = found.__cause__ or found.__context__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed, in main memory or on a GPU."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)

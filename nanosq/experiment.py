@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from nanosq import config, distributed, identity, initial_weights, optim, start
+from nanosq import config, distributed, identity, initial_weights, memory, optim, pretrained, start
 from nanosq.component_check import (
     OPTIMIZER,
     check_kind,
@@ -146,6 +146,7 @@ def check(
     )
     hardware = experiment.pick_hardware()
     weights = found.weights
+    _check_memory(experiment, hardware)
     with _named("model"), torch.device("meta"):
         if "block_size" not in cfg.model:
             raise ValueError("model.block_size is missing: set it also where the model has a default")
@@ -162,6 +163,18 @@ def check(
     if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
         store.check()
     return experiment
+
+
+def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
+    """Refuse a GPT that does not fit into the memory of its device."""
+    cfg, available = experiment.cfg, hardware.memory()
+    if cfg.model._target_ != pretrained.TARGET:
+        return
+    model, tokenizer = (config.arguments(section) for section in (cfg.model, cfg.data.tokenizer))
+    sizes = [model[name] for name in ("n_layer", "n_embd", "block_size")]
+    _, rows = distributed.share_of_step(cfg.train.accumulate, cfg.train.batch_size)
+    n_windows = len(range(cfg.train.batch_size)[rows])
+    memory.check(memory.needs(*sizes, n_windows, vocab_size=tokenizer.get("pad_to"), available=available), available)
 
 
 def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], float]:

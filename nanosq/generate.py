@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nanosq.settings import SampleSettings
 
 SEPARATOR = "\n\n---\n\n"  # between texts
-NAMES = {"length": "--max-new-tokens"}  # of settings, where they differ from those of the options
+NAMES = {"count": "--num", "length": "--max-new-tokens"}  # of settings, where they differ from those of the options
 
 
 def parser() -> option.Parser:
@@ -33,7 +33,9 @@ def parser() -> option.Parser:
     result.add_argument("--compare", action="store_true", help="show the texts of two MODELs side by side")
     prompt = "beginning of the texts; repeat it for several beginnings"
     result.add_argument("--prompt", action="append", type=option.text, help=prompt)
-    result.add_argument("--num", type=option.integer(1), default=1, help="texts for each prompt; default: %(default)s")
+    result.add_argument(
+        "--num", type=option.integer(1, 10_000), default=1, help="texts for each prompt; default: %(default)s"
+    )
     result.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="default: %(default)s")
     result.add_argument("--temperature", type=float, default=0.8, help="0: the most likely token; default: %(default)s")
     result.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens")

@@ -13,6 +13,7 @@ from typing import Self
 
 import torch
 
+from nanosq import memory
 from nanosq.head import COMPILED_TILE_LOGITS, head_loss
 from nanosq.losses import Loss, cross_entropy
 from nanosq.threads import Waiting
@@ -105,6 +106,10 @@ class Hardware:
         """Type of matrix products."""
         return PRECISIONS[self.precision]
 
+    def memory(self) -> float:
+        """Return the bytes of memory of the device, whether they are free or not."""
+        return float(torch.cuda.mem_get_info(self.device)[1]) if self.device.type == "cuda" else memory.total()
+
     def waiting(self) -> AbstractContextManager[object]:
         """Let the threads of a CPU wait for each other as is best beside other programs."""
         return Waiting() if self.device.type == "cpu" else nullcontext()
@@ -118,6 +123,12 @@ class Hardware:
     def peak_flops(self) -> float:
         """Floating-point operations per second of a large matrix product, measured: the peak that MFU refers to."""
         return _peak_flops(self.device, PRECISIONS[self.precision], torch.get_num_threads())
+
+
+def prepare_memory() -> None:
+    """Use the memory of a CPU fast, and let an allocation that is too large fail."""
+    keep_freed_memory()
+    memory.limit_to_free()
 
 
 def keep_freed_memory() -> None:

@@ -18,7 +18,7 @@ from nanosq.data.corpus import Corpus
 from nanosq.description import recorded_data
 from nanosq.evaluation import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
-from nanosq.hardware import Hardware, keep_freed_memory
+from nanosq.hardware import Hardware, prepare_memory
 from nanosq.losses import fused_form
 from nanosq.recorded_result import kept
 from nanosq.result import Ended, Result
@@ -66,7 +66,7 @@ def build(
         n_classes=text.tokenizer.vocab_size,
     )
     if hardware.device.type == "cpu":
-        keep_freed_memory()
+        prepare_memory()
     model = model.to(hardware.device)
     state = TrainState(model, experiment.build_optimizer(model, hardware), hardware.scaler())
     facts, folder = _facts(experiment, text), experiment.folder

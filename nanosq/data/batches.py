@@ -3,6 +3,7 @@
 Shapes: B windows in a batch, T tokens in a window.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -155,9 +156,10 @@ class TrainingBatches:
     def micro_batches(self, first_step: int, max_steps: int) -> Generator[MicroBatch]:
         """Yield the micro-batches of this process, step after step. A thread makes the next one ahead of its use."""
         accumulate = self.settings.accumulate
-        steps = range(first_step, max_steps)
-        indices = [step * accumulate + i for step in steps for i in range(accumulate)[self._share[0]]]
-        for index, (tokens_BT, targets_BT) in zip(indices, prefetched(self._make, indices, self.device), strict=True):
+        steps, share = range(first_step, max_steps), range(accumulate)[self._share[0]]
+        # Not a list, which would need more memory than the model in a very long run.
+        indices, ahead = itertools.tee(step * accumulate + i for step in steps for i in share)
+        for index, (tokens_BT, targets_BT) in zip(indices, prefetched(self._make, ahead, self.device), strict=True):
             yield MicroBatch(tokens_BT, targets_BT, self._random_seed(index))
 
     @property

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import checks, overrides, summary
+from nanosq.sweeps import checks, overrides, parallel, summary
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
@@ -56,6 +56,7 @@ class GridSweeper(TrialLauncher):
         n_seeds = len(overrides.seeds_of(compose(0), seeds))
         checks.check_trials(compose(number) for number in (0, len(trials) - 1))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs
+        parallel.check_memory(composed)
         if any(cfg.seeds != composed[0].seeds for cfg in composed):  # of a preset
             raise errors.InputError(SEEDS)
         _check_seeds([config.without_hydra(cfg) for cfg in composed])

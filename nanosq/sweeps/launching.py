@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -25,6 +25,7 @@ from nanosq.sweeps.checks import ON_THIS_MACHINE
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.progress import Standing, SweepProgress
 from nanosq.sweeps.recording import SweepRecording
+from nanosq.sweeps.returns import DropConfigurations, failed_job
 from nanosq.sweeps.seed_results import SeedResults, raise_first
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import PlannedTrial, TrialRun
@@ -62,6 +63,7 @@ class TrialLauncher(Sweeper):
         self.hydra_context = hydra_context
         checks.check_launcher(config.hydra.runtime.choices["hydra/launcher"])
         check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir))
+        hydra_context.callbacks.callbacks.insert(0, DropConfigurations())  # it is called after those of the user
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -127,7 +129,7 @@ class TrialLauncher(Sweeper):
             except (HydraException, OmegaConfBaseException) as error:
                 failed = f"{trial.run.sweep} {trial.run.trial}"
                 runs.append([failed])
-                self._returns[failed] = _failed(errors.InfeasibleError(errors.one_line(error)))
+                self._returns[failed] = failed_job(errors.InfeasibleError(errors.one_line(error)))
                 logger.error("%s: failed: %s", trial, errors.one_line(error))
                 continue
             runs.append([*by_identity])
@@ -190,7 +192,7 @@ class TrialLauncher(Sweeper):
         try:
             return self._launch([job], number)[0]
         except Exception as error:
-            return _failed(error)
+            return failed_job(error)
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         with self.workers.wait() if self.workers is not None else nullcontext():
@@ -236,10 +238,3 @@ class TrialLauncher(Sweeper):
         folder = Path(self.config.hydra.sweep.dir) / preset.file_name(sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-def _failed(error: Exception) -> JobReturn:
-    """Return what a job that raises an exception returns."""
-    lost = JobReturn(status=JobStatus.FAILED)
-    lost.return_value = error
-    return lost

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
+from nanosq import memory
 from nanosq.errors import InputError, first_line
 
 AUTOMATIC = -1  # hydra.launcher.n_jobs
@@ -21,6 +21,10 @@ AUTOMATIC = -1  # hydra.launcher.n_jobs
 # Operations of a batch above which another thread makes a sweep as much faster as another run. On two cores, two runs
 # with a thread each are 1.5 times as fast as one with two threads for the default model (4e9), and 1.1 times for 2e11.
 FLOPS_OF_A_THREAD = 1e11
+
+# Settings that decide how much memory a run needs.
+SIZES = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
+OF_MEMORY = (*SIZES, "data.tokenizer.pad_to", "samples.count", "samples.length")
 
 # The formula in "GPUs and memory" of the README, with dropout.
 PROGRAM_BYTES, BYTES_OF_A_PARAMETER, BYTES_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125
@@ -50,7 +54,7 @@ class Machine:
         n_cores = cpu_count(only_physical_cores=True)
         n_cores = min(n_cores, int(text)) if text.isdecimal() and int(text) > 0 else n_cores
         n_gpus = {"auto": _count_gpus, "cpu": lambda: 0}.get(device, lambda: 1)()
-        return cls(n_cores, n_gpus, _free_bytes())
+        return cls(n_cores, n_gpus, memory.free())
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,7 @@ class Size:
     @classmethod
     def of(cls, cfg: DictConfig) -> Self:
         """Estimate the size of a run from its configuration, with a usual vocabulary if that depends on the text."""
-        names = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
-        sizes = [OmegaConf.select(cfg, name) for name in names]
+        sizes = [OmegaConf.select(cfg, name) for name in SIZES]
         if not all(isinstance(size, int) for size in sizes):
             return cls(math.inf, math.inf)
         L, D, T, B = sizes
@@ -125,6 +128,29 @@ def check(joblib: dict[str, Any]) -> None:
         raise InputError(f"hydra.launcher: {first_line(error)}") from error
 
 
+def check_memory(configurations: Iterable[DictConfig]) -> None:
+    """Refuse a sweep if none of its trials fits into memory. A trial on a GPU checks this itself.
+
+    Raises:
+        InputError: The message says what to lower.
+    """
+    failures = []
+    available = memory.total()
+    for cfg in configurations:
+        sizes = [OmegaConf.select(cfg, name) for name in SIZES]
+        is_gpt = OmegaConf.select(cfg, "model._target_") == "nanosq.model.GPT"
+        if not is_gpt or Machine.here(cfg.device).n_gpus:
+            return
+        try:
+            pad_to = OmegaConf.select(cfg, "data.tokenizer.pad_to")
+            memory.check(memory.needs(*sizes, vocab_size=pad_to, available=available), available)
+            return
+        except InputError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
 def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> int:
     """Return how many of `n_runs` runs joblib has at the same time.
 
@@ -162,15 +188,3 @@ def _count_gpus() -> int:
     import torch
 
     return torch.cuda.device_count() or int(torch.backends.mps.is_available())
-
-
-def _free_bytes() -> float:
-    """Return the memory that Linux and the limit of a container leave; infinite on other systems."""
-    free = [math.inf]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        free.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # another system, or no limit
-        pass
-    return min(free)

@@ -144,6 +144,7 @@ class TrialReport:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         """Log a failure when it happens. The sweep reports it once more at the end."""
         if self._trial is not None and isinstance(error, Exception):
+            errors.forget_variables(error)
             # A search does not count a trial that cannot be trained.
             is_counted = not (self._trial.in_study and isinstance(error, errors.InfeasibleError))
             progress = self._append({}) if is_counted else None

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
-from nanosq.sweeps import checks, constraints, overrides, summary
+from nanosq.sweeps import checks, constraints, overrides, parallel, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
@@ -77,6 +77,8 @@ class LiveSearch:
         self.base = self.examples[0]
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
+        if self.space.lists.isdisjoint(parallel.OF_MEMORY):  # ranges begin with their smallest value
+            parallel.check_memory(self.examples)
         if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in self.examples):
             raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
         self.seeds = self.space.always.seeds
@@ -181,10 +183,13 @@ class LiveSearch:
         from optuna.trial import TrialState
 
         complete = self.study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if all(DIVERGED in trial.user_attrs or constraints.is_violated(trial) for trial in complete):
+        valid = [trial for trial in complete if DIVERGED not in trial.user_attrs and not constraints.is_violated(trial)]
+        if not valid:
             return []
-        best = self.study.study.best_trials  # without those that violate a constraint
-        return best if len(self.metrics) > 1 else best[:1]
+        if len(self.metrics) > 1:
+            return self.study.study.best_trials  # without those that violate a constraint
+        choose = max if self.metrics[0].maximize else min
+        return [choose(valid, key=lambda trial: trial.values[0])]  # Optuna would copy all trials to find it
 
     def _name(self, number: int) -> str:
         return f"{self.label} #{number}".lstrip()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
@@ -98,6 +99,16 @@ def connect(url: str | None) -> RDBStorage:
     except Exception as error:  # of SQLAlchemy, Alembic, Optuna or the file system
         reason = first_line(error)
         raise InputError(f"hydra.sweeper.storage={mask(url)}: {reason}") from error
+
+
+@cache
+def open_study(name: str, url: str) -> optuna.Study:
+    """Return a study for runs that report to one of its trials.
+
+    All runs of a process share it. It keeps the trials that have ended, and every new one would read all of them again.
+    """
+    sampler = RandomSampler()  # unused: the sweeper has drawn the parameters
+    return optuna.load_study(study_name=name, storage=connect(url), sampler=sampler)
 
 
 def unused_name(name: str, url: str) -> str:

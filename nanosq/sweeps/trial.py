@@ -126,18 +126,11 @@ class PrunerReport:
         self._constraints: list[Constraint] = []
         if trial is None or not trial.in_study:
             return
-        from optuna import load_study
-        from optuna.samplers import RandomSampler
-
         from nanosq.sweeps import storage
 
         self._repeat = trial.repeat
-        self._study = load_study(
-            study_name=trial.sweep,
-            storage=storage.connect(sweeper.storage),
-            sampler=RandomSampler(),  # unused: the sweeper has drawn the parameters
-            pruner=config.build("hydra.sweeper.pruner", sweeper.pruner),
-        )
+        self._study = storage.open_study(trial.sweep, sweeper.storage)
+        self._study.pruner = config.build("hydra.sweeper.pruner", sweeper.pruner)
         self._trial = storage.open_trial(self._study, sweeper.storage, trial.trial)
         self._reported = {*self._stored_trial().intermediate_values}  # before the run was interrupted
         self._constraints = constraints.stored(self._study.user_attrs.get(SETTINGS, {}))

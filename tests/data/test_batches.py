@@ -1,6 +1,7 @@
 """Windows of tokens for training and evaluation, and prefetching."""
 
 import threading
+from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from analysis.configuration import compose
+from nanosq import config
 from nanosq.data import batches, corpus, tokenizers
-from nanosq.data.batches import prefetched
+from nanosq.data.batches import TrainingBatches, prefetched
 from nanosq.data.corpus import Split
 from nanosq.data.sources import Document
 
@@ -137,6 +140,16 @@ def test_a_window_may_be_the_whole_split():
         tokens_BT, targets_BT = batches.random_windows(split, block_size=8, batch_size=1, seed=0, step=0, start=start)
         assert tokens_BT.tolist() == [[END, 1, 2, 3, 4, 5, 6, 7]]
         assert targets_BT.tolist() == [[1, 2, 3, 4, 5, 6, 7, END]]
+
+
+def test_a_very_long_run_has_no_list_of_its_steps():
+    """10^15 numbers would need more memory than any machine has."""
+    settings = config.settings(compose(["train.max_steps=1000000000000000", "train.accumulate=3"]).train)
+    training = TrainingBatches(split_of([100]), 8, settings, 0, "anywhere", torch.device("cpu"))
+    with closing(training.micro_batches(10**14, settings.max_steps)) as micro_batches:
+        first, second = next(micro_batches), next(micro_batches)
+    assert first.seed != second.seed
+    assert first.tokens_BT.shape == (settings.batch_size, 8)
 
 
 def tiny(split):

@@ -2,9 +2,10 @@
 
 python -m tests.stress.launch_sweeps            joblib with 4 workers, a local Ray cluster, submitit's local executor
 python -m tests.stress.launch_sweeps joblib     one of them
+python -m tests.stress.launch_sweeps together   eight commands at once: four of one search, two grids and two runs
 
 First the grid of 27 runs undisturbed. Then two trials side by side receive the signals with which users and clusters
-end a program.
+end a program. Last, eight commands share an MLflow store and a database of Optuna, both SQLite.
 """
 
 import argparse
@@ -15,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import mlflow
+import optuna
 
-from tests.commandline import ROOT, command, environment, runs
+from tests.commandline import ROOT, command, environment, runs, start
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4"],
@@ -28,6 +30,7 @@ LAUNCHERS = {
     "submitit_local": ["hydra/launcher=submitit_local"],
 }
 STEPS, EVAL_EVERY = 20, 10
+N_TRIALS = 24  # of the search that four commands share
 SMALL = [
     *["data.source.n_train=200", "data.source.n_val=10", "data.source.n_test=10", "device=cpu"],
     *["model.n_embd=16", "model.n_head=1", "model.block_size=64"],
@@ -65,6 +68,13 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
     all_runs = runs(folder)
     assert Counter(run.info.status for run in all_runs) == {"FINISHED": trials}
     assert {int(run.data.tags["trial"]) for run in all_runs} == {*range(trials)}
+    check_points(all_runs, folder)
+    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
+    assert not list((folder / "checkpoints").iterdir())
+
+
+def check_points(all_runs: Sequence[mlflow.entities.Run], folder: Path) -> None:
+    """Check that each run has every point of every metric once."""
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     for run in all_runs:
         for key in run.data.metrics:
@@ -74,8 +84,35 @@ def check(launcher: str, folder: Path, *, trials: int, axes: Iterable[str] = ())
             at_end = key.startswith(("test/", "last/")) or key.endswith(("/tokens", "/temperature", "_calibrated"))
             every = STEPS if at_end else 1 if key.startswith("train/") else EVAL_EVERY
             assert sorted(steps) == [*range(every, STEPS + 1, every)], (run.info.run_id, key, steps)
-    assert len([path for path in (folder / "cache").iterdir() if path.is_dir()]) == 1
-    assert not list((folder / "checkpoints").iterdir())
+
+
+def check_together(folder: Path) -> None:
+    """Start eight commands at once in an empty folder, and check that no run, point or trial is lost or doubled."""
+    search = [
+        "-m",
+        "hydra/sweeper=optuna",
+        f"hydra.sweeper.n_trials={N_TRIALS}",
+        "hydra/sweeper/pruner=none",
+        "hydra/launcher=basic",
+    ]
+    losses = ["squentropy", "brier", "focal", "poly1"]
+    grids = [["-m", "hydra/launcher=basic", f"loss={loss}", "optimizer.lr=1e-3,2e-3,3e-3,4e-3"] for loss in losses[:2]]
+    commands = [*([search] * 4), *grids, *([f"loss={loss}"] for loss in losses[2:])]
+    started = [start(*command, *SMALL, cwd=folder) for command in commands]
+    outputs = [process.communicate()[0] for process in started]
+    assert not any(process.returncode for process in started), "\n".join(outputs)
+    assert not any("Traceback" in output for output in outputs), "\n".join(outputs)
+    (study,) = optuna.get_all_study_names(f"sqlite:///{folder}/optuna.db")
+    trials = optuna.load_study(study_name=study, storage=f"sqlite:///{folder}/optuna.db").trials
+    assert Counter(trial.state.name for trial in trials) == {"COMPLETE": N_TRIALS}
+    all_runs = runs(folder)
+    by_sweep = Counter(run.data.tags.get("sweep", "") for run in all_runs)
+    assert sorted(by_sweep.values()) == [len(losses[2:]), 4, 4, N_TRIALS], by_sweep
+    assert {run.info.status for run in all_runs} == {"FINISHED"}
+    recorded = {run.info.run_id for run in all_runs if run.data.tags.get("sweep") == study}
+    assert recorded == {trial.user_attrs["mlflow_run_id"] for trial in trials}
+    assert len({run.data.tags["config_hash"] for run in all_runs}) == len(all_runs)
+    check_points(all_runs, folder)
 
 
 def interrupt(launcher: str, target: str, signals: Iterable[str], folder: Path, *settings: str) -> tuple[int, int]:
@@ -140,11 +177,15 @@ def check_signals(launcher: str, target: str, signals: list[str], status: int, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "launchers", nargs="*", metavar="LAUNCHER", help=f"{', '.join(LAUNCHERS)}; default: all of them"
+        "launchers", nargs="*", metavar="LAUNCHER", help=f"{', '.join(LAUNCHERS)}, together; default: all of them"
     )
     options = parser.parse_args()
-    for launcher in options.launchers or LAUNCHERS:
+    for launcher in options.launchers or [*LAUNCHERS, "together"]:
         begin = time.monotonic()
+        if launcher == "together":
+            check_together(Path(tempfile.mkdtemp(prefix="nanosq-together-")))
+            print(f"eight commands at once: nothing lost or doubled, {time.monotonic() - begin:.0f} s", flush=True)
+            continue
         check(launcher, Path(tempfile.mkdtemp(prefix=f"nanosq-{launcher}-")), trials=27)
         print(f"{launcher}: 27 complete runs in {time.monotonic() - begin:.0f} s", flush=True)
         for target, signals, status in SIGNALS.get(launcher, []):

@@ -1,0 +1,105 @@
+"""Estimates of memory, and the memory that a sweep keeps."""
+
+import gc
+import multiprocessing
+import re
+import traceback
+import weakref
+
+import pytest
+import torch
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+from torch import nn
+
+from nanosq import errors, memory
+from nanosq.errors import InputError
+from nanosq.memory import GIB
+from nanosq.sweeps.returns import DropConfigurations
+
+GPT2 = (12, 768, 1024)  # layers, width, tokens of a window
+
+
+def needed(n_windows: int, available: float = 64 * GIB) -> list[memory.Need]:
+    return memory.needs(*GPT2, n_windows, vocab_size=50_257, available=available)
+
+
+def test_the_estimate_is_below_what_gpt2_needs() -> None:
+    """The README has 4.5 GiB with four windows, and 3.4 GiB with one, measured with AdamW in bf16."""
+    for n_windows, measured in ((1, 3.4), (4, 4.5)):
+        assert measured / 4 < sum(need.n_bytes for need in needed(n_windows)) / GIB < measured
+    memory.check(needed(4), 4.5 * GIB)
+
+
+def test_the_message_has_a_batch_that_fits() -> None:
+    with pytest.raises(InputError, match=r"at least [\d.,]+ GiB of memory are needed, and there are 4\.5 GiB") as error:
+        memory.check(needed(10_000, 4.5 * GIB), 4.5 * GIB)
+    (text,) = re.findall(r"train.batch_size to ([\d,]+) or less", str(error.value))
+    fitting = int(text.replace(",", ""))
+    memory.check(needed(fitting), 4.5 * GIB)
+    with pytest.raises(InputError):
+        memory.check(needed(fitting + 1), 4.5 * GIB)
+
+
+def test_the_advice_is_about_what_does_not_fit() -> None:
+    for sizes, vocab_size, advice in (
+        ((2, 10**6, 64, 4), None, "lower model.n_embd or model.n_layer"),
+        ((2, 64, 64, 4), 10**12, "lower data.tokenizer.pad_to"),
+        ((2, 64, 10**12, 1), None, "model.block_size"),
+    ):
+        with pytest.raises(InputError, match=advice):
+            memory.check(memory.needs(*sizes, vocab_size=vocab_size, available=GIB), GIB)
+    assert not memory.needs(None, 64, 64, 4, vocab_size=None, available=GIB)  # a size that is unknown
+
+
+def test_the_memory_of_this_machine() -> None:
+    assert 0.5 * GIB < memory.free() <= memory.total()
+
+
+def test_an_allocation_beyond_the_free_memory_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the limit, Linux would lend the memory and later kill the process that uses it."""
+    monkeypatch.setattr(memory, "free", lambda: 64 * 2**20)
+    monkeypatch.setattr(memory, "_meminfo", dict)
+    process = multiprocessing.get_context("fork").Process(target=_allocate)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _allocate() -> None:
+    memory.limit_to_free()
+    torch.empty(16 * 2**20, dtype=torch.uint8)
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(256 * 2**20, dtype=torch.uint8)
+    assert errors.is_out_of_memory(error.value)
+    with pytest.raises(MemoryError):
+        bytearray(256 * 2**20)
+
+
+def test_an_error_that_is_kept_holds_no_model() -> None:
+    kept = []
+
+    def trial() -> None:
+        model = nn.Linear(1, 1)
+        models.append(weakref.ref(model))
+        try:
+            model(torch.zeros(3))
+        except RuntimeError as error:
+            raise ValueError("it failed") from error
+
+    models: list[weakref.ref[nn.Linear]] = []
+    try:
+        trial()
+    except ValueError as error:
+        errors.forget_variables(error)
+        kept.append(error)
+    gc.collect()
+    assert models[0]() is None
+    assert "model(torch.zeros(3))" in "".join(traceback.format_exception(kept[0]))
+
+
+def test_a_sweep_keeps_no_configuration_of_a_job() -> None:
+    returned = JobReturn(cfg=OmegaConf.create(), hydra_cfg=OmegaConf.create())
+    DropConfigurations().on_job_end(config=None, job_return=returned)
+    assert returned.cfg is None
+    assert returned.hydra_cfg is None
