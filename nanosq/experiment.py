@@ -166,10 +166,11 @@ def check(
 
 
 def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
-    """Refuse a GPT that does not fit into the memory of its device."""
+    """Refuse a GPT that does not fit into the memory of its device, before it is built: even that may take long."""
     cfg, available = experiment.cfg, hardware.memory()
     if cfg.model._target_ != pretrained.TARGET:
         return
+    config.check_component("model", cfg.model)
     model, tokenizer = (config.arguments(section) for section in (cfg.model, cfg.data.tokenizer))
     sizes = [model[name] for name in ("n_layer", "n_embd", "block_size")]
     _, rows = distributed.share_of_step(cfg.train.accumulate, cfg.train.batch_size)

@@ -80,7 +80,8 @@ class TrialLauncher(Sweeper):
             n_runs: Number of runs of the sweep.
             most: Largest number at the same time, unless the user sets it: a search learns only from ended trials.
         """
-        self.recording = SweepRecording(examples[0])
+        with errors.bad_input(is_single=False):
+            self.recording = SweepRecording(examples[0])
         if not isinstance(self.launcher, JoblibLauncher):
             return
         self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs, most=most)

@@ -80,7 +80,7 @@ SAYS = {
     "data.source": {
         "raises": "KeyError: 'test' (mine.py, line",
         "raises_at_once": "FileNotFoundError",
-        "no_texts": "no document is left for test",
+        "no_texts": "data.source: the training split has at most 1 tokens",
         "yields_bytes": "yields bytes",
         "yields_none": "yields NoneType",
         "yields_numbers": "yields int",

@@ -2,6 +2,8 @@
 
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,12 +28,23 @@ def text(name: str) -> Callable[[Path], None]:
     return prepare
 
 
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("CREATE TABLE a (b)")
+connection.execute("BEGIN EXCLUSIVE")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
 def locked(place: Path) -> None:
-    """Lock a database until the end of this process."""
-    connection = sqlite3.connect(place / "mlflow.db", isolation_level=None)
-    connection.execute("CREATE TABLE a (b)")
-    connection.execute("BEGIN EXCLUSIVE")
-    LOCKS.append(connection)
+    """Let another process lock a database until this process ends."""
+    command = [sys.executable, "-c", LOCK, str(place / "mlflow.db")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    LOCKS.append(process)
 
 
 def deleted_experiment(place: Path) -> None:
@@ -41,7 +54,7 @@ def deleted_experiment(place: Path) -> None:
         connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted', name = 'nanosq'")
 
 
-LOCKS: list[sqlite3.Connection] = []
+LOCKS: list[subprocess.Popen[bytes]] = []
 URIS = [
     (f"http://user:{PASSWORD}@127.0.0.1:9", "start the server or correct its address"),
     ("https://127.0.0.1:9", "start the server or correct its address"),
@@ -78,7 +91,7 @@ CASES = [
     Case("analysis.report.compare a b --tracking-uri foo://bar", "a store begins with"),
     Case(f"nanosq.generate {RUN} --tracking-uri http://127.0.0.1:9", "start the server"),
     Case(f"nanosq.generate {RUN}", "mlflow.db is a folder", folder("mlflow.db")),
-    Case(f"nanosq.evaluate {RUN} --tracking-uri foo://bar", "a store begins with"),
+    Case(f"nanosq.evaluate {RUN} --data text.txt --tracking-uri foo://bar", "a store begins with"),
     Case(f"nanosq.register {RUN} name --tracking-uri http://127.0.0.1:9", "start the server"),
     Case("nanosq.sync nowhere", "there is no folder nowhere"),
     Case("nanosq.sync text.txt", "there is no folder text.txt"),

@@ -176,7 +176,7 @@ TRIALS = [
     Case(f"{GRID} device=tpu", "device=tpu"),
     Case(f"{SEARCH} data=text data.source.train=nowhere.txt", "nowhere.txt"),
     Case(f"{SEARCH} data.window=here", "data.window"),
-    Case(f"{COMPARE} {LOSSES} checkpoint_dir=text.txt", "checkpoint_dir=text.txt"),
+    Case(f"{COMPARE} {LOSSES} checkpoint_dir=text.txt", "checkpoint_dir: cannot write text.txt"),
 ]
 
 CASES = [*SCHEMA, *NAMES, *AXES, *DATABASES, *COMPONENTS, *LAUNCHERS, *TRIALS]
