@@ -144,8 +144,16 @@ def check(
         start=found,
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
+    _check_together(experiment)
+    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
+        store.check()
+    return experiment
+
+
+def _check_together(experiment: Experiment) -> None:
+    """Check what depends on several components: the memory, the model and its weights, the optimizer, and the text."""
+    cfg, weights, tokenizer = experiment.cfg, experiment.start.weights, experiment.tokenizer
     hardware = experiment.pick_hardware()
-    weights = found.weights
     _check_memory(experiment, hardware)
     with _named("model"), torch.device("meta"):
         if "block_size" not in cfg.model:
@@ -159,10 +167,8 @@ def check(
         build = partial(experiment.build_optimizer, hardware=hardware)
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
     with _named("data.source"):
-        corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=cfg.model.block_size + 1)
-    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
-        store.check()
-    return experiment
+        n_tokens = cfg.model.block_size + 1
+        corpus.check_size(experiment.source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=n_tokens)
 
 
 def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
