@@ -40,12 +40,13 @@ def deliver(folder: Path, store: "Store") -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver journals, and print the links to their runs."""
-    parser = terminal.parser("nanosq.sync", __doc__, "[FOLDER|RUN_ID]")
-    parser.add_argument("origin", nargs="?", default=str(FOLDER), metavar="FOLDER|RUN_ID", help="default: %(default)s")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: that of the run")
-    options = parser.parse_args(arguments)
 
     def work() -> None:
+        parser = terminal.parser("nanosq.sync", __doc__, "[FOLDER|RUN_ID]")
+        help = "default: %(default)s"
+        parser.add_argument("origin", nargs="?", default=str(FOLDER), metavar="FOLDER|RUN_ID", help=help)
+        parser.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: that of the run")
+        options = parser.parse_args(arguments)
         journals = _find(options.origin)
         for journal in journals:
             if link := deliver(journal.folder, _store(journal, options.tracking_uri)):
