@@ -1,8 +1,8 @@
 """Deliver what a tracking store has not received, because it could not be reached when a run recorded it.
 
-python -m nanosq.sync                          everything that the runs in checkpoints/ have left
-python -m nanosq.sync checkpoints/0123456789ab the runs in another folder, or in one of it
-python -m nanosq.sync RUN_ID                   one run
+python -m nanosq.sync          what the runs in checkpoints/ have left
+python -m nanosq.sync FOLDER   the runs in another folder, or in one of it
+python -m nanosq.sync RUN_ID   one run
 """
 
 import re
