@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nanosq.errors import FileError, InputError, NotRecordedError, TrainingError, one_line, report
 from nanosq.privacy import masked_output
+from nanosq.signals import ReaderGoneError
 
 # Errors whose message is for the user.
 SHOWN = (InputError, TrainingError, FileError, NotRecordedError, HydraException, OmegaConfBaseException)
@@ -34,7 +35,7 @@ def exit_status(task: Callable[[], Any]) -> int:
             with redirect_stderr(cast(TextIO, startup)):
                 task()
             sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ReaderGoneError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end
             return 141  # as of a program that SIGPIPE has ended
         except KeyboardInterrupt:

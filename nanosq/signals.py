@@ -36,6 +36,10 @@ class Terminated(SystemExit):
     """SIGTERM has ended the program."""
 
 
+class ReaderGoneError(BaseException):
+    """Nobody reads the output of a sweep anymore, as after `| head`. It ends the sweep: no exception of one trial."""
+
+
 class OutOfTime(BaseException):
     """The time of a sweep is over, and a run of it was interrupted."""
 
@@ -177,7 +181,8 @@ def job() -> Iterator[None]:
     """Let a signal end a job inside the block, at once where no `Interruption` delays it.
 
     Raises:
-        Interrupted: This is a worker process, and it was asked to end.
+        Interrupted: This is a worker process, and it was asked to end, or nobody reads its output.
+        ReaderGoneError: Nobody reads the output of this process.
     """
     handlers = end_by_exception()
     try:
@@ -188,6 +193,11 @@ def job() -> Iterator[None]:
         if _worker is None:
             raise
         raise Interrupted("interrupted") from None
+    except BrokenPipeError:
+        if _worker is None:
+            raise ReaderGoneError from None
+        _worker.receive(signal.SIGTERM)
+        raise Interrupted("nobody reads the output") from None
     finally:
         _restore(handlers)
 
