@@ -1,5 +1,6 @@
 """Everything that a configuration says about a run, looked up and checked before anything is written."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -144,8 +145,16 @@ def check(
         start=found,
         folder=Path(cfg.checkpoint_dir) / config_hash,
     )
+    _check_together(experiment)
+    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
+        store.check()
+    return experiment
+
+
+def _check_together(experiment: Experiment) -> None:
+    """Check what depends on several components: the memory, the model and its weights, the optimizer, and the text."""
+    cfg, weights, tokenizer = experiment.cfg, experiment.start.weights, experiment.tokenizer
     hardware = experiment.pick_hardware()
-    weights = found.weights
     _check_memory(experiment, hardware)
     with _named("model"), torch.device("meta"):
         if "block_size" not in cfg.model:
@@ -159,10 +168,8 @@ def check(
         build = partial(experiment.build_optimizer, hardware=hardware)
         check_optimizer(build, cfg.optimizer._target_, device=hardware.device)
     with _named("data.source"):
-        corpus.check_size(source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=cfg.model.block_size + 1)
-    if trial is None:  # a sweep has checked it once: its trials go on if the store cannot be reached any more
-        store.check()
-    return experiment
+        n_tokens = cfg.model.block_size + 1
+        corpus.check_size(experiment.source, tokenizer, cache_dir=cfg.cache_dir, n_tokens=n_tokens)
 
 
 def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
@@ -184,12 +191,15 @@ def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], flo
     return cast(Callable[[int], float], built)
 
 
+NAMED = re.compile(r"[a-z]\w*(\.\w+)*[:=]")  # the beginning of a message that names a key already
+
+
 @contextmanager
 def _named(group: str) -> Iterator[None]:
     """Name the group in an error of a component that does not name it itself."""
     try:
         yield
     except ValueError as error:
-        if str(error).startswith((f"{group}.", f"{group}:")):
+        if NAMED.match(str(error)):
             raise
         raise ValueError(f"{group}: {error}") from error

@@ -36,10 +36,6 @@ class Terminated(SystemExit):
     """SIGTERM has ended the program."""
 
 
-class ReaderGoneError(BaseException):
-    """Nobody reads the output of a sweep anymore, as after `| head`. It ends the sweep: no exception of one trial."""
-
-
 class OutOfTime(BaseException):
     """The time of a sweep is over, and a run of it was interrupted."""
 
@@ -182,7 +178,6 @@ def job() -> Iterator[None]:
 
     Raises:
         Interrupted: This is a worker process, and it was asked to end, or nobody reads its output.
-        ReaderGoneError: Nobody reads the output of this process.
     """
     handlers = end_by_exception()
     try:
@@ -195,7 +190,7 @@ def job() -> Iterator[None]:
         raise Interrupted("interrupted") from None
     except BrokenPipeError:
         if _worker is None:
-            raise ReaderGoneError from None
+            raise
         _worker.receive(signal.SIGTERM)
         raise Interrupted("nobody reads the output") from None
     finally:

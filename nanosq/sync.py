@@ -1,8 +1,8 @@
 """Deliver what a tracking store has not received, because it could not be reached when a run recorded it.
 
-python -m nanosq.sync                          everything that the runs in checkpoints/ have left
-python -m nanosq.sync checkpoints/0123456789ab the runs in another folder, or in one of it
-python -m nanosq.sync RUN_ID                   one run
+python -m nanosq.sync          what the runs in checkpoints/ have left
+python -m nanosq.sync FOLDER   the runs in another folder, or in one of it
+python -m nanosq.sync RUN_ID   one run
 """
 
 import re
@@ -40,12 +40,13 @@ def deliver(folder: Path, store: "Store") -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Deliver journals, and print the links to their runs."""
-    parser = terminal.parser("nanosq.sync", __doc__, "[FOLDER|RUN_ID]")
-    parser.add_argument("origin", nargs="?", default=str(FOLDER), metavar="FOLDER|RUN_ID", help="default: %(default)s")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: that of the run")
-    options = parser.parse_args(arguments)
 
     def work() -> None:
+        parser = terminal.parser("nanosq.sync", __doc__, "[FOLDER|RUN_ID]")
+        help = "default: %(default)s"
+        parser.add_argument("origin", nargs="?", default=str(FOLDER), metavar="FOLDER|RUN_ID", help=help)
+        parser.add_argument("--tracking-uri", metavar="URI", help="MLflow's store or server; default: that of the run")
+        options = parser.parse_args(arguments)
         journals = _find(options.origin)
         for journal in journals:
             if link := deliver(journal.folder, _store(journal, options.tracking_uri)):

@@ -8,8 +8,11 @@ from tests import bad_input
 from tests.bad_input import Case
 from tests.commandline import command
 
+# A third of the cases of each kind. `python -m tests.bad_input` tries all of them, in minutes.
 CASES = [
-    pytest.param(case, id=f"{kind}: {case.command}") for kind, cases in bad_input.by_kind().items() for case in cases
+    pytest.param(case, id=f"{kind}: {case.command}")
+    for kind, cases in bad_input.by_kind().items()
+    for case in cases[::3]
 ]
 
 

@@ -30,6 +30,7 @@ from nanosq.data.sources import Document
 from nanosq.ranges import Count
 
 START = "story"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML has it, is six times as fast
 _TOKEN = re.compile(r"\{[^{}]*\}|[\[\]|]|[^{}\[\]|]+")
 _REFERENCE = re.compile(r"\{([A-Za-z_]+)(?:\.([A-Za-z_]+)|/([a-z_]+)|:([a-z_]+)((?:-[a-z_]+)*))?\}")
 
@@ -80,7 +81,7 @@ class Grammar:
         """Return the grammar of a YAML file. Raise ValueError in one line if the file is no grammar."""
         path = Path(path).expanduser()
         try:
-            rules = yaml.safe_load(path.read_text(encoding="utf-8"))
+            rules = yaml.load(path.read_text(encoding="utf-8"), LOADER)
             if not (isinstance(rules, dict) and all(isinstance(rule, str) for rule in rules)):
                 raise ValueError("a grammar must map the names of rules to lists of alternatives")
             return cls(rules)

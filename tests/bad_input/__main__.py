@@ -31,8 +31,10 @@ def main() -> int:
             slowest = max(slowest, seconds)
             counts.update(faults or ["right"])
             if faults:
-                print(f"  {', '.join(faults)}: {case.command}\n    {output}")
-        print(f"{kind:<14}{counts['inputs']:>7}{counts['right']:>7}{counts['traceback']:>12}{slowest:>7.1f} s")
+                print(f"  {', '.join(faults)}: {case.command}\n    {output}", flush=True)
+        print(
+            f"{kind:<14}{counts['inputs']:>7}{counts['right']:>7}{counts['traceback']:>12}{slowest:>7.1f} s", flush=True
+        )
         total.update(counts)
     print(f"{'all':<14}{total['inputs']:>7}{total['right']:>7}{total['traceback']:>12}")
     return int(total["right"] < total["inputs"])
