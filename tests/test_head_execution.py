@@ -108,6 +108,7 @@ def test_chunks_and_tiles_cover_their_rows_in_order(monkeypatch: pytest.MonkeyPa
     logits_CV = torch.empty(2 * n + 1, 7)
     assert [*head.tiles(logits_CV, False)] == [slice(0, n), slice(n, 2 * n), slice(2 * n, 2 * n + 1)]
     assert [*head.tiles(torch.empty(11, 7), True)] == [slice(0, 5), slice(5, 10), slice(10, 11)]
+    assert [*head.tiles(torch.empty(11, 7, device="meta"), True)] == [slice(0, 11)]  # not the CPU: one tile
     assert [*head.tiles(torch.empty(0, 7), True)] == [slice(0, 0)]
     monkeypatch.setattr(head, "COMPILED_TILE_LOGITS", 6)  # less than one row
     assert [*head.tiles(torch.empty(2, 7), True)] == [slice(0, 1), slice(1, 2)]
