@@ -87,9 +87,9 @@ class LiveSearch:
             for cfg in (*self.examples, *self.largest):
                 config.check_axes(cfg, self.space.all_axes)
             self.code = identity.code_hash(self.base)
+        storage.check(self.url, checks.tracking_uri(self.base))  # it takes less time than the other checks
         checks.check_trials([*self.examples, *self.largest])
         self._check_drawn()
-        storage.check(self.url, checks.tracking_uri(self.base))
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
 
