@@ -75,6 +75,7 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
+        storage.check(self.url, checks.tracking_uri(self.base))  # it takes less time than the other checks
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
         if self.space.lists.isdisjoint(parallel.OF_MEMORY):  # ranges begin with their smallest value
@@ -87,7 +88,6 @@ class LiveSearch:
             for cfg in (*self.examples, *self.largest):
                 config.check_axes(cfg, self.space.all_axes)
             self.code = identity.code_hash(self.base)
-        storage.check(self.url, checks.tracking_uri(self.base))  # it takes less time than the other checks
         checks.check_trials([*self.examples, *self.largest])
         self._check_drawn()
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
