@@ -15,6 +15,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[int]:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = WARM.Process(target=_serve, args=(folder, port, sender), daemon=True)
     process.start()
+    sender.close()  # so that the receiver sees the end of a server that fails
     try:
         assert receiver.poll(timeout=120), "the server did not start"
         yield receiver.recv()

@@ -1,7 +1,7 @@
 """Measure what an outage of the tracking store costs a training: not more than 5 percent of its time.
 
-python -m tests.stress.outage_time              three rounds (8 minutes)
-python -m tests.stress.outage_time --rounds 5
+python -m tests.stress.outage_time              three rounds with each store (8 minutes)
+python -m tests.stress.outage_time database     with a database only
 
 In each round, runs train one after the other: with a server that answers, with one that is killed at the first
 checkpoint, with one that is replaced by a program that accepts connections and never answers, with a database, and with
@@ -59,7 +59,7 @@ def cpu_seconds() -> float:
 def train(command: Command, outage: Callable[[], AbstractContextManager[None]] | None = None) -> tuple[float, float]:
     """Train, and return the seconds of training and the CPU seconds of the process."""
     before = cpu_seconds()
-    command.start(*RUN, "train.max_steps=800")
+    command.start(*RUN)
     command.wait_until(lambda: command.has_checkpoint)
     with nullcontext() if outage is None else outage():
         command.finish(0 if outage is None else NOT_RECORDED)
@@ -73,19 +73,25 @@ def train(command: Command, outage: Callable[[], AbstractContextManager[None]] |
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stores", nargs="*", metavar="STORE", help="server or database; default: both")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    options = parser.parse_args()
+    stores = options.stores or ["server", "database"]
     scratch = Path(tempfile.mkdtemp(prefix="nanosq-outage-time-"))
-    server = Server(scratch / "server")
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for number in range(parser.parse_args().rounds):
-        for name, outage in (("server", None), ("server dead", dead), ("server silent", silent)):
-            command = Command(scratch / f"{name}-{number}", server.uri)
-            times[name].append(train(command, outage and partial(outage, server)))
-        for name, is_locked in (("database", False), ("database locked", True)):
-            command = Command(scratch / f"{name}-{number}")
-            times[name].append(train(command, partial(locked, command.folder / "mlflow.db") if is_locked else None))
+    server = Server(scratch / "server") if "server" in stores else None
+    for number in range(options.rounds):
+        if server is not None:
+            for name, outage in (("server", None), ("server dead", dead), ("server silent", silent)):
+                command = Command(scratch / f"{name}-{number}", server.uri)
+                times[name].append(train(command, outage and partial(outage, server)))
+        if "database" in stores:
+            for name, is_locked in (("database", False), ("database locked", True)):
+                command = Command(scratch / f"{name}-{number}")
+                times[name].append(train(command, partial(locked, command.folder / "mlflow.db") if is_locked else None))
         print({name: [f"{wall:.1f}/{cpu:.1f}" for wall, cpu in each] for name, each in times.items()}, flush=True)
-    server.kill()
+    if server is not None:
+        server.kill()
     n_slow = 0
     for name, each in times.items():
         usual = times[name.split()[0]]
