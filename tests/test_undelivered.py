@@ -5,7 +5,6 @@ import os
 import socket
 from pathlib import Path
 
-import mlflow
 import pytest
 from omegaconf import OmegaConf
 
@@ -24,11 +23,10 @@ TRACKING = {"_target_": "nanosq.tracking.mlflow_store.MLflowStore", "uri": AWAY,
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, default_store: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint folder. The working folder has an empty store."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)  # for its password
-    mlflow.set_tracking_uri(None)
     provide_store(tmp_path)
     return tmp_path / "checkpoints"
 
