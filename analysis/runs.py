@@ -8,7 +8,7 @@ from analysis.recorded_run import RecordedRun, normal
 from nanosq.installation import program
 from nanosq.privacy import mask, mask_values
 from nanosq.tracking.location import database, default_experiment, default_uri, located, run_link
-from nanosq.tracking.reach import check_reachable, prepare, quick_to_fail
+from nanosq.tracking.reach import check_reachable, quick_to_fail, set_mlflow_environment
 from nanosq.tracking.store_errors import explain, is_of_store
 
 BASELINE = "cross_entropy"  # every other loss is compared with it
@@ -42,7 +42,7 @@ def load(uri: str | None = None, experiment: str | None = None) -> list[Recorded
     Raises:
         ValueError: The store cannot be read.
     """
-    prepare()
+    set_mlflow_environment()
     import mlflow
 
     uri, experiment = uri or default_uri(), experiment or default_experiment()

@@ -26,9 +26,9 @@ def parser(module: str, doc: str | None, arguments: str, *, nargs: str | None = 
     return result
 
 
-def add_tracking_uri(parser: argparse.ArgumentParser) -> None:
-    """Add the option for the store of MLflow to a parser."""
-    help = "MLflow's store or server; default: as `mlflow ui`"
+def add_tracking_uri(parser: argparse.ArgumentParser, *, default: str = "as `mlflow ui`") -> None:
+    """Add the option for the store of MLflow to a parser; `default` says which one it is without the option."""
+    help = f"MLflow's store or server; default: {default}"
     parser.add_argument("--tracking-uri", type=option.name, metavar="URI", help=help)
 
 

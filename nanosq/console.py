@@ -90,13 +90,13 @@ class Console:
 
         Args:
             result: The result.
-            run: The run of the tracking store.
+            run: The run of the tracking store. Its links are shown if the store has all of it.
             further: The command that trains it further; empty if that is not possible.
         """
         print(terminal.style(f"\nvalidation perplexity {float(result):.4f}", "green", sys.stdout))
         if further:
             print(terminal.command(f"to train further: {further}", sys.stdout))
-        if run.run_id:
+        if run.run_id and not run.unrecorded:
             print("\n`mlflow ui` shows this run and all others:")
             print(f"table: {run.table}\ncharts: {run.charts}\nrun: {run.link}\n{terminal.next_step()}")
 

@@ -201,12 +201,20 @@ def database_lock(url: str, name: str = "", *, wait: bool = True) -> AbstractCon
     return _advisory_lock(url, name, wait)
 
 
+def limit_connecting() -> None:
+    """Let a PostgreSQL server that does not answer be an error after 5 seconds; by default it is after two minutes.
+
+    A user who sets the variable keeps that value.
+    """
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
+
+
 @contextmanager
 def _advisory_lock(url: str, name: str, wait: bool) -> Iterator[None]:
     from sqlalchemy import NullPool, create_engine, text
 
     key = {"key": int.from_bytes(_digest(name)[:8], "big", signed=True)}
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; by default two minutes until a silent host is an error
+    limit_connecting()
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")  # no transaction stays open
     with engine.connect() as connection:
         if wait:

@@ -8,7 +8,6 @@ from nanosq.experiment import Experiment
 from nanosq.result import Result
 from nanosq.sweeps.constraints import PARAMETERS
 from nanosq.sweeps.trial import PrunerReport, TrialRun
-from nanosq.tracking import journal
 
 
 def recorded(experiment: Experiment, text: Corpus, trial: TrialRun | None, pruner: PrunerReport) -> Result | None:
@@ -24,9 +23,11 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun | None, prune
         return Result("pruned", n_parameters=n_parameters, note="pruned with its first seed")
     if not experiment.start.is_repeatable:
         return None
-    tags, folder = {**experiment.identity_tags(text), **kept(experiment)}, experiment.folder
-    if trial is None and (distributed.launched() or not any(left.has_result(tags) for left in journal.left(folder))):
-        return None
+    tags, folder = {**experiment.identity_tags(text), **keep_last_tag(experiment)}, experiment.folder
+    if trial is None:
+        journals = [] if distributed.launched() else experiment.store.undelivered(folder)
+        if not any(journal.has_result(tags) for journal in journals):
+            return None
     result = experiment.store.find({**tags, "pruned": "false"}, folder)
     if result is None and trial is not None:
         result = experiment.store.find({**tags, "pruned": "true", **trial.tags}, folder)
@@ -39,6 +40,6 @@ def recorded(experiment: Experiment, text: Corpus, trial: TrialRun | None, prune
     return replace(result, n_parameters=n_parameters, is_recorded=True)
 
 
-def kept(experiment: Experiment) -> dict[str, str]:
+def keep_last_tag(experiment: Experiment) -> dict[str, str]:
     """Return the tag of a run that keeps its last state: another run cannot stand for it."""
     return {"keep_last": "true"} if experiment.settings.keep_last else {}

@@ -20,7 +20,7 @@ from nanosq.evaluation import Batches, Evaluator, Score
 from nanosq.experiment import Experiment
 from nanosq.hardware import Hardware, prepare_memory
 from nanosq.losses import fused_form
-from nanosq.recorded_result import kept
+from nanosq.recorded_result import keep_last_tag
 from nanosq.result import Ended, Result
 from nanosq.run_log import RunLog
 from nanosq.signals import Interruption
@@ -220,7 +220,7 @@ def _tags(experiment: Experiment, text: Corpus, size: int, origin: Origin, hardw
         "pruned": "false",
         "hardware": str(hardware),
         "threads": str(torch.get_num_threads()),
-        **kept(experiment),
+        **keep_last_tag(experiment),
         "without_effect": ",".join((*identity.WITHOUT_EFFECT, "seed")),  # runs with other seeds repeat a setting
         **({"parent": experiment.start.parent[:12]} if experiment.start.parent else {}),
         **({} if origin.resumed_from is None else {"resumed_from": origin.resumed_from}),

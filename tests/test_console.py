@@ -8,7 +8,9 @@ import pytest
 from nanosq import console
 from nanosq.console import Console
 from nanosq.evaluation import Score
+from nanosq.result import Result
 from nanosq.temperature import CalibratedScore
+from nanosq.tracking import Run
 
 TRAIN = {"train/loss": 2.5, "train/nll": 2.0, "train/tokens_per_second": 12_345.0}
 VAL = Score(2.5, 2.0, 7.389, 0.75, 0.5, 0.0123, floor_nll=1.8, excess_nll=0.2)
@@ -25,6 +27,16 @@ def test_lines_without_a_terminal(caplog: pytest.LogCaptureFixture, monkeypatch:
     assert first == "step  20/200  val perplexity 7.389  nll 2.0000"
     assert second.startswith("step  30/200  loss 2.500  nll 2.000  12.3k tokens/s")
     assert second.endswith("left")
+
+
+def test_links_only_to_a_store_that_has_all(capsys: pytest.CaptureFixture[str]) -> None:
+    run, result = Run(), Result("finished", {"val/perplexity": 2.0})
+    run.run_id = run.link = "0123"
+    Console(1).end(result, run, further="")
+    assert "`mlflow ui` shows this run" in capsys.readouterr().out
+    run.unrecorded = "checkpoints/journal-1"
+    Console(1).end(result, run, further="")
+    assert capsys.readouterr().out.strip() == "validation perplexity 2.0000"
 
 
 def test_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:

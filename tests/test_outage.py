@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from nanosq import sync
 from nanosq.errors import InputError
 from nanosq.tracking import RecordedData, journal, mlflow_run
-from nanosq.tracking.journal import Journal
+from nanosq.tracking.journal import undelivered
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.bad_input import PASSWORD
@@ -142,14 +142,14 @@ def test_an_outage(away: str, folder: Path, undisturbed: dict[str, Any], capsys:
     train(run, folder, at_step=end)
     if away != "in the middle":
         assert Path(run.unrecorded).is_dir()
-        assert sync.main([]) == 2  # still away
+        assert sync.main([]) == 3  # still away
         assert capsys.readouterr().err.count("\n") == 1
         (folder / "best.pt").unlink()  # as at the end of a run: the journal has its own copy
         bring_back()
         assert sync.main([]) == 0
         assert f"/runs/{recorded()[0].info.run_id}" in capsys.readouterr().out
     assert recorded()[1] == undisturbed
-    assert not journal.left(folder)
+    assert not undelivered(folder)
     assert sync.main([]) == 0
     assert "nothing to deliver" in capsys.readouterr().out
 
@@ -179,9 +179,9 @@ def test_lost_replies(folder: Path, undisturbed: dict[str, Any], monkeypatch: py
     for name in CALLS:
         monkeypatch.setattr(mlflow.MlflowClient, name, lossy(name))
     n_lost = 0
-    while left := journal.left(folder):
+    while found := undelivered(folder):
         try:
-            store().deliver(left[0])
+            store().deliver(found[0])
         except ValueError:
             n_lost += 1
     assert n_lost >= len(CALLS) - 2  # a new run has nothing to update and no history
@@ -206,8 +206,8 @@ with run:
 """
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    (left,) = journal.left(folder)
-    with (left.folder / journal.RECORDS).open("ab") as file:
+    (found,) = undelivered(folder)
+    with (found.folder / journal.RECORDS).open("ab") as file:
         file.write(b'{"kind": "metr')  # as if the kill had come while this record was written
     bring_back()
     train(start(folder), folder, range(3, 7))  # from a checkpoint at step 2
@@ -229,11 +229,13 @@ def test_a_database_that_is_deleted(folder: Path, undisturbed: dict[str, Any]) -
 def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"http://user:{PASSWORD}@127.0.0.1:9"
-    run = MLflowStore(experiment="nanosq", uri=uri).start("r", params={}, tags={}, folder=tmp_path)
+    store = MLflowStore(experiment="nanosq", uri=uri)
+    run = store.start("r", params={}, tags={}, folder=tmp_path)
     with run:
         run.log({"train/loss": 1.0}, 1)
     assert PASSWORD not in Path(run.unrecorded, journal.RECORDS).read_text()
+    address = store.undelivered(tmp_path)[0].start["uri"]
     with pytest.raises(InputError, match="--tracking-uri"):
-        sync._store(Journal(Path(run.unrecorded)), None)
+        sync._store(address, "nanosq", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert sync._store(Journal(Path(run.unrecorded)), None).connection.uri == uri
+    assert sync._store(address, "nanosq", None).connection.uri == uri

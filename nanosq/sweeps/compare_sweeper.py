@@ -56,7 +56,8 @@ class CompareSweeper(StudySweeper):
         finally:
             for study in (self.confirmation.study, *(contender.search.study for contender in self.contenders)):
                 study.release()
-        self._conclude()
+        with self.recording.delivered() as is_recorded:
+            self._conclude(is_recorded=is_recorded)
 
     def _prepare(self, entry: Entry) -> None:
         """Check everything, then create the studies or open them."""
@@ -218,12 +219,11 @@ class CompareSweeper(StudySweeper):
             return False
         return n_runs * self.confirmation.seconds_of_run > self.seconds_left
 
-    def _conclude(self) -> None:
-        """Write the best settings and the page, and print the verdict."""
+    def _conclude(self, *, is_recorded: bool) -> None:
+        """Write the best settings and, if all runs are recorded, the page, and print the verdict."""
         folder = self.folder(self.name)
-        self.recording.end()  # the report needs all runs
         done, total = len(self.confirmation.done()), self.confirmation.n_wanted
-        if done:
+        if done and is_recorded:
             cfg = self.contenders[0].search.base.tracking
             print()
             self._report(

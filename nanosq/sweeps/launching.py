@@ -231,8 +231,8 @@ class TrialLauncher(Sweeper):
             command = preset.write(self, trial, folder, name, origin=f"trial {number} of {sweep}")
             print(terminal.command(f"best: {command}", sys.stdout))
         print(f"all trials: {folder / 'trials.csv'}\n{terminal.next_step()}")
-        raise_first(failures)
-        self.recording.end()
+        with self.recording.delivered():
+            raise_first(failures)
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""

@@ -1,10 +1,8 @@
 """Optuna's database, and the two uses of Optuna for which it has no public function."""
 
-import os
 import warnings
 from functools import cache
 from itertools import chain, count
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import optuna
@@ -14,9 +12,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 
 from nanosq.errors import InputError, first_line
-from nanosq.filesystem import SQLITE, check_folder, database_lock, has_locks
+from nanosq.filesystem import SQLITE, check_folder, database_lock, has_locks, limit_connecting
 from nanosq.privacy import mask
 from nanosq.sweeps.attributes import COMPARISON
+from nanosq.tracking.location import database
 
 MEMORY = ":memory:"  # in the place of a file: a database that ends with the process
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
@@ -43,7 +42,7 @@ def check(url: str, tracking_uri: str) -> None:
     key = f"hydra.sweeper.storage={mask(url)}"
     if not has_locks(url):
         raise InputError(f"{key}: choose sqlite:///FILE or postgresql://HOST/DATABASE")
-    file = _file(url)
+    file = database(url)
     if file is not None:
         if file.name in ("", MEMORY):
             raise InputError(f"{key} names no file: choose sqlite:///FILE")
@@ -58,14 +57,9 @@ def check(url: str, tracking_uri: str) -> None:
             raise InputError(f"{key} belongs to another program, with the table {tables[0]}: choose another database")
 
 
-def _file(url: str) -> Path | None:
-    """Return the file of a SQLite database, or None for a server."""
-    return Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
-
-
 def _place(url: str) -> tuple[object, ...]:
     """Return where a database is, however its URL is spelled."""
-    if (file := _file(url)) is not None:
+    if (file := database(url)) is not None:
         return (file.resolve(),)
     parts = urlsplit(url)
     return parts.scheme.split("+")[0], parts.hostname, parts.path
@@ -75,7 +69,7 @@ def _tables(url: str, key: str) -> list[str]:
     """Return the names of the tables of a database, sorted. Nothing is written."""
     from sqlalchemy import NullPool, create_engine, inspect
 
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")  # seconds; by default two minutes until a silent host is an error
+    limit_connecting()
     try:
         return sorted(inspect(create_engine(url, poolclass=NullPool)).get_table_names())
     except Exception as error:  # of SQLAlchemy, of a driver, or a driver that is not installed

@@ -84,8 +84,12 @@ class Store:
         """
         return None
 
-    def deliver(self, left: "Journal") -> str:
-        """Deliver a journal that a run has left in a checkpoint folder, which this process holds, and delete it.
+    def undelivered(self, folder: Path) -> "list[Journal]":
+        """Return the journals in a folder or below it that are for this store, the oldest first."""
+        return []
+
+    def deliver(self, journal: "Journal") -> str:
+        """Deliver a journal in a checkpoint folder, which this process holds, and delete it.
 
         Returns:
             The link to the run.

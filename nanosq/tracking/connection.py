@@ -12,9 +12,9 @@ from nanosq.filesystem import SQLITE, database_lock, has_locks
 from nanosq.imports import quick_imports
 from nanosq.privacy import mask
 from nanosq.tracking import views
-from nanosq.tracking.location import artifact_root, database, default_uri, relocate
-from nanosq.tracking.reach import check_reachable, has_tables, prepare, quick_to_fail
-from nanosq.tracking.store_errors import explain, is_of_store
+from nanosq.tracking.location import address, artifact_root, database, default_uri, relocate
+from nanosq.tracking.reach import check_reachable, has_tables, quick_to_fail, set_mlflow_environment
+from nanosq.tracking.store_errors import explain, is_of_store, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,9 +41,14 @@ class Connection:
     @property
     def uri(self) -> str:
         """The tracking URI."""
-        prepare()
+        set_mlflow_environment()
         with quick_imports():
             return self._uri or default_uri()
+
+    @property
+    def address(self) -> str:
+        """The tracking URI as journals have it."""
+        return address(self.uri)
 
     def check(self) -> None:
         """Check, without writing anything, that runs can be recorded.
@@ -102,18 +107,24 @@ class Connection:
             raise ValueError(self.explanation(error)) from error
 
     def explanation(self, error: BaseException) -> str:
-        """Return the sentence that says what to do about an error of the store."""
+        """Return the sentence that says what to do about an error of the store before a run."""
         if isinstance(error, InputError):
             return str(error)
         advice = explain(error, self.uri, elsewhere="set tracking.uri or tracking=none")
         return mask(f"MLflow store {self.uri} cannot be used {advice}")
 
-    def warn(self, error: Exception) -> None:
-        """Log an error of the store in one line, once in an outage. A mistake in this package is raised."""
+    def warn(self, error: Exception, folder: Path) -> None:
+        """Log an error of the store during a run in one line, once in an outage. A mistake in this package is raised.
+
+        Args:
+            error: The error.
+            folder: Folder of the journal, or the checkpoint folder, which keeps what the store does not receive.
+        """
         if not is_of_store(error):
             raise error
         if not self._is_away:
-            logger.warning("%s; training goes on, and nothing is lost", self.explanation(error))
+            cannot = mask(f"MLflow store {self.uri} cannot be used ({reason(error)})")
+            logger.warning("%s: training goes on, and %s keeps the run until the store answers", cannot, folder)
         self._is_away = True
 
     @property

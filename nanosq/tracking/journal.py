@@ -74,6 +74,10 @@ class Journal:
         """Return whether the run has finished, with these tags."""
         return self.status == "FINISHED" and tags.items() <= self.tags.items()
 
+    def is_for(self, address: str, experiment: str) -> bool:
+        """Return whether the run is to be recorded at an address (nanosq/tracking/location.py), in an experiment."""
+        return (self.start["uri"], self.start["experiment"]) == (address, experiment)
+
     def record(self, kind: str, **content: Any) -> None:
         """Add a record of the run. Its time, in milliseconds since 1970, is later than that of all others."""
         self._append({"kind": kind, "time": max(int(time.time() * 1000), self._time + 1), **content})
@@ -149,7 +153,8 @@ class Journal:
                 self.delivered = Delivered(record["run_id"], record["position"])
 
 
-def left(folder: Path) -> list[Journal]:
-    """Return the journals in a folder or below it, which are not delivered, the oldest first."""
-    found = [Journal(path) for path in sorted(folder.rglob(f"{PREFIX}*"), key=lambda path: path.name) if path.is_dir()]
+def undelivered(folder: Path) -> list[Journal]:
+    """Return the journals below a folder, or that which it is: what stores have not received, the oldest first."""
+    paths = [folder] if folder.name.startswith(PREFIX) else folder.rglob(f"{PREFIX}*")
+    found = [Journal(path) for path in sorted(paths, key=lambda path: path.name) if path.is_dir()]
     return [journal for journal in found if journal.start]  # else its process was killed before the first record

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from nanosq.filesystem import SQLITE
-from nanosq.privacy import link
+from nanosq.privacy import link, mask
 
 ARTIFACTS = "mlruns"  # the folder of artifacts beside a SQLite store
 # Tables and columns of a store that hold locations of artifacts.
@@ -56,6 +56,12 @@ def registry_link(uri: str, name: str, version: str) -> str:
 def database(uri: str) -> Path | None:
     """Return the file of a SQLite store, or None for a server."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def address(uri: str) -> str:
+    """Return a tracking URI without passwords, which names the same store in every working folder."""
+    file = database(uri)
+    return mask(uri) if file is None else f"{SQLITE}{file.resolve()}"
 
 
 def artifact_root(database: Path) -> Path:

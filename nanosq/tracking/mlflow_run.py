@@ -119,7 +119,7 @@ class MLflowRun(Run):
         try:
             self._delivery.deliver()
         except Exception as error:
-            self._delivery.connection.warn(error)
+            self._delivery.connection.warn(error, self._journal.folder)
             return False
         uri, experiment_id = self._delivery.connection.uri, self._delivery.experiment_id
         self.run_id, self.link = self._delivery.run_id, run_link(uri, experiment_id, self._delivery.run_id)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 from nanosq.errors import InputError, first_line
 from nanosq.privacy import mask
 from nanosq.result import Ended, Result
-from nanosq.tracking import RecordedData, Store, journal
+from nanosq.tracking import RecordedData, Store
 from nanosq.tracking.connection import Connection, find_run
 from nanosq.tracking.creation import STATE, is_same, run_filter
 from nanosq.tracking.delivery import Delivery
-from nanosq.tracking.journal import Journal
+from nanosq.tracking.journal import Journal, undelivered
 from nanosq.tracking.location import default_experiment, run_link
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.reach import quick_to_fail
@@ -74,10 +74,11 @@ class MLflowStore(Store):
             folder: Checkpoint folder that this process holds. What earlier runs have left there is delivered first, and
                 found there if the store cannot be reached.
         """
-        left = [each for each in journal.left(folder) if each.status == "FINISHED"] if folder is not None else []
+        found = [] if folder is None else self.undelivered(folder)
+        finished = [journal for journal in found if journal.status == "FINISHED"]
         try:
-            for each in left:
-                self._deliver(each)
+            for journal in finished:
+                self._deliver(journal)
             client, experiment_id = self.connection.open()
             with quick_to_fail():
                 runs = client.search_runs(
@@ -87,27 +88,32 @@ class MLflowStore(Store):
                     order_by=["attributes.end_time DESC"],
                 )
         except Exception as error:
-            self.connection.warn(error)
-            return _found(left, tags)
+            self.connection.warn(error, folder or Path())
+            return _found(finished, tags)
         if not runs:
             return None
         run = runs[0]
         link = run_link(client.tracking_uri, experiment_id, run.info.run_id)
         return Result(_ended(run.data.tags), run.data.metrics, run.info.run_id, link)
 
-    def deliver(self, left: Journal) -> str:
-        """Deliver a journal that a run has left in a checkpoint folder, which this process holds, and delete it.
+    def undelivered(self, folder: Path) -> list[Journal]:
+        """Return the journals in a folder or below it that are for this store, the oldest first."""
+        address, experiment = self.connection.address, self.connection.experiment
+        return [journal for journal in undelivered(folder) if journal.is_for(address, experiment)]
+
+    def deliver(self, journal: Journal) -> str:
+        """Deliver a journal in a checkpoint folder, which this process holds, and delete it.
 
         Returns:
             The link to the run.
         """
         with self.connection.explained():
-            return self._deliver(left)
+            return self._deliver(journal)
 
-    def _deliver(self, left: Journal) -> str:
-        delivery = Delivery(left, self.connection)
+    def _deliver(self, journal: Journal) -> str:
+        delivery = Delivery(journal, self.connection)
         delivery.deliver()
-        left.delete()
+        journal.delete()
         return run_link(self.connection.uri, delivery.experiment_id, delivery.run_id)
 
     def parameters(self, run_id: str) -> Mapping[str, str]:
@@ -162,10 +168,15 @@ class MLflowStore(Store):
             )
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="nanosq-"))
-        left = journal.left(folder)
-        same = [] if is_new else [old for old in left if old.status != "FINISHED" and is_same(old.tags, tags)]
+        found = self.undelivered(folder)
+        same = [] if is_new else [old for old in found if old.status != "FINISHED" and is_same(old.tags, tags)]
         used = same[-1] if same else Journal.create(folder)
-        self._try_to_deliver([old for old in left if old is not used])
+        try:
+            for journal in found:
+                if journal is not used:
+                    self._deliver(journal)
+        except Exception as error:
+            self.connection.warn(error, folder)
         used.record(
             "start",
             name=name,
@@ -175,17 +186,10 @@ class MLflowStore(Store):
             run_id=run_id,
             is_new=is_new,
             log_model=self._log_model,
-            uri=mask(self.connection.uri),
+            uri=self.connection.address,
             experiment=self.connection.experiment,
         )
         return MLflowRun(Delivery(used, self.connection), monitors_system=self._system_metrics)
-
-    def _try_to_deliver(self, left: Sequence[Journal]) -> None:
-        try:
-            for each in left:
-                self._deliver(each)
-        except Exception as error:
-            self.connection.warn(error)
 
     @contextmanager
     def recorded(self, run_id: str) -> "Iterator[tuple[MlflowClient, Run]]":
@@ -218,9 +222,9 @@ def _ended(tags: Mapping[str, str]) -> Ended:
     return cast(Ended, endings[0] if endings else "finished")
 
 
-def _found(left: Sequence[Journal], tags: Mapping[str, str]) -> Result | None:
-    """Return the result of the last finished run that has left a journal and has these tags, or None."""
-    for each in reversed(left):
-        if each.has_result(tags):
-            return Result(_ended(each.tags), each.metrics, unrecorded=str(each.folder))
+def _found(journals: Sequence[Journal], tags: Mapping[str, str]) -> Result | None:
+    """Return the result of the last journal of a finished run that has these tags, or None."""
+    for journal in reversed(journals):
+        if journal.has_result(tags):
+            return Result(_ended(journal.tags), journal.metrics, unrecorded=str(journal.folder))
     return None

@@ -1,14 +1,17 @@
-"""Find out within seconds if a tracking store can be reached: MLflow and its drivers try for minutes."""
+"""The environment of MLflow, and whether a tracking store can be reached.
+
+That is found out within seconds: MLflow and its drivers try for minutes.
+"""
 
 import logging
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from nanosq.filesystem import check_creatable, check_writable, limit_connecting
 from nanosq.privacy import set_defaults
 from nanosq.tracking.location import artifact_root, database
 
@@ -21,17 +24,17 @@ DEFAULTS = {
     # By default seven and 120 seconds. A journal keeps what cannot be delivered (nanosq/tracking/journal.py).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "PGCONNECT_TIMEOUT": str(SECONDS),  # by default two minutes
 }
 QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS)}
 SERVERS = ("postgresql", "mysql", "mssql")
 
 
-def prepare() -> None:
+def set_mlflow_environment() -> None:
     """Set the environment of MLflow, which must be done before it is imported."""
     set_defaults()
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    limit_connecting()
     if not any(name.startswith(POOL) for name in os.environ):
         os.environ[f"{POOL}CLASS"] = "NullPool"  # an open connection would write to a database that was deleted
     os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)  # else metrics would belong to this model
@@ -100,10 +103,8 @@ def _check_folders(file: Path, folder: str) -> None:
     """Raise an OSError if no file can be created where the database and the artifacts are."""
     if file.exists() and not os.access(file, os.W_OK):
         raise PermissionError(f"Permission denied: {file}")
-    artifacts = artifact_root(file)
-    for place in (artifacts.parent, artifacts, artifacts / folder):
-        if place.exists() and not place.is_dir():
-            raise NotADirectoryError(f"Not a directory: {place}")
-        if place.exists() or place == artifacts.parent:
-            with tempfile.TemporaryFile(dir=place):
-                pass
+    try:
+        check_writable(file)
+        check_creatable(artifact_root(file) / folder)
+    except ValueError as error:
+        raise OSError(str(error)) from error

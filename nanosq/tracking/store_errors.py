@@ -28,14 +28,14 @@ ADVICE = (
     ("No module named", "install this driver of the database, or {elsewhere}"),
     ("database is locked", "another process is writing to it: wait for it, or {elsewhere}"),
     ("file is not a database|malformed", "restore it from a backup, or {elsewhere}"),
-    ("is a folder and not a database", "move it away, or {elsewhere}"),
+    ("is a folder and not a database|is not a folder", "move it away, or {elsewhere}"),
     ("disk is full|No space left", "free some space, or {elsewhere}"),
     (
         "[Rr]ead-?only|Permission denied|Operation not permitted",
         "make the file and its folder writable, or {elsewhere}",
     ),
     (
-        "unable to open database file|No such file|Not a directory|File exists",
+        "unable to open database file|No such file|there is no folder|Not a directory|File exists",
         "create its folder and make it writable, or {elsewhere}",
     ),
     (
@@ -55,13 +55,22 @@ def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
         uri: The tracking URI.
         elsewhere: How to use another store, for example "set tracking.uri".
     """
+    line = _first_line(error)
+    advice = next((advice for pattern, advice in ADVICE if re.search(pattern, line)), "{elsewhere}")
+    return f"({reason(error)}); {advice.format(uri=uri, elsewhere=elsewhere)}"
+
+
+def reason(error: BaseException) -> str:
+    """Return the cause of an error of a store, without what to do about it."""
+    line = _first_line(error)
+    if found := CAUSED_BY.search(line):
+        line = found[1]
+    return re.split(r"\. (?=[A-Z])", line)[0].rstrip(".")
+
+
+def _first_line(error: BaseException) -> str:
     cause = _cause(error)
-    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    advice = next((advice for pattern, advice in ADVICE if re.search(pattern, reason)), "{elsewhere}")
-    if found := CAUSED_BY.search(reason):
-        reason = found[1]
-    sentence = re.split(r"\. (?=[A-Z])", reason)[0].rstrip(".")
-    return f"({sentence}); {advice.format(uri=uri, elsewhere=elsewhere)}"
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def is_of_store(error: BaseException) -> bool:

@@ -64,8 +64,8 @@ URIS = [
     ("mlruns", "mlflow migrate-filestore"),
     (f"postgresql+psycopg://user:{PASSWORD}@127.0.0.1:9/mlflow", "start the server or correct its address"),
     ("mysql+none://127.0.0.1/mlflow", "tracking.uri"),
-    ("sqlite:///nowhere/mlflow.db", "create its folder"),
-    ("sqlite:///text.txt/mlflow.db", "Not a directory"),
+    ("sqlite:///nowhere/mlflow.db", "there is no folder nowhere); create its folder"),
+    ("sqlite:///text.txt/mlflow.db", "there is no folder text.txt); create its folder"),
     ("sqlite:////proc/mlflow.db", "/proc"),
 ]
 CASES = [
@@ -95,4 +95,6 @@ CASES = [
     Case(f"nanosq.register {RUN} name --tracking-uri http://127.0.0.1:9", "start the server"),
     Case("nanosq.sync nowhere", "there is no folder nowhere"),
     Case("nanosq.sync text.txt", "there is no folder text.txt"),
+    Case("nanosq.sync ''", "is empty"),
+    Case("nanosq.sync --tracking-uri ''", "--tracking-uri: is empty"),
 ]

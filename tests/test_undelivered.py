@@ -1,0 +1,140 @@
+"""Journals of several stores in one checkpoint folder: each is delivered to its own store, whatever the others do."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from nanosq import checkpoint, sync
+from nanosq.errors import InputError, NotRecordedError
+from nanosq.sweeps.recording import SweepRecording
+from nanosq.tracking import Store
+from nanosq.tracking.journal import Journal, undelivered
+from nanosq.tracking.mlflow_store import MLflowStore
+from tests.bad_input import PASSWORD
+from tests.commandline import provide_store
+
+DEAD = f"http://user:{PASSWORD}@127.0.0.1:9"
+AWAY = "sqlite:///later/mlflow.db"  # its folder does not exist yet
+TRACKING = {"_target_": "nanosq.tracking.mlflow_store.MLflowStore", "uri": AWAY, "experiment": "nanosq"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, default_store: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint folder. The working folder has an empty store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", DEAD)  # for its password
+    provide_store(tmp_path)
+    return tmp_path / "checkpoints"
+
+
+def store(uri: str = AWAY, experiment: str = "nanosq") -> MLflowStore:
+    return MLflowStore(experiment=experiment, uri=uri)
+
+
+def leave(folder: Path, name: str, of: MLflowStore) -> Journal:
+    """Train a run whose store is away. Return its journal."""
+    run = of.start(name, params={}, tags={"name": name}, folder=folder / name)
+    with run:
+        run.log({"train/loss": 1.0}, 1)
+    return Journal(Path(run.unrecorded))
+
+
+def recording(folder: Path, **tracking: str) -> SweepRecording:
+    hydra = {"runtime": {"choices": {"hydra/launcher": "another"}}}
+    return SweepRecording(OmegaConf.create({"tracking": tracking, "checkpoint_dir": str(folder), "hydra": hydra}))
+
+
+def names(uri: str) -> list[str]:
+    return sorted(run.data.tags["name"] for run in store(uri).runs({}))
+
+
+def test_a_store_finds_its_own_journals(folder: Path) -> None:
+    own, other = leave(folder, "own", store()), leave(folder, "other", store(experiment="other"))
+    leave(folder, "dead", store(DEAD))
+    assert [journal.id for journal in store().undelivered(folder)] == [own.id]
+    absolute = f"sqlite:///{folder.parent}/later/mlflow.db"
+    assert [journal.id for journal in store(absolute, "other").undelivered(folder)] == [other.id]
+    assert [journal.start["name"] for journal in store(DEAD).undelivered(folder)] == ["dead"]
+    assert not Store().undelivered(folder)
+
+
+def test_a_run_leaves_the_journals_of_other_stores_alone(folder: Path) -> None:
+    other = leave(folder, "run", store(DEAD))
+    here = store("sqlite:///mlflow.db")
+    assert here.find({"name": "run"}, folder / "run") is None
+    with here.start("run", params={}, tags={"name": "run"}, folder=folder / "run"):
+        pass
+    assert [journal.id for journal in undelivered(folder)] == [other.id]
+    assert names("sqlite:///mlflow.db") == ["run"]
+
+
+def test_sync_goes_on_after_a_dead_store_and_a_run_that_trains(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, uri in {"a": DEAD, "b": DEAD, "c": AWAY, "d": AWAY}.items():
+        leave(folder, name, store(uri))
+    Path("later").mkdir()
+    os.chdir(folder)  # the addresses in journals do not depend on the working folder
+    with checkpoint.exclusive(folder / "c"):
+        assert sync.main(["."]) == 3
+    shown = capsys.readouterr()
+    assert "c is still training\n" in shown.out
+    assert "d: http" in shown.out
+    assert shown.err.startswith("error: a and 1 more not delivered: MLflow store http://user:***@127.0.0.1:9 cannot")
+    assert shown.err.count("\n") == 1
+    assert sync.main([str(folder / "c")]) == 0
+    os.chdir(folder.parent)
+    assert names(AWAY) == ["c", "d"]
+    assert [journal.start["name"] for journal in undelivered(folder)] == ["a", "b"]
+
+
+def test_sync_delivers_to_the_store_that_is_named(folder: Path) -> None:
+    leave(folder, "a", store(DEAD))
+    assert sync.main(["--tracking-uri", "sqlite:///mlflow.db"]) == 0
+    assert names("sqlite:///mlflow.db") == ["a"]
+
+
+def test_a_silent_store_costs_its_time_limit_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        leave(folder, name, store(DEAD))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert sync.main(["--tracking-uri", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 3
+        silent.setblocking(False)
+        silent.accept()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_the_end_of_a_sweep_delivers_to_its_own_store(folder: Path) -> None:
+    leave(folder, "own", store())
+    leave(folder, "other", store(DEAD))
+    Path("later").mkdir()
+    with recording(folder, **TRACKING).delivered() as is_recorded:
+        assert is_recorded
+    assert names(AWAY) == ["own"]
+    with recording(folder, _target_="nanosq.tracking.Store").delivered() as is_recorded:
+        assert is_recorded
+    assert [journal.start["name"] for journal in undelivered(folder)] == ["other"]
+
+
+def test_a_sweep_whose_store_is_away_ends_first(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    leave(folder, "own", store())
+    ended = False
+    with pytest.raises(NotRecordedError), recording(folder, **TRACKING).delivered() as is_recorded:
+        ended = not is_recorded
+    assert ended
+    with pytest.raises(InputError, match="a trial"), recording(folder, **TRACKING).delivered():
+        raise InputError("a trial has failed")
+    assert "not recorded completely" in caplog.messages[-1]
+
+
+def test_the_warning_is_about_this_run(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = leave(folder, "a", store(DEAD))
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning.startswith("MLflow store http://user:***@127.0.0.1:9 cannot be used (")
+    assert warning.endswith(f"): training goes on, and {journal.folder} keeps the run until the store answers")
