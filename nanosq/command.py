@@ -1,7 +1,6 @@
 """Options, errors and exit status that commands share."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
@@ -72,9 +71,6 @@ def run(work: Callable[[], int | None]) -> int:
         except KeyboardInterrupt:
             print(INTERRUPTED, file=sys.stderr)
             return 130
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end
-            return 141  # as of a program that SIGPIPE has ended
         except (ValueError, OSError) as error:
             from nanosq.errors import report
 

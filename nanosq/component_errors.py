@@ -18,8 +18,7 @@ FAILURES = (Exception, SystemExit)  # a component must not end the program eithe
 def calling(name: str, contract: str = "") -> Iterator[None]:
     """Turn an error of the block, which calls a component before training, into one line.
 
-    Of a component of this package, only the errors of bad arguments are turned: ValueError, and those of PyTorch and
-    of a call. Any other one is a bug and keeps its traceback.
+    Errors of a component of this package stay: a ValueError says already what to change, and any other one is a bug.
 
     Args:
         name: Dotted name of the component.
@@ -33,8 +32,8 @@ def calling(name: str, contract: str = "") -> Iterator[None]:
     except FAILURES as error:
         if isinstance(error, InputError | Terminated) or errors.is_out_of_memory(error):
             raise
-        if name.startswith("nanosq.") and not isinstance(error, TypeError | RuntimeError):
-            raise  # a ValueError says already what to change
+        if name.startswith("nanosq."):
+            raise
         raise InputError("; ".join(filter(None, (f"{name} fails: {errors.reason(error)}", contract)))) from error
 
 

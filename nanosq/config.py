@@ -9,7 +9,6 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from nanosq import component_errors, errors, signature
 from nanosq.installation import CONF
 from nanosq.privacy import mask_values
 from nanosq.signals import Terminated
+from nanosq.suggestion import closest
 
 
 def choices(group: str) -> str:
@@ -95,8 +95,8 @@ def get_target(path: str) -> Callable[..., Any]:
         advice = ""
         if isinstance(error, ModuleNotFoundError) and error.name == path.split(".")[0]:
             advice = "; a module of your own must be in the current folder or on PYTHONPATH"
-        elif isinstance(error, AttributeError) and (close := get_close_matches(str(error.name), dir(error.obj), 1)):
-            advice = f"; did you mean {close[0]!r}?"
+        elif isinstance(error, AttributeError):
+            advice = closest(error.name, dir(error.obj))
         raise ImportError(f"cannot import {path!r}: {errors.reason(error)}{advice}") from error
     if not callable(target):
         raise ImportError(f"{path!r} is of type {type(target).__name__}, not a function or a class")

@@ -8,7 +8,6 @@ import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nanosq import terminal
 from nanosq.installation import program
 from nanosq.privacy import mask
+from nanosq.suggestion import closest
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
 NOISE = (
@@ -120,23 +120,31 @@ def end_training(failure: TrainingError, cause: BaseException, *, is_single: boo
     for error in (failure, cause):
         traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
     if is_single:
-        sys.exit(terminal.fit(f"error: {failure}", sys.stderr))  # prints it
+        sys.exit(report(failure))
     raise failure from cause
 
 
 @contextmanager
 def file_error(*, is_single: bool) -> Iterator[None]:
-    """Turn an error of a full disk in the block, a call that trains, into a FileError. With it, a single run exits."""
+    """Turn an error of writing in the block, a call that trains, into a FileError. With it, a single run exits."""
     try:
         yield
     except OSError as error:
+        if not isinstance(error, FileError) and error.errno not in OF_WRITING:
+            raise
         failure = error
-        if error.errno in OF_WRITING:  # of another library, which copies files
+        if not isinstance(error, FileError):  # of another library, which copies files
             place = error.filename2 or error.filename or "a file"
-            failure = FileError(f"cannot write {place} ({error.strerror}): make room, and run the same command again")
-        if is_single and isinstance(failure, FileError):
+            advice = f"{make_writable(error)}, and run the same command again"
+            failure = FileError(f"cannot write {place} ({error.strerror}): {advice}")
+        if is_single:
             sys.exit(report(failure))
-        raise failure from None
+        raise failure from error
+
+
+def make_writable(error: OSError) -> str:
+    """Return what to do about an error of writing a file."""
+    return "make room" if error.errno in FULL else "make it writable"
 
 
 def forget_variables(error: BaseException) -> None:
@@ -193,8 +201,7 @@ def _closest(error: BaseException) -> str:
     """Return a suggestion if an error is about a file of conf/ that does not exist. OmegaConf makes those for keys."""
     if not isinstance(error, MissingConfigException):
         return ""
-    close = get_close_matches(str(error.missing_cfg_file).rpartition("/")[2], error.options or [], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return closest(str(error.missing_cfg_file).rpartition("/")[2], error.options or [])
 
 
 def first_line(error: BaseException) -> str:

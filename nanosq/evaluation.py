@@ -131,7 +131,7 @@ class Evaluator:
             document_N, scored_on_device_BT = document_B[scored_BT.nonzero()[:, 0]], scored_BT.to(device)
             yield ScoredTokens(hidden_BTD[scored_on_device_BT].to(dtype), targets_BT[scored_BT].to(device), document_N)
 
-    def windows(self, split: Split, *, every: int = 1) -> Iterator[Windows]:
+    def windows(self, split: Split, *, every: int) -> Iterator[Windows]:
         """Yield the windows of `batches`. Call `before_batch` before each batch."""
         all_windows = evaluation_windows(split, block_size=self.model.block_size, batch_size=self.batch_size)
         for windows in islice(all_windows, distributed.rank(), None, every * distributed.world_size()):

@@ -1,5 +1,6 @@
 """Everything that a configuration says about a run, looked up and checked before anything is written."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -191,12 +192,15 @@ def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], flo
     return cast(Callable[[int], float], built)
 
 
+NAMED = re.compile(r"[a-z]\w*(\.\w+)*[:=]")  # the beginning of a message that names a key already
+
+
 @contextmanager
 def _named(group: str) -> Iterator[None]:
     """Name the group in an error of a component that does not name it itself."""
     try:
         yield
     except ValueError as error:
-        if str(error).startswith((f"{group}.", f"{group}:")):
+        if NAMED.match(str(error)):
             raise
         raise ValueError(f"{group}: {error}") from error

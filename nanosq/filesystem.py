@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
-from nanosq.errors import FULL, OF_WRITING, FileError, InputError
+from nanosq.errors import OF_WRITING, FileError, InputError, make_writable
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ def writing(path: Path, setting: str, *, reads: bool = False) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, TimeoutError) or (reads and error.errno not in OF_WRITING):  # the first is of a lock
             raise
-        advice = "make room" if error.errno in FULL else "make it writable"
-        raise FileError(f"cannot write {path} ({error.strerror or error}): {advice}, or set {setting}=DIR") from error
+        advice = f"{make_writable(error)}, or set {setting}=DIR"
+        raise FileError(f"cannot write {path} ({error.strerror or error}): {advice}") from error
 
 
 def write_text(path: Path, text: str, setting: str) -> None:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq.errors import FileError, InputError, NotRecordedError, TrainingError, one_line, report
-from nanosq.privacy import masked_output
+from nanosq.privacy import READER_GONE, masked_output
 
 # Errors whose message is for the user.
 SHOWN = (InputError, TrainingError, FileError, NotRecordedError, HydraException, OmegaConfBaseException)
@@ -34,9 +34,6 @@ def exit_status(task: Callable[[], Any]) -> int:
             with redirect_stderr(cast(TextIO, startup)):
                 task()
             sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end
-            return 141  # as of a program that SIGPIPE has ended
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -44,7 +41,7 @@ def exit_status(task: Callable[[], Any]) -> int:
             failure = error.__context__
             if show_all and isinstance(failure, Exception):  # a single run has exited because of it
                 raise failure from failure.__cause__
-            if error.code in (0, None) or not (said := startup.take().strip()):
+            if error.code in (0, None, READER_GONE) or not (said := startup.take().strip()):
                 raise
             return report(InputError(said.splitlines()[-1].rpartition(" error: ")[2]))
         except Exception as error:

@@ -44,15 +44,15 @@ def train(cfg: DictConfig) -> Result:
     terminal.format_logs()
     context = HydraConfig.get()
     trial = current(context)
+    is_single = trial is None
     with signals.job(), TrialReport(trial) as report:
-        with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
+        with quick_imports(), errors.bad_input(is_single=is_single, kind=errors.InfeasibleError):
             schema.check(cfg)
             check_is_single(cfg, context)
         batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
-        is_single = trial is None
         with errors.file_error(is_single=is_single), errors.out_of_memory(is_single=is_single, **batch):
             result = run(cfg, context, trial, report)
-        if trial is None and result.unrecorded:
+        if is_single and result.unrecorded:
             sys.exit(errors.report(errors.NotRecordedError([result.unrecorded])))
         return result
 

@@ -4,14 +4,15 @@ A type is a function of the text that a user has given. It raises ArgumentTypeEr
 """
 
 import argparse
-import difflib
 import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from nanosq.suggestion import closest
 
 OPTION = re.compile(r"^ +(?:-\w[^-\n]*, )?(--[\w-]+)", re.MULTILINE)  # in the help of a parser
 CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)", re.DOTALL)
@@ -48,12 +49,6 @@ class Parser(argparse.ArgumentParser):
             message += closest(choice[1], choices)
         message = NUMBER.sub(lambda found: f"{found[2]} is not {NUMBERS[found[1]]}", message)
         raise ValueError(message.removeprefix("argument ").replace("unrecognized arguments", "too many arguments"))
-
-
-def closest(wrong: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'name'?" for the name that is most like a wrong one, or an empty text."""
-    found = difflib.get_close_matches(wrong, list(names), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -17,6 +17,7 @@ PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
 NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
 PARAMETER = re.compile(rf"([?&;](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
+READER_GONE = 141  # exit status of a program that SIGPIPE has ended
 URL = re.compile(r"\w:/\S+")
 # A user who sets one of these variables keeps that value.
 DEFAULTS = {
@@ -61,7 +62,22 @@ class MaskedStream:
 
     def write(self, text: str) -> int:
         """Write a text without its passwords and tokens."""
-        return self._stream.write(terminal.fit(mask(text), self._stream))
+        with self._reader():
+            return self._stream.write(terminal.fit(mask(text), self._stream))
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._reader():
+            self._stream.flush()
+
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        """End the program if the reader of the stream, such as `head`, has gone. Training would be for nobody."""
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # Python flushes it again at its end
+            sys.exit(READER_GONE)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write texts without their passwords and tokens."""

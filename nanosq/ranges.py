@@ -17,12 +17,10 @@ Part = Annotated[float, Gt(0), Le(1)]  # of a whole
 Count = Annotated[int, Ge(1)]
 Size = Annotated[int, Ge(1), Le(2**24)]  # PyTorch cannot count the elements of a tensor with larger ones
 
-# Ranges by the group of a component, for classes that do not state them: those of torch.optim check only some of them.
-OF_GROUPS: Mapping[str, Mapping[str, Any]] = {
-    "optimizer": {
-        "lr": NonNegative,
-        "weight_decay": NonNegative,
-        "momentum": BelowOne,
-        "betas": tuple[BelowOne, BelowOne],
-    }
+# Arguments of the optimizers in torch.optim, which check only some of them.
+OF_TORCH_OPTIM: Mapping[str, Any] = {
+    "lr": NonNegative,
+    "weight_decay": NonNegative,
+    "momentum": BelowOne,
+    "betas": tuple[BelowOne, BelowOne],
 }

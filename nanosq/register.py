@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanosq import command, option, terminal
+from nanosq.suggestion import closest
 
 if TYPE_CHECKING:
     from nanosq.tracking.mlflow_store import MLflowStore
@@ -59,7 +60,7 @@ def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
 
     sweep, metric = options.origin, options.metric
     if metric is not None and metric not in METRICS:
-        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{option.closest(metric, METRICS)}")
+        raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{closest(metric, METRICS)}")
     if sweep in (".", ".."):
         raise InputError(f"{sweep!r} is no name of a run or a sweep")
     folder = options.sweeps / file_name(sweep)

@@ -1,7 +1,6 @@
 """The schema of the configuration: the type and the range of every value outside of components, and its check."""
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
@@ -13,6 +12,7 @@ from nanosq import config, signature
 from nanosq.filesystem import check_folder
 from nanosq.installation import program
 from nanosq.settings import SampleSettings, TrainSettings
+from nanosq.suggestion import closest
 
 MAX_SEEDS = 1000  # of a trial
 
@@ -111,9 +111,9 @@ def _check_keys(prefix: str, section: Any, kind: type) -> None:
     fields = get_type_hints(kind)
     for key in section if OmegaConf.is_dict(section) else ():
         if key not in fields:
-            close = get_close_matches(key, fields, 1)
-            advice = f"did you mean {prefix}{close[0]}?" if close else f"{program()} --help lists them all"
-            raise ValueError(f"unknown setting {f'{prefix}{key}'!r}: {advice}")
+            names = [f"{prefix}{field}" for field in fields]
+            advice = closest(f"{prefix}{key}", names, otherwise=f"{program()} --help lists them all")
+            raise ValueError(f"unknown setting {f'{prefix}{key}'!r}{advice}")
     for key in fields:
         if OmegaConf.select(section, key, default="???") == "???":
             raise ValueError(f"{prefix}{key} is missing: set {prefix}{key}=VALUE on the command line")

@@ -177,7 +177,7 @@ def job() -> Iterator[None]:
     """Let a signal end a job inside the block, at once where no `Interruption` delays it.
 
     Raises:
-        Interrupted: This is a worker process, and it was asked to end.
+        Interrupted: This is a worker process, and it was asked to end, or nobody reads its output.
     """
     handlers = end_by_exception()
     try:
@@ -188,6 +188,11 @@ def job() -> Iterator[None]:
         if _worker is None:
             raise
         raise Interrupted("interrupted") from None
+    except BrokenPipeError:
+        if _worker is None:
+            raise
+        _worker.receive(signal.SIGTERM)
+        raise Interrupted("nobody reads the output") from None
     finally:
         _restore(handlers)
 

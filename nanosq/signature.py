@@ -3,19 +3,22 @@
 import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from annotated_types import DocInfo
 
 from nanosq import ranges
+from nanosq.suggestion import closest
 
-# What a number must be, by the kind of error of pydantic.
+# What a value must be, by the kind of error of pydantic.
 LIMITS = {
     "greater_than_equal": "at least {ge:.10g}",
     "greater_than": "above {gt:.10g}",
     "less_than_equal": "at most {le:.10g}",
     "less_than": "below {lt:.10g}",
+    "string_too_short": "a name that is not empty",
+    "too_short": "a list of at least {min_length} values",
+    "too_long": "a list of at most {max_length} values",
 }
 
 
@@ -36,7 +39,7 @@ def check_values(group: str, target: Callable[..., Any], configured: Mapping[str
     """Check keyword arguments against the signature of a function or class.
 
     Args:
-        group: Dotted key of the component, for messages and ranges: "loss", "data.source".
+        group: Dotted key of the component, for messages: "loss", "data.source".
         target: The function or class.
         configured: Arguments as a configuration has them, as plain values.
         name: Name of the target, for messages.
@@ -44,14 +47,13 @@ def check_values(group: str, target: Callable[..., Any], configured: Mapping[str
     Raises:
         ValueError: An argument is unknown, of the wrong type or out of range. The message names its key.
     """
-    parameters, hints = _parameters(group, target, name), _hints(group, target)
+    parameters, hints = _parameters(group, target, name), _hints(target)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     accepted = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     for key, value in configured.items():
         if key not in accepted and not takes_any:
-            close = get_close_matches(key, accepted, 1)
-            suggestion = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(accepted) or 'none'}"
-            raise ValueError(f"{group}.{key}: {name} has no argument {key!r}; {suggestion}")
+            advice = closest(key, accepted, otherwise=f"it has {', '.join(accepted) or 'none'}")
+            raise ValueError(f"{group}.{key}: {name} has no argument {key!r}{advice}")
         if value == "???":
             raise ValueError(f"{group}.{key} is missing: set {group}.{key}=VALUE on the command line")
         check_value(f"{group}.{key}", value, hints.get(key, Any))
@@ -82,15 +84,14 @@ def check_fields(section: Any, name: Callable[[str], str]) -> None:
         check_value(name(key), getattr(section, key), hint)
 
 
-def _hints(group: str, target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of arguments. A range of the group counts where the type states none."""
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of arguments. For classes of torch.optim, these are those that state a range."""
     try:
         function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
         hints = get_type_hints(function, include_extras=True)
     except (NameError, AttributeError, TypeError, SyntaxError):  # annotations that only a type checker understands
         hints = {}
-    of_group = ranges.OF_GROUPS.get(group, {})
-    return hints | {key: of_group[key] for key in of_group if not hasattr(hints.get(key), "__metadata__")}
+    return hints | (dict(ranges.OF_TORCH_OPTIM) if str(target.__module__).startswith("torch.optim") else {})
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

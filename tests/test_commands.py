@@ -44,7 +44,7 @@ def run(name: str, *arguments: str) -> int:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(COMMANDS) == 24
+    assert len(COMMANDS) == 25
     assert {"analysis.report", "analysis.report.search", "analysis.audit", "nanosq.data"} < {*COMMANDS}
 
 
@@ -73,18 +73,15 @@ def test_other_commands_say_something_without_runs(name: str, text: str, capsys:
     assert text in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "status"), [([], 141), (["--help"], 0)])
-def test_a_reader_of_the_output_that_has_gone_is_no_error(arguments: list[str], status: int) -> None:
-    """The pipe is closed before the command starts, as by `head` in the middle of a longer output.
-
-    argparse ignores that it cannot print the help.
-    """
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_a_reader_of_the_output_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    """The pipe is closed before the command starts, as by `head` in the middle of a longer output."""
     reading, writing = os.pipe()
     os.close(reading)
     argv = [sys.executable, "-m", "analysis.report.glossary", *arguments]
     result = subprocess.run(argv, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    assert (result.returncode, result.stderr) == (status, "")
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

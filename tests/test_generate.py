@@ -103,7 +103,7 @@ def test_the_help_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.pt", "--num", "0"], "--num: '0' is not a whole number of at least 1"),
+        (["a.pt", "--num", "0"], "--num: '0' is not a whole number from 1 to 10000"),
         (["a.pt", "--max-new-tokens", "-1"], "--max-new-tokens=-1: must be at least 0"),
         (["a.pt", "--temperature", "nan"], "--temperature=nan: must be finite"),
         (["a.pt", "--top-k", "0"], "--top-k=0: must be at least 1"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
-from nanosq import losses
+from nanosq import head, losses
 from nanosq.head import head_loss
 from nanosq.token_scores import token_scores
 from tests.test_head import error, full, inputs
@@ -79,6 +79,38 @@ def test_a_scale_changes_no_bit_of_other_types(name: str, dtype: torch.dtype) ->
             objective, nll = head_loss(loss_of(name), hidden_ND, weight_VD, targets_N, chunk_size=20, scale=scale)
         results.append((objective, nll, *torch.autograd.grad(objective / 3, (hidden_ND, weight_VD))))
     assert all(torch.equal(*values) for values in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("name", ["brier", "cross_entropy"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_loss_is_prepared_for_speed_only_if_that_is_wanted(
+    name: str, compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = []
+
+    def note(function: Any) -> Any:
+        prepared.append(function)
+        return function
+
+    monkeypatch.setattr(head, "compiled", note)
+    head_loss(loss_of(name), *inputs(5, 4, 6), compile=compile)
+    assert len(prepared) == compile
+
+
+def test_chunks_and_tiles_cover_their_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden_ND, weight_VD, _ = inputs(10, 2, 7)
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 3 * 7 + 6)  # of three tokens: 10 tokens are four chunks, of three at most
+    found = list(head.chunks(hidden_ND.detach(), weight_VD.detach(), None))
+    assert [tokens for tokens, _ in found] == [slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 10)]
+    monkeypatch.setattr(head, "TILE_LOGITS", 7)
+    monkeypatch.setattr(head, "COMPILED_TILE_LOGITS", 5 * 7 + 6)
+    n = torch.get_num_threads()
+    logits_CV = torch.empty(2 * n + 1, 7)
+    assert [*head.tiles(logits_CV, False)] == [slice(0, n), slice(n, 2 * n), slice(2 * n, 2 * n + 1)]
+    assert [*head.tiles(torch.empty(11, 7), True)] == [slice(0, 5), slice(5, 10), slice(10, 11)]
+    assert [*head.tiles(torch.empty(0, 7), True)] == [slice(0, 0)]
+    monkeypatch.setattr(head, "COMPILED_TILE_LOGITS", 6)  # less than one row
+    assert [*head.tiles(torch.empty(2, 7), True)] == [slice(0, 1), slice(1, 2)]
 
 
 class TinyModel(nn.Module):

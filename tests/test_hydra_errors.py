@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.commandline import ROOT, command, environment
+from tests.commandline import ROOT, SMALL, command, environment, running
 
 
 def test_a_reader_of_the_help_that_has_gone_ends_it_quietly() -> None:
@@ -15,6 +15,17 @@ def test_a_reader_of_the_help_that_has_gone_ends_it_quietly() -> None:
     result = subprocess.run(run, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_a_reader_that_has_gone_ends_a_sweep(tmp_path: Path) -> None:
+    pipe, log = tmp_path / "pipe", tmp_path / "stderr"
+    os.mkfifo(pipe)
+    sweep = ["-m", "hydra/sweeper=grid", "hydra/launcher=basic", "loss=cross_entropy", "optimizer.lr=1e-3,2e-3"]
+    with running("run.py", *sweep, *SMALL, "train.max_steps=2", cwd=tmp_path, stdout=pipe, stderr=log) as process:
+        os.close(os.open(pipe, os.O_RDONLY))
+    assert process.exitcode == 141
+    assert "#0" in log.read_text()
+    assert "#1" not in log.read_text()
 
 
 def test_the_full_error_is_shown_on_request(tmp_path: Path) -> None:

@@ -225,6 +225,7 @@ def test_a_database_that_is_deleted(folder: Path, undisturbed: dict[str, Any]) -
     assert recorded()[1] == undisturbed
 
 
+@pytest.mark.usefixtures("default_store")
 def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"http://user:{PASSWORD}@127.0.0.1:9"
@@ -235,5 +236,4 @@ def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(InputError, match="--tracking-uri"):
         sync._store(Journal(Path(run.unrecorded)), None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(None)
     assert sync._store(Journal(Path(run.unrecorded)), None).connection.uri == uri

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -59,8 +58,10 @@ def served(model: LoggedModel) -> mlflow.pyfunc.PyFuncModel:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MLflowStore]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MLflowStore:
+    """A store in the working folder, beside the weights of a model."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.pt").write_bytes(b"weights")
     return MLflowStore(experiment="nanosq", uri=provide_store(tmp_path))
 
 
@@ -194,7 +195,7 @@ def test_a_resumed_run_has_one_model(store: MLflowStore, tmp_path: Path, monkeyp
 
     with pytest.raises(KeyboardInterrupt):
         score("", is_killed=True)
-    assert calls == ["create_logged_model", "log_outputs", "log_batch"]
+    assert calls == ["log_batch", "search_logged_models", "create_logged_model", "log_outputs", "log_batch"]
     (first,) = models(tmp_path)
     assert first.status == LoggedModelStatus.PENDING
     assert score(first.source_run_id, is_killed=False) == first.source_run_id

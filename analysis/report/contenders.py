@@ -12,8 +12,8 @@ from analysis.report.matched import Matched
 from analysis.report.optuna_storage import COMPARISON, NoStudy, comparisons, opened
 from analysis.report.optuna_study import Search, StudyTrial, read
 from analysis.runs import RecordedSetting, differing
-from nanosq.option import closest
 from nanosq.privacy import mask
+from nanosq.suggestion import closest
 
 if TYPE_CHECKING:
     from optuna.study import StudySummary

@@ -16,7 +16,7 @@ from analysis.report import grid_figures
 from analysis.report.grid_trials import GridTrial, axes, best_trial, describe, label, missing_trials, short, trials
 from nanosq import command, option
 from nanosq.installation import program
-from nanosq.option import closest
+from nanosq.suggestion import closest
 
 COMMAND = f"{program()} -m hydra/sweeper=grid"
 GRID = "grid-"  # of the names that the grid sweeper gives to sweeps

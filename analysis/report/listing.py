@@ -15,7 +15,7 @@ from analysis.report.search import STORAGE
 from analysis.report.verdict import Verdict
 from analysis.runs import RecordedSetting
 from nanosq.installation import program
-from nanosq.option import closest
+from nanosq.suggestion import closest
 from nanosq.tracking.parameters import belongs
 
 MAX_LISTED = 20

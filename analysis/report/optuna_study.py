@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.recorded_run import STATES
 from analysis.report.optuna_storage import NoStudy, comparisons, opened
-from nanosq.option import closest
 from nanosq.privacy import link, mask
+from nanosq.suggestion import closest
 
 if TYPE_CHECKING:
     import optuna

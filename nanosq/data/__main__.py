@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nanosq import command, terminal
 from nanosq.data import cache, write
-from nanosq.option import closest
+from nanosq.suggestion import closest
 
 COMMANDS = ("list", "verify", "write", "remove")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from nanosq.data import cache, corpus, readers
 from nanosq.data.sources import COLUMN, SEPARATOR, SPLITS
 from nanosq.filesystem import atomic_write, check_writable
-from nanosq.option import closest
+from nanosq.suggestion import closest
 
 
 def check(name: str, path: Path) -> None:

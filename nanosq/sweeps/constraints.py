@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from nanosq.errors import InputError
+from nanosq.suggestion import closest
 from nanosq.sweeps.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ def parse(bounds: Any) -> list[Constraint]:
     known = [PARAMETERS, *METRICS]
     for key, bound in bounds.items():
         if key not in known:
-            close = get_close_matches(str(key), known, 1)
-            advice = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
-            raise InputError(f"{KEY}: {key} is not a metric; {advice}")
+            advice = closest(key, known, otherwise=f"choose from {', '.join(known)}")
+            raise InputError(f"{KEY}: {key} is not a metric{advice}")
         is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
         if not (is_number and math.isfinite(bound) and bound > 0):
             raise InputError(f"{KEY}: the bound of {key} must be a positive number, not {bound}")

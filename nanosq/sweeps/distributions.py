@@ -32,7 +32,7 @@ def from_override(override: Override) -> BaseDistribution:
     evenly spaced numbers. Everything else is a choice of values: `choice`, `a,b`, and a range in `shuffle` or `float`.
 
     Raises:
-        ValueError: There is no value, or Optuna has no such distribution.
+        ValueError: There is no value, there are too many, or Optuna has no such distribution.
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
@@ -46,13 +46,14 @@ def from_override(override: Override) -> BaseDistribution:
         return cast(BaseDistribution, distribution(value.start, value.end, log="log" in value.tags))
     if not isinstance(value, ChoiceSweep | RangeSweep):
         raise ValueError(f"{override.input_line}: list the values, or use choice, range or interval")
-    n_values = overrides.count(override)
     if isinstance(value, RangeSweep) and not value.shuffle and not value.transformers:
+        n_values = overrides.count(override)
         start, step = Decimal(str(value.start)), Decimal(str(value.step))
         first, last = sorted((start, start + (n_values - 1) * step))
         if isinstance(value.range(), range):
             return IntDistribution(int(first), int(last), step=abs(int(step)))
         return FloatDistribution(float(first), float(last), step=abs(float(step)))
+    overrides.count(override, overrides.MAX_CHOICES)
     choices: Any = override.sweep_iterator(transformer=Transformer.encode)
     return CategoricalDistribution([*choices])
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from hydra_plugins.hydra_optuna_sweeper.config import Direction
 
 from nanosq.errors import InputError
+from nanosq.suggestion import closest
 
 # What a sweep may choose by, and in which direction. The test split is kept for the comparison of what was chosen.
 METRICS = {
@@ -62,9 +62,8 @@ def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:
         raise InputError("hydra.sweeper.objectives is empty: name at least one metric")
     for key in keys:
         if key not in METRICS:
-            close = get_close_matches(key, METRICS, 1)
-            advice = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(METRICS)}"
-            raise InputError(f"hydra.sweeper.objectives: {key} is not a metric; {advice}")
+            advice = closest(key, METRICS, otherwise=f"choose from {', '.join(METRICS)}")
+            raise InputError(f"hydra.sweeper.objectives: {key} is not a metric{advice}")
         if keys.count(key) > 1:
             raise InputError(f"hydra.sweeper.objectives names {key} twice: name each metric once")
     metrics = [Metric(key) for key in keys]

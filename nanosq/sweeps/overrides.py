@@ -20,6 +20,8 @@ HELP = {"-h", "--help", "--hydra-help"}
 SETTING = re.compile(r"((?:~|\+{0,2})(?:model|loss|optimizer|schedule|data|tracking)(?:\.\w+)+)(?:=.*)?", re.DOTALL)
 DEFERRED = "deferred"
 MAX_POINTS = 10_000  # of a grid, whose trials are all composed before the first one: 0.07 s each
+MAX_CHOICES = 10_000  # of a list that a search draws from, which is stored with every trial
+MAX_VALUES = 2**53  # of a range; with more, neighbouring numbers would be equal in double precision
 
 
 def defer(arguments: Sequence[str]) -> list[str]:
@@ -65,11 +67,11 @@ def key_of(override: Override) -> str:
     return str(override.get_key_element().lstrip("+~"))
 
 
-def count(override: Override) -> int:
+def count(override: Override, most: int = MAX_VALUES) -> int:
     """Return the number of values that a list or a range has, without making them: a range may be very long.
 
     Raises:
-        InputError: There is no value, or the range is not finite.
+        InputError: There is no value or more than `most`, or the range is not finite.
     """
     value = override.value()
     if isinstance(value, RangeSweep):
@@ -81,6 +83,8 @@ def count(override: Override) -> int:
         n_values = sum(1 for _ in override.sweep_iterator()) if override.is_discrete_sweep() else 0
     if not n_values:
         raise InputError(f"{override.input_line} has no value: list the values, or use choice, range or interval")
+    if n_values > most:
+        raise InputError(f"{override.input_line} has more than {most:,} values: list fewer")
     return n_values
 
 
@@ -97,15 +101,14 @@ def take_seeds(parsed: Sequence[Override]) -> tuple[list[Override], tuple[int, .
     """Return the overrides without one that lists seeds, and these seeds: every trial is trained with all of them.
 
     Raises:
-        InputError: The seed is an axis, but not a list of integers.
+        InputError: The seed is an axis, but not a list of at most MAX_SEEDS integers.
     """
     last = {key_of(override): override for override in parsed}.get("seed")
     if last is None or not is_axis(last):
         return [*parsed], ()
     seeds: list[Any] = []
     if last.is_discrete_sweep():
-        if (n_seeds := count(last)) > MAX_SEEDS:
-            raise InputError(f"{last.input_line} lists {n_seeds:,} seeds: list at most {MAX_SEEDS:,}")
+        count(last, MAX_SEEDS)
         seeds = [*last.sweep_iterator()]
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"{last.input_line}: list the seeds, as in seed=1,2,3, or give their number, as in seeds=3")

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +10,7 @@ from optuna.samplers import BaseSampler, GridSampler
 
 from nanosq import config, identity
 from nanosq.errors import InputError
+from nanosq.suggestion import closest
 from nanosq.sweeps import distributions
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.search_space import SearchSpace
@@ -86,9 +86,8 @@ class StartingPoints:
             return self._composed(item, [f"experiment={item}"])
         if isinstance(item, str) and RUN_ID.fullmatch(item):
             return self._recorded(item)
-        close = get_close_matches(str(item), [CURRENT, *presets], 1)
-        advice = f"did you mean {close[0]!r}?" if close else f"the presets are {', '.join(presets)}"
-        raise InputError(f"{KEY}: {item} is not {CURRENT}, a preset, the id of a run or a mapping of axes; {advice}")
+        advice = closest(item, [CURRENT, *presets], otherwise=f"the presets are {', '.join(presets)}")
+        raise InputError(f"{KEY}: {item} is not {CURRENT}, a preset, the id of a run or a mapping of axes{advice}")
 
     def _replaced(self, item: Mapping[str, Any]) -> StartingPoint:
         """Return the configuration as it stands with other values of some axes."""
@@ -182,9 +181,8 @@ def check_axes(items: Sequence[Any], axes: Collection[str]) -> None:
     for item in items:
         for key in item if isinstance(item, Mapping) else ():
             if key not in axes:
-                close = get_close_matches(str(key), axes, 1)
-                advice = f"did you mean {close[0]!r}?" if close else f"the axes are {', '.join(sorted(axes))}"
-                raise InputError(f"{KEY}: {_name(item)}: {key} is no axis of this search; {advice}")
+                advice = closest(key, axes, otherwise=f"the axes are {', '.join(sorted(axes))}")
+                raise InputError(f"{KEY}: {_name(item)}: {key} is no axis of this search{advice}")
 
 
 def _name(item: Any) -> str:

@@ -15,6 +15,7 @@ from nanosq.tracking.connection import Connection
 from nanosq.tracking.creation import STATE, abandoned_runs, create_run, end, find_active, is_same, log_data, run_filter
 from nanosq.tracking.journal import Journal, Record
 from nanosq.tracking.run_model import NOTE, RunModel
+from nanosq.tracking.store_errors import is_of_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,6 +63,16 @@ class Delivery:
         except BaseException:
             self._attached = None  # what the store has received is not known
             raise
+
+    def fail(self) -> None:
+        """Mark the run as failed, where the store can do that: its journal cannot be written, and so has no end."""
+        try:
+            if self.run_id:
+                client, _ = self.connection.open()
+                end(client, self.run_id, "FAILED")
+        except Exception as error:
+            if not is_of_store(error):
+                raise
 
     def _note(self, position: int) -> None:
         if position > self.journal.delivered.position:

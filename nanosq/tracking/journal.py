@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from nanosq.filesystem import writing
+
+SETTING = "checkpoint_dir"  # of the folder that journals lie in
 PREFIX = "journal-"
 RECORDS = "records.jsonl"
 Record = Mapping[str, Any]
@@ -35,6 +38,8 @@ class Delivered:
 
 class Journal:
     """The journal of one run.
+
+    Its methods raise a FileError if they cannot write.
 
     Args:
         folder: Its folder, which exists.
@@ -56,7 +61,8 @@ class Journal:
     def create(cls, folder: Path) -> Self:
         """Create a journal in a checkpoint folder."""
         path = folder / f"{PREFIX}{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        path.mkdir(parents=True)
+        with writing(path, SETTING):
+            path.mkdir(parents=True)
         return cls(path)
 
     @property
@@ -69,11 +75,7 @@ class Journal:
         return self.status == "FINISHED" and tags.items() <= self.tags.items()
 
     def record(self, kind: str, **content: Any) -> None:
-        """Add a record of the run. Its time, in milliseconds since 1970, is later than that of all others.
-
-        Raises:
-            OSError: It cannot be written, for example because the disk is full.
-        """
+        """Add a record of the run. Its time, in milliseconds since 1970, is later than that of all others."""
         self._append({"kind": kind, "time": max(int(time.time() * 1000), self._time + 1), **content})
 
     def note_delivery(self, run_id: str, position: int) -> None:
@@ -84,26 +86,24 @@ class Journal:
         # One write for each record, since the training and the delivery add records at the same time. It begins a new
         # line, in case the last record is incomplete, because its process was killed.
         line = b"\n" + json.dumps(record).encode() + b"\n"
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        with writing(self._path, SETTING), self._path.open("ab", buffering=0) as file:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._note(record)
 
     def keep(self, file: Path) -> None:
         """Keep the present content of a file of the checkpoint folder, under its name."""
         kept = self.folder / file.name
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(file, kept)
-        except OSError:  # the file system has no hard links
-            shutil.copyfile(file, kept)
+        with writing(kept, SETTING):
+            kept.unlink(missing_ok=True)
+            try:
+                os.link(file, kept)
+            except OSError:  # the file system has no hard links
+                shutil.copyfile(file, kept)
 
     def flush(self) -> None:
         """Write the records to the disk, so that they survive a power failure."""
-        with self._path.open("ab") as file:
+        with writing(self._path, SETTING), self._path.open("ab") as file:
             os.fsync(file.fileno())
 
     def pending(self) -> Iterator[tuple[Record, int]]:
@@ -114,7 +114,8 @@ class Journal:
 
     def delete(self) -> None:
         """Delete the journal and its files."""
-        shutil.rmtree(self.folder)
+        with writing(self.folder, SETTING):
+            shutil.rmtree(self.folder)
 
     def _read(self, position: int) -> Iterator[tuple[Record, int]]:
         if not self._path.exists():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from nanosq.errors import FileError
 from nanosq.tracking import Run
 from nanosq.tracking.delivery import Delivery
 from nanosq.tracking.location import run_link
@@ -51,10 +52,16 @@ class MLflowRun(Run):
         if self._monitor is not None:
             self._monitor.finish()
         status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self._journal.record("end", status=status)
         self._is_ending.set()
         if self._thread.is_alive():
             self._thread.join()
+        try:
+            self._journal.record("end", status=status)
+        except FileError:
+            self._delivery.fail()
+            if kind is None:
+                raise
+            return
         if self._bug is not None:
             raise self._bug
         self.unrecorded = "" if self._deliver() else str(self._journal.folder)

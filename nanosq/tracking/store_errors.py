@@ -4,7 +4,7 @@ import re
 import sqlite3
 import traceback
 
-from nanosq.errors import InputError
+from nanosq.errors import FileError, InputError
 
 # Patterns of error messages of MLflow, SQLAlchemy and its drivers, requests and the operating system. The first one
 # that occurs counts: for example, a server may answer "Permission denied" with the status 403. Fields: `uri` is that
@@ -65,7 +65,12 @@ def explain(error: BaseException, uri: str, *, elsewhere: str) -> str:
 
 
 def is_of_store(error: BaseException) -> bool:
-    """Return whether an error comes from a store, a driver or the system, and not from a mistake in this package."""
+    """Return whether an error comes from a store, a driver or the system, and not from a mistake in this package.
+
+    A FileError is that of a journal.
+    """
+    if isinstance(error, FileError):
+        return False
     if isinstance(error, OSError | sqlite3.Error | InputError):
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -20,7 +20,7 @@ CASES = [
     Case("run.py cache_dir=/dev/null/a", "cache_dir: cannot write /dev/null/a"),
     Case("run.py cache_dir=/sys/x", "cache_dir: cannot write /sys/x"),
     Case("run.py", "cache_dir: cannot write text.txt", variables={"NANOSQ_CACHE": "text.txt"}),
-    Case("run.py checkpoint_dir=''", "checkpoint_dir: "),
+    Case("run.py checkpoint_dir=''", "checkpoint_dir=: must be a name that is not empty"),
     Case("run.py data=text data.source.train=folder", "folder"),
     Case("run.py data=text data.source.train=/dev/null", "/dev/null"),
     Case("run.py init_from=nowhere/best.pt", "nowhere/best.pt"),

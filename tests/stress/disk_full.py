@@ -130,7 +130,7 @@ class Undisturbed:
 
     def check(self, folder: Path) -> None:
         """Check that the run of a folder has the results of the undisturbed one."""
-        results = kill_and_resume.result(folder)
+        results = kill_and_resume.result(folder, has_failed=True)
         assert kill_and_resume.same(results, self.results), f"other results: see {folder}"
 
 

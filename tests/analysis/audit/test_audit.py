@@ -209,7 +209,7 @@ def test_commands_print_the_recomputed_numbers(checked: list[Claim]) -> None:
             continue
         words = shlex.split(claim.check)
         for word in words[1:]:
-            if "/" in word and word != "/":
+            if "/" in word and "=" not in word and word != "/":
                 assert (ROOT / word).exists(), claim.check
         if words[:2] == ["python", "-c"]:
             compile(words[2], claim.text, "exec")
