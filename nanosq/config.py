@@ -51,26 +51,30 @@ def check_component(group: str, node: DictConfig, **runtime: Any) -> None:
         ValueError: As for `signature.check_arguments`, or the target cannot be imported.
     """
     check_shape(group, node)
-    try:
-        target = get_target(node._target_)
-    except ImportError as error:
-        raise ValueError(f"{group}._target_: {error}") from error
     name = node._target_.removeprefix("nanosq.")
-    signature.check_arguments(group, target, arguments(node), name=name, given=runtime)
+    signature.check_arguments(group, _target_of(group, node), arguments(node), name=name, given=runtime)
 
 
 def check_axes(cfg: DictConfig, axes: Iterable[str]) -> None:
     """Check the values of axes of a sweep that are arguments of components, in the configuration of one of its trials.
 
     Raises:
-        ValueError: As for `signature.check_values`.
+        ValueError: As for `signature.check_values`, or a target cannot be imported.
     """
     for axis in axes:
         group, _, key = axis.rpartition(".")
         node = OmegaConf.select(cfg, group) if group else None
         if isinstance(node, DictConfig) and "_target_" in node and arguments(node).get(key) is not None:
             name = node._target_.removeprefix("nanosq.")
-            signature.check_values(group, get_target(node._target_), {key: arguments(node)[key]}, name=name)
+            signature.check_values(group, _target_of(group, node), {key: arguments(node)[key]}, name=name)
+
+
+def _target_of(group: str, node: DictConfig) -> Callable[..., Any]:
+    """Import the target of a component. A ValueError for one that cannot be imported names its key."""
+    try:
+        return get_target(node._target_)
+    except ImportError as error:
+        raise ValueError(f"{group}._target_: {error}") from error
 
 
 def get_target(path: str) -> Callable[..., Any]:

@@ -179,10 +179,11 @@ def _check_memory(experiment: Experiment, hardware: Hardware) -> None:
         return
     config.check_component("model", cfg.model)
     model, tokenizer = (config.arguments(section) for section in (cfg.model, cfg.data.tokenizer))
-    sizes = [model[name] for name in ("n_layer", "n_embd", "block_size")]
+    sizes = {name: model[name] for name in ("n_layer", "n_embd", "block_size")}
     _, rows = distributed.share_of_step(cfg.train.accumulate, cfg.train.batch_size)
     n_windows = len(range(cfg.train.batch_size)[rows])
-    memory.check(memory.needs(*sizes, n_windows, vocab_size=tokenizer.get("pad_to"), available=available), available)
+    pad_to = tokenizer.get("pad_to")
+    memory.check(memory.needs(**sizes, n_windows=n_windows, vocab_size=pad_to, available=available), available)
 
 
 def _build_schedule(cfg: Config, settings: TrainSettings) -> Callable[[int], float]:

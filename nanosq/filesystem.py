@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
 LONGEST_NAME = 255  # bytes of a file name in the usual file systems
+SHORTENED = 200  # bytes of a name that `file_name` shortens: files have suffixes
+UNSAFE = re.compile(r"[^\w.-]|^\.+$")  # in a file name
 
 
 @contextmanager
@@ -62,6 +65,18 @@ def checked_name(key: str, name: str) -> str:
     else:
         return name
     raise InputError(f"{key}={name[:40]!r} {problem}: it names files, so use letters, digits, '-', '_' and '.'")
+
+
+def file_name(text: str) -> str:
+    """Return a text as the name of a file: without characters that a path or an override cannot have, and not too long.
+
+    A long text keeps its beginning and a hash, so that different texts have different names.
+    """
+    name = UNSAFE.sub("_", text)
+    if len(name.encode()) <= SHORTENED:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[: SHORTENED - 9].decode(errors='ignore')}-{digest}"
 
 
 def check_folder(key: str, folder: Path) -> None:

@@ -13,22 +13,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from nanosq.errors import InputError
 
 GIB = 2**30
 
+# Lower bounds, in bytes.
+
 # A weight and its gradient in float32. An optimizer adds 0 (SGD) to 8 (Adam).
-BYTES_OF_A_PARAMETER = 8
+LEAST_OF_A_PARAMETER = 8
 
 # For each token, layer and element of the width: the inputs of the matrix products, which every backward pass reads, in
 # half precision. They are 10 numbers: the normalized ones of attention and MLP, query, key, value, mixture, and four of
 # the hidden layer.
-BYTES_OF_AN_ACTIVATION = 20
-BYTES_OF_A_TOKEN = 32  # in a batch, as int64: its place in the text, itself and, once more, as input and as target
+LEAST_OF_AN_ACTIVATION = 20
+LEAST_OF_A_TOKEN = 32  # in a batch, as int64: its place in the text, itself and, once more, as input and as target
 
-BYTES_OF_A_LAYER = 16 * 2**10  # of Python objects
+LEAST_OF_A_LAYER = 16 * 2**10  # of Python objects
 SMALLEST_VOCABULARY = 257
 
 
@@ -40,20 +41,23 @@ class Need:
     advice: str  # what to do about it
 
 
-def needs(*sizes: Any, vocab_size: int | None, available: float) -> list[Need]:
-    """Return what the training of a GPT needs; nothing if a size is unknown.
+def needs(
+    *, n_layer: int, n_embd: int, block_size: int, n_windows: int, vocab_size: int | None, available: float
+) -> list[Need]:
+    """Return what the training of a GPT needs at least.
 
     Args:
-        sizes: Layers, width, tokens of a window, and windows of a batch.
+        n_layer: Layers.
+        n_embd: Width.
+        block_size: Tokens of a window.
+        n_windows: Windows of a batch.
         vocab_size: Size of the vocabulary. None: the smallest one.
-        available: Bytes of memory.
+        available: Bytes of memory, for the advice.
     """
-    if not all(isinstance(size, int) for size in sizes):
-        return []
-    L, D, T, B = sizes
-    blocks = L * (12 * D**2 * BYTES_OF_A_PARAMETER + BYTES_OF_A_LAYER)
-    embedding, positions = (n * D * BYTES_OF_A_PARAMETER for n in (vocab_size or SMALLEST_VOCABULARY, T))
-    window = T * (L * D * BYTES_OF_AN_ACTIVATION + BYTES_OF_A_TOKEN)
+    L, D, T, B = n_layer, n_embd, block_size, n_windows
+    blocks = L * (12 * D**2 * LEAST_OF_A_PARAMETER + LEAST_OF_A_LAYER)
+    embedding, positions = (n * D * LEAST_OF_A_PARAMETER for n in (vocab_size or SMALLEST_VOCABULARY, T))
+    window = T * (L * D * LEAST_OF_AN_ACTIVATION + LEAST_OF_A_TOKEN)
     fitting = int((available - blocks - embedding - positions) // window)
     advice = (
         f"lower train.batch_size to {fitting:,} or less, where a larger train.accumulate keeps the number of tokens in "

@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
     """Return the id of the best run of a sweep, and a line that says why it is the best one."""
     from nanosq.errors import InputError
-    from nanosq.sweeps import preset, summary
+    from nanosq.filesystem import file_name
+    from nanosq.sweeps import summary
     from nanosq.sweeps.metrics import METRICS, Metric
     from nanosq.tracking import registry
 
@@ -62,7 +63,7 @@ def _best(options: argparse.Namespace, store: "MLflowStore") -> tuple[str, str]:
         raise InputError(f"--metric {metric} is not one of {', '.join(METRICS)}{closest(metric, METRICS)}")
     if sweep in (".", ".."):
         raise InputError(f"{sweep!r} is no name of a run or a sweep")
-    folder = options.sweeps / preset.UNSAFE.sub("_", sweep)
+    folder = options.sweeps / file_name(sweep)
     trials = folder / "trials.csv"
     if trials.is_file():
         best = summary.read_best(trials, metric)

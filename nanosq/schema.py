@@ -4,18 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from nanosq import config, signature
 from nanosq.filesystem import check_folder
 from nanosq.installation import program
-from nanosq.ranges import Count
 from nanosq.settings import SampleSettings, TrainSettings
 from nanosq.suggestion import closest
 
+MAX_SEEDS = 1000  # of a trial
+
 Name = Annotated[str, MinLen(1)]
+NumberOfSeeds = Annotated[int, Ge(1), Le(MAX_SEEDS)]
 Component = Any  # a mapping; the signature of its target is its schema
 
 
@@ -41,7 +43,7 @@ class Config:
     train: TrainSettings
     samples: SampleSettings
     seed: Annotated[int, Ge(0), Lt(10**18)]
-    seeds: Count
+    seeds: NumberOfSeeds
     score_test: bool
     device: Name
     precision: Name
@@ -72,7 +74,18 @@ def register() -> None:
 
 
 def check(cfg: DictConfig) -> None:
-    """Check that a composed configuration is complete, and that the values at its root are in their ranges.
+    """Check that a composed configuration is complete, as `check_values` does, and that its folder can be written.
+
+    Raises:
+        ValueError: A value is wrong, or the folder cannot be written.
+        OmegaConfBaseException: As for `check_values`.
+    """
+    check_values(cfg)
+    check_folder("checkpoint_dir", Path(cfg.checkpoint_dir))
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Check that a configuration is complete, and that the values outside of components are in their ranges.
 
     Raises:
         ValueError: A setting is unknown, missing or out of range, or a component is none.
@@ -91,7 +104,6 @@ def check(cfg: DictConfig) -> None:
             signature.check_value(key, cfg[key], hint)
     for section in (cfg.train, cfg.samples):
         config.settings(section)
-    check_folder("checkpoint_dir", Path(cfg.checkpoint_dir))
 
 
 def _check_keys(prefix: str, section: Any, kind: type) -> None:

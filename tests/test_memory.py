@@ -17,11 +17,11 @@ from nanosq.errors import InputError
 from nanosq.memory import GIB
 from nanosq.sweeps.returns import DropConfigurations
 
-GPT2 = (12, 768, 1024)  # layers, width, tokens of a window
+GPT2 = {"n_layer": 12, "n_embd": 768, "block_size": 1024}
 
 
 def needed(n_windows: int, available: float = 64 * GIB) -> list[memory.Need]:
-    return memory.needs(*GPT2, n_windows, vocab_size=50_257, available=available)
+    return memory.needs(**GPT2, n_windows=n_windows, vocab_size=50_257, available=available)
 
 
 def test_the_estimate_is_below_what_gpt2_needs() -> None:
@@ -42,14 +42,14 @@ def test_the_message_has_a_batch_that_fits() -> None:
 
 
 def test_the_advice_is_about_what_does_not_fit() -> None:
-    for sizes, vocab_size, advice in (
-        ((2, 10**6, 64, 4), None, "lower model.n_embd or model.n_layer"),
-        ((2, 64, 64, 4), 10**12, "lower data.tokenizer.pad_to"),
-        ((2, 64, 10**12, 1), None, "model.block_size"),
+    small = {"n_layer": 2, "n_embd": 64, "block_size": 64, "n_windows": 4}
+    for larger, vocab_size, advice in (
+        ({"n_embd": 10**6}, None, "lower model.n_embd or model.n_layer"),
+        ({}, 10**12, "lower data.tokenizer.pad_to"),
+        ({"block_size": 10**12}, None, "model.block_size"),
     ):
         with pytest.raises(InputError, match=advice):
-            memory.check(memory.needs(*sizes, vocab_size=vocab_size, available=GIB), GIB)
-    assert not memory.needs(None, 64, 64, 4, vocab_size=None, available=GIB)  # a size that is unknown
+            memory.check(memory.needs(**{**small, **larger}, vocab_size=vocab_size, available=GIB), GIB)
 
 
 def test_the_memory_of_this_machine() -> None:

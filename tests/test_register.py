@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from nanosq import checkpoint, register
+from nanosq.filesystem import file_name
 from nanosq.sweeps import summary
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.tracking import registry
@@ -157,7 +158,7 @@ def test_the_best_trial_that_a_sweep_has_named(
     here = ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
 
     def write(sweep: str, metrics: Sequence[str], *trials: tuple[int, str, list[float], list[str]]) -> Path:
-        path = tmp_path / f"sweeps/{sweep}/trials.csv"
+        path = tmp_path / f"sweeps/{file_name(sweep)}/trials.csv"
         path.parent.mkdir(parents=True)
         unknown = [math.nan] * len(metrics)
         summaries = [TrialSummary(at, state, values, unknown, {}, ids, "") for at, state, values, ids in trials]
@@ -165,11 +166,15 @@ def test_the_best_trial_that_a_sweep_has_named(
         return path
 
     others = (0, "finished", [4.0], ["1" * 32]), (3, "diverged", [math.inf], ["3" * 32])
-    write("loss_tiny", ["val/perplexity"], (2, "finished", [3.25], [run.info.run_id, "2" * 32]), *others)
+    write("loss/tiny", ["val/perplexity"], (2, "finished", [3.25], [run.info.run_id, "2" * 32]), *others)
     assert register.main(["loss/tiny", "a", *here]) == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == "best of loss/tiny: trial 2 with val/perplexity 3.25, as in sweeps/loss_tiny/trials.csv"
     assert second == f"a version 1: the model of the run {run.info.run_name}"
+    long = "a" * 250  # its folder has a shorter name
+    write(long, ["val/perplexity"], (2, "finished", [3.25], [run.info.run_id]))
+    assert register.main([long, "a", *here]) == 0
+    assert capsys.readouterr().out.startswith(f"best of {long}: trial 2 with val/perplexity 3.25, as in sweeps/aaa")
 
     front = (0, "finished", [0.9, 9.0], ["1" * 32]), (1, "finished", [0.8, 5.0], [run.info.run_id])
     front = (*front, (2, "violates", [1.0, 1.0], ["2" * 32]))

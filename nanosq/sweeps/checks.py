@@ -1,10 +1,10 @@
 """Checks of a sweep before its first trial, when nothing is written yet."""
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nanosq import config, errors, schema
 from nanosq.errors import InputError
@@ -27,35 +27,65 @@ def check_launcher(name: str) -> None:
         raise InputError(f"hydra/launcher={name} needs {needed}, which is not here: choose hydra/launcher=joblib")
 
 
-def check_trials(examples: Iterable[DictConfig]) -> None:
-    """Refuse a sweep of which no trial can be trained: those with the first and the last values fail for one reason.
-
-    A sweep with some infeasible trials is not refused. It says so when their turn comes. Trials that run on other
-    machines, which have other devices and files, are not tried here.
+def check_values(examples: Iterable[DictConfig], axes: Collection[str]) -> None:
+    """Refuse a sweep with a value of an axis that no trial could have: one of a wrong type or out of its range.
 
     Args:
-        examples: Composed configurations of such trials, with the `hydra` node.
+        examples: Composed configurations of trials, in which the values to check occur.
+        axes: Keys of the axes.
 
     Raises:
-        InputError: All examples fail for the same reason.
+        ValueError: A value is wrong. The message names its key.
     """
-    reasons: set[str] = set()
     for composed in examples:
-        if composed.hydra.runtime.choices["hydra/launcher"] not in ON_THIS_MACHINE:
-            return
-        cfg = config.without_hydra(composed)
-        try:
-            with quick_imports():
-                from nanosq import experiment
-                from nanosq.description import describe  # which imports this package
+        schema.check_values(config.without_hydra(composed))
+        config.check_axes(composed, axes)
 
-                schema.check(cfg)
-                experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))
+
+def check_trials(examples: Iterable[DictConfig], others: Iterable[DictConfig]) -> None:
+    """Refuse a sweep of which no trial can be trained.
+
+    A sweep with some infeasible trials, whose values do not fit together, is not refused. It says so when their turn
+    comes. Trials that run on other machines, which have other devices and files, are not tried here.
+
+    Args:
+        examples: Composed configurations of trials with the first and the last values, with the `hydra` node. If all
+            of them fail for the same reason, it is that of all trials.
+        others: More trials. They are tried if the examples fail for different reasons.
+
+    Raises:
+        InputError: All of them fail. The message is about the first one.
+    """
+    reasons: list[str] = []
+    for composed in examples:
+        if (reason := _refusal(composed)) is None:
             return
-        except (ValueError, OSError) as error:
-            reasons.add(errors.one_line(error))
-    if len(reasons) == 1:
-        raise InputError(reasons.pop())
+        reasons.append(reason)
+    if len({*reasons}) == 1 or None not in map(_refusal, others):
+        raise InputError(reasons[0])
+
+
+def _refusal(composed: DictConfig) -> str | None:
+    """Return why a trial cannot be trained; None if it can, or runs on another machine."""
+    if composed.hydra.runtime.choices["hydra/launcher"] not in ON_THIS_MACHINE:
+        return None
+    cfg = config.without_hydra(composed)
+    try:
+        with quick_imports():
+            from nanosq import experiment
+            from nanosq.description import describe  # which imports this package
+
+            schema.check(cfg)
+            experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))
+    except (ValueError, OSError) as error:
+        return errors.one_line(error)
+    return None
+
+
+def check_seeds(examples: Iterable[DictConfig]) -> None:
+    """Raise an InputError if trials differ in the number of their seeds."""
+    if len({cfg.seeds for cfg in examples}) > 1:
+        raise InputError("seeds cannot be an axis: it is the number of runs of every trial")
 
 
 def check_contenders(labels: Sequence[str], settings: Sequence[object]) -> None:
@@ -64,10 +94,3 @@ def check_contenders(labels: Sequence[str], settings: Sequence[object]) -> None:
         if setting in settings[:position]:
             first = labels[settings.index(setting)]
             raise InputError(f"the contenders {first} and {labels[position]} are the same: name different ones")
-
-
-def tracking_uri(cfg: DictConfig) -> str:
-    """Return the URI of the MLflow store of a configuration; empty if runs are not recorded."""
-    from nanosq.tracking.location import default_uri
-
-    return str(OmegaConf.select(cfg, "tracking.uri") or default_uri()) if "uri" in cfg.tracking else ""

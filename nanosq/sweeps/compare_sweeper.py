@@ -87,6 +87,7 @@ class CompareSweeper(StudySweeper):
         self._command = entry.command(self.config.hydra.overrides.hydra, config.config_dirs(self.config.hydra))
         largest = [cfg for contender in self.contenders for cfg in contender.search.largest]
         n_runs = len(self.contenders) * max(first.search.total, len(self.seeds))
+        self.check_store(first.search.base)
         self.share_machine(largest, n_runs, most=max(2, n_runs // 5))
         for contender in self.contenders:
             contender.search.open(f"{self.name}/{contender.label}")

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,14 +11,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
-from nanosq.sweeps import checks, overrides, parallel, summary
+from nanosq.sweeps import checks, overrides, summary
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.summary import TrialSummary
 from nanosq.sweeps.trial import PlannedTrial, TrialRun
-
-SEEDS = "seeds cannot be an axis: it is the number of runs of every trial"
 
 
 class GridSweeper(TrialLauncher):
@@ -44,25 +42,23 @@ class GridSweeper(TrialLauncher):
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         axes_and_settings, seeds = overrides.take_seeds(parsed)
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
-
-        if any(overrides.key_of(each) == "seeds" and overrides.is_axis(each) for each in axes_and_settings):
-            raise errors.InputError(SEEDS)
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
 
         def compose(number: int) -> DictConfig:
             setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
             return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
 
-        n_seeds = len(overrides.seeds_of(compose(0), seeds))
-        checks.check_trials(compose(number) for number in (0, len(trials) - 1))
+        with errors.bad_input(is_single=False):
+            checks.check_values(map(compose, _with_new_values(trials)), axes)
+        checks.check_trials(map(compose, (0, len(trials) - 1)), map(compose, trials))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs
-        parallel.check_memory(composed)
-        if any(cfg.seeds != composed[0].seeds for cfg in composed):  # of a preset
-            raise errors.InputError(SEEDS)
+        checks.check_seeds(composed)
+        n_seeds = len(overrides.seeds_of(composed[0], seeds))
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
+        self.check_store(composed[0])
         self.share_machine(composed, len(trials) * n_seeds)
         planned = [PlannedTrial(TrialRun(name, number), trial) for number, trial in trials.items()]
         results = dict(zip(trials, self.launch(planned, axes=axes, seeds=seeds), strict=True))
@@ -71,6 +67,15 @@ class GridSweeper(TrialLauncher):
         best = {trial.number: trials[trial.number] for trial in ranked[:1] if trial.state == "finished"}
         failures = {f"trial {number}": result.failures for number, result in results.items() if result.failures}
         self.summarize(name, ranked, [metric], best, failures)
+
+
+def _with_new_values(trials: Mapping[int, Sequence[str]]) -> Iterator[int]:
+    """Yield the numbers of trials in which each value of each axis occurs."""
+    known: set[str] = set()
+    for number, trial in trials.items():
+        if not known.issuperset(trial):
+            known.update(trial)
+            yield number
 
 
 def _check_seeds(trials: Sequence[DictConfig]) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import config, errors, identity, terminal
-from nanosq.filesystem import check_folder
+from nanosq.filesystem import check_folder, file_name
 from nanosq.signals import Workers
 from nanosq.sweeps import checks, overrides, parallel, preset, progress, summary
 from nanosq.sweeps.checks import ON_THIS_MACHINE
@@ -70,18 +70,19 @@ class TrialLauncher(Sweeper):
         if isinstance(self.launcher, JoblibLauncher):
             parallel.check(self.launcher.joblib)
 
-    def share_machine(self, examples: Sequence[DictConfig], n_runs: int, *, most: int | None = None) -> None:
-        """Check the tracking store, and choose how many runs joblib has at the same time.
+    def check_store(self, cfg: DictConfig) -> None:
+        """Check the tracking store, which a trial of this configuration names, before anything is written."""
+        with errors.bad_input(is_single=False):
+            self.recording = SweepRecording(cfg)
 
-        A single one runs in this process. Sweepers call this method before they write anything.
+    def share_machine(self, examples: Sequence[DictConfig], n_runs: int, *, most: int | None = None) -> None:
+        """Choose how many runs joblib has at the same time. A single one runs in this process.
 
         Args:
             examples: Configurations of trials. The largest one decides.
             n_runs: Number of runs of the sweep.
             most: Largest number at the same time, unless the user sets it: a search learns only from ended trials.
         """
-        with errors.bad_input(is_single=False):
-            self.recording = SweepRecording(examples[0])
         if not isinstance(self.launcher, JoblibLauncher):
             return
         self.n_workers = parallel.choose(self.launcher.joblib, examples, n_runs, most=most)
@@ -236,6 +237,6 @@ class TrialLauncher(Sweeper):
 
     def folder(self, sweep: str) -> Path:
         """Return the folder for the files of a sweep. It is created."""
-        folder = Path(self.config.hydra.sweep.dir) / preset.file_name(sweep)
+        folder = Path(self.config.hydra.sweep.dir) / file_name(sweep)
         folder.mkdir(parents=True, exist_ok=True)
         return folder

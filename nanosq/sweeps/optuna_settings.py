@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Union, get_type_hints
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
 from omegaconf import MISSING, OmegaConf
 
 from nanosq import config, signature
 from nanosq.filesystem import checked_name
 from nanosq.ranges import Count, UnitInterval
+from nanosq.schema import NumberOfSeeds
 from nanosq.sweeps.metrics import Metric
-from nanosq.sweeps.overrides import MAX_SEEDS
 
 CountOrNone = Annotated[int | None, Ge(1)]
 
@@ -46,7 +46,7 @@ class CompareSweeperSettings(OptunaSweeperSettings):
 
     _target_: str = "nanosq.sweeps.compare_sweeper.CompareSweeper"
     tune_steps: CountOrNone = None  # steps of a tuning trial; null: a quarter of those of a full run
-    seeds: Annotated[int, Ge(1), Le(MAX_SEEDS)] = 5  # runs of each contender in the confirmation
+    seeds: NumberOfSeeds = 5  # runs of each contender in the confirmation
     report: str = MISSING  # function that writes the page: analysis.report.comparison.show
 
 

@@ -18,6 +18,7 @@ class OptunaSweeper(StudySweeper):
         """Run the search. Hydra calls this method with the overrides of the command line."""
         self.check_effect()
         search = LiveSearch(self, self.settings, self.metrics, arguments)
+        self.check_store(search.base)
         self.share_machine(search.largest, search.total * search.n_seeds, most=max(2, search.total // 5))
         search.open(self.unused_name(search, self.settings.study_name or search.default_name))
         if search.compared:

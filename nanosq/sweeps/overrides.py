@@ -12,13 +12,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from nanosq.errors import InputError
+from nanosq.schema import MAX_SEEDS
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 HELP = {"-h", "--help", "--hydra-help"}
 # A setting of a component: loss.weight=1. Settings of other sections exist whatever components a trial has.
 SETTING = re.compile(r"((?:~|\+{0,2})(?:model|loss|optimizer|schedule|data|tracking)(?:\.\w+)+)(?:=.*)?", re.DOTALL)
 DEFERRED = "deferred"
-MAX_SEEDS = 1000  # of a trial
 MAX_POINTS = 10_000  # of a grid, whose trials are all composed before the first one: 0.07 s each
 MAX_CHOICES = 10_000  # of a list that a search draws from, which is stored with every trial
 MAX_VALUES = 2**53  # of a range; with more, neighbouring numbers would be equal in double precision
@@ -119,10 +119,8 @@ def seeds_of(cfg: DictConfig, listed: Sequence[int]) -> list[int]:
     """Return the seeds of a trial: those listed, or `cfg.seeds` numbers from `cfg.seed` on.
 
     Raises:
-        InputError: `cfg.seeds` is not from 1 to MAX_SEEDS, or the seeds are both listed and counted.
+        InputError: The seeds are both listed and counted.
     """
-    if not 1 <= cfg.seeds <= MAX_SEEDS:
-        raise InputError(f"seeds={cfg.seeds}: must be from 1 to {MAX_SEEDS}")
     if listed and cfg.seeds > 1:
         raise InputError(f"seeds={cfg.seeds} and a list of {len(listed)} seeds: use one of them")
     return [*listed] or [*range(cfg.seed, cfg.seed + cfg.seeds)]

@@ -24,10 +24,9 @@ FLOPS_OF_A_THREAD = 1e11
 
 # Settings that decide how much memory a run needs.
 SIZES = ("model.n_layer", "model.n_embd", "model.block_size", "train.batch_size")
-OF_MEMORY = (*SIZES, "data.tokenizer.pad_to", "samples.count", "samples.length")
 
-# The formula in "GPUs and memory" of the README, with dropout.
-PROGRAM_BYTES, BYTES_OF_A_PARAMETER, BYTES_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125
+# The usual amount, the formula in "GPUs and memory" of the README, with dropout. nanosq/memory.py has the lower bound.
+USUAL_OF_PROGRAM, USUAL_OF_A_PARAMETER, USUAL_OF_AN_ACTIVATION = 0.4 * 2**30, 16, 125  # bytes
 USABLE_MEMORY = 0.8  # fraction of the free memory, because the formula is within 20 % of the truth
 
 VOCABULARY = {"full": 50_257, "used": 10_000}  # tokens; few texts of a small model use more
@@ -74,8 +73,8 @@ class Size:
         known = [OmegaConf.select(cfg, f"data.tokenizer.{name}") for name in ("pad_to", "vocabulary")]
         V = next((size for size in known if isinstance(size, int)), VOCABULARY.get(known[1], VOCABULARY["full"]))
         n_weights = 12 * L * D**2 + V * D
-        activations = BYTES_OF_AN_ACTIVATION * L * D * B * T
-        return cls(6 * n_weights * B * T, PROGRAM_BYTES + BYTES_OF_A_PARAMETER * (n_weights + T * D) + activations)
+        activations = USUAL_OF_AN_ACTIVATION * L * D * B * T
+        return cls(6 * n_weights * B * T, USUAL_OF_PROGRAM + USUAL_OF_A_PARAMETER * (n_weights + T * D) + activations)
 
 
 @dataclass(frozen=True)
@@ -126,29 +125,6 @@ def check(joblib: dict[str, Any]) -> None:
         Parallel(**{key: value for key, value in joblib.items() if key in ("n_jobs", "backend", "prefer", "require")})
     except ValueError as error:
         raise InputError(f"hydra.launcher: {first_line(error)}") from error
-
-
-def check_memory(configurations: Iterable[DictConfig]) -> None:
-    """Refuse a sweep if none of its trials fits into memory. A trial on a GPU checks this itself.
-
-    Raises:
-        InputError: The message says what to lower.
-    """
-    failures = []
-    available = memory.total()
-    for cfg in configurations:
-        sizes = [OmegaConf.select(cfg, name) for name in SIZES]
-        is_gpt = OmegaConf.select(cfg, "model._target_") == "nanosq.model.GPT"
-        if not is_gpt or Machine.here(cfg.device).n_gpus:
-            return
-        try:
-            pad_to = OmegaConf.select(cfg, "data.tokenizer.pad_to")
-            memory.check(memory.needs(*sizes, vocab_size=pad_to, available=available), available)
-            return
-        except InputError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
 
 
 def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, *, most: int | None = None) -> int:

@@ -1,7 +1,5 @@
 """The setting of a trial as an experiment: a file that trains it again."""
 
-import hashlib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +9,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from nanosq import config, identity
-from nanosq.filesystem import write_text
+from nanosq.filesystem import file_name, write_text
 from nanosq.installation import program
 
 if TYPE_CHECKING:
     from nanosq.sweeps.launching import TrialLauncher
 
-UNSAFE = re.compile(r"[^\w.-]")
-LONGEST = 200  # bytes of a name: a file system allows 255, and files have suffixes
 COMPONENTS = ("model", "loss", "optimizer", "schedule", "data")
 
 
@@ -46,18 +42,6 @@ def write(sweeper: "TrialLauncher", trial: Sequence[str], folder: Path, name: st
     # The folder of the user may hold a loss, for example.
     own = [f"hydra.searchpath=[file://{path}]" for path in config.config_dirs(sweeper.config.hydra)]
     return f"{program()} {shlex.join(['--config-dir', str(folder), f'experiment={name}', *own])}"
-
-
-def file_name(text: str) -> str:
-    """Return a text as the name of a file: without characters that a path or an override cannot have, and not too long.
-
-    A long text keeps its beginning and a hash, so that different texts have different names.
-    """
-    name = UNSAFE.sub("_", text)
-    if len(name.encode()) <= LONGEST:
-        return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{digest}"
 
 
 def preset(title: str, choices: Mapping[str, str], settings: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from nanosq import config, errors, identity
 from nanosq.privacy import mask
-from nanosq.sweeps import checks, constraints, overrides, parallel, summary
+from nanosq.sweeps import checks, constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nanosq.sweeps.study import SharedStudy
 
 logger = logging.getLogger(__name__)
+
+N_DRAWN = 8  # trials that are tried before a space is refused of which the first and the last values fail
 
 
 class LiveSearch:
@@ -55,6 +57,7 @@ class LiveSearch:
         from nanosq.sweeps.samplers import build_sampler
         from nanosq.sweeps.search_space import SearchSpace
         from nanosq.sweeps.starting_points import StartingPoints
+        from nanosq.tracking.location import default_uri
 
         self.settings, self.metrics, self.label, self._sweeper = settings, metrics, label, sweeper
         self.url = settings.storage
@@ -75,31 +78,30 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
-        storage.check(self.url, checks.tracking_uri(self.base))  # it takes less time than the other checks
+        store = self.base.tracking
+        storage.check(self.url, str(store.uri or default_uri()) if "uri" in store else "")
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
-        if self.space.lists.isdisjoint(parallel.OF_MEMORY):  # ranges begin with their smallest value
-            parallel.check_memory(self.examples)
-        if self.space.varies("seeds") or any(cfg.seeds != self.base.seeds for cfg in self.examples):
-            raise errors.InputError("seeds cannot be an axis: it is the number of runs of every trial")
+        checks.check_seeds([*self.examples, *self.largest])
         self.seeds = self.space.always.seeds
-        self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         with _user_input():
-            for cfg in (*self.examples, *self.largest):
-                config.check_axes(cfg, self.space.all_axes)
+            checks.check_values([*self.examples, *self.largest], self.space.all_axes)
             self.code = identity.code_hash(self.base)
-        checks.check_trials([*self.examples, *self.largest])
-        self._check_drawn()
+        self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
+        drawn = self._draw()
+        checks.check_trials([*self.examples, *self.largest, next(drawn)], drawn)
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
 
-    def _check_drawn(self) -> None:
-        """Draw a trial in memory and compose it: what a function adds to the space can be told before anything else."""
+    def _draw(self) -> Iterator[DictConfig]:
+        """Draw trials in memory and compose them, with what a function adds to the space."""
         import optuna
 
-        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask(self.space.axes)
-        self._extend(self.base, trial)
-        self._sweeper.check("hydra.sweeper.custom_search_space", self.space.draw(trial))
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(N_DRAWN):
+            trial = study.ask(self.space.axes)
+            self._extend(self.base, trial)
+            yield self._sweeper.check("hydra.sweeper.custom_search_space", self.space.draw(trial))
 
     @property
     def shared(self) -> dict[str, Any]:

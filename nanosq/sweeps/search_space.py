@@ -134,13 +134,6 @@ class SearchSpace:
         return {*self.always.axes, *(axis for part in self.conditional.values() for axis in part.axes)}
 
     @property
-    def lists(self) -> set[str]:
-        """The keys of the axes whose values are a list, in the order in which the user has typed them."""
-        parts = (self.always, *self.conditional.values())
-        axes = ((key, axis) for part in parts for key, axis in part.axes.items())
-        return {key for key, axis in axes if isinstance(axis, CategoricalDistribution)}
-
-    @property
     def varied(self) -> set[str]:
         """The keys that some trials override with other values than others."""
         return self.all_axes | {key for part in self.conditional.values() for key in part.fixed}

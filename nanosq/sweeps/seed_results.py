@@ -22,6 +22,8 @@ from nanosq.sweeps.summary import STATES
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMES = 5  # of trials that have failed for the same reason
+
 
 class SeedResults:
     """The results and failures of the runs of one trial, one run for each seed."""
@@ -92,9 +94,13 @@ class SeedResults:
 
 
 def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
-    """Log the exceptions of failed trials, by the name of the trial. Then raise the first one, if there is one."""
+    """Log why trials have failed, by the name of the trial, with one line for each reason. Then raise the first one."""
+    names: dict[str, list[str]] = {}
     for name, exceptions in failures.items():
-        for error in exceptions:
-            logger.error("%s failed: %s", name, errors.one_line(error))
+        for reason in dict.fromkeys(map(errors.one_line, exceptions)):
+            names.setdefault(reason, []).append(name)
+    for reason, failed in names.items():
+        shown = ", ".join([*failed[:MAX_NAMES], *["..."][: len(failed) - MAX_NAMES]])
+        logger.error("%s failed: %s", failed[0] if len(failed) == 1 else f"{len(failed)} trials ({shown})", reason)
     for exceptions in failures.values():
         raise exceptions[0]

@@ -18,6 +18,7 @@ from nanosq.sweeps.attributes import COMPARISON
 from nanosq.tracking.location import database
 
 MEMORY = ":memory:"  # in the place of a file: a database that ends with the process
+PORT = 5432  # of PostgreSQL, if a URL has none
 SQLITE_TIMEOUT = 60.0  # seconds to wait while another process writes
 
 # The sweeper prints its own progress. A user who selects an experimental sampler or pruner needs no warning.
@@ -62,7 +63,8 @@ def _place(url: str) -> tuple[object, ...]:
     if (file := database(url)) is not None:
         return (file.resolve(),)
     parts = urlsplit(url)
-    return parts.scheme.split("+")[0], parts.hostname, parts.path
+    server = parts.netloc.rpartition("@")[2].lower().removesuffix(f":{PORT}")
+    return parts.scheme.split("+")[0], server, parts.path
 
 
 def _tables(url: str, key: str) -> list[str]:

@@ -1,14 +1,13 @@
 """Connections to MLflow stores: checked within seconds, created where they are missing, with errors explained."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanosq.errors import InputError
-from nanosq.filesystem import SQLITE, database_lock, has_locks
+from nanosq.filesystem import SQLITE, database_lock, file_name, has_locks
 from nanosq.imports import quick_imports
 from nanosq.privacy import mask
 from nanosq.tracking import views
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 logger = logging.getLogger(__name__)
-
-UNSAFE = re.compile(r"[^\w .-]|^\.+$")  # in the name of a folder
 
 
 class Connection:
@@ -129,7 +126,7 @@ class Connection:
 
     @property
     def _folder(self) -> str:
-        return UNSAFE.sub("_", self.experiment)
+        return file_name(self.experiment)
 
     def _find(self, client: "MlflowClient") -> "Experiment | None":
         """Return the experiment, or None if there is none.

@@ -7,7 +7,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nanosq.errors import InputError
-from nanosq.sweeps import grid, preset
+from nanosq.sweeps import grid
 from tests.commandline import ROOT
 
 AXES = ("optimizer.lr=0.001,0.002", "model.n_layer=1,2")
@@ -74,11 +74,3 @@ def test_paired_axes_are_combined_value_by_value() -> None:
 def test_a_bad_grid_is_refused(arguments: list[str], paired: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         combinations(*arguments, paired=paired)
-
-
-def test_names_of_files_are_safe_and_short() -> None:
-    texts = ["a b/c", f"{'é' * 200} 1", f"{'é' * 200} 2"]
-    names = [preset.file_name(text) for text in texts]
-    assert names[0] == "a_b_c"
-    assert len({*names}) == len(texts)
-    assert all(len(name.encode()) <= preset.LONGEST for name in names)
