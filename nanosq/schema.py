@@ -17,6 +17,7 @@ from nanosq.suggestion import closest
 MAX_SEEDS = 1000  # of a trial
 
 Name = Annotated[str, MinLen(1)]
+Seed = Annotated[int, Ge(0), Lt(10**18)]
 NumberOfSeeds = Annotated[int, Ge(1), Le(MAX_SEEDS)]
 Component = Any  # a mapping; the signature of its target is its schema
 
@@ -42,7 +43,7 @@ class Config:
     tracking: Component
     train: TrainSettings
     samples: SampleSettings
-    seed: Annotated[int, Ge(0), Lt(10**18)]
+    seed: Seed
     seeds: NumberOfSeeds
     score_test: bool
     device: Name

@@ -11,8 +11,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, Quote
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from nanosq.errors import InputError
-from nanosq.schema import MAX_SEEDS
+from nanosq import signature
+from nanosq.errors import InputError, bad_input
+from nanosq.schema import MAX_SEEDS, Seed
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 HELP = {"-h", "--help", "--hydra-help"}
@@ -101,7 +102,7 @@ def take_seeds(parsed: Sequence[Override]) -> tuple[list[Override], tuple[int, .
     """Return the overrides without one that lists seeds, and these seeds: every trial is trained with all of them.
 
     Raises:
-        InputError: The seed is an axis, but not a list of at most MAX_SEEDS integers.
+        InputError: The seed is an axis, but not a list of at most MAX_SEEDS integers, or one is out of range.
     """
     last = {key_of(override): override for override in parsed}.get("seed")
     if last is None or not is_axis(last):
@@ -112,6 +113,9 @@ def take_seeds(parsed: Sequence[Override]) -> tuple[list[Override], tuple[int, .
         seeds = [*last.sweep_iterator()]
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise InputError(f"{last.input_line}: list the seeds, as in seed=1,2,3, or give their number, as in seeds=3")
+    with bad_input(is_single=False):
+        for seed in seeds:
+            signature.check_value("seed", seed, Seed)
     return [override for override in parsed if key_of(override) != "seed"], tuple(dict.fromkeys(seeds))
 
 

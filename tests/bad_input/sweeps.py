@@ -186,15 +186,15 @@ LAUNCHERS = [
     Case(f"{SEARCH} hydra/launcher=basic {KEY}.n_jobs=2", "needs a launcher that runs trials in parallel"),
 ]
 VALUES = [
-    Case(f"{GRID} train.clip_norm=-1,-2", "train.clip_norm=-1: must be above 0"),
+    Case(f"{GRID} train.clip_norm=-1,-2", "train.clip_norm=-1.0: must be above 0"),
     Case(f"{GRID} train.max_steps=5,-1", "train.max_steps=-1: must be at least 1"),
     Case(f"{GRID} optimizer.lr=1e-3,x", "optimizer.lr"),
     Case(f"{GRID} optimizer.lr=1e-3,1e-2,-1", "optimizer.lr=-1: must be at least 0"),
     Case(f"{GRID} model.dropout=0.1,2", "model.dropout=2"),
     Case(f"{GRID} optimizer._target_=no.such optimizer.lr=1e-3,1e-2", "optimizer._target_: cannot import 'no.such'"),
-    Case(f"{GRID} seed=-1,-2", "seed"),
+    Case(f"{GRID} seed=1,-2", "seed=-2: must be at least 0"),
     Case(f"{GRID} model.n_embd=16 model.n_head=3,5 model.n_layer=1", "n_embd=16 is not divisible by n_head=3"),
-    Case(f"{SEARCH} train.clip_norm=-1,-2", "train.clip_norm=-1: must be above 0"),
+    Case(f"{SEARCH} train.clip_norm=-1,-2", "train.clip_norm=-1.0: must be above 0"),
     Case(f"{SEARCH} 'train.batch_size=range(-3,5)'", "train.batch_size=-3: must be at least 1"),
     Case(f"{SEARCH} seeds=2000", "seeds=2000: must be at most 1000"),
     Case(f"{SEARCH} 'seeds=range(1,4)'", "seeds cannot be an axis"),
