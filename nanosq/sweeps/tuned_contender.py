@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from nanosq import config
-from nanosq.errors import InputError
+from nanosq.errors import InputError, bad_input
 from nanosq.privacy import mask
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED
@@ -49,7 +49,8 @@ class TunedContender:
         self.seed, self.max_steps = int(full.seed), int(full.train.max_steps)
         self._data = {f"data.{key}": value for key, value in config.flatten(full.data).items() if key != "window"}
         self.length = {key: OmegaConf.select(full, key) for key in LENGTH}
-        train = config.settings(full.train)
+        with bad_input(is_single=False):
+            train = config.settings(full.train)
         self._n_evaluations = train.n_evaluations
         self.tune_steps = settings.tune_steps or max(1, self.max_steps // SHORTER)
         if not 1 <= self.tune_steps <= self.max_steps:
