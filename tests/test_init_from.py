@@ -246,7 +246,7 @@ def test_a_state_of_a_version_that_had_fewer_arguments_of_the_model(tmp_path: Pa
         (["init_from={best}", "model=tiny"], "model.n_layer is 2, "),
         (["init_from={best}", *BYTES], "was trained with another tokenizer (CutGPT2)"),
         (["init_from={best}", "data.source.seed=9"], "was trained on another text"),
-        (["init_from="], "init_from: string should have at least 1 character"),
+        (["init_from="], "init_from=: must be a name that is not empty"),
         (["model=pretrained"], "model.n_layer=null is that of the weights of init_from=..., which is not set"),
         (["resume=."], "resume=. is a folder"),
     ],
