@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"  # suffix of a file that is being written
 SQLITE = "sqlite:///"
 LONGEST_NAME = 255  # bytes of a file name in the usual file systems
-SHORTENED = 200  # bytes of a name that `file_name` shortens: files have suffixes
+SHORTENED = 200  # bytes to which `file_name` shortens a name, so that a suffix has room
 UNSAFE = re.compile(r"[^\w.-]|^\.+$")  # in a file name
 
 

@@ -100,7 +100,7 @@ def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
         for reason in dict.fromkeys(map(errors.one_line, exceptions)):
             names.setdefault(reason, []).append(name)
     for reason, failed in names.items():
-        shown = ", ".join([*failed[:MAX_NAMES], *["..."][: len(failed) - MAX_NAMES]])
-        logger.error("%s failed: %s", failed[0] if len(failed) == 1 else f"{len(failed)} trials ({shown})", reason)
+        shown = ", ".join(failed[:MAX_NAMES]) + ", ..." * (len(failed) > MAX_NAMES)
+        logger.error("%s failed: %s", shown if len(failed) == 1 else f"{len(failed)} trials ({shown})", reason)
     for exceptions in failures.values():
         raise exceptions[0]

@@ -95,7 +95,7 @@ def test_a_failed_trial_does_not_hide_the_others(mixed: Sweep) -> None:
     assert states == Counter(
         [*[("0", "finished"), ("4", "finished"), ("2", "diverged")], *[(trial, "failed") for trial in ("1", "3", "5")]]
     )
-    reason = "model: n_embd=16 is not divisible by n_head=3"
+    reason = "n_embd=16 is not divisible by n_head=3"
     assert f"3 trials (trial 1, trial 3, trial 5) failed: {reason}" in mixed.result.stderr
     assert "Traceback" not in mixed.result.stderr
     assert "Launching" not in mixed.result.stderr

@@ -75,7 +75,7 @@ def test_a_search_without_a_feasible_trial_ends(folder: Path) -> None:
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: the last 20 trials were infeasible: change the space; model: n_embd=16 is not")
+    assert last.startswith("error: the last 20 trials were infeasible: change the space; n_embd=16 is not")
     assert len(load(folder, "infeasible").trials) == 20
 
 
