@@ -144,6 +144,10 @@ def _checksum(file: IO[bytes], size: int) -> bytes:
     return f"crc32={value:08x}".encode()
 
 
+class HeldError(ValueError):
+    """Another process holds a checkpoint folder."""
+
+
 @contextmanager
 def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Create a checkpoint folder and hold it for this process alone.
@@ -151,7 +155,7 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Afterwards an empty folder is deleted, and so are incomplete files of processes that were killed.
 
     Raises:
-        ValueError: Another process holds the folder and `wait` is false.
+        HeldError: Another process holds the folder and `wait` is false.
         FileError: The folder cannot be created.
     """
     message = f"another process is training this very configuration in {folder}"
@@ -162,7 +166,7 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
             try:
                 stack.enter_context(lock)
             except TimeoutError as error:
-                raise ValueError(f"{message}: wait for it, or set another {SETTING}") from error
+                raise HeldError(f"{message}: wait for it, or set another {SETTING}") from error
             folder.mkdir(exist_ok=True)
         try:
             yield

@@ -30,7 +30,8 @@ def deliver(folder: Path, store: "Store") -> str:
         store: Where to deliver it to.
 
     Raises:
-        ValueError: The run is still training, or the store cannot be used.
+        HeldError: The run is still training.
+        ValueError: The store cannot be used.
     """
     from nanosq import checkpoint
 

@@ -1,5 +1,6 @@
 """The tracking store of a sweep: checked once before its runs, and given at its end what it could not receive."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,19 @@ class SweepRecording:
     def end(self) -> None:
         """Deliver what the store has not received from this sweep and earlier ones.
 
+        A run that another process is about to end is left to that process.
+
         Raises:
             NotRecordedError: It cannot be reached.
         """
-        from nanosq import sync
+        from nanosq import checkpoint, sync
         from nanosq.tracking import journal
 
         left = [str(each.folder) for each in journal.left(self._folder) if each.status == "FINISHED"]
         while left:
             try:
-                sync.deliver(Path(left[0]), self._store)
+                with suppress(checkpoint.HeldError):
+                    sync.deliver(Path(left[0]), self._store)
             except ValueError as error:  # the runs have said why
                 raise errors.NotRecordedError(left) from error
             left.pop(0)
