@@ -96,7 +96,7 @@ def test_a_failed_trial_does_not_hide_the_others(mixed: Sweep) -> None:
         [*[("0", "finished"), ("4", "finished"), ("2", "diverged")], *[(trial, "failed") for trial in ("1", "3", "5")]]
     )
     for trial in (1, 3, 5):
-        assert f"trial {trial} failed: model: n_embd=16 is not divisible by n_head=3" in mixed.result.stderr
+        assert f"trial {trial} failed: n_embd=16 is not divisible by n_head=3" in mixed.result.stderr
     assert "Traceback" not in mixed.result.stderr
     assert "Launching" not in mixed.result.stderr
     assert len(mixed.runs) == 3
