@@ -11,9 +11,11 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Run
+from omegaconf import OmegaConf
 
-from nanosq import sync
+from nanosq import checkpoint, sync
 from nanosq.errors import InputError
+from nanosq.sweeps.recording import SweepRecording
 from nanosq.tracking import RecordedData, journal, mlflow_run
 from nanosq.tracking.journal import undelivered
 from nanosq.tracking.mlflow_run import MLflowRun
@@ -226,6 +228,23 @@ def test_a_database_that_is_deleted(folder: Path, undisturbed: dict[str, Any]) -
 
 
 @pytest.mark.usefixtures("default_store")
+def test_a_sweep_leaves_the_journals_of_other_processes_to_them(folder: Path) -> None:
+    take_away()
+    train(start(folder), folder)
+    bring_back()
+    tracking = {"_target_": "nanosq.tracking.mlflow_store.MLflowStore", "experiment": "nanosq", "uri": None}
+    launcher = {"runtime": {"choices": {"hydra/launcher": "basic"}}}
+    recording = SweepRecording(
+        OmegaConf.create({"tracking": tracking, "checkpoint_dir": str(folder.parent), "hydra": launcher})
+    )
+    with checkpoint.exclusive(folder):
+        recording.end()
+        assert journal.left(folder)
+    recording.end()
+    assert not journal.left(folder)
+    assert recorded()[0].info.status == "FINISHED"
+
+
 def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"http://user:{PASSWORD}@127.0.0.1:9"

@@ -16,6 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -122,9 +123,7 @@ class Journal:
             shutil.rmtree(self.folder)
 
     def _read(self, position: int) -> Iterator[tuple[Record, int]]:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
+        with suppress(FileNotFoundError), self._path.open("rb") as file:  # a new journal, or one that was delivered
             file.seek(position)
             for line in file:
                 if not line.endswith(b"\n"):  # it is being written
