@@ -237,14 +237,15 @@ def test_a_sweep_leaves_the_journals_of_other_processes_to_them(folder: Path) ->
     recording = SweepRecording(
         OmegaConf.create({"tracking": tracking, "checkpoint_dir": str(folder.parent), "hydra": launcher})
     )
-    with checkpoint.exclusive(folder):
-        recording.end()
-        assert journal.left(folder)
-    recording.end()
-    assert not journal.left(folder)
+    with checkpoint.exclusive(folder), recording.delivered() as is_complete:
+        assert is_complete
+        assert undelivered(folder)
+    with recording.delivered():
+        assert not undelivered(folder)
     assert recorded()[0].info.status == "FINISHED"
 
 
+@pytest.mark.usefixtures("default_store")
 def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     uri = f"http://user:{PASSWORD}@127.0.0.1:9"
