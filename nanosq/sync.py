@@ -29,7 +29,7 @@ NOT_DELIVERED = 3  # exit status, as of a run that is not recorded completely
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a journal."""
+    """The result of delivering one journal."""
 
     journal: Journal
     link: str = ""  # to its run; empty if another process has delivered it, or there is an error
