@@ -21,7 +21,7 @@ from nanosq.tracking.journal import undelivered
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.bad_input import PASSWORD
-from tests.commandline import provide_store
+from tests.commandline import ROOT, provide_store
 
 PARAMS = {"model": "GPT", "optimizer.lr": 0.1, "seed": 1}
 TAGS = {"config_hash": "0123", "code": "4567", "checkpoints": "host:/checkpoints/0123"}
@@ -206,7 +206,8 @@ with run:
         run.log({"train/loss": 1 / step, "val/nll": 2.0 / step}, step)
     os.kill(os.getpid(), 9)
 """
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
     (found,) = undelivered(folder)
     with (found.folder / journal.RECORDS).open("ab") as file:

@@ -151,7 +151,6 @@ def test_a_run_of_a_killed_process_is_resumed_without_a_checkpoint(uri: str, tmp
     script = f"""
 import os, sys
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.commandline import provide_store
 store = MLflowStore(experiment="nanosq", uri={uri!r})
 print(store.start("r", params={{"a": 1}}, tags={{"checkpoints": sys.argv[1]}}).run_id, flush=True)
 os._exit(9)
@@ -204,8 +203,6 @@ def test_a_store_whose_creation_was_killed_is_created_again(tmp_path: Path) -> N
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     script = f"""
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.commandline import provide_store
-from tests.commandline import provide_store
 MLflowStore(experiment="nanosq", uri={uri!r}).find({{"trial": "1"}})
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.DEVNULL)
