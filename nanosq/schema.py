@@ -60,7 +60,8 @@ class GridSweeperSettings:
     """Settings of hydra/sweeper=basic and grid. A configuration has them also without a sweep."""
 
     _target_: str = "nanosq.sweeps.grid.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # the values of each axis, as on the command line
+    # The values of each axis, as on the command line. null: only the axes on the command line.
+    params: dict[str, str] | None = field(default_factory=dict)
     zip: list[str] = field(default_factory=list)  # axes to pair value by value instead of combining them
 
 

@@ -1,7 +1,7 @@
 """Checks of a sweep before its first trial, when nothing is written yet."""
 
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.util import find_spec
 
 from omegaconf import DictConfig
@@ -86,11 +86,3 @@ def check_seeds(examples: Iterable[DictConfig]) -> None:
     """Raise an InputError if trials differ in the number of their seeds."""
     if len({cfg.seeds for cfg in examples}) > 1:
         raise InputError("seeds cannot be an axis: it is the number of runs of every trial")
-
-
-def check_contenders(labels: Sequence[str], settings: Sequence[object]) -> None:
-    """Raise an InputError if two contenders of a comparison, given by their labels, have the same settings."""
-    for position, setting in enumerate(settings):
-        if setting in settings[:position]:
-            first = labels[settings.index(setting)]
-            raise InputError(f"the contenders {first} and {labels[position]} are the same: name different ones")

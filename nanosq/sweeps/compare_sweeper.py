@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from nanosq import config, errors, terminal
-from nanosq.sweeps import budget, checks, contenders, preset
+from nanosq.sweeps import budget, contenders, preset
 from nanosq.sweeps.budget import MIN_SEEDS, Plan
 from nanosq.sweeps.contenders import Entry
 from nanosq.sweeps.optuna_settings import CompareSweeperSettings
@@ -77,7 +77,6 @@ class CompareSweeper(StudySweeper):
         ]
         for contender in self.contenders:
             contender.check_same_text(self.contenders[0])
-        checks.check_contenders([*entry.contenders], [contender.setting for contender in self.contenders])
         axes = {axis for contender in self.contenders for axis in contender.search.space.all_axes}
         check_axes([*self.settings.enqueue], axes)
         first = self.contenders[0]

@@ -25,7 +25,7 @@ class GridSweeper(TrialLauncher):
     The last axis changes fastest, as in nested loops. A trial that diverges or fails does not stop the others.
     """
 
-    def __init__(self, *, params: dict[str, str], zip: Sequence[str] = ()) -> None:
+    def __init__(self, *, params: dict[str, str] | None, zip: Sequence[str] = ()) -> None:
         """Create the sweeper from its configuration.
 
         Args:
@@ -33,7 +33,7 @@ class GridSweeper(TrialLauncher):
             zip: Axes to be paired: their first values go together, their second values, and so on.
         """
         super().__init__()
-        self.params = params
+        self.params = params or {}
         self.zip = zip
 
     def sweep(self, arguments: list[str]) -> Any:
