@@ -30,7 +30,7 @@ class OptunaSweeperSettings(OptunaSweeperConf):
     n_trials: Count = 20
     n_jobs: CountOrNone = None  # type: ignore[assignment]  # trials launched together; null: as many as the launcher runs
     max_failure_rate: UnitInterval = 1.0
-    params: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] | None = field(default_factory=dict)
     pruner: dict[str, Any] = MISSING
     direction: Any = None  # null: that of each metric
     objectives: list[str] = field(default_factory=lambda: [Metric().key])

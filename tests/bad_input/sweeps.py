@@ -40,7 +40,6 @@ SCHEMA = [
     Case(f"{GRID} {KEY}.zip=[optimizer.l]", "optimizer.l is not an axis"),
     Case(f"{GRID} +{KEY}.zipp=[seed]", "zipp"),
     Case(f"{GRID} {KEY}.n_trials=5", "n_trials"),
-    Case(f"{SEARCH} {KEY}.params=null", f"{KEY}.params"),
     Case(f"{SEARCH} {KEY}.n_trials=0", f"{KEY}.n_trials=0: must be at least 1"),
     Case(f"{SEARCH} {KEY}.n_trials=-1", f"{KEY}.n_trials=-1: must be at least 1"),
     Case(f"{SEARCH} {KEY}.n_trials=nan", f"{KEY}.n_trials"),
