@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from nanosq import schema, sweeps
-from nanosq.errors import InputError, one_line
+from nanosq.error_reports import one_line
+from nanosq.errors import InputError
 from nanosq.installation import CONF
 
 schema.register()

@@ -72,6 +72,6 @@ def run(work: Callable[[], int | None]) -> int:
             print(INTERRUPTED, file=sys.stderr)
             return 130
         except (ValueError, OSError) as error:
-            from nanosq.errors import report
+            from nanosq.error_reports import report
 
             return report(error)

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq.errors import FileError, InputError, NotRecordedError, TrainingError, one_line, report
+from nanosq.error_reports import one_line, report
+from nanosq.errors import FileError, InputError, NotRecordedError, TrainingError
 from nanosq.privacy import READER_GONE, masked_output
 
 # Errors whose message is for the user.

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from nanosq import command_line, errors, hydra_errors, privacy, schema, signals, sweeps, terminal
+from nanosq import command_line, error_reports, errors, hydra_errors, privacy, schema, signals, sweeps, terminal
 from nanosq.description import describe
 from nanosq.imports import quick_imports
 from nanosq.installation import CONF, add_current_folder, program
@@ -46,27 +46,27 @@ def train(cfg: DictConfig) -> Result:
     trial = current(context)
     is_single = trial is None
     with signals.job(), TrialReport(trial) as report:
-        with quick_imports(), errors.bad_input(is_single=is_single, kind=errors.InfeasibleError):
+        with quick_imports(), error_reports.bad_input(is_single=is_single, kind=errors.InfeasibleError):
             schema.check(cfg)
             check_is_single(cfg, context)
         batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
-        with errors.file_error(is_single=is_single), errors.out_of_memory(is_single=is_single, **batch):
+        with error_reports.file_error(is_single=is_single), error_reports.out_of_memory(is_single=is_single, **batch):
             result = run(cfg, context, trial, report)
         if is_single and result.unrecorded:
-            sys.exit(errors.report(errors.NotRecordedError([result.unrecorded])))
+            sys.exit(error_reports.report(errors.NotRecordedError([result.unrecorded])))
         return result
 
 
 def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: TrialReport) -> Result:
     """Train the configured model; `trial` is the trial of a sweep that it belongs to."""
     with ExitStack() as stack:
-        with quick_imports(), errors.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
+        with quick_imports(), error_reports.bad_input(is_single=trial is None, kind=errors.InfeasibleError):
             # PyTorch is imported here, so that --help and tab completion answer at once.
             from nanosq import experiment, recorded_result, training_run
 
             about = describe(context, cfg, trial)
             exp = experiment.check(cfg, description=about, trial=trial, job_number=signals.worker_number())
-        with errors.bad_input(is_single=trial is None):
+        with error_reports.bad_input(is_single=trial is None):
             text = training_run.prepare(exp)
             stack.enter_context(training_run.alone(exp))
             pruner = PrunerReport(trial, context.sweeper, max_steps=cfg.train.max_steps)

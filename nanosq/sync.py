@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanosq import command, option, terminal
-from nanosq.errors import FileError, InputError, report
+from nanosq.error_reports import report
+from nanosq.errors import FileError, InputError
 from nanosq.tracking.journal import Journal, undelivered
 
 if TYPE_CHECKING:

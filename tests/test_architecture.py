@@ -20,7 +20,7 @@ MAX_LINES = 250
 
 COMPOSES = (
     *("nanosq/main.py", "nanosq/command_line.py", "nanosq/schema.py", "nanosq/config.py"),
-    *("nanosq/errors.py", "nanosq/hydra_errors.py"),
+    *("nanosq/error_reports.py", "nanosq/hydra_errors.py"),
     "nanosq/sweeps/",
     "analysis/configuration.py",
     "analysis/benchmarks/",

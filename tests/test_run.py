@@ -222,8 +222,8 @@ def test_ctrl_c_ends_a_sweep_that_reuses_recorded_trials(tmp_path: Path) -> None
     patch = """
 from nanosq.tracking.mlflow_store import MLflowStore
 find = MLflowStore.find
-def find_and_interrupt(store, tags):
-    result = find(store, tags)
+def find_and_interrupt(*arguments):
+    result = find(*arguments)
     os.kill(os.getpid(), signal.SIGINT)
     return result
 MLflowStore.find = find_and_interrupt

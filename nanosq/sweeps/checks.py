@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
-from nanosq import config, errors, schema
+from nanosq import config, error_reports, schema
 from nanosq.errors import InputError
 from nanosq.imports import quick_imports
 from nanosq.sweeps.trial import TrialRun
@@ -78,7 +78,7 @@ def _refusal(composed: DictConfig) -> str | None:
             schema.check(cfg)
             experiment.check(cfg, description=describe(composed.hydra, cfg, None), trial=TrialRun("", 0))
     except (ValueError, OSError) as error:
-        return errors.one_line(error)
+        return error_reports.one_line(error)
     return None
 
 

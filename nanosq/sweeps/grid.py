@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from nanosq import config, errors, identity
+from nanosq import config, error_reports, errors, identity
 from nanosq.sweeps import checks, overrides, summary
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric
@@ -48,7 +48,7 @@ class GridSweeper(TrialLauncher):
             setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
             return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
 
-        with errors.bad_input(is_single=False):
+        with error_reports.bad_input(is_single=False):
             checks.check_values(map(compose, _with_new_values(trials)), axes)
         checks.check_trials(map(compose, (0, len(trials) - 1)), map(compose, trials))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs

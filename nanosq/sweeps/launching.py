@@ -17,7 +17,7 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from nanosq import config, errors, identity, terminal
+from nanosq import config, error_reports, errors, identity, terminal
 from nanosq.filesystem import check_folder, file_name
 from nanosq.signals import Workers
 from nanosq.sweeps import checks, overrides, parallel, preset, progress, summary
@@ -72,7 +72,7 @@ class TrialLauncher(Sweeper):
 
     def check_store(self, cfg: DictConfig) -> None:
         """Check the tracking store, which a trial of this configuration names, before anything is written."""
-        with errors.bad_input(is_single=False):
+        with error_reports.bad_input(is_single=False):
             self.recording = SweepRecording(cfg)
 
     def share_machine(self, examples: Sequence[DictConfig], n_runs: int, *, most: int | None = None) -> None:
@@ -102,7 +102,7 @@ class TrialLauncher(Sweeper):
                 self._checked[*trial] = self.compose(trial)  # takes 0.07 s: `launch` does not compose it again
             return self._checked[*trial]
         except (HydraException, OmegaConfBaseException) as error:
-            reason = errors.one_line(error)
+            reason = error_reports.one_line(error)
             raise errors.InputError(f"{name}: {reason}" if name else reason) from None
 
     def launch(
@@ -131,8 +131,8 @@ class TrialLauncher(Sweeper):
             except (HydraException, OmegaConfBaseException) as error:
                 failed = f"{trial.run.sweep} {trial.run.trial}"
                 runs.append([failed])
-                self._returns[failed] = failed_job(errors.InfeasibleError(errors.one_line(error)))
-                logger.error("%s: failed: %s", trial, errors.one_line(error))
+                self._returns[failed] = failed_job(errors.InfeasibleError(error_reports.one_line(error)))
+                logger.error("%s: failed: %s", trial, error_reports.one_line(error))
                 continue
             runs.append([*by_identity])
             if by_identity.keys() <= self._trials.keys():
@@ -187,7 +187,9 @@ class TrialLauncher(Sweeper):
         try:
             return self._launch(jobs, first)
         except Exception as error:  # an exception of the launcher: a job's own is returned
-            logger.error("the launcher failed: %s; launching its jobs once more, one by one", errors.one_line(error))
+            logger.error(
+                "the launcher failed: %s; launching its jobs once more, one by one", error_reports.one_line(error)
+            )
         return [self._run_again(job, number) for number, job in enumerate(jobs, start=first)]
 
     def _run_again(self, job: Sequence[str], number: int) -> JobReturn:

@@ -12,7 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from nanosq import signature
-from nanosq.errors import InputError, bad_input
+from nanosq.error_reports import bad_input
+from nanosq.errors import InputError
 from nanosq.schema import MAX_SEEDS, Seed
 
 MULTIRUN = {"-m", "--multirun", "hydra.mode=MULTIRUN"}

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nanosq import errors, terminal
+from nanosq import error_reports, errors, terminal
 from nanosq.filesystem import writing
 from nanosq.result import Result
 from nanosq.sweeps.budget import duration
@@ -148,7 +148,9 @@ class TrialReport:
             # A search does not count a trial that cannot be trained.
             is_counted = not (self._trial.in_study and isinstance(error, errors.InfeasibleError))
             progress = self._append({}) if is_counted else None
-            logger.error("%s: failed: %s%s", self._trial, errors.one_line(error), f"; {progress}" if progress else "")
+            logger.error(
+                "%s: failed: %s%s", self._trial, error_reports.one_line(error), f"; {progress}" if progress else ""
+            )
 
     def ended(self, result: Result, pruner: PrunerReport) -> Result:
         """Print how a run has ended, and return its result."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig
 
-from nanosq import config, errors, identity
+from nanosq import config, error_reports, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import checks, constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
@@ -241,4 +241,4 @@ def _user_input() -> Iterator[None]:
     try:
         yield
     except (AssertionError, ImportError, NotImplementedError, TypeError, ValueError) as error:
-        raise errors.InputError(errors.one_line(error)) from error
+        raise errors.InputError(error_reports.one_line(error)) from error

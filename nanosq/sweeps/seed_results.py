@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from nanosq import errors
+from nanosq import error_reports
 from nanosq.errors import InfeasibleError
 from nanosq.result import Result
 from nanosq.sweeps.attributes import COST, DIVERGED, INFEASIBLE, LINK, run_id_key
@@ -97,7 +97,7 @@ def raise_first(failures: Mapping[str, Sequence[Exception]]) -> None:
     """Log why trials have failed, by the name of the trial, with one line for each reason. Then raise the first one."""
     names: dict[str, list[str]] = {}
     for name, exceptions in failures.items():
-        for reason in dict.fromkeys(map(errors.one_line, exceptions)):
+        for reason in dict.fromkeys(map(error_reports.one_line, exceptions)):
             names.setdefault(reason, []).append(name)
     for reason, failed in names.items():
         shown = ", ".join(failed[:MAX_NAMES]) + ", ..." * (len(failed) > MAX_NAMES)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from nanosq import errors
+from nanosq import error_reports, errors
 from nanosq.sweeps import budget, optuna_settings
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
@@ -28,7 +28,7 @@ class StudySweeper(TrialLauncher):
     def __init__(self, **settings: Any) -> None:
         """Create the sweeper from its configuration, the fields of `schema`, and check them."""
         super().__init__()
-        with errors.bad_input(is_single=False):
+        with error_reports.bad_input(is_single=False):
             optuna_settings.check(settings, self.schema)
         self.settings = self.schema(**settings)
         self.metrics = parse_metrics(self.settings.objectives, self.settings.direction)
@@ -100,7 +100,7 @@ class StudySweeper(TrialLauncher):
             search.tell(*result)
         for search, trial in taken:
             if self._infeasible and search.study.is_infeasible:
-                reason = errors.one_line(self._infeasible[0])
+                reason = error_reports.one_line(self._infeasible[0])
                 message = f"the last {MAX_INFEASIBLE} trials were infeasible: change the space; {reason}"
                 self.failures[trial.name] = [errors.InputError(message)]
                 return False

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from nanosq import config
-from nanosq.errors import InputError, bad_input
+from nanosq.error_reports import bad_input
+from nanosq.errors import InputError
 from nanosq.privacy import mask
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED

@@ -63,8 +63,7 @@ class Connection:
     def open(self) -> "tuple[MlflowClient, str]":
         """Return a client and the id of the experiment. Create what is missing."""
         uri = self.uri
-        # Processes that start together on a new database would all try to create its tables.
-        with quick_imports(), quick_to_fail(), database_lock(uri) if has_locks(uri) else nullcontext():
+        with quick_imports(), quick_to_fail():
             check_reachable(uri, folder=self._folder)
             create_database(uri)
             client = connect(uri)
@@ -176,7 +175,10 @@ def connect(uri: str) -> "MlflowClient":
 def _client(uri: str) -> "MlflowClient":
     import mlflow
 
-    return mlflow.MlflowClient(uri, registry_uri=uri)
+    is_locked = database(uri) is None and has_locks(uri)
+    # Processes that start together on a new database of a server would all try to create its tables.
+    with database_lock(uri) if is_locked else nullcontext():
+        return mlflow.MlflowClient(uri, registry_uri=uri)
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
@@ -199,10 +201,13 @@ def create_database(uri: str) -> None:
     if file is None or has_tables(file):
         return
     partial = file.with_name(f"{file.name}.new")
-    for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
-        partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
-    SqlAlchemyStore(f"{SQLITE}{partial}", str(artifact_root(file)))
-    partial.rename(file)
+    with database_lock(uri):
+        if has_tables(file):  # another process has created it meanwhile
+            return
+        for suffix in ("", "-journal", "-wal", "-shm"):  # of a process that was killed
+            partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+        SqlAlchemyStore(f"{SQLITE}{partial}", str(artifact_root(file)))
+        partial.rename(file)
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:

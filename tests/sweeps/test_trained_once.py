@@ -89,18 +89,3 @@ def test_a_grid_of_a_search_replaces_no_infeasible_trial(folder: Path) -> None:
 
 def load(folder: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
-
-
-@pytest.mark.slow
-def test_a_store_that_is_away_does_not_make_a_setting_infeasible(tmp_path: Path) -> None:
-    """The search fails, and trains as many trials when the store is back."""
-    settings = [setting for setting in TINY if setting != "tracking=none"]
-    search = ["-m", *SEARCH, "hydra.sweeper.n_trials=2", "optimizer.lr=choice(1e-3,1e-2)", *settings]
-    away = command(*search, "tracking.uri=http://127.0.0.1:9", cwd=tmp_path)
-    assert away.returncode == 2
-    assert away.stderr.count("start the server or correct its address") >= 2
-    assert n_trained(command(*search, cwd=tmp_path, check=True).stdout) >= 1
-    assert [
-        trial.state.name
-        for trial in optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/optuna.db").trials
-    ] == ["FAIL"] * 2 + ["COMPLETE"] * 2
