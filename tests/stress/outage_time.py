@@ -64,7 +64,7 @@ def train(command: Command, outage: Callable[[], AbstractContextManager[None]] |
     with nullcontext() if outage is None else outage():
         command.finish(0 if outage is None else NOT_RECORDED)
         used = cpu_seconds() - before
-    left = journal.left(command.folder)
+    left = journal.undelivered(command.folder)
     if left:
         return left[0].metrics["train/seconds"], used
     (run,) = command.recorded().values()
