@@ -1,4 +1,4 @@
-"""What makes two trials the same, without Hydra."""
+"""Tests of the identity of a trial, without Hydra."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a wheel installs: every file of the packages, conf/, and console commands that do what their names say."""
+"""A wheel installs every file of the packages, conf/, and console commands that do what their names say."""
 
 import ast
 import importlib

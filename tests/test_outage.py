@@ -102,7 +102,7 @@ def recorded() -> tuple[Run, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an undisturbed run records."""
+    """Train an undisturbed run, and return what it records."""
     place, before = tmp_path_factory.mktemp("undisturbed"), Path.cwd()
     os.chdir(place)
     try:

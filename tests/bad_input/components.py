@@ -14,17 +14,19 @@ MODULES = {
 
 def modules(folder: Path) -> None:
     """Write the modules of a user."""
-    shutil.copy(Path(__file__).with_name("_mine.py"), folder / "mine.py")
+    for module in ("mine", "mydata"):
+        shutil.copy(Path(__file__).with_name(f"_{module}.py"), folder / f"{module}.py")
     for name, text in MODULES.items():
         (folder / name).write_text(text)
 
 
 def own(group: str, name: str, says: str, *arguments: str) -> Case:
     """Return a case with a component of the user."""
-    return Case(" ".join(["run.py", f"{group}._target_=mine.{name}", *arguments]), says, modules)
+    module = "mydata" if group.startswith("data.") else "mine"
+    return Case(" ".join(["run.py", f"{group}._target_={module}.{name}", *arguments]), says, modules)
 
 
-# What the message says about a component of _mine.py, by its group and its name.
+# What the message says about a component of _mine.py or _mydata.py, by its group and its name.
 SAYS = {
     "loss": {
         "key_error": "loss: mine.key_error fails: KeyError: 'weight' (mine.py, line",
@@ -78,7 +80,7 @@ SAYS = {
         "a_function": "model: mine.a_function is a NoneType, not of the class Module; a model takes",
     },
     "data.source": {
-        "raises": "KeyError: 'test' (mine.py, line",
+        "raises": "KeyError: 'test' (mydata.py, line",
         "raises_at_once": "FileNotFoundError",
         "no_texts": "data.source: the training split has at most 1 tokens",
         "yields_bytes": "yields bytes",
@@ -90,8 +92,8 @@ SAYS = {
         "returns_number": "returns int",
     },
     "data.tokenizer": {
-        "own_tokenizer": "mine.own_tokenizer is a bytes, not of the class Tokenizer",
-        "broken_tokenizer": "KeyError: 'tokenizer' (mine.py, line",
+        "own_tokenizer": "mydata.own_tokenizer is a bytes, not of the class Tokenizer",
+        "broken_tokenizer": "KeyError: 'tokenizer' (mydata.py, line",
         "nothing_here": "has no attribute 'nothing_here'",
     },
 }

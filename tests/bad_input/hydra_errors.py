@@ -1,4 +1,4 @@
-"""What Hydra itself refuses: sections that are no components, names of options that do not exist, its own settings."""
+"""Settings that Hydra refuses: sections that are no components, options that do not exist, values of its own settings."""
 
 from tests.bad_input import PASSWORD, Case
 

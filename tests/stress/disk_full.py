@@ -88,7 +88,7 @@ def check_files(folder: Path, disk: Path) -> None:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What is known of an undisturbed run, for those that are disturbed."""
+    """Facts about an undisturbed run, which those that are disturbed are compared with."""
 
     scratch: Path
     seconds: float

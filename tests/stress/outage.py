@@ -40,7 +40,7 @@ LOCK_SECONDS = 75.0
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a store has of a run."""
+    """The part of a run that a store has."""
 
     points: dict[str, list[int]]  # the steps of every metric
     files: set[str]
