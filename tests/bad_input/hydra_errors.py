@@ -1,4 +1,4 @@
-"""Settings that Hydra refuses: sections that are no components, options that do not exist, values of its own settings."""
+"""Settings that Hydra refuses: sections that are no components, unknown options, and its own settings."""
 
 from tests.bad_input import PASSWORD, Case
 
