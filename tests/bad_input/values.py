@@ -44,7 +44,7 @@ CASES = [
     Case("run.py score_test=perhaps", "score_test=perhaps"),
     Case("run.py device=tpu9", "device=tpu9"),
     Case("run.py device=null", "device=null"),
-    Case("run.py device=''", "device: string should have at least 1 character"),
+    Case("run.py device=''", "device=: must be a name that is not empty"),
     Case("run.py precision=fp8", "precision=fp8: choose auto, fp32, bf16, fp16"),
     Case("run.py compile=perhaps", "compile=perhaps: choose auto, true or false"),
     Case("run.py compile=5", "compile=5"),
@@ -52,5 +52,5 @@ CASES = [
     Case("run.py resume=''", "resume"),
     Case("run.py data.window=here", "data.window"),
     Case("run.py model.n_embd=10 model.n_head=3", "n_embd=10 is not divisible by n_head=3"),
-    Case("run.py +sede=3", "unknown setting 'sede': did you mean seed?"),
+    Case("run.py +sede=3", "unknown setting 'sede'; did you mean 'seed'?"),
 ]
