@@ -157,11 +157,16 @@ def install(python: str, folder: Path) -> Path:
         [*pip, "torch==2.13.0", "build", "twine"],
         [str(new / "bin/python"), "-m", "build", "--outdir", str(folder / "dist"), str(source)],
         ["sh", "-c", f"{new}/bin/twine check --strict {folder}/dist/*"],
-        ["sh", "-c", f"{shlex.join(pip)} {folder}/dist/*.whl'[dashboard,hf]'"],
     ):
-        print(shlex.join(command), flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL if "build" in command else None)
+        _run(command)
+    (wheel,) = folder.glob("dist/*.whl")
+    _run([*pip, f"{wheel}[dashboard,hf]"])
     return new
+
+
+def _run(command: list[str]) -> None:
+    print(shlex.join(command), flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL if "build" in command else None)
 
 
 def prepare(folder: Path) -> None:
