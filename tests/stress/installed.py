@@ -176,9 +176,8 @@ def prepare(folder: Path) -> None:
         (folder / name).write_text(content)
     function = (folder / "nanosq/losses.py").read_text()  # in a module of the user, as the package is installed
     shutil.rmtree(folder / "nanosq")
-    (folder / "mylosses.py").write_text(
-        f"from torch import Tensor\nfrom nanosq.losses import cross_entropy\n{function}"
-    )
+    imports = ("torch import Tensor", "nanosq.losses import cross_entropy", "nanosq.ranges import NonNegative")
+    (folder / "mylosses.py").write_text("".join(f"from {line}\n" for line in imports) + function)
     penalty = folder / "conf/loss/confidence_penalty.yaml"
     penalty.write_text(penalty.read_text().replace("nanosq.losses", "mylosses"))
     stories = "<|endoftext|>".join(f"Once upon a time there were {n} cats. They sat in a tree.\n" for n in range(300))
