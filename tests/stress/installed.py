@@ -150,7 +150,8 @@ def answers(url: str, process: subprocess.Popen[bytes]) -> bool:
 def install(python: str, folder: Path) -> Path:
     """Build an sdist, from it a wheel, and install the wheel in a new environment. Return the environment."""
     source, new = folder / "source", folder / "environment"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info", "build"))
+    ignored = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info", "build")
+    shutil.copytree(ROOT, source, ignore=ignored)
     pip = [str(new / "bin/python"), "-m", "pip", "--quiet", "install"]
     for command in (
         [python, "-m", "venv", str(new)],
