@@ -5,12 +5,11 @@ A model that MLflow serves imports this module without Hydra.
 
 import errno
 import os
-import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanosq.installation import program
+from nanosq.installation import is_library, program
 from nanosq.privacy import mask
 
 # What PyTorch and the libraries below it say if an allocation fails.
@@ -19,8 +18,6 @@ NO_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
 OF_WRITING = (*FULL, errno.EROFS, errno.EFBIG)  # errors that only writing has
-
-LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class InputError(ValueError):
@@ -99,6 +96,9 @@ def reason(error: BaseException) -> str:
 
 def user_line(error: BaseException) -> str:
     """Return the innermost line of the user's own code in a traceback, "mine.py, line 3", or an empty text."""
-    others = ("<", PACKAGE, *LIBRARIES)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", PACKAGE)) and not is_library(Path(frame.filename))
+    ]
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""

@@ -4,15 +4,13 @@ import ast
 import hashlib
 import importlib.util
 import json
-import site
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config
-from nanosq.installation import CONF, PACKAGE
+from nanosq.installation import CONF, PACKAGE, is_library
 
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
@@ -95,8 +93,6 @@ def _package_hash() -> str:
 
 def _own_files(modules: Iterable[str]) -> dict[str, Path]:
     """Return the files of modules and of all that they import, by module, without this and installed packages."""
-    installed = {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages())}
-    installed |= {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     own: dict[str, Path] = {}
     waiting = [*modules]
     while waiting:
@@ -108,7 +104,7 @@ def _own_files(modules: Iterable[str]) -> dict[str, Path]:
         if name in own or spec is None or not spec.has_location or spec.origin is None:
             continue
         path = Path(spec.origin).resolve()
-        if any(path.is_relative_to(folder) for folder in (PACKAGE, *installed)):
+        if path.is_relative_to(PACKAGE) or is_library(path):
             continue
         own[name] = path
         is_package = spec.submodule_search_locations is not None

@@ -5,10 +5,13 @@ A checkout has `python run.py` and `python -m MODULE`. A wheel installs console 
 
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 IS_CHECKOUT = not (PACKAGE / "conf").is_dir()  # a wheel has conf/ inside of the package
+INSTALLED = {"site-packages", "dist-packages"}  # names of folders
+LIBRARIES = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 CONF = PACKAGE.parent / "conf" if IS_CHECKOUT else PACKAGE / "conf"
 
 
@@ -22,6 +25,14 @@ def program(module: str = "run") -> str:
     if module == "run":
         return "nanosq" if is_console or not IS_CHECKOUT else "python run.py"
     return f"nanosq-{module.rpartition('.')[2]}" if is_console else f"python -m {module}"
+
+
+def is_library(file: Path) -> bool:
+    """Return whether a file belongs to Python or to an installed package.
+
+    It may be installed outside of this environment, as with `python -m venv --system-site-packages`.
+    """
+    return not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in LIBRARIES)
 
 
 def add_current_folder() -> None:

@@ -67,6 +67,23 @@ def test_a_component_counts_where_it_is_named_and_where_it_is_defined(
         (tmp_path / name).write_text(text)
 
 
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_packages_that_are_installed_elsewhere_do_not_count(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So are those of the system in a virtual environment with --system-site-packages."""
+    (tmp_path / folder).mkdir()
+    library = tmp_path / folder / f"their_{folder[:4]}.py"
+    library.write_text("")
+    (tmp_path / f"my_{folder[:4]}.py").write_text(f"import {library.stem}\ndef mine(logits, targets): ...\n")
+    for place in (tmp_path / folder, tmp_path):
+        monkeypatch.syspath_prepend(place)
+    base = code(f"my_{folder[:4]}.mine")
+    assert "+" in base
+    library.write_text("# another version\n")
+    assert code(f"my_{folder[:4]}.mine") == base
+
+
 def test_a_run_may_be_resumed_with_other_lengths_only() -> None:
     trained = {"train.max_steps": 10.0, "schedule.power": 1.0, "model.n_layer": 2.0, "loss.weight": 0.5, "score": True}
     now = {**trained, "train.max_steps": 20.0, "schedule.power": 2.0, "loss.weight": float("0.5")}

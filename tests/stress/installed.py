@@ -181,10 +181,11 @@ def prepare(folder: Path) -> None:
     (folder / "mylosses.py").write_text("".join(f"from {line}\n" for line in imports) + function)
     penalty = folder / "conf/loss/confidence_penalty.yaml"
     penalty.write_text(penalty.read_text().replace("nanosq.losses", "mylosses"))
-    stories = "<|endoftext|>".join(f"Once upon a time there were {n} cats. They sat in a tree.\n" for n in range(300))
-    for name in ("stories/one.txt", "stories.txt", "tinystories/train.txt", "tinystories/valid.txt"):
+    texts = {"stories/one.txt": 0, "stories.txt": 0, "tinystories/train.txt": 0, "tinystories/valid.txt": 300}
+    for name, first in texts.items():
+        stories = [f"Once upon a time there were {n} cats. They sat in a tree.\n" for n in range(first, first + 300)]
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(stories)
+        (folder / name).write_text("<|endoftext|>".join(stories))
     subprocess.run(["xz", "stories.txt"], cwd=folder, check=True)
 
 
