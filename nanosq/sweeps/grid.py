@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,16 +45,19 @@ class GridSweeper(TrialLauncher):
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
 
+        @cache
         def compose(number: int) -> DictConfig:
             setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
             return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])
 
         with error_reports.bad_input(is_single=False):
             checks.check_values(map(compose, _with_new_values(trials)), axes)
-        checks.check_trials(map(compose, (0, len(trials) - 1)), map(compose, trials))
+        ends = [compose(0), compose(len(trials) - 1)]
+        checks.check_seeds(ends)
+        n_seeds = len(overrides.seeds_of(ends[0], seeds))
+        checks.check_trials(ends, map(compose, trials))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs
         checks.check_seeds(composed)
-        n_seeds = len(overrides.seeds_of(composed[0], seeds))
         _check_seeds([config.without_hydra(cfg) for cfg in composed])
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"

@@ -78,6 +78,10 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
+        store = self.base.tracking
+        if uri := store.get("uri"):
+            storage.check_apart(self.url, uri)
+        storage.check(self.url)
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
         checks.check_seeds([*self.examples, *self.largest])
@@ -88,8 +92,8 @@ class LiveSearch:
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         drawn = self._draw()
         checks.check_trials([*self.examples, *self.largest, next(drawn)], drawn)
-        store = self.base.tracking
-        storage.check(self.url, str(store.uri or default_uri()) if "uri" in store else "")  # this imports MLflow
+        if "uri" in store and not uri:
+            storage.check_apart(self.url, default_uri())  # late, because it imports MLflow
         points = StartingPoints(self.space, self._sampler, sweeper, label=label)
         self._starting_points = points.find([*settings.enqueue])
 

@@ -30,12 +30,11 @@ warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
 warnings.filterwarnings("ignore", message="Clip non-finite values")
 
 
-def check(url: str, tracking_uri: str) -> None:
+def check(url: str) -> None:
     """Refuse a database that Optuna cannot use, or must not, before anything is written.
 
     Args:
         url: The value of hydra.sweeper.storage.
-        tracking_uri: That of the store in which the runs are recorded; empty if they are not.
 
     Raises:
         InputError: It is of another kind than SQLite and PostgreSQL, cannot be opened, or belongs to another program.
@@ -50,12 +49,19 @@ def check(url: str, tracking_uri: str) -> None:
         if file.is_dir():
             raise InputError(f"{key}: {file} is a folder: name a file")
         check_folder("hydra.sweeper.storage", file.parent)
-    if _place(url) == _place(tracking_uri):
-        raise InputError(f"{key} is the database of MLflow too, tracking.uri={mask(tracking_uri)}: change one of them")
     if file is None or (file.exists() and file.stat().st_size):
         tables = _tables(url, key)
         if tables and "studies" not in tables:
             raise InputError(f"{key} belongs to another program, with the table {tables[0]}: choose another database")
+
+
+def check_apart(url: str, tracking_uri: str) -> None:
+    """Raise an InputError if a storage of Optuna is the store in which the runs are recorded."""
+    if _place(url) == _place(tracking_uri):
+        raise InputError(
+            f"hydra.sweeper.storage={mask(url)} is the database of MLflow too, tracking.uri={mask(tracking_uri)}: "
+            "change one of them"
+        )
 
 
 def _place(url: str) -> tuple[object, ...]:
