@@ -135,7 +135,7 @@ def test_a_checkpoint_folder_belongs_to_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    kill_and_resume.check(kill=2, terminate=1, seed=1, scratch=tmp_path)
+    kill_and_resume.check(kill=1, terminate=1, seed=1, scratch=tmp_path)
 
 
 def test_the_checkpoint_of_an_interrupted_run_is_found_by_the_id_of_the_run(tmp_path: Path) -> None:

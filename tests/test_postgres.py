@@ -68,10 +68,10 @@ def create(server: str, database: str) -> str:
 
 @pytest.mark.slow
 def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
-    """They run 20 different trials in total. The study and the runs are on the same server."""
+    """They run 10 different trials in total. The study and the runs are on the same server."""
     study_url, runs_url = create(server, "optuna"), create(server, "mlflow")
     settings = [
-        *["-m", "hydra/sweeper=optuna", f"hydra.sweeper.storage={study_url}", "hydra.sweeper.n_trials=20"],
+        *["-m", "hydra/sweeper=optuna", f"hydra.sweeper.storage={study_url}", "hydra.sweeper.n_trials=10"],
         *["train.max_steps=4", "train.eval_every=2", "device=cpu"],
         *["data.source.n_train=150", "data.source.n_val=10", "data.source.n_test=10"],
         *["model.n_embd=16", "model.n_head=1", "model.block_size=64"],
@@ -87,12 +87,12 @@ def test_two_sweeps_share_a_study(server: str, tmp_path: Path) -> None:
     assert not [text for text in (*outputs, *written) if PASSWORD in text]
 
     study = optuna.load_study(study_name="cross_entropy-tiny-stories", storage=study_url)
-    assert len(study.trials) == 20
+    assert len(study.trials) == 10
     assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert len({str(trial.params) for trial in study.trials}) == 20
+    assert len({str(trial.params) for trial in study.trials}) == 10
     client = mlflow.MlflowClient(runs_url)
     runs = client.search_runs([client.get_experiment_by_name("nanosq").experiment_id])
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 20}
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 10}
     assert {run.info.run_id for run in runs} == {trial.user_attrs["mlflow_run_id"] for trial in study.trials}
     checkpoints = Counter(run.data.tags["checkpoints"].split("/")[-3] for run in runs)
     assert set(checkpoints) == {"one", "another"}, "one sweep has run all trials"

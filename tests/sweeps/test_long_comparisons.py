@@ -1,6 +1,8 @@
-"""Long comparisons: kills, trials side by side, and two processes that share a PostgreSQL server."""
+"""Long comparisons: trials side by side, and two processes, also with a PostgreSQL server and a kill.
 
-import random
+A comparison that is killed again and again is tests/stress/kill_comparison.py.
+"""
+
 import re
 import signal
 import subprocess
@@ -16,7 +18,6 @@ import pytest
 
 from tests import test_postgres
 from tests.commandline import SMALL, command, start
-from tests.stress import kill_comparison
 from tests.stress.kill_comparison import verdict
 
 N_TRIALS, SEEDS = 3, 2
@@ -64,11 +65,6 @@ def sequential(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     assert {*found.runs.values()} == {1}
     assert found.runs.total() == 2 * N_TRIALS + 2 * SEEDS
     return found
-
-
-@pytest.mark.slow
-def test_a_comparison_that_is_killed_is_the_same(tmp_path: Path) -> None:
-    kill_comparison.check(tmp_path, n_trials=2, seeds=1, kills=1, moments=random.Random(0))
 
 
 @pytest.mark.slow
