@@ -14,6 +14,8 @@ from setuptools import Distribution
 
 from nanosq import identity, installation
 from tests.commandline import ROOT, SMALL, command, runs
+from tests.stress.installed import SHORT
+from tests.stress.installed import commands as commands_of_readme
 from tests.test_architecture import FILES, TREES
 from tests.test_commands import COMMANDS
 
@@ -104,3 +106,7 @@ def test_a_console_command_finds_components_in_the_current_folder_and_names_itse
     assert result.stdout.endswith("next: nanosq-report\n")
     (run,) = runs(tmp_path)
     assert run.data.tags["command"] == " ".join(["nanosq --config-dir own loss=mine", *SMALL])
+
+
+def test_the_program_that_installs_a_wheel_knows_all_commands_of_the_readme() -> None:
+    assert {*commands_of_readme()} == {*SHORT}

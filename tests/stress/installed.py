@@ -33,14 +33,12 @@ SMALL_MODEL = [setting for setting in SMALL if not setting.startswith("data.sour
 SMALL_GRU = [setting for setting in SMALL if not setting.startswith("model.n_head")]
 TUNE = ["hydra.sweeper.n_trials=2", "hydra.sweeper.seeds=2", "hydra.sweeper.tune_steps=4"]
 OWN = ["--config-dir", "conf"]
-LOSS = ["--losses=cross_entropy", "--tokens=64", "--width=32", "--vocabulary=500", "--rounds=1", "--precision=fp32"]
 # What makes a command of the README short.
 SHORT = {
     "python run.py loss=squentropy": [*SMALL, "train.keep_last=true"],
     "mlflow ui": ["--port=5123"],
     "python -m analysis.report": [],
     "python -m analysis.report.glossary": [],
-    "python run.py": SMALL,
     "python run.py --help": [],
     "python run.py optimizer=adamw": SMALL,
     "python -m analysis.report.compare RUN_A RUN_B": [],
@@ -48,7 +46,6 @@ SHORT = {
     "python run.py -m loss=cross_entropy,squentropy seed=1,2,3": SMALL,
     "python run.py -m hydra/sweeper=grid model.n_layer=1,2": [*SMALL, "model.dropout=0", "optimizer.lr=1e-3"],
     "python run.py -m hydra/sweeper=optuna loss=squentropy": [*SMALL, "hydra.sweeper.n_trials=2"],
-    "python -m analysis.benchmarks.sweep --pruning": ["--help"],
     "optuna-dashboard sqlite:///optuna.db": ["--port=5124"],
     "python run.py data=text data.source.train='stories/*.txt'": SMALL_MODEL,
     "python run.py data=tinystories": [*SMALL_MODEL, "data.source.path=tinystories", "data.source.val_fraction=0.1"],
@@ -79,8 +76,8 @@ SHORT = {
     "mlflow server": ["--port=5125"],
     "python -m analysis.benchmarks.training --nanogpt DIR --speed": ["--help"],
     "python -m analysis.benchmarks.quality": ["--help"],
-    "python -m analysis.benchmarks.loss": [*LOSS, "--device=cpu"],
     "python -m analysis.benchmarks.generation": ["--help"],
+    "python -m nanosq.sync": [],
     "python -m analysis.audit": [],
 }
 FINISHED = "SELECT run_uuid FROM runs WHERE status = 'FINISHED' ORDER BY start_time"
