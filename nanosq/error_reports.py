@@ -26,7 +26,7 @@ from nanosq.errors import (
 from nanosq.privacy import mask
 from nanosq.suggestion import closest
 
-SECONDS_OF_FIRST = 5.0  # that other processes leave to the first one, which may start later
+SECONDS_FOR_FIRST = 5.0  # that other processes wait, so that the first one, which may be later, prints its error
 
 # Lines and prefixes that Hydra and OmegaConf add to a message for their own developers.
 NOISE = (
@@ -106,12 +106,16 @@ def file_error(*, is_single: bool) -> Iterator[None]:
 def report(error: Exception) -> int:
     """Print an error on one line and return its exit status.
 
-    Of several processes that fail alike, the first prints: torchrun ends the others as soon as one has failed.
+    Of several processes that fail alike, the first prints, because torchrun ends the others as soon as one has failed.
+    A process that is not ended within seconds prints its own error.
     """
     rank = os.environ.get("RANK", "0")
     process = "" if rank == "0" else f"process {rank}: "
     if process:
-        time.sleep(SECONDS_OF_FIRST)
+        try:
+            time.sleep(SECONDS_FOR_FIRST)
+        except KeyboardInterrupt:
+            sys.exit(130)
     print(f"{terminal.style('error:', 'red', sys.stderr)} {process}{one_line(error)}", file=sys.stderr)
     if isinstance(error, NotRecordedError):
         return 3

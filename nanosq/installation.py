@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 IS_CHECKOUT = not (PACKAGE / "conf").is_dir()  # a wheel has conf/ inside of the package
-INSTALLED = {"site-packages", "dist-packages"}  # names of folders
+LIBRARY_NAMES = {"site-packages", "dist-packages"}  # of folders with installed packages
 LIBRARIES = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 CONF = PACKAGE.parent / "conf" if IS_CHECKOUT else PACKAGE / "conf"
 
@@ -30,9 +30,11 @@ def program(module: str = "run") -> str:
 def is_library(file: Path) -> bool:
     """Return whether a file belongs to Python or to an installed package.
 
-    It may be installed outside of this environment, as with `python -m venv --system-site-packages`.
+    These are the files of the standard library, and all in folders with the name site-packages or dist-packages: a
+    package may be installed outside of this environment, as with `python -m venv --system-site-packages`.
     """
-    return not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in LIBRARIES)
+    file = file.resolve()
+    return not LIBRARY_NAMES.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in LIBRARIES)
 
 
 def add_current_folder() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanosq import distributed
+from nanosq import distributed, error_reports
 from tests.commandline import ROOT, SMALL, command, environment, printed_perplexity, runs
 
 
@@ -83,11 +83,20 @@ def test_two_processes_stop_together_and_one_resumes(tmp_path: Path) -> None:
 def test_unequal_shares_and_sweeps_are_refused(tmp_path: Path) -> None:
     odd = torchrun(*SMALL, "train.batch_size=3", cwd=tmp_path)
     assert odd.returncode != 0
-    assert odd.stderr.count("error: 2 processes cannot divide a step equally") == 1
+    assert odd.stderr.count("2 processes cannot divide a step equally") == 1
     sweep = torchrun("-m", *SMALL, "seed=1,2", cwd=tmp_path)
     assert sweep.returncode != 0
     assert "torchrun trains one model" in sweep.stderr
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_another_process_than_the_first_prints_its_error_if_it_is_not_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(error_reports, "SECONDS_FOR_FIRST", 0.0)
+    assert error_reports.report(ValueError("wrong")) == 2
+    assert capsys.readouterr().err == "error: process 1: wrong\n"
 
 
 @pytest.mark.parametrize(("accumulate", "batch_size"), [(6, 5), (4, 9), (1, 6), (5, 12)])

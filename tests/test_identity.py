@@ -71,7 +71,7 @@ def test_a_component_counts_where_it_is_named_and_where_it_is_defined(
 def test_packages_that_are_installed_elsewhere_do_not_count(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So are those of the system in a virtual environment with --system-site-packages."""
+    """Nor do those of the system in a virtual environment with --system-site-packages."""
     (tmp_path / folder).mkdir()
     library = tmp_path / folder / f"their_{folder[:4]}.py"
     library.write_text("")

@@ -110,3 +110,9 @@ def test_a_console_command_finds_components_in_the_current_folder_and_names_itse
 
 def test_the_program_that_installs_a_wheel_knows_all_commands_of_the_readme() -> None:
     assert {*commands_of_readme()} == {*SHORT}
+
+
+def test_a_library_is_one_behind_a_link_too(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to(Path(ast.__file__).parent)
+    assert installation.is_library(tmp_path / "python/ast.py")
+    assert not installation.is_library(tmp_path / "mine.py")

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,7 +44,6 @@ class GridSweeper(TrialLauncher):
         trials = dict(enumerate(combinations(axes_and_settings, paired=self.zip)))
         axes = summary.axes([summary.settings(trial) for trial in trials.values()])
 
-        @cache
         def compose(number: int) -> DictConfig:
             setting = summary.one_line(summary.settings(trials[number]), {axis: axis for axis in axes})
             return self.check(", ".join(filter(None, (f"trial {number}", setting))), trials[number])

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -79,8 +80,9 @@ class LiveSearch:
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
         store = self.base.tracking
-        if uri := store.get("uri"):
-            storage.check_apart(self.url, uri)
+        uri = "uri" in store and (store.uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        if uri:
+            storage.check_apart(self.url, str(uri))
         storage.check(self.url)
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]

@@ -48,7 +48,7 @@ class Connection:
         return address(self.uri)
 
     def check(self) -> None:
-        """Check, without writing anything, that runs can be recorded.
+        """Check that runs can be recorded, without writing anything but the tables of a database on a server.
 
         Raises:
             ValueError: They cannot, or the store does not answer within seconds.
@@ -175,9 +175,9 @@ def connect(uri: str) -> "MlflowClient":
 def _client(uri: str) -> "MlflowClient":
     import mlflow
 
-    is_locked = database(uri) is None and has_locks(uri)
+    needs_lock = database(uri) is None and has_locks(uri)
     # Processes that start together on a new database of a server would all try to create its tables.
-    with database_lock(uri) if is_locked else nullcontext():
+    with database_lock(uri) if needs_lock else nullcontext():
         return mlflow.MlflowClient(uri, registry_uri=uri)
 
 

@@ -132,6 +132,7 @@ DATABASES = [
     Case(f"{SEARCH} {KEY}.storage=sqlite:///mlflow.db", "is the database of MLflow"),
     Case(f"{SEARCH} {KEY}.storage=sqlite:///folder/../mlflow.db", "is the database of MLflow"),
     Case(f"{SEARCH} tracking.uri=sqlite:///optuna.db", "is the database of MLflow"),
+    Case(f"{SEARCH} tracking.uri=5", "tracking.uri: input should be a valid string, not 5"),
     Case(
         f"{COMPARE} {LOSSES} tracking.uri=sqlite:///folder/m.db {KEY}.storage=sqlite:///elsewhere/m.db",
         "is the database of MLflow",
