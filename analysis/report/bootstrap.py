@@ -11,6 +11,8 @@ widths are added. For normal components, this interval covers at least as often 
 22:357), and it is shorter than with the quantile of the seeds for both components.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 CHUNK = 1 << 15  # resampled stories in memory at a time
+LEAST_P = 1e-9  # least p-value; smaller ones depend on tails that no bootstrap knows
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,21 @@ class Difference:
     standard_error: float
     n_seeds: int
     n_stories: int
+    variances: Sequence[tuple[int, float]] = ()  # of the stories and of the seeds: their number, variance of the mean
+
+    @property
+    def p_value(self) -> float:
+        """The smallest error rate, 1 - level, at which the interval excludes 0; at least LEAST_P."""
+        from scipy import optimize
+
+        def excess(log_p: float) -> float:
+            return half_width(self.variances, 1 - math.exp(log_p)) - abs(self.effect)
+
+        if self.effect == 0:
+            return 1.0
+        if excess(math.log(LEAST_P)) <= 0:
+            return LEAST_P
+        return math.exp(optimize.brentq(excess, math.log(LEAST_P), 0.0))
 
     @property
     def includes_zero(self) -> bool:
@@ -55,8 +73,6 @@ def paired(
     Raises:
         ValueError: Shapes do not match, a value is not finite, a weight is not positive, or there is only one story.
     """
-    from scipy import stats
-
     if nll_a.ndim != 2 or nll_a.shape != nll_b.shape or weights.shape != nll_a.shape[1:]:
         raise ValueError(f"not paired: {nll_a.shape} and {nll_b.shape} nats, {weights.shape} weights")
     if not (np.isfinite(nll_a).all() and np.isfinite(nll_b).all() and (weights > 0).all()):
@@ -73,11 +89,18 @@ def paired(
         counts_DR = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_draws)
         means_D = counts_DR @ difference_RS.sum(axis=1) / (n_seeds * weights.sum())
         components.append((n_seeds, float(np.var(means_D))))
-    corrected = [(n, n / (n - 1) * variance) for n, variance in components]
-    half = sum(stats.t.ppf((1 + level) / 2, n - 1) ** 2 * variance for n, variance in corrected) ** 0.5
+    variances = [(n, n / (n - 1) * variance) for n, variance in components]
+    half = half_width(variances, level)
     effect = float(difference_RS.sum() / (n_seeds * weights.sum()))
-    standard_error = sum(variance for _, variance in corrected) ** 0.5
-    return Difference(effect, effect - float(half), effect + float(half), standard_error, n_seeds, n_stories)
+    standard_error = sum(variance for _, variance in variances) ** 0.5
+    return Difference(effect, effect - half, effect + half, standard_error, n_seeds, n_stories, tuple(variances))
+
+
+def half_width(variances: Sequence[tuple[int, float]], level: float) -> float:
+    """Return half the width of a confidence interval from `Difference.variances`."""
+    from scipy import stats
+
+    return float(sum(stats.t.isf((1 - level) / 2, n - 1) ** 2 * variance for n, variance in variances) ** 0.5)
 
 
 def _resampled_sums(columns_SC: Floats, n_draws: int, rng: np.random.Generator) -> Floats:

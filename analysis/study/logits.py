@@ -1,0 +1,146 @@
+"""Exploratory: what a penalty does to the logits. Where they lie, and what a map of all logits can undo.
+
+python -m analysis.study.logits TEST     TEST is the file of test stories; reads text/, writes results/logits*.csv
+
+The models are the final ones of the primary text. Two maps of the logits z of a token are fitted, one value for the
+whole model, on a quarter of the tokens, and scored on the rest:
+
+    temperature   b z
+    power         b sign(z - m) |z - m|^p, where m is the mean of the logits of the token
+
+Both keep the order of the classes. What they do not undo is what a model does not know.
+
+Shape suffixes: N tokens, V vocabulary.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.study import results
+from nanosq import command, option, terminal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PART = "text"
+N_STORIES = 500
+EVERY = 10  # one of so many tokens is used
+FITTED = 4  # one of so many of these is fitted, the others are scored
+EDGES = np.arange(-30.0, 30.01, 0.5)  # of the histogram; values beyond are counted in the outermost bins
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables and return the exit status."""
+    parser = terminal.parser("analysis.study.logits", __doc__, "TEST")
+    parser.add_argument("test", type=option.existing, metavar="TEST", help="the file of test stories")
+    return command.run(lambda: write(parser.parse_args(arguments).test))
+
+
+def write(test: Path) -> None:
+    """Write results/logits.csv with a row for each run, and results/logit_histogram.csv with the shares of an arm."""
+    import pandas as pd
+
+    rows, histograms = [], []
+    for arm, frame in results.finals(PART).items():
+        shares = []
+        for seed, run_id in zip(frame["seed"], frame["run_id"], strict=True):
+            logits_NV, targets_N = logits(run_id, test)
+            rows.append({"arm": arm, "seed": seed, **describe(logits_NV, targets_N), **maps(logits_NV, targets_N)})
+            shares.append(histogram(logits_NV, targets_N))
+            print(arm, seed, flush=True)
+        for low, wrong, right in zip(EDGES, *np.mean(shares, axis=0), strict=False):
+            histograms.append({"arm": arm, "from": low, "wrong": wrong, "right": right})
+    pd.DataFrame(rows).to_csv(results.FOLDER / "logits.csv", index=False)
+    pd.DataFrame(histograms).to_csv(results.FOLDER / "logit_histogram.csv", index=False)
+
+
+def logits(run_id: str, test: Path) -> "tuple[Tensor, Tensor]":
+    """Return the logits (N, V) of a model for tokens of the first stories of a file, and their targets (N,)."""
+    import torch
+
+    from nanosq.data import sources, texts
+    from nanosq.data.batches import UNSCORED, evaluation_windows
+
+    trained = command.load(run_id, results.store(PART))
+    model = trained.build()
+    reading = {"separator": "<|endoftext|>", "column": "text", "settings": ""}
+    split, _, _ = texts.encode_files(sources.find("test", str(test)), trained.tokenizer, **reading)
+    hidden, targets = [], []
+    with torch.no_grad():
+        for tokens_BT, targets_BT, document_B in evaluation_windows(split, block_size=model.block_size, batch_size=16):
+            if document_B.min() >= N_STORIES:
+                break
+            is_scored_BT = targets_BT != UNSCORED
+            hidden.append(model(tokens_BT)[is_scored_BT])
+            targets.append(targets_BT[is_scored_BT])
+        return torch.cat(hidden)[::EVERY] @ model.head_weight.T, torch.cat(targets)[::EVERY]
+
+
+def wrong(logits_NV: "Tensor", targets_N: "Tensor") -> "Tensor":
+    """Return the logits of the wrong classes: (N * (V - 1),)."""
+    import torch
+
+    is_wrong_NV = torch.ones_like(logits_NV, dtype=torch.bool)
+    is_wrong_NV[torch.arange(len(targets_N)), targets_N] = False
+    return logits_NV[is_wrong_NV]
+
+
+def describe(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
+    """Return means over the tokens: of the logits of the right and wrong classes, and of the log of the partition."""
+    others = wrong(logits_NV, targets_N).double()
+    return {
+        "right": float(logits_NV.gather(1, targets_N[:, None]).double().mean()),
+        "wrong": float(others.mean()),
+        "wrong_squared": float(others.square().mean()),
+        "log_partition": float(logits_NV.logsumexp(dim=1).double().mean()),
+    }
+
+
+def histogram(logits_NV: "Tensor", targets_N: "Tensor") -> NDArray[np.float64]:
+    """Return the shares of the logits of wrong classes, and of right ones, between EDGES: (2, n_bins)."""
+    right = logits_NV.gather(1, targets_N[:, None])
+    inside = [
+        np.clip(values.numpy().ravel(), EDGES[0], EDGES[-1] - 1e-6) for values in (wrong(logits_NV, targets_N), right)
+    ]
+    counts = np.array([np.histogram(values, EDGES)[0] for values in inside], dtype=np.float64)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def maps(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
+    """Return the nll without a map, and with the best map of each kind, with their parameters."""
+    import torch
+    import torch.nn.functional as F
+    from scipy import optimize
+
+    centred_NV = logits_NV - logits_NV.mean(dim=1, keepdim=True)
+    size_NV, sign_NV = centred_NV.abs(), centred_NV.sign()
+    is_fitted_N = torch.arange(len(targets_N)) % FITTED == 0
+
+    def nll(scale: float, power: float, chosen_N: "Tensor") -> float:
+        mapped_NV = scale * (size_NV[chosen_N] ** power * sign_NV[chosen_N] if power != 1 else centred_NV[chosen_N])
+        return float(F.cross_entropy(mapped_NV, targets_N[chosen_N]))
+
+    def fitted(logarithms: NDArray[np.float64]) -> float:
+        scale, power = np.exp([*logarithms, *[0.0] * (2 - len(logarithms))])
+        return nll(float(scale), float(power), is_fitted_N)
+
+    options = {"xatol": 1e-4, "fatol": 1e-6}
+    temperature = optimize.minimize(fitted, [0.0], method="Nelder-Mead", options=options)
+    power = optimize.minimize(fitted, [*temperature.x, 0.0], method="Nelder-Mead", options=options)
+    (scale,), (power_scale, exponent) = np.exp(temperature.x).tolist(), np.exp(power.x).tolist()
+    return {
+        "nll": nll(1.0, 1.0, ~is_fitted_N),
+        "nll_temperature": nll(scale, 1.0, ~is_fitted_N),
+        "nll_power": nll(power_scale, exponent, ~is_fitted_N),
+        "temperature": 1 / scale,
+        "power": exponent,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
