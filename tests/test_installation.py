@@ -53,7 +53,7 @@ def test_a_wheel_has_every_file(installed: Path) -> None:
 
 
 def files_in(folder: str) -> list[Path]:
-    left_out = {"examples", "__pycache__"}  # the pictures of the README
+    left_out = {"examples", "study", "__pycache__"}  # the pictures of the README, and the study, which has its data
     return [path for path in (ROOT / folder).rglob("*") if path.is_file() and left_out.isdisjoint(path.parts)]
 
 
@@ -84,13 +84,15 @@ def test_console_commands_exist_and_have_the_name_of_their_module(name: str, mon
     assert installation.program() == "python run.py"
 
 
-def test_every_command_but_benchmarks_has_a_console_command() -> None:
-    assert {*MODULES.values()} - {"nanosq.main"} == {name for name in COMMANDS if "benchmarks" not in name}
+def test_every_command_but_benchmarks_and_the_study_has_a_console_command() -> None:
+    others = ("analysis.benchmarks", "analysis.study")
+    assert {*MODULES.values()} - {"nanosq.main"} == {name for name in COMMANDS if not name.startswith(others)}
 
 
 def test_commands_in_texts_come_from_one_function() -> None:
     """A text that names `python run.py` would be wrong where `nanosq` is installed. Docstrings are adapted."""
-    for name in [name for name in FILES if "benchmarks" not in name and name != "nanosq/installation.py"]:
+    not_installed = ("analysis/benchmarks/", "analysis/study/", "nanosq/installation.py")
+    for name in [name for name in FILES if not name.startswith(not_installed)]:
         docstrings = {node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Expr)}
         texts = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Constant) and node not in docstrings]
         assert not re.findall(

@@ -86,7 +86,7 @@ def differences(settings: Mapping[str, RecordedSetting], caption: str = "") -> T
             label: {run.seed: factor * run.metric(metric) for run in setting.runs}
             for label, setting in settings.items()
         }
-        cells = [_mean([*by_seed.values()]) for by_seed in values.values()]
+        cells = [mean_cell([*by_seed.values()]) for by_seed in values.values()]
         if any(cell.value is not None for cell in cells):
             rows.append([score, *cells, *(_difference(values[first], values[other]) for other in others)])
     seeds = [", ".join(str(run.seed) for run in setting.runs) for setting in settings.values()]
@@ -136,11 +136,12 @@ def _scores(
         means = [sign * mean for loss in comparable if not math.isnan(mean := best[loss].mean(metric))]
         for loss, setting in best.items():
             is_best = sign != 0 and len(means) > 1 and loss in comparable and sign * setting.mean(metric) == min(means)
-            rows[loss].append(_mean([run.metric(metric) * factor for run in setting.runs], strong=is_best))
+            rows[loss].append(mean_cell([run.metric(metric) * factor for run in setting.runs], strong=is_best))
     return rows
 
 
-def _mean(values: list[float], *, strong: bool = False) -> Cell:
+def mean_cell(values: Sequence[float], *, strong: bool = False) -> Cell:
+    """Return the mean of values, one for each seed, with half of its 95 % confidence interval (Student's t)."""
     mean, half = sum(values) / len(values), half_interval(values)
     cell = number(mean, strong=strong)
     return cell if math.isnan(half) else Cell(f"{cell.text} ± {number(half, 2).text}", mean, strong=strong)
@@ -165,7 +166,7 @@ def _settings(best: Mapping[str, RecordedSetting]) -> Table:
             loss,
             number(float(setting.runs[0].tags.get("parameters", "nan")), 3),
             number(setting.mean("train/tokens"), 3),
-            _mean([run.metric("train/seconds") for run in setting.runs]),
+            mean_cell([run.metric("train/seconds") for run in setting.runs]),
             *(value_cell(setting.params.get(key)) for key in keys),
             number(setting.mean("val/nll")),
         ]

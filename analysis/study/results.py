@@ -21,7 +21,7 @@ def runs(part: str | None = None) -> "DataFrame":
     """Return all runs, or those of a part of the study, in the order in which they started."""
     import pandas as pd
 
-    frame = pd.read_csv(FOLDER / "runs.csv", dtype={"vocabulary": str, "run_id": str}, float_precision="round_trip")
+    frame = pd.read_csv(FOLDER / "runs.csv", dtype={"vocabulary": str, "run_id": str})
     return frame if part is None else frame[frame["part"] == part]
 
 

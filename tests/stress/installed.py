@@ -81,7 +81,7 @@ SHORT = {
     "python -m analysis.audit": [],
 }
 FINISHED = "SELECT run_uuid FROM runs WHERE status = 'FINISHED' ORDER BY start_time"
-LEFT_OUT = {"pip", "pytest"}  # this program installs a wheel, and tests are in a checkout
+LEFT_OUT = {"pip", "pytest", "analysis.study"}  # this program installs a wheel; tests and the study are in a checkout
 PROGRAMS = "python|pytest|pip|mlflow|optuna-dashboard|-m"
 PATTERN = re.compile(rf"```sh\n(.*?)```|```.*?```|`((?:{PROGRAMS})\s[^`]+)`", re.DOTALL)
 
@@ -93,7 +93,7 @@ def commands() -> Iterator[str]:
         lines = block.splitlines() if block else [span]
         found += [" ".join(re.sub(r" +# .*", "", line, flags=re.DOTALL).split()) for line in lines]
     named = ("python run.py " + line if line.startswith("-m ") else line for line in found if line)
-    yield from (line for line in dict.fromkeys(named) if line.split()[0] not in LEFT_OUT)
+    yield from (line for line in dict.fromkeys(named) if LEFT_OUT.isdisjoint(line.split()))
 
 
 def installed_forms(line: str, folder: Path) -> Iterator[list[str]]:

@@ -1,0 +1,102 @@
+"""The figures of the study."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import figures, labels
+from analysis.axes import fit_scale
+from analysis.report.bootstrap import Difference
+from analysis.study import further, results
+from analysis.study.contrasts import BASELINE, EQUAL
+from analysis.study.tables import of_part
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {"text": "TinyStories", "stories": "Embedded stories"}
+UNIT = "Test nll minus that of cross_entropy\n(nats per token)"
+
+
+@figures.style()
+def contrasts(parts: list[str]) -> figures.Figure:
+    """Draw the contrasts with their 95 % intervals, a panel for each text."""
+    drawing, panels = figures.panels(len(parts), size=(figures.PANEL[0], 2.6))
+    for part, axes in zip(parts, panels, strict=True):
+        _forest(axes, {contrast.arm: contrast.difference for contrast in of_part(part)})
+        axes.set(title=TITLES[part], xlabel=UNIT)
+    caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is ±0.01, practically equal."
+    return figures.finish(drawing, "contrasts", caption)
+
+
+def _forest(axes: "Axes", differences: Mapping[str, Difference]) -> None:
+    """Draw differences below each other."""
+    axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
+    axes.axvline(0, color=figures.FAINT, linewidth=0.8)
+    for place, (arm, difference) in enumerate(differences.items()):
+        half = [[difference.effect - difference.low], [difference.high - difference.effect]]
+        look = figures.series(results.ARMS.index(arm)) | {"linestyle": "none"}
+        axes.errorbar([difference.effect], [place], xerr=half, **look, capsize=3)
+    axes.set_yticks(range(len(differences)), [*differences])
+    axes.set_ylim(len(differences) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+@figures.style()
+def tuning(parts: list[str]) -> figures.Figure:
+    """Draw the best validation nll of each learning rate, a line for each arm and a panel for each text."""
+    drawing, panels = figures.panels(len(parts))
+    for part, axes in zip(parts, panels, strict=True):
+        shown: list[float] = []
+        for arm in results.finals(part):
+            best = results.tuning(part, arm).groupby("lr")["val/nll"].min()
+            axes.plot(best.index, best, **figures.series(results.ARMS.index(arm)), label=arm)
+            shown += best.tolist()
+        rates = sorted({rate for arm in results.finals(part) for rate in results.tuning(part, arm)["lr"]})
+        axes.set_xscale("log")
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.set_xticks([], minor=True)
+        fit_scale(axes, "y", shown)
+        axes.set(title=TITLES[part], xlabel="Learning rate", ylabel="Validation nll of the tuning run")
+        labels.legend(axes)
+    return figures.finish(drawing, "tuning", "Validation nll over the learning rate; the better dropout of each.")
+
+
+@figures.style()
+def logits() -> figures.Figure:
+    """Draw the distribution of the logits of wrong classes of each arm."""
+    import pandas as pd
+
+    frame = pd.read_csv(results.FOLDER / "logit_histogram.csv")
+    drawing, (axes,) = figures.panels()
+    width = float(np.diff(frame["from"].unique()[:2])[0])
+    for arm, part in frame.groupby("arm", sort=False):
+        look = figures.series(results.ARMS.index(str(arm))) | {"marker": ""}
+        axes.plot(part["from"] + width / 2, part["wrong"] / width, **look, label=arm)
+    used = frame[frame["wrong"] > 1e-4]["from"]
+    axes.set_xlim(used.min(), used.max() + width)
+    axes.set(title="Logits of the wrong classes", xlabel="Logit", ylabel="Density", yscale="log", ylim=(1e-4, None))
+    labels.legend(axes)
+    return figures.finish(
+        drawing, "logits", "Distribution of the logits of wrong classes on the test split of TinyStories."
+    )
+
+
+@figures.style()
+def scaling(name: str, parts: dict[str, str], xlabel: str, *, bits: bool = False) -> figures.Figure:
+    """Draw the difference of squentropy in several parts: a panel for each weight, a row for each part."""
+    arms = ("squentropy_1", "squentropy_0.1")
+    drawing, panels = figures.panels(len(arms), size=(figures.PANEL[0], 2.2))
+    for arm, axes in zip(arms, panels, strict=True):
+        axes.axvline(0, color=figures.FAINT, linewidth=0.8)
+        for place, part in enumerate(parts):
+            difference = further.effect(part, arm, bits=bits)
+            half = [[difference.effect - difference.low], [difference.high - difference.effect]]
+            look = figures.series(results.ARMS.index(arm)) | {"linestyle": "none"}
+            axes.errorbar([difference.effect], [place], xerr=half, **look, capsize=3)
+        axes.set_yticks(range(len(parts)), [*parts.values()])
+        axes.set_ylim(len(parts) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set(title=arm, xlabel=xlabel)
+    return figures.finish(drawing, name, f"{BASELINE} is 0. Intervals have a level of 95 %.")
