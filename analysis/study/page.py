@@ -59,7 +59,6 @@ def values() -> dict[str, Any]:
         "runs_of": results.runs,
         "finals": results.finals,
         "contrasts": tables.of_part,
-        "sentence": tables.sentence,
         "scores": lambda part: markdown(tables.scores(part, tables.MAIN)),
         "secondary": lambda part: markdown(tables.scores(part, tables.SECONDARY)),
         "differences": lambda part: markdown(tables.differences(part)),
@@ -85,4 +84,5 @@ def render(template: str, **more: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
+    environment.filters["sentence"] = tables.sentence
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(**values(), **more)).strip() + "\n"
