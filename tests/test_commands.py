@@ -44,7 +44,7 @@ def run(name: str, *arguments: str) -> int:
 
 
 def test_all_commands_are_known() -> None:
-    assert len(COMMANDS) == 29
+    assert len(COMMANDS) == 30
     assert {"analysis.report", "analysis.report.search", "analysis.audit", "nanosq.data"} < {*COMMANDS}
 
 

@@ -73,11 +73,10 @@ def logits(run_id: str, test: Path) -> "tuple[Tensor, Tensor]":
     hidden, targets = [], []
     with torch.no_grad():
         for tokens_BT, targets_BT, document_B in evaluation_windows(split, block_size=model.block_size, batch_size=16):
-            if document_B.min() >= N_STORIES:
-                break
-            is_scored_BT = targets_BT != UNSCORED
-            hidden.append(model(tokens_BT)[is_scored_BT])
-            targets.append(targets_BT[is_scored_BT])
+            is_first_B = document_B < N_STORIES  # windows are not in the order of the stories
+            is_scored_BT = targets_BT[is_first_B] != UNSCORED
+            hidden.append(model(tokens_BT[is_first_B])[is_scored_BT])
+            targets.append(targets_BT[is_first_B][is_scored_BT])
         return torch.cat(hidden)[::EVERY] @ model.head_weight.T, torch.cat(targets)[::EVERY]
 
 
