@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEED = 1  # of the model
-EVERY = 20  # one of so many tokens of `logits` is used
+EVERY = 10  # one of so many tokens of `logits` is used
 MAX_STEPS = 200
 TOLERANCE = 1e-10  # of the derivative
 ROUNDING = 1e-12

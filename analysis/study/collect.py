@@ -3,6 +3,7 @@
 python -m analysis.study.collect PART      read PART/mlflow.db, which commands.sh has written
 """
 
+import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -56,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recorded = sorted(runs.load(results.store(part)), key=lambda run: run.started)
         if not recorded:
             raise ValueError(f"{part}/mlflow.db has no runs: train them with commands.sh {part}")
-        if unfinished := [run.label for run in recorded if run.state in ("running", "killed")]:
-            raise ValueError(f"{len(unfinished)} runs have not ended, such as {unfinished[0]}: run commands.sh {part}")
+        if running := [run.label for run in recorded if run.state == "running"]:
+            raise ValueError(f"{len(running)} runs have not ended, such as {running[0]}: run commands.sh {part}")
         collect(part, recorded)
         print(f"{len(recorded)} runs of {part} are in {results.FOLDER}")
 
@@ -76,7 +77,7 @@ def collect(part: str, recorded: Sequence[RecordedRun]) -> None:
     for run in recorded:
         if role(run) == "final" and run.state == "finished":
             scores = stories.read(run)
-            arrays[f"{arm(run)}/{run.seed}"] = scores.nll.astype(np.float32)
+            arrays[run.id] = scores.nll.astype(np.float32)
             arrays |= {"tokens": scores.tokens.astype(np.int32), "bytes": scores.bytes.astype(np.int32)}
     results.replace(part, pd.DataFrame([row(part, run) for run in recorded]), arrays)
     path = results.FOLDER / "machines.csv"
@@ -85,7 +86,7 @@ def collect(part: str, recorded: Sequence[RecordedRun]) -> None:
 
 
 def row(part: str, run: RecordedRun) -> dict[str, Any]:
-    """Return the row of a run in runs.csv."""
+    """Return the row of a run in runs.csv. A run that has not finished has no scores, whatever it has logged before."""
     started = datetime.fromtimestamp(run.started / 1000, UTC)
     return {
         "part": part,
@@ -93,7 +94,7 @@ def row(part: str, run: RecordedRun) -> dict[str, Any]:
         "arm": arm(run),
         **{column: normal(run.params.get(key, "")) for column, key in PARAMETERS.items()},
         "state": run.state,
-        **{key: run.metric(key) for key in METRICS},
+        **{key: run.metric(key) if run.state == "finished" else math.nan for key in METRICS},
         **{column: run.tags.get(tag, "") for column, tag in TAGS.items()},
         "started": started.isoformat(timespec="seconds"),
         "run_id": run.id,

@@ -20,14 +20,19 @@ class Contrast:
     arm: str
     difference: Difference
     corrected_p: float
+    seed_effects: Sequence[float]  # the difference for each seed
+
+    @property
+    def is_small(self) -> bool:
+        """True if the whole interval is within the margin of practical equality."""
+        return self.difference.low > -EQUAL and self.difference.high < EQUAL
 
     @property
     def finding(self) -> str:
         """The outcome by the rules of design.md: "worse", "better", "equal" or "no difference"."""
         if self.corrected_p < ALPHA:
             return "worse" if self.difference.effect > 0 else "better"
-        is_equal = self.difference.low > -EQUAL and self.difference.high < EQUAL
-        return "equal" if is_equal else "no difference"
+        return "equal" if self.is_small else "no difference"
 
 
 def contrasts(nll: Mapping[str, Floats], tokens: Floats) -> list[Contrast]:
@@ -37,7 +42,11 @@ def contrasts(nll: Mapping[str, Floats], tokens: Floats) -> list[Contrast]:
         nll: (n_seeds, n_stories) nats of each arm, summed over each story, with the same seeds and stories.
         tokens: (n_stories,) tokens of the stories.
     """
-    found = [Contrast(arm, paired(nll[BASELINE], nats, tokens), 1.0) for arm, nats in nll.items() if arm != BASELINE]
+    found = []
+    for arm, nats in nll.items():
+        if arm != BASELINE:
+            of_seeds = (nats - nll[BASELINE]).sum(axis=1) / tokens.sum()
+            found.append(Contrast(arm, paired(nll[BASELINE], nats, tokens), 1.0, of_seeds.tolist()))
     corrected = holm([contrast.difference.p_value for contrast in found])
     return [replace(contrast, corrected_p=p) for contrast, p in zip(found, corrected, strict=True)]
 

@@ -26,7 +26,7 @@ def contrasts(parts: list[str]) -> figures.Figure:
     for part, axes in zip(parts, panels, strict=True):
         _forest(axes, {contrast.arm: contrast.difference for contrast in of_part(part)})
         axes.set(title=TITLES[part], xlabel=UNIT)
-    caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is ±0.01, practically equal."
+    caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is the margin of ±0.01."
     return figures.finish(drawing, "contrasts", caption)
 
 

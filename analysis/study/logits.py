@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 PART = "text"
 N_STORIES = 500
-EVERY = 10  # one of so many tokens is used
+EVERY = 20  # one of so many tokens is used
 FITTED = 4  # one of so many of these is fitted, the others are scored
+STEP = 0.1  # first step of the fit, in the logarithms of the parameters
 EDGES = np.arange(-30.0, 30.01, 0.5)  # of the histogram; values beyond are counted in the outermost bins
 
 
@@ -122,16 +123,20 @@ def maps(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
 
     def nll(scale: float, power: float, chosen_N: "Tensor") -> float:
         mapped_NV = scale * (size_NV[chosen_N] ** power * sign_NV[chosen_N] if power != 1 else centred_NV[chosen_N])
-        return float(F.cross_entropy(mapped_NV, targets_N[chosen_N]))
+        return float(F.cross_entropy(mapped_NV.double(), targets_N[chosen_N]))
 
     def fitted(logarithms: NDArray[np.float64]) -> float:
         scale, power = np.exp([*logarithms, *[0.0] * (2 - len(logarithms))])
         return nll(float(scale), float(power), is_fitted_N)
 
-    options = {"xatol": 1e-4, "fatol": 1e-6}
-    temperature = optimize.minimize(fitted, [0.0], method="Nelder-Mead", options=options)
-    power = optimize.minimize(fitted, [*temperature.x, 0.0], method="Nelder-Mead", options=options)
-    (scale,), (power_scale, exponent) = np.exp(temperature.x).tolist(), np.exp(power.x).tolist()
+    def search(start: NDArray[np.float64]) -> NDArray[np.float64]:
+        simplex = np.vstack([start, start + STEP * np.eye(len(start))])
+        options = {"xatol": 1e-4, "fatol": 1e-7, "initial_simplex": simplex}
+        return np.asarray(optimize.minimize(fitted, start, method="Nelder-Mead", options=options).x)
+
+    temperature = search(np.zeros(1))
+    power = search(np.array([*temperature, 0.0]))
+    (scale,), (power_scale, exponent) = np.exp(temperature).tolist(), np.exp(power).tolist()
     return {
         "nll": nll(1.0, 1.0, ~is_fitted_N),
         "nll_temperature": nll(scale, 1.0, ~is_fitted_N),

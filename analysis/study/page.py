@@ -6,8 +6,9 @@ from typing import Any
 
 from analysis.figures import Figure
 from analysis.page import Table
-from analysis.study import figures, further, results, tables
-from analysis.study.contrasts import BASELINE
+from analysis.report.bootstrap import Difference
+from analysis.report.verdict import size_and_interval
+from analysis.study import exploratory, figures, further, results, tables
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "figures"
@@ -34,6 +35,12 @@ def markdown(table: Table) -> str:
     return "\n".join(line(row) for row in ([*table.header], dashes, *rows))
 
 
+def in_words(difference: Difference) -> str:
+    """Return a difference with its interval as words."""
+    size, interval = size_and_interval(difference)
+    return f"{size} ({interval})"
+
+
 def pictures() -> list[Figure]:
     """Draw the figures of the page."""
     main = [*known(MAIN_PARTS)]
@@ -49,31 +56,25 @@ def values() -> dict[str, Any]:
     """Return what the templates show."""
     import pandas as pd
 
+    done = results.parts()
     runs = results.runs()
     return {
-        "baseline": BASELINE,
         "parts": known(MAIN_PARTS),
-        "planned": PLANNED,
-        "missing": [part for part in PLANNED if part not in results.parts()],
-        "runs": runs,
-        "runs_of": results.runs,
-        "finals": results.finals,
-        "contrasts": tables.of_part,
-        "scores": lambda part: markdown(tables.scores(part, tables.MAIN)),
-        "secondary": lambda part: markdown(tables.scores(part, tables.SECONDARY)),
-        "differences": lambda part: markdown(tables.differences(part)),
-        "tuning": lambda part: markdown(tables.tuning(part)),
-        "overview": lambda part: markdown(tables.overview(part)),
-        "maps": lambda: markdown(further.maps()),
-        "effect": further.effect,
-        "has": lambda *parts: all(part in results.parts() for part in parts),
-        "grids": lambda: markdown(further.grids()),
-        "tau": further.between_grids,
-        "vocabularies": lambda: markdown(further.effects("vocabularies", VOCABULARIES, bits=True)),
-        "sizes": lambda: markdown(further.effects("sizes", SIZES)),
-        "optimizers": lambda: markdown(further.effects("optimizers", OPTIMIZERS)),
-        "samples": pd.read_csv(results.FOLDER / "samples.csv").groupby("prompt", sort=False),
+        "missing": [part for part in PLANNED if part not in done],
+        "has": lambda *names: all(name in done for name in names),
+        "counts": runs.groupby(["part", "role", "state"], sort=False).size().reset_index(name="n"),
+        "n_runs": len(runs),
+        "hours": runs["train/seconds"].sum() / 3600,
         "machines": pd.read_csv(results.FOLDER / "machines.csv"),
+        "samples": pd.read_csv(results.FOLDER / "samples.csv").groupby("prompt", sort=False),
+        "diverged": results.diverged,
+        "contrasts": tables.of_part,
+        "tables": tables,
+        "exploratory": exploratory,
+        "further": further,
+        "vocabularies": VOCABULARIES,
+        "sizes": SIZES,
+        "optimizers": OPTIMIZERS,
     }
 
 
@@ -84,5 +85,5 @@ def render(template: str, **more: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters["sentence"] = tables.sentence
+    environment.filters |= {"sentence": tables.sentence, "markdown": markdown, "in_words": in_words}
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(**values(), **more)).strip() + "\n"

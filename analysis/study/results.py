@@ -1,6 +1,6 @@
 """The files of results/: runs.csv has a row for each run, stories.npz the nll of every test story of the final runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).with_name("results")
 ARMS = (BASELINE, "squentropy_1", "squentropy_0.1", "squentropy_0.01", "z_loss_0.001", "logit_penalty_0.1")
 SETTING = ("optimizer", "lr", "dropout", "warmup", "layers", "width", "vocabulary", "steps")  # columns of runs.csv
+ENDED = ("finished", "diverged")
 
 
 def runs(part: str | None = None) -> "DataFrame":
@@ -31,34 +32,57 @@ def parts() -> list[str]:
 
 
 def tuning(part: str, arm: str) -> "DataFrame":
-    """Return the tuning runs of an arm, the one with the lowest validation nll first. Diverged runs are the last."""
+    """Return the tuning runs of an arm that ended, the lowest validation nll first. Diverged runs are the last."""
     frame = runs(part)
-    return frame[(frame["role"] == "tuning") & (frame["arm"] == arm)].sort_values("val/nll", na_position="last")
+    chosen = (frame["role"] == "tuning") & (frame["arm"] == arm) & frame["state"].isin(ENDED)
+    return frame[chosen].sort_values("val/nll", na_position="last")
 
 
 def finals(part: str) -> "dict[str, DataFrame]":
-    """Return the final runs of each arm by its name, in the order of their seeds: those of its best tuning run."""
+    """Return the final runs of each arm by its name, in the order of their seeds.
+
+    They are those of its best tuning run. A run that diverged has no scores. The last run of a seed counts.
+
+    Raises:
+        ValueError: An arm lacks final runs of its best setting, or two versions of the program trained.
+    """
     frame, result = runs(part), {}
     for arm in ARMS:
-        candidates = frame[(frame["role"] == "final") & (frame["arm"] == arm)]
+        candidates = frame[(frame["role"] == "final") & (frame["arm"] == arm) & frame["state"].isin(ENDED)]
         if len(candidates):
             best = tuning(part, arm).iloc[0]
             is_best = (candidates[list(SETTING)] == best[list(SETTING)]).all(axis=1)
-            result[arm] = candidates[is_best].sort_values("seed")
+            result[arm] = candidates[is_best].drop_duplicates("seed", keep="last").sort_values("seed")
+    seeds = {arm: tuple(chosen["seed"]) for arm, chosen in result.items()}
+    if len({*seeds.values()}) > 1 or () in seeds.values():
+        raise ValueError(f"{part}: the arms lack final runs of their best settings; their seeds are {seeds}")
+    programs = {program for chosen in result.values() for program in chosen["program"]}
+    if len(programs) > 1:
+        raise ValueError(f"{part}: {len(programs)} versions of the program have trained the final runs")
     return result
 
 
-def stories(part: str) -> tuple[dict[str, Floats], Floats, Floats]:
-    """Return the nats of the test stories of a part, their tokens and their bytes.
+def diverged(part: str) -> list[str]:
+    """Return the arms of which a final run has diverged. They have no mean."""
+    return [arm for arm, frame in finals(part).items() if not frame["state"].eq("finished").all()]
+
+
+def stories(part: str, seeds: Sequence[int] = ()) -> tuple[dict[str, Floats], Floats, Floats]:
+    """Return the nats of the test stories, their tokens and their bytes, without arms of which a run has diverged.
+
+    Args:
+        part: The part of the study.
+        seeds: The seeds; by default all.
 
     Returns:
-        Nats by arm (n_seeds, n_stories), in the order of the seeds of `finals`; tokens and bytes (n_stories,).
+        Nats by arm (n_seeds, n_stories), in the order of the seeds; tokens and bytes (n_stories,).
     """
+    nll = {}
     with np.load(FOLDER / "stories.npz") as arrays:
-        nll = {
-            arm: np.stack([arrays[f"{part}/{arm}/{seed}"] for seed in frame["seed"]]).astype(np.float64)
-            for arm, frame in finals(part).items()
-        }
+        for arm, frame in finals(part).items():
+            if arm not in diverged(part):
+                chosen = frame[frame["seed"].isin(seeds)] if seeds else frame
+                nll[arm] = np.stack([arrays[f"{part}/{run_id}"] for run_id in chosen["run_id"]]).astype(np.float64)
         return nll, arrays[f"{part}/tokens"].astype(np.float64), arrays[f"{part}/bytes"].astype(np.float64)
 
 

@@ -1,39 +1,41 @@
-"""The tables of the study's main comparison on a text: scores, contrasts and tuning."""
+"""The tables of the study's main comparison on a text."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 from analysis.page import DASH, Cell, Row, Table, number, value_cell
-from analysis.report.scores import mean_cell
-from analysis.report.verdict import signed, size_and_interval
+from analysis.report.bootstrap import Difference
+from analysis.report.scores import half_interval, mean_cell
+from analysis.report.verdict import decimals, signed, size_and_interval
 from analysis.study import results
-from analysis.study.contrasts import Contrast, contrasts
+from analysis.study.contrasts import BASELINE, Contrast, contrasts
 
 LEAST_SHOWN_P = 0.001
-DECIMALS = 3  # of differences, in nats per token
 MAIN = {  # column: metric and factor
     "test nll": ("test/nll", 1.0),
     "bits/byte": ("test/bits_per_byte", 1.0),
-    "above floor": ("test/excess_nll", 1.0),
+    "above the floor": ("test/excess_nll", 1.0),
     "accuracy, %": ("test/accuracy", 100.0),
     "ece, %": ("test/ece", 100.0),
-}
-SECONDARY = {
-    "calibrated nll": ("test/nll_calibrated", 1.0),
-    "calibrated ece, %": ("test/ece_calibrated", 100.0),
-    "temperature": ("val/temperature", 1.0),
-    "nll, frequent": ("test/nll_frequent", 1.0),
-    "nll, medium": ("test/nll_medium", 1.0),
-    "nll, rare": ("test/nll_rare", 1.0),
     "seconds": ("train/seconds", 1.0),
 }
+SECONDARY = {
+    "accuracy, %": ("test/accuracy", 100.0),
+    "ece, %": ("test/ece", 100.0),
+    "calibrated nll": ("test/nll_calibrated", 1.0),
+    "calibrated ece, %": ("test/ece_calibrated", 100.0),
+    "nll, frequent tokens": ("test/nll_frequent", 1.0),
+    "nll, medium": ("test/nll_medium", 1.0),
+    "nll, rare": ("test/nll_rare", 1.0),
+}
 FINDINGS = {
-    "worse": "{arm} is worse than cross-entropy: its test nll is {size} ({interval}; corrected p {p}).",
-    "better": "{arm} is better than cross-entropy: its test nll is {size} ({interval}; corrected p {p}).",
+    "worse": "{arm} is worse than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
+    "better": "{arm} is better than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
     "equal": "{arm} and cross-entropy are equal for practical purposes: the test nll of {arm} is {size} ({interval}).",
     "no difference": "No difference was found between {arm} and cross-entropy: the test nll of {arm} is {size} "
     "({interval}; corrected p {p}).",
 }
+SMALL = ", a difference within the margin of 0.01"
 
 
 @cache
@@ -47,25 +49,55 @@ def sentence(contrast: Contrast) -> str:
     """Return the sentence on a contrast by the rules of design.md."""
     size, interval = size_and_interval(contrast.difference)
     arm, p = f"`{contrast.arm}`", p_text(contrast.corrected_p)
-    return FINDINGS[contrast.finding].format(arm=arm, size=size, interval=interval, p=p)
+    p = p if p.startswith("<") else f"= {p}"
+    small = SMALL if contrast.is_small else ""
+    return FINDINGS[contrast.finding].format(arm=arm, size=size, interval=interval, p=p, small=small)
 
 
 def p_text(p: float) -> str:
     """Return a p-value as text."""
-    return f"< {LEAST_SHOWN_P}" if p < LEAST_SHOWN_P else f"= {p:.2g}"
+    return f"< {LEAST_SHOWN_P}" if p < LEAST_SHOWN_P else f"{p:.3f}"
 
 
-def scores(part: str, columns: Mapping[str, tuple[str, float]]) -> Table:
+def difference_cells(difference: Difference) -> list[Cell]:
+    """Return the effect and its interval as two cells."""
+    digits = max(3, decimals(difference))
+    low, high = (signed(value, digits) for value in (difference.low, difference.high))
+    return [Cell(signed(difference.effect, digits), difference.effect), Cell(f"{low} to {high}")]
+
+
+def scores(part: str) -> Table:
     """Return the scores of the final runs of each arm on the test split: mean ± half of the 95 % interval."""
     finals = results.finals(part)
-    known = {
-        name: column for name, column in columns.items() if any(f[column[0]].notna().any() for f in finals.values())
+    columns = {
+        name: column
+        for name, column in MAIN.items()
+        if any(frame[column[0]].notna().any() for frame in finals.values())
     }
-    rows: list[Row] = [
-        [arm, *(mean_cell((frame[metric] * factor).tolist()) for metric, factor in known.values())]
-        for arm, frame in finals.items()
-    ]
-    return Table(f"{part}-scores", ["arm", *known], rows)
+    rows: list[Row] = []
+    for arm, frame in finals.items():
+        setting = [value_cell(frame.iloc[0][key]) for key in ("lr", "dropout")]
+        rows.append([arm, *setting, *(mean_cell((frame[key] * factor).tolist()) for key, factor in columns.values())])
+    return Table(f"{part}-scores", ["arm", "chosen lr", "dropout", *columns], rows)
+
+
+def differences(part: str) -> Table:
+    """Return the contrasts of the test nll with cross-entropy."""
+    rows: list[Row] = []
+    for contrast in of_part(part):
+        higher = sum(effect > 0 for effect in contrast.seed_effects)
+        rows.append(
+            [
+                contrast.arm,
+                *difference_cells(contrast.difference),
+                f"{higher} of {len(contrast.seed_effects)}",
+                Cell(p_text(contrast.difference.p_value), contrast.difference.p_value),
+                Cell(p_text(contrast.corrected_p), contrast.corrected_p),
+                contrast.finding,
+            ]
+        )
+    header = ["arm", "minus cross_entropy", "95 % interval", "seeds with a higher nll", "p", "corrected p", "finding"]
+    return Table(f"{part}-differences", header, rows)
 
 
 def overview(part: str) -> Table:
@@ -73,38 +105,45 @@ def overview(part: str) -> Table:
     found = {contrast.arm: contrast for contrast in of_part(part)}
     rows: list[Row] = []
     for arm, frame in results.finals(part).items():
-        contrast = found.get(arm)
-        difference = Cell(DASH)
-        if contrast:
-            interval = interval_cell(contrast.difference.low, contrast.difference.high).text
-            difference = Cell(f"{signed(contrast.difference.effect, DECIMALS)} ({interval})")
+        effect, interval = difference_cells(found[arm].difference) if arm in found else (Cell(DASH), Cell(DASH))
         metrics = (("test/nll", 1), ("test/bits_per_byte", 1), ("test/accuracy", 100), ("test/ece", 100))
-        nll, *others = [number(float(frame[metric].mean()) * factor, 4) for metric, factor in metrics]
-        rows.append([arm, nll, difference, *others, contrast.finding if contrast else DASH])
-    header = ["arm", "test nll", "minus cross_entropy (95 % interval)", "bits/byte", "accuracy, %", "ece, %", "finding"]
+        nll, *others = [number(float(frame[metric].mean(skipna=False)) * factor, 4) for metric, factor in metrics]
+        rows.append([arm, nll, effect, interval, *others, found[arm].finding if arm in found else DASH])
+    header = [
+        "arm",
+        "test nll",
+        "minus cross_entropy",
+        "95 % interval",
+        "bits/byte",
+        "accuracy, %",
+        "ece, %",
+        "finding",
+    ]
     return Table(f"{part}-overview", header, rows)
 
 
-def differences(part: str) -> Table:
-    """Return the contrasts of the test nll with cross-entropy."""
+def secondary(part: str, columns: Mapping[str, tuple[str, float]] = SECONDARY) -> Table:
+    """Return the secondary outcomes: cross-entropy as it is, the others minus cross-entropy, paired by seed."""
+    finals = results.finals(part)
+    base = finals[BASELINE].set_index("seed")
     rows: list[Row] = [
-        [
-            contrast.arm,
-            Cell(signed(contrast.difference.effect, DECIMALS), contrast.difference.effect),
-            interval_cell(contrast.difference.low, contrast.difference.high),
-            number(contrast.difference.p_value, 2),
-            number(contrast.corrected_p, 2),
-            contrast.finding,
-        ]
-        for contrast in of_part(part)
+        [BASELINE, *(mean_cell((base[metric] * factor).tolist()) for metric, factor in columns.values())]
     ]
-    header = ["arm", "minus cross_entropy", "95 % interval", "p", "corrected p", "finding"]
-    return Table(f"{part}-differences", header, rows)
+    for arm, frame in finals.items():
+        if arm != BASELINE:
+            by_seed = frame.set_index("seed")
+            pairs = (((by_seed[metric] - base[metric]) * factor).tolist() for metric, factor in columns.values())
+            rows.append([f"{arm} minus cross_entropy", *(_signed_mean(values) for values in pairs)])
+    return Table(f"{part}-secondary", ["arm", *columns], rows)
 
 
-def interval_cell(low: float, high: float) -> Cell:
-    """Return a confidence interval as a cell."""
-    return Cell(f"{signed(low, DECIMALS)} to {signed(high, DECIMALS)}")
+def _signed_mean(values: Sequence[float]) -> Cell:
+    """Return a mean difference ± half of its 95 % interval, in bold if the interval does not include 0."""
+    mean, half = sum(values) / len(values), half_interval(values)
+    difference = Difference(mean, mean - half, mean + half, half, len(values), 0)
+    digits = decimals(difference)
+    text = f"{signed(mean, digits)} ± {half:.{digits}f}"
+    return Cell(text, mean, strong=not difference.includes_zero)
 
 
 def tuning(part: str) -> Table:
@@ -121,3 +160,24 @@ def tuning(part: str) -> Table:
             cells.append(number(nll[0], 4, strong=is_best) if nll else Cell(DASH))
         rows.append([value_cell(lr), value_cell(dropout), *cells])
     return Table(f"{part}-tuning", ["lr", "dropout", *frames], rows)
+
+
+def luck(part: str) -> Table:
+    """Return how much the choice of a setting may matter: what the intervals do not cover."""
+    rows: list[Row] = []
+    base = results.tuning(part, BASELINE).set_index(["lr", "dropout"])["val/nll"]
+    for arm, frame in results.finals(part).items():
+        tuned = results.tuning(part, arm)
+        best, second = tuned["val/nll"].iloc[:2]
+        common = (tuned.set_index(["lr", "dropout"])["val/nll"] - base).dropna()
+        same = [Cell(DASH), Cell(DASH)]
+        if arm != BASELINE:
+            same = [
+                Cell(signed(float(common.mean()), 3), float(common.mean())),
+                Cell(f"{int((common > 0).sum())} of {len(common)}"),
+            ]
+        final = frame["val/nll"]
+        rows.append([arm, *(number(value, 4) for value in (best, second, final.mean())), number(final.std(), 2), *same])
+    header = ["arm", "best val nll of tuning", "second best", "mean of the final runs", "their standard deviation"]
+    header += ["minus cross_entropy at the same setting, mean", "settings in which it is higher"]
+    return Table(f"{part}-luck", header, rows)

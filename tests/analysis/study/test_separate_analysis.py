@@ -20,9 +20,10 @@ PARTS = sorted({row["part"] for row in ROWS if row["role"] == "final"})
 def chosen(part: str, arm: str) -> list[dict[str, str]]:
     """Return the final runs of the setting with the lowest validation nll, by seed."""
     rows = [row for row in ROWS if row["part"] == part and row["arm"] == arm]
-    tried = [row for row in rows if row["role"] == "tuning" and row["val/nll"]]
+    tried = [row for row in rows if row["role"] == "tuning" and row["state"] == "finished"]
     best = min(tried, key=lambda row: float(row["val/nll"]))
-    finals = [row for row in rows if row["role"] == "final" and all(row[key] == best[key] for key in SETTING)]
+    final = [row for row in rows if (row["role"], row["state"]) == ("final", "finished")]
+    finals = [row for row in final if all(row[key] == best[key] for key in SETTING)]
     return sorted(finals, key=lambda row: int(row["seed"]))
 
 
@@ -42,9 +43,10 @@ def interval(part: str, arm: str) -> tuple[float, float, float]:
     """
     with np.load(RESULTS / "stories.npz") as arrays:
         tokens = arrays[f"{part}/tokens"].astype(float)
-        seeds = [row["seed"] for row in chosen(part, arm)]
-        assert seeds == [row["seed"] for row in chosen(part, "cross_entropy")]
-        nats = [arrays[f"{part}/{arm}/{seed}"] - arrays[f"{part}/cross_entropy/{seed}"].astype(float) for seed in seeds]
+        pairs = list(zip(chosen(part, arm), chosen(part, "cross_entropy"), strict=True))
+        assert all(own["seed"] == base["seed"] for own, base in pairs)
+        nll = [[arrays[f"{part}/{row['run_id']}"].astype(float) for row in pair] for pair in pairs]
+        nats = [own - base for own, base in nll]
     difference = np.array(nats)
     n_seeds, n_stories = difference.shape
     effect = difference.sum() / n_seeds / tokens.sum()
@@ -73,7 +75,7 @@ def test_the_story_scores_are_those_of_the_runs(part: str) -> None:
         tokens, n_bytes = arrays[f"{part}/tokens"], arrays[f"{part}/bytes"]
         for row in ROWS:
             if (row["part"], row["role"], row["state"]) == (part, "final", "finished"):
-                nats = arrays[f"{part}/{row['arm']}/{row['seed']}"].astype(float).sum()
+                nats = arrays[f"{part}/{row['run_id']}"].astype(float).sum()
                 assert nats / tokens.sum() == pytest.approx(float(row["test/nll"]), rel=1e-6)
                 assert nats / np.log(2) / n_bytes.sum() == pytest.approx(float(row["test/bits_per_byte"]), rel=1e-6)
 
@@ -96,4 +98,4 @@ def test_the_rank_correlation_of_the_grids() -> None:
     a, b = means
     signs = np.array([(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i, j in itertools.combinations(a, 2)])
     tau = signs.prod(axis=1).sum() / np.sqrt((signs[:, 0] != 0).sum() * (signs[:, 1] != 0).sum())
-    assert further.between_grids() == pytest.approx(tau)
+    assert further.of_means() == pytest.approx(tau)
