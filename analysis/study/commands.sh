@@ -11,7 +11,8 @@ unset OMP_NUM_THREADS  # two runs at a time, each with one thread
 stories="data.source.train=${TRAIN:?a file of training stories} data.source.test=${TEST:?a file of test stories}"
 controls=z_loss_0.001,logit_penalty_0.1
 three=cross_entropy,squentropy_1,squentropy_0.1
-grid="hydra/sweeper=grid data=text $stories data.tokenizer.vocabulary=4096 data.source.val_fraction=0.03 model=study"
+grid="hydra/sweeper=grid data=text $stories data.tokenizer.vocabulary=4096 data.source.val_fraction=0.03"
+grid="$grid model=study loss=squentropy_repo seed=1,2,3 score_test=false"
 
 study() { python "$root/run.py" --config-dir "$root/analysis/study/conf" -m "$@" ${OVERRIDES:-}; }
 
@@ -19,8 +20,8 @@ train() {
     case $1 in
         text) study experiment=study $stories loss=$three,squentropy_0.01,$controls ;;
         stories) study experiment=study_stories loss=$three,squentropy_0.01,$controls ;;
-        grid_report) study $grid loss=squentropy_repo seed=1,2,3 train.warmup=2000 ;;
-        grid_warmup) study $grid loss=squentropy_repo seed=1,2,3 train.warmup=0.1 ;;
+        grid_report) study $grid train.warmup=2000 ;;
+        grid_warmup) study $grid train.warmup=0.1 ;;
         vocabulary_*) study experiment=study_vocabulary $stories loss=$three data.tokenizer.vocabulary=${1#*_} ;;
         small) study experiment=study_size $stories loss=$three model.n_layer=2 model.n_embd=64 ;;
         large) study experiment=study_size $stories loss=$three model.n_layer=6 model.n_embd=192 hydra.sweeper.seeds=3 ;;
