@@ -18,7 +18,7 @@ study() { python "$root/run.py" --config-dir "$root/analysis/study/conf" -m "$@"
 
 train() {
     case $1 in
-        text) study experiment=study $stories loss=$three,squentropy_0.01,$controls ;;
+        text) study experiment=study_text $stories loss=$three,squentropy_0.01,$controls ;;
         stories) study experiment=study_stories loss=$three,squentropy_0.01,$controls ;;
         grid_report) study $grid train.warmup=2000 ;;
         grid_warmup) study $grid train.warmup=0.1 ;;
