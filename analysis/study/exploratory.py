@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PART = "text"
+FREE = "z_loss"  # a constant added to all logits makes this penalty 0
 MAPS = {"no map": "nll", "temperature": "nll_temperature", "power map": "nll_power"}
 
 
@@ -42,11 +43,8 @@ def places() -> Table:
 
 def maps() -> Table:
     """Return the difference from cross-entropy before and after a map of the logits, paired by seed, and the cost."""
-    import pandas as pd
-
     frame = models()
     base = frame[frame["arm"] == BASELINE].set_index("seed")
-    cost = pd.read_csv(results.FOLDER / "bias.csv").set_index("arm")["bias"].to_dict()
     rows: list[Row] = []
     for arm in results.ARMS[1:]:
         own = frame[frame["arm"] == arm].set_index("seed")
@@ -56,7 +54,7 @@ def maps() -> Table:
             mean = sum(values) / len(values)
             cells.append(Cell(f"{signed(mean, 3)} ± {half_interval(values):.3f}", mean))
         fits = [number(float(own[key].mean()), 3) for key in ("temperature", "power")]
-        rows.append([arm, *cells, *fits, number(cost[arm], 2) if arm in cost else Cell(DASH)])
+        rows.append([arm, *cells, *fits, Cell(DASH) if arm.startswith(FREE) else number(cost(arm), 2)])
     header = ["arm minus cross_entropy", *MAPS, "fitted temperature", "fitted power", "cost of the penalty alone"]
     return Table("maps", header, rows)
 
@@ -65,3 +63,22 @@ def right_class() -> Difference:
     """Return squentropy_0.1 minus logit_penalty_0.1: does it matter that the right class is left out?"""
     nll, tokens, _ = results.stories(PART)
     return paired(nll["logit_penalty_0.1"], nll["squentropy_0.1"], tokens)
+
+
+def mean(arm: str, key: str) -> float:
+    """Return the mean of a column of logits.csv over the final runs of an arm."""
+    frame = models()
+    return float(frame[frame["arm"] == arm][key].mean())
+
+
+def removed(arm: str, key: str) -> float:
+    """Return the share of the difference of an arm from cross-entropy that a map of the logits removes."""
+    before, after = (mean(arm, column) - mean(BASELINE, column) for column in ("nll", key))
+    return 1 - after / before
+
+
+def cost(arm: str) -> float:
+    """Return what the penalty of an arm costs a model that could give any logits, in nats per token."""
+    import pandas as pd
+
+    return float(pd.read_csv(results.FOLDER / "bias.csv").set_index("arm")["bias"][arm])

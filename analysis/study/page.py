@@ -78,7 +78,7 @@ def values() -> dict[str, Any]:
     }
 
 
-def render(template: str, **more: Any) -> str:
+def render(template: str) -> str:
     """Return a template of this folder, filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -86,4 +86,6 @@ def render(template: str, **more: Any) -> str:
         loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters |= {"sentence": tables.sentence, "markdown": markdown, "in_words": in_words}
-    return re.sub(r"\n{3,}", "\n\n", environment.get_template(template).render(**values(), **more)).strip() + "\n"
+    text = environment.get_template(template).render(**values())
+    text = re.sub(r"(?<=\S)[ \n](?=[\w`(=])", " ", text)  # numbers change the length of lines: a paragraph is one line
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
