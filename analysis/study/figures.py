@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLES = {"text": "TinyStories", "stories": "Embedded stories"}
+LEAST_DENSITY = 1e-4  # of logits that the figure shows
 UNIT = "Test nll minus that of cross_entropy\n(nats per token)"
 
 
@@ -74,9 +75,10 @@ def logits() -> figures.Figure:
     for arm, part in frame.groupby("arm", sort=False):
         look = figures.series(results.ARMS.index(str(arm))) | {"marker": ""}
         axes.plot(part["from"] + width / 2, part["wrong"] / width, **look, label=arm)
-    used = frame[frame["wrong"] > 1e-4]["from"]
+    used = frame[frame["wrong"] > LEAST_DENSITY * width]["from"]
     axes.set_xlim(used.min(), used.max() + width)
-    axes.set(title="Logits of the wrong classes", xlabel="Logit", ylabel="Density", yscale="log", ylim=(1e-4, None))
+    axes.set(title="Logits of the wrong classes", xlabel="Logit", ylabel="Density", yscale="log")
+    axes.set_ylim(bottom=LEAST_DENSITY)
     labels.legend(axes)
     return figures.finish(
         drawing, "logits", "Distribution of the logits of wrong classes on the test split of TinyStories."

@@ -10,7 +10,7 @@ from analysis.report.verdict import decimals, signed, size_and_interval
 from analysis.study import results
 from analysis.study.contrasts import BASELINE, Contrast, contrasts
 
-LEAST_SHOWN_P = 0.001
+LEAST_SHOWN_P, MOST_SHOWN_P = 0.001, 0.9995
 MAIN = {  # column: metric and factor
     "test nll": ("test/nll", 1.0),
     "bits/byte": ("test/bits_per_byte", 1.0),
@@ -56,7 +56,7 @@ def sentence(contrast: Contrast) -> str:
 
 def p_text(p: float) -> str:
     """Return a p-value as text."""
-    return f"< {LEAST_SHOWN_P}" if p < LEAST_SHOWN_P else f"{p:.3f}"
+    return f"< {LEAST_SHOWN_P}" if p < LEAST_SHOWN_P else f"{p:.3f}" if p < MOST_SHOWN_P else "1"
 
 
 def difference_cells(difference: Difference) -> list[Cell]:
