@@ -32,7 +32,8 @@ def t_quantile(probability: float, df: int) -> float:
     x = np.linspace(0, 60, N_GRID)
     density = (1 + x**2 / df) ** (-(df + 1) / 2)
     area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    tail = 60**-df * df ** ((df + 1) / 2) / df / (x[1] - x[0])  # beyond the end, where the density is a power
+    beyond = np.exp((df + 1) / 2 * np.log(df) - df * np.log(x[-1])) / df  # there, the density is about a power of x
+    tail = beyond / (x[1] - x[0])
     return float(np.interp(2 * probability - 1, area / (area[-1] + tail), x))
 
 
