@@ -88,12 +88,14 @@ def test_quantiles() -> None:
 @pytest.mark.skipif(not all(any(row["part"] == part for row in ROWS) for part in further.GRIDS), reason="not run yet")
 def test_the_rank_correlation_of_the_grids() -> None:
     """Kendall's tau-b by its definition."""
-    means: list[dict[tuple[str, ...], float]] = []
+    means: list[dict[tuple[float, ...], float]] = []
     for part in further.GRIDS:
-        values: dict[tuple[str, ...], list[float]] = {}
+        values: dict[tuple[float, ...], list[float]] = {}
         for row in ROWS:
             if row["part"] == part:
-                values.setdefault((row["lr"], row["dropout"], row["layers"]), []).append(float(row["val/nll"] or "inf"))
+                values.setdefault(tuple(float(row[key]) for key in ("lr", "dropout", "layers")), []).append(
+                    float(row["val/nll"] or "inf")
+                )
         assert len(values) == 27
         means.append({key: float(np.mean(nll)) for key, nll in values.items()})
     a, b = means
