@@ -4,6 +4,7 @@ python -m analysis.study.collect PART      read PART/mlflow.db, which commands.s
 """
 
 import math
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -117,8 +118,6 @@ def arm(run: RecordedRun) -> str:
 
 def machine() -> dict[str, str | int]:
     """Return the hardware and the versions of this machine, on which the part was trained."""
-    import os
-
     info = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     flags = info.read_text()

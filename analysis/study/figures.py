@@ -81,7 +81,7 @@ def logits() -> figures.Figure:
     axes.set_ylim(bottom=LEAST_DENSITY)
     labels.legend(axes)
     return figures.finish(
-        drawing, "logits", "Distribution of the logits of wrong classes on the test split of TinyStories."
+        drawing, "logits", "Distribution of the logits of wrong classes for tokens of the first test stories."
     )
 
 
