@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nanosq import config, identity
 from nanosq.installation import CONF, program
 from nanosq.privacy import mask
-from nanosq.sweeps import summary
+from nanosq.sweeps import single_run, summary
 from nanosq.tracking import RecordedData
 from nanosq.tracking.parameters import readable
 
@@ -73,7 +73,7 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
     subject = f"{loss} {choices.get('experiment') or choices['model']} {data}"
-    return Description(_name(loss, hydra, cfg, trial), command(hydra), subject, data, mask(text))
+    return Description(_name(loss, hydra, cfg, trial), command(hydra, cfg), subject, data, mask(text))
 
 
 def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
@@ -90,7 +90,7 @@ def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
     )
 
 
-def command(hydra: Any) -> str:
+def command(hydra: Any, cfg: Any) -> str:
     """Return the command of a single run with the settings of a job. Passwords in URLs are masked."""
     main = next(source.path for source in hydra.runtime.config_sources if source.provider == "main")
     options = ["--config-path", main] if Path(main) != CONF else []
@@ -100,7 +100,8 @@ def command(hydra: Any) -> str:
     search_path = [line for line in hydra.overrides.hydra if line.lstrip("+").startswith("hydra.searchpath=")]
     last = {line.partition("=")[0]: line for line in hydra.overrides.task}  # a later override replaces an earlier one
     last.pop("seeds", None)  # a single run has one seed
-    return mask(f"{program()} {shlex.join([*options, *search_path, *last.values()])}".rstrip())
+    words = [*options, *search_path, *single_run.overrides(cfg, hydra), *last.values()]
+    return mask(f"{program()} {shlex.join(words)}".rstrip())
 
 
 def _name(loss: str, hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:

@@ -6,19 +6,16 @@ from contextlib import ExitStack
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from nanosq import command_line, error_reports, errors, hydra_errors, privacy, schema, signals, sweeps, terminal
 from nanosq.description import describe
 from nanosq.imports import quick_imports
-from nanosq.installation import CONF, add_current_folder, program
+from nanosq.installation import CONF, add_current_folder
 from nanosq.result import Result
+from nanosq.sweeps import single_run
 from nanosq.sweeps.progress import TrialReport
 from nanosq.sweeps.trial import PrunerReport, TrialRun, current
-
-SWEEP = ("hydra.sweeper.", "hydra.launcher.", "hydra/launcher=")  # settings that a single run does not read
-DEFAULTS = {"hydra/sweeper": "basic", "hydra/launcher": "joblib"}
 
 
 def main() -> int:
@@ -48,7 +45,7 @@ def train(cfg: DictConfig) -> Result:
     with signals.job(), TrialReport(trial) as report:
         with quick_imports(), error_reports.bad_input(is_single=is_single, kind=errors.InfeasibleError):
             schema.check(cfg)
-            check_is_single(cfg, context)
+            single_run.check(cfg, context)
         batch = {"batch_size": cfg.train.batch_size, "accumulate": cfg.train.accumulate}
         with error_reports.file_error(is_single=is_single), error_reports.out_of_memory(is_single=is_single, **batch):
             result = run(cfg, context, trial, report)
@@ -84,16 +81,3 @@ def run(cfg: DictConfig, context: HydraConf, trial: TrialRun | None, report: Tri
         if interruption.is_signaled and trial is not None:  # too late to stop this trial: do not start the next one
             interruption.end()
         return result
-
-
-def check_is_single(cfg: DictConfig, context: HydraConf) -> None:
-    """Raise a ValueError for settings of a sweep in a single run."""
-    if context.mode != RunMode.RUN:
-        return
-    choices = context.runtime.choices
-    chosen = [f"{key}={choices[key]}" for key, default in DEFAULTS.items() if choices[key] != default]
-    typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SWEEP)]
-    for text in [*chosen, *typed]:
-        raise ValueError(f"{text} is for sweeps and needs -m: {program()} -m {text}")
-    if cfg.seeds != 1:
-        raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: {program()} -m ...")
