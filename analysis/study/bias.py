@@ -52,7 +52,7 @@ def write(test: Path) -> None:
     """Write results/bias.csv: a row for each arm with its cost in nats per token."""
     import pandas as pd
 
-    frame = results.finals(logits.PART)[BASELINE]
+    frame = results.finals(results.PRIMARY)[BASELINE]
     (run_id,) = frame[frame["seed"] == SEED]["run_id"]
     q_NV = logits.logits(run_id, test)[0][::EVERY].double().softmax(dim=1)
     rows = [{"arm": arm, "bias": cost(q_NV, arm)} for arm in results.ARMS if arm.startswith(tuple(SQUARED))]

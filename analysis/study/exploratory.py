@@ -12,7 +12,6 @@ from analysis.study.contrasts import BASELINE
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-PART = "text"
 FREE = "z_loss"  # a constant added to all logits makes this penalty 0
 MAPS = {"no map": "nll", "temperature": "nll_temperature", "power map": "nll_power"}
 
@@ -61,7 +60,7 @@ def maps() -> Table:
 
 def right_class() -> Difference:
     """Return squentropy_0.1 minus logit_penalty_0.1: does it matter that the right class is left out?"""
-    nll, tokens, _ = results.stories(PART)
+    nll, tokens, _ = results.stories(results.PRIMARY)
     return paired(nll["logit_penalty_0.1"], nll["squentropy_0.1"], tokens)
 
 

@@ -1,6 +1,6 @@
 """The figures of the study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,21 +25,21 @@ def contrasts(parts: list[str]) -> figures.Figure:
     """Draw the contrasts with their 95 % intervals, a panel for each text."""
     drawing, panels = figures.panels(len(parts), size=(figures.PANEL[0], 2.6))
     for part, axes in zip(parts, panels, strict=True):
-        _forest(axes, {contrast.arm: contrast.difference for contrast in of_part(part)})
+        _forest(axes, [(contrast.arm, contrast.arm, contrast.difference) for contrast in of_part(part)])
+        axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
         axes.set(title=TITLES[part], xlabel=UNIT)
     caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is the margin of ±0.01."
     return figures.finish(drawing, "contrasts", caption)
 
 
-def _forest(axes: "Axes", differences: Mapping[str, Difference]) -> None:
-    """Draw differences below each other."""
-    axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
+def _forest(axes: "Axes", differences: Sequence[tuple[str, str, Difference]]) -> None:
+    """Draw differences below each other, each with its label and in the color of its arm."""
     axes.axvline(0, color=figures.FAINT, linewidth=0.8)
-    for place, (arm, difference) in enumerate(differences.items()):
+    for place, (_, arm, difference) in enumerate(differences):
         half = [[difference.effect - difference.low], [difference.high - difference.effect]]
         look = figures.series(results.ARMS.index(arm)) | {"linestyle": "none"}
         axes.errorbar([difference.effect], [place], xerr=half, **look, capsize=3)
-    axes.set_yticks(range(len(differences)), [*differences])
+    axes.set_yticks(range(len(differences)), [label for label, _, _ in differences])
     axes.set_ylim(len(differences) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
 
@@ -86,19 +86,10 @@ def logits() -> figures.Figure:
 
 
 @figures.style()
-def scaling(name: str, parts: dict[str, str], xlabel: str, *, bits: bool = False) -> figures.Figure:
-    """Draw the difference of squentropy in several parts: a panel for each weight, a row for each part."""
-    arms = ("squentropy_1", "squentropy_0.1")
-    drawing, panels = figures.panels(len(arms), size=(figures.PANEL[0], 2.2))
-    for arm, axes in zip(arms, panels, strict=True):
-        axes.axvline(0, color=figures.FAINT, linewidth=0.8)
-        for place, part in enumerate(parts):
-            difference = further.effect(part, arm, bits=bits)
-            half = [[difference.effect - difference.low], [difference.high - difference.effect]]
-            look = figures.series(results.ARMS.index(arm)) | {"linestyle": "none"}
-            axes.errorbar([difference.effect], [place], xerr=half, **look, capsize=3)
-        axes.set_yticks(range(len(parts)), [*parts.values()])
-        axes.set_ylim(len(parts) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
+def effects(name: str, parts: Mapping[str, str], xlabel: str, *, bits: bool = False) -> figures.Figure:
+    """Draw the effects in several parts, by their labels: a panel for each arm, a row for each part."""
+    drawing, panels = figures.panels(len(further.ARMS), size=(figures.PANEL[0], 2.2))
+    for arm, axes in zip(further.ARMS, panels, strict=True):
+        _forest(axes, [(label, arm, further.effect(part, arm, bits=bits)) for part, label in parts.items()])
         axes.set(title=arm, xlabel=xlabel)
-    return figures.finish(drawing, name, f"{BASELINE} is 0. Intervals have a level of 95 %.")
+    return figures.finish(drawing, name, f"Difference from {BASELINE}, with 95 % confidence intervals.")

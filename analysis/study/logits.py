@@ -27,7 +27,6 @@ from nanosq import command, option, terminal
 if TYPE_CHECKING:
     from torch import Tensor
 
-PART = "text"
 N_STORIES = 500
 EVERY = 20  # one of so many tokens is used
 FITTED = 4  # one of so many of these is fitted, the others are scored
@@ -47,7 +46,7 @@ def write(test: Path) -> None:
     import pandas as pd
 
     rows, histograms = [], []
-    for arm, frame in results.finals(PART).items():
+    for arm, frame in results.finals(results.PRIMARY).items():
         shares = []
         for seed, run_id in zip(frame["seed"], frame["run_id"], strict=True):
             logits_NV, targets_N = logits(run_id, test)
@@ -67,7 +66,7 @@ def logits(run_id: str, test: Path) -> "tuple[Tensor, Tensor]":
     from nanosq.data import sources, texts
     from nanosq.data.batches import UNSCORED, evaluation_windows
 
-    trained = command.load(run_id, results.store(PART))
+    trained = command.load(run_id, results.store(results.PRIMARY))
     model = trained.build()
     reading = {"separator": "<|endoftext|>", "column": "text", "settings": ""}
     split, _, _ = texts.encode_files(sources.find("test", str(test)), trained.tokenizer, **reading)

@@ -46,9 +46,9 @@ def pictures() -> list[Figure]:
     main = [*known(MAIN_PARTS)]
     drawn = [figures.contrasts(main), figures.tuning(main), figures.logits()]
     if len(known(VOCABULARIES)) == len(VOCABULARIES):
-        drawn.append(figures.scaling("vocabulary", VOCABULARIES, "Bits per byte minus cross_entropy", bits=True))
+        drawn.append(figures.effects("vocabulary", VOCABULARIES, "Bits per byte minus cross_entropy", bits=True))
     if len(known(SIZES)) == len(SIZES):
-        drawn.append(figures.scaling("size", SIZES, "Test nll minus cross_entropy"))
+        drawn.append(figures.effects("size", SIZES, "Test nll minus cross_entropy"))
     return drawn
 
 

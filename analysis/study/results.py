@@ -12,6 +12,7 @@ from analysis.study.contrasts import BASELINE
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+PRIMARY = "text"  # the part that decides
 FOLDER = Path(__file__).with_name("results")
 ARMS = (BASELINE, "squentropy_1", "squentropy_0.1", "squentropy_0.01", "z_loss_0.001", "logit_penalty_0.1")
 SETTING = ("optimizer", "lr", "dropout", "warmup", "layers", "width", "vocabulary", "steps")  # columns of runs.csv

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from analysis.study import results
 from nanosq import command, terminal
 
-PART = "text"
 PROMPTS = (
     "Once upon a time, there was a little girl named Lily.",
     "One day, a dog and a cat",
@@ -35,9 +34,9 @@ def write() -> None:
 
     hardware = Hardware.pick(device="cpu", precision="fp32", compile=False)
     rows = []
-    for arm, frame in results.finals(PART).items():
+    for arm, frame in results.finals(results.PRIMARY).items():
         (run_id,) = frame[frame["seed"] == SEED]["run_id"]
-        trained = command.load(run_id, results.store(PART))
+        trained = command.load(run_id, results.store(results.PRIMARY))
         model = prepare(trained.build(), hardware)
         for prompt in PROMPTS:
             (text,) = generate(model, trained.tokenizer, prompt=prompt, length=LENGTH, seed=SEED)
