@@ -60,11 +60,11 @@ def test_the_command_names_the_folder_of_the_user_and_masks_passwords() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [["experiment=paper_grid"], ["experiment=paper_grid", "hydra/sweeper=optuna"]], ids=str
+    "settings", [[], ["hydra/sweeper=optuna"], ["hydra/sweeper=basic"], ["seeds=2"], ["seeds=1"]], ids=str
 )
 def test_the_command_of_a_preset_that_is_for_sweeps(settings: list[str]) -> None:
-    assert "hydra.mode=RUN" in described(*settings).command
-    assert "hydra.mode=RUN" not in described(*settings[1:]).command
+    assert "hydra.mode=RUN" in described("experiment=paper_grid", *settings).command
+    assert "hydra.mode=RUN" not in described(*settings).command
 
 
 @pytest.mark.parametrize(

@@ -8,35 +8,40 @@ from nanosq.installation import program
 
 ONCE = "hydra.mode=RUN"  # trains once, whatever is set for sweeps
 SETTINGS = ("hydra.sweeper.", "hydra.launcher.", "hydra/launcher=")  # which a single run does not read
-DEFAULTS = {"hydra/sweeper": "basic", "hydra/launcher": "joblib"}
+FOR_SWEEPS = {"hydra/sweeper": "basic", "hydra/launcher": "joblib", "seeds": 1}  # and their values in a single run
 
 
 def check(cfg: DictConfig, context: HydraConf) -> None:
-    """Raise a ValueError for settings of a sweep in a single run, unless its overrides say that it is one."""
+    """Raise a ValueError for settings of a sweep in a single run, unless it has the override `hydra.mode=RUN`."""
     if context.mode != RunMode.RUN or ONCE in context.overrides.hydra:
         return
-    typed = [text for text in context.overrides.hydra if text.lstrip("+").startswith(SETTINGS)]
-    for text in [*_chosen(context), *typed]:
-        if text in context.overrides.hydra:
-            raise ValueError(f"{text} is for sweeps and needs -m: {program()} -m {text}")
+    typed = {_key(text): text for text in [*context.overrides.hydra, *context.overrides.task]}
+    for_sweeps = _chosen(cfg, context)
+    for_sweeps |= {key: text for key, text in typed.items() if text.lstrip("+").startswith(SETTINGS)}
+    for key, text in for_sweeps.items():
+        if key in typed:
+            raise ValueError(f"{typed[key]} is for sweeps and needs -m: {program()} -m {typed[key]}")
         preset = context.runtime.choices.get("experiment")
         where = f"experiment={preset}" if preset else "the configuration"
         raise ValueError(f"{where} is for sweeps ({text}) and needs -m, or {ONCE} to train it once")
-    if cfg.seeds != 1:
-        raise ValueError(f"seeds={cfg.seeds} repeats the trials of a sweep and needs -m: {program()} -m ...")
 
 
 def overrides(cfg: DictConfig, context: HydraConf) -> list[str]:
-    """Return the overrides that `check` demands for a single run of the configuration of a job.
+    """Return the override that a single run with the settings of a job needs so that `check` accepts it, if any.
 
-    They are for settings of sweeps that the overrides of the job do not choose, or that a preset may choose otherwise.
+    The command of this run has none of the overrides that are for sweeps. So a preset decides about them.
     """
-    typed = {text.partition("=")[0].lstrip("+") for text in [*context.overrides.hydra, *context.overrides.task]}
-    keys = {text.partition("=")[0] for text in _chosen(context)} | ({"seeds"} if cfg.seeds != 1 else set())
-    is_chosen = keys if "experiment" in typed else keys - typed
-    return [ONCE] if is_chosen or ONCE in context.overrides.hydra else []
+    typed = {_key(text) for text in [*context.overrides.hydra, *context.overrides.task]}
+    chosen = {*_chosen(cfg, context)}
+    chosen = chosen | (typed & FOR_SWEEPS.keys()) if "experiment" in typed else chosen - typed
+    return [ONCE] if chosen or ONCE in context.overrides.hydra else []
 
 
-def _chosen(context: HydraConf) -> list[str]:
-    choices = context.runtime.choices
-    return [f"{key}={choices[key]}" for key, default in DEFAULTS.items() if choices[key] != default]
+def _chosen(cfg: DictConfig, context: HydraConf) -> dict[str, str]:
+    """Return the settings of a configuration that are for sweeps, by their keys."""
+    values = {**context.runtime.choices, "seeds": cfg.seeds}
+    return {key: f"{key}={values[key]}" for key, value in FOR_SWEEPS.items() if values[key] != value}
+
+
+def _key(text: str) -> str:
+    return text.lstrip("+").partition("=")[0]

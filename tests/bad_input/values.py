@@ -31,7 +31,7 @@ CASES = [
     Case("run.py seed=1.5", "seed=1.5"),
     Case("run.py seed=true", "seed=true"),
     Case("run.py seeds=0", "seeds=0: must be at least 1"),
-    Case("run.py seeds=3", "seeds=3 repeats the trials of a sweep"),
+    Case("run.py seeds=3", "seeds=3 is for sweeps and needs -m: python run.py -m seeds=3"),
     Case("run.py samples.count=-1", "samples.count=-1: must be at least 0"),
     Case("run.py samples.count=1e6", "samples.count=1"),
     Case("run.py samples.length=-1", "samples.length=-1: must be at least 0"),

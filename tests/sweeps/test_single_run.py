@@ -34,31 +34,40 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_recorded_command_trains_the_trial_of_a_preset_again(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "more", "n_trials"),
+    [
+        ("grid", [], 2),
+        ("optuna", [], 2),
+        ("seeds", [], 2),
+        ("seeds", ["seeds=1"], 1),
+        ("grid", ["hydra/sweeper=basic"], 2),
+    ],
+)
+def test_a_recorded_command_trains_the_trial_of_a_preset_again(
+    name: str, more: list[str], n_trials: int, folder: Path
+) -> None:
     mine = ["--config-dir", "own", f"experiment={name}"]
     refused = command(*mine, *TINY, cwd=folder)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
-    assert "needs -m" in refused.stderr
-    command("-m", *mine, *TINY, cwd=folder, check=True)
+    assert refused.stderr.startswith(f"error: experiment={name} is for sweeps (")
+    assert "needs -m, or hydra.mode=RUN to train it once" in refused.stderr
+    command("-m", *mine, *TINY, *more, cwd=folder, check=True)
     trials = runs(folder)
-    assert len(trials) == 2
+    assert len(trials) == n_trials
     for trial in trials:
-        words = shlex.split(trial.data.tags["command"])[2:]
-        command(*words, "resume=never", cwd=folder, check=True)
+        command(*shlex.split(trial.data.tags["command"])[2:], "resume=never", cwd=folder, check=True)
     again = [run for run in runs(folder) if "trial" not in run.data.tags]
     assert sorted(run.data.metrics["val/nll"] for run in again) == sorted(run.data.metrics["val/nll"] for run in trials)
 
 
-def test_a_sweep_that_is_typed_is_refused_for_a_single_run(folder: Path) -> None:
-    result = command("hydra/sweeper=grid", *TINY, cwd=folder)
-    assert result.stderr.startswith("error: hydra/sweeper=grid is for sweeps and needs -m: python run.py -m hydra/")
+@pytest.mark.parametrize("setting", ["hydra/sweeper=grid", "hydra/launcher=basic", "seeds=3"])
+def test_a_setting_of_sweeps_that_is_typed_is_refused_for_a_single_run(setting: str, folder: Path) -> None:
+    result = command(setting, *TINY, cwd=folder)
+    assert result.stderr.startswith(f"error: {setting} is for sweeps and needs -m: python run.py -m {setting}")
 
 
-def test_a_preset_that_is_for_sweeps_is_named(folder: Path) -> None:
-    result = command("--config-dir", "own", "experiment=grid", *TINY, cwd=folder)
-    assert result.stderr.startswith("error: experiment=grid is for sweeps (hydra/sweeper=grid) and needs -m, or hydra.")
-    once = command("--config-dir", "own", "experiment=grid", "hydra.mode=RUN", *TINY, cwd=folder, check=True)
-    assert "validation perplexity" in once.stdout
+def test_a_preset_that_is_for_sweeps_is_trained_once(folder: Path) -> None:
+    command("--config-dir", "own", "experiment=grid", "hydra.mode=RUN", *TINY, cwd=folder, check=True)
     (run,) = runs(folder)
     assert "hydra.mode=RUN" in run.data.tags["command"]
