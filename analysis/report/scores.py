@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.page import DASH, Block, Cell, Row, Section, Table, Text, number, value_cell
+from analysis.page import DASH, MINUS, Block, Cell, Row, Section, Table, Text, number, value_cell
 from analysis.report import common_seeds
 from analysis.report.verdict import signed
 from analysis.runs import RecordedSetting, differing
@@ -88,7 +88,7 @@ def differences(settings: Mapping[str, RecordedSetting], caption: str = "") -> T
         }
         cells = [mean_cell([*by_seed.values()]) for by_seed in values.values()]
         if any(cell.value is not None for cell in cells):
-            rows.append([score, *cells, *(_difference(values[first], values[other]) for other in others)])
+            rows.append([score, *cells, *(difference_cell(values[first], values[other]) for other in others)])
     seeds = [", ".join(str(run.seed) for run in setting.runs) for setting in settings.values()]
     rows.append(["seeds", *seeds, *[DASH] * len(others)])
     return Table("differences", ["score", *settings, *(f"{other} minus {first}" for other in others)], rows, caption)
@@ -144,10 +144,21 @@ def mean_cell(values: Sequence[float], *, strong: bool = False) -> Cell:
     """Return the mean of values, one for each seed, with half of its 95 % confidence interval (Student's t)."""
     mean, half = sum(values) / len(values), half_interval(values)
     cell = number(mean, strong=strong)
-    return cell if math.isnan(half) else Cell(f"{cell.text} ± {number(half, 2).text}", mean, strong=strong)
+    if math.isnan(half):
+        return cell
+    if half == 0:
+        return Cell(f"{cell.text} ± 0", mean, strong=strong)
+    digits = _digits(half)
+    text = f"{mean:z,.{digits}f}".replace("-", MINUS)
+    return Cell(f"{text} ± {half:,.{digits}f}", mean, strong=strong)
 
 
-def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
+def _digits(half: float) -> int:
+    """Return the number of decimals that shows two digits of half of an interval."""
+    return min(6, max(0, 1 - math.floor(math.log10(half))))
+
+
+def difference_cell(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
     """Return the mean difference of the common seeds, in bold if its confidence interval does not include 0."""
     values = [b[seed] - a[seed] for seed in a.keys() & b.keys()]
     if not values or math.isnan(sum(values)):
@@ -155,7 +166,7 @@ def _difference(a: Mapping[int, float], b: Mapping[int, float]) -> Cell:
     mean, half = sum(values) / len(values), half_interval(values)
     if math.isnan(half):
         return Cell(signed(mean, 4), mean)
-    digits = min(6, max(0, 1 - math.floor(math.log10(half)))) if half else 4
+    digits = _digits(half) if half else 4
     return Cell(f"{signed(mean, digits)} ± {half:.{digits}f}", mean, strong=abs(mean) > half)
 
 

@@ -116,7 +116,7 @@ def verdict(
 
 def signed(value: float, decimals: int) -> str:
     """Return a number with a typographic minus sign."""
-    return f"{value:.{decimals}f}".replace("-", MINUS)
+    return f"{value:z.{decimals}f}".replace("-", MINUS)  # z: a value that rounds to 0 has no sign
 
 
 def decimals(difference: Difference) -> int:

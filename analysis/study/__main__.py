@@ -1,4 +1,4 @@
-"""Write the page of the study, its figures, and the section "Results" of README.md again, from results/ alone.
+"""Write the pages of the study, their figures, and the section "Results" of README.md again, from results/ alone.
 
 python -m analysis.study
 """
@@ -22,11 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write() -> None:
-    """Write the page and the figures, and the section of the README if the current folder is a checkout."""
+    """Write the pages and the figures, and the section of the README if the current folder is a checkout."""
     page.PICTURES.mkdir(exist_ok=True)
     for figure in page.pictures():
         (page.PICTURES / f"{figure.name}.png").write_bytes(figure.png)
-    _write(page.HERE / "README.md", page.render("page.md.j2"))
+    for name, template in page.PAGES.items():
+        _write(page.HERE / name, page.render(template))
     if README.exists():
         _write(README, with_results(README.read_text(encoding="utf-8")))
 

@@ -55,7 +55,11 @@ def write(test: Path) -> None:
     frame = results.finals(results.PRIMARY)[BASELINE]
     (run_id,) = frame[frame["seed"] == SEED]["run_id"]
     q_NV = logits.logits(run_id, test)[0][::EVERY].double().softmax(dim=1)
-    rows = [{"arm": arm, "bias": cost(q_NV, arm)} for arm in results.ARMS if arm.startswith(tuple(SQUARED))]
+    rows = [
+        {"arm": arm, "run_id": run_id, "bias": cost(q_NV, arm)}
+        for arm in results.ARMS
+        if arm.startswith(tuple(SQUARED))
+    ]
     pd.DataFrame(rows).to_csv(results.FOLDER / "bias.csv", index=False)
 
 
@@ -80,7 +84,7 @@ def lowest_point(q_NV: "Tensor", a_NV: "Tensor") -> "Tensor":
         p_NV = z_NV.softmax(dim=1)
         slope_NV, diagonal_NV = p_NV - q_NV + 2 * a_NV * z_NV, p_NV + 2 * a_NV
         if float(slope_NV.abs().max()) < TOLERANCE:
-            break
+            return z_NV
         rest_N = (2 * a_NV * p_NV / diagonal_NV).sum(dim=1)
         inner_N = (p_NV * slope_NV / diagonal_NV).sum(dim=1)
         step_NV = (slope_NV + p_NV * (inner_N / rest_N)[:, None]) / diagonal_NV
@@ -93,7 +97,7 @@ def lowest_point(q_NV: "Tensor", a_NV: "Tensor") -> "Tensor":
                 break
             size_N[is_worse_N] /= 2
         z_NV = new_NV
-    return z_NV
+    raise ArithmeticError(f"the lowest point was not found in {MAX_STEPS} steps")
 
 
 def expected_loss(z_NV: "Tensor", q_NV: "Tensor", a_NV: "Tensor") -> "Tensor":

@@ -117,14 +117,14 @@ def arm(run: RecordedRun) -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """Return the hardware and the versions of this machine, on which the part was trained."""
-    info = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    flags = info.read_text()
+    """Return the hardware and the versions of this machine. A part has to be collected where it was trained."""
+    path = Path("/proc/cpuinfo")
+    info = path.read_text() if path.exists() else ""
+    models = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count() or 0,
-        "bf16 instructions": " ".join(flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags),
+        "bf16 instructions": " ".join(flag for flag in ("avx512_bf16", "amx_bf16") if flag in info) or "none",
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }

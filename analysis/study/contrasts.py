@@ -35,26 +35,27 @@ class Contrast:
         return "equal" if self.is_small else "no difference"
 
 
-def contrasts(nll: Mapping[str, Floats], tokens: Floats) -> list[Contrast]:
+def contrasts(nll: Mapping[str, Floats], tokens: Floats, *, n_planned: int) -> list[Contrast]:
     """Return the contrasts of all arms with the baseline.
 
     Args:
         nll: (n_seeds, n_stories) nats of each arm, summed over each story, with the same seeds and stories.
         tokens: (n_stories,) tokens of the stories.
+        n_planned: The number of contrasts that the p-values are corrected for. An arm that has diverged has none.
     """
     found = []
     for arm, nats in nll.items():
         if arm != BASELINE:
             of_seeds = (nats - nll[BASELINE]).sum(axis=1) / tokens.sum()
             found.append(Contrast(arm, paired(nll[BASELINE], nats, tokens), 1.0, of_seeds.tolist()))
-    corrected = holm([contrast.difference.p_value for contrast in found])
+    corrected = holm([contrast.difference.p_value for contrast in found], n_planned)
     return [replace(contrast, corrected_p=p) for contrast, p in zip(found, corrected, strict=True)]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, in the same order."""
-    n, corrected, largest = len(p_values), [1.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(n), key=p_values.__getitem__)):
+def holm(p_values: Sequence[float], n: int) -> list[float]:
+    """Return p-values in the same order, corrected for `n` of them. Those that are missing count as 1."""
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (n - rank) * p_values[i]))
         corrected[i] = largest
     return corrected

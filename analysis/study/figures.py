@@ -15,19 +15,18 @@ from analysis.study.tables import of_part
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES = {"text": "TinyStories", "stories": "Embedded stories"}
 LEAST_DENSITY = 1e-4  # of logits that the figure shows
 UNIT = "Test nll minus that of cross_entropy\n(nats per token)"
 
 
 @figures.style()
-def contrasts(parts: list[str]) -> figures.Figure:
-    """Draw the contrasts with their 95 % intervals, a panel for each text."""
+def contrasts(parts: Mapping[str, str]) -> figures.Figure:
+    """Draw the contrasts with their 95 % intervals, a panel for each part, with its label."""
     drawing, panels = figures.panels(len(parts), size=(figures.PANEL[0], 2.6))
-    for part, axes in zip(parts, panels, strict=True):
+    for (part, label), axes in zip(parts.items(), panels, strict=True):
         _forest(axes, [(contrast.arm, contrast.arm, contrast.difference) for contrast in of_part(part)])
         axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
-        axes.set(title=TITLES[part], xlabel=UNIT)
+        axes.set(title=label, xlabel=UNIT)
     caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is the margin of ±0.01."
     return figures.finish(drawing, "contrasts", caption)
 
@@ -45,21 +44,26 @@ def _forest(axes: "Axes", differences: Sequence[tuple[str, str, Difference]]) ->
 
 
 @figures.style()
-def tuning(parts: list[str]) -> figures.Figure:
-    """Draw the best validation nll of each learning rate, a line for each arm and a panel for each text."""
+def tuning(parts: Mapping[str, str]) -> figures.Figure:
+    """Draw the best validation nll of each learning rate, a line for each arm and a panel for each part.
+
+    The scale is that of the learning rates which all arms have tried.
+    """
     drawing, panels = figures.panels(len(parts))
-    for part, axes in zip(parts, panels, strict=True):
-        shown: list[float] = []
-        for arm in results.finals(part):
-            best = results.tuning(part, arm).groupby("lr")["val/nll"].min()
-            axes.plot(best.index, best, **figures.series(results.ARMS.index(arm)), label=arm)
-            shown += best.tolist()
-        rates = sorted({rate for arm in results.finals(part) for rate in results.tuning(part, arm)["lr"]})
+    for (part, label), axes in zip(parts.items(), panels, strict=True):
+        best = {arm: results.tuning(part, arm).groupby("lr")["val/nll"].min() for arm in results.finals(part)}
+        for arm, nll in best.items():
+            axes.plot(nll.index, nll, **figures.series(results.ARMS.index(arm)), label=arm)
+        rates = sorted({rate for nll in best.values() for rate in nll.index})
+        common = [rate for rate in rates if all(rate in nll.index for nll in best.values())]
+        shown = [nll[rate] for nll in best.values() for rate in common]
         axes.set_xscale("log")
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axes.set_xticks([], minor=True)
         fit_scale(axes, "y", shown)
-        axes.set(title=TITLES[part], xlabel="Learning rate", ylabel="Validation nll of the tuning run")
+        low, high = min(shown), max(shown)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))  # a line may leave the picture
+        axes.set(title=label, xlabel="Learning rate", ylabel="Validation nll of the tuning run")
         labels.legend(axes)
     return figures.finish(drawing, "tuning", "Validation nll over the learning rate; the better dropout of each.")
 
@@ -74,10 +78,11 @@ def logits() -> figures.Figure:
     width = float(np.diff(frame["from"].unique()[:2])[0])
     for arm, part in frame.groupby("arm", sort=False):
         look = figures.series(results.ARMS.index(str(arm))) | {"marker": ""}
-        axes.plot(part["from"] + width / 2, part["wrong"] / width, **look, label=arm)
-    used = frame[frame["wrong"] > LEAST_DENSITY * width]["from"]
+        axes.plot(part["from"] + width / 2, part["share"] / width, **look, label=arm)
+    used = frame[frame["share"] > LEAST_DENSITY * width]["from"]
     axes.set_xlim(used.min(), used.max() + width)
-    axes.set(title="Logits of the wrong classes", xlabel="Logit", ylabel="Density", yscale="log")
+    axes.set(title="Logits of the wrong classes", xlabel="Logit minus the mean of its token", yscale="log")
+    axes.set_ylabel(f"Density (cut at {LEAST_DENSITY:g})")
     axes.set_ylim(bottom=LEAST_DENSITY)
     labels.legend(axes)
     return figures.finish(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis.page import DASH, Cell, Row, Table, number, value_cell
 from analysis.report.bootstrap import Difference, Floats, paired
+from analysis.report.verdict import signed
 from analysis.study import results
 from analysis.study.contrasts import BASELINE
 from analysis.study.tables import difference_cells
@@ -36,9 +37,8 @@ def rank_correlation(a: "Series", b: "Series") -> float:
     return float(stats.kendalltau(a, b[a.index]).statistic)
 
 
-def of_seeds(part: str, other: str) -> float:
+def between_seeds(a: "DataFrame", b: "DataFrame") -> float:
     """Return the mean rank correlation of runs of one seed in a grid with runs of another seed in a grid."""
-    a, b = grid(part), grid(other)
     values = [rank_correlation(a[i], b[j]) for i, j in itertools.permutations(a.columns, 2)]
     return sum(values) / len(values)
 
@@ -47,6 +47,26 @@ def of_means() -> float:
     """Return the rank correlation of the two grids, of the means over their seeds."""
     a, b = (grid(part).mean(axis=1) for part in GRIDS)
     return rank_correlation(a, b)
+
+
+def by_learning_rate() -> float:
+    """Return the rank correlation of two grids if the learning rate decides and the rest is random."""
+    n_rates = 3
+    return 1 - n_rates * math.comb(N_POINTS // n_rates, 2) / math.comb(N_POINTS, 2)
+
+
+def within() -> Table:
+    """Return the range of the validation nll at each learning rate, and the rank correlation of its nine points."""
+    grids = [grid(part) for part in GRIDS]
+    rows: list[Row] = []
+    for lr in grids[0].index.unique("lr"):
+        points = [frame.loc[lr] for frame in grids]
+        ranges = [f"{frame.min(axis=None):.3f} to {frame.max(axis=None):.3f}" for frame in points]
+        taus = [rank_correlation(*(frame.mean(axis=1) for frame in points))]
+        taus += [between_seeds(*pair) for pair in ((points[0], points[0]), (points[1], points[1]), points)]
+        rows.append([value_cell(lr), *ranges, *(Cell(signed(tau, 2), tau) for tau in taus)])
+    header = ["lr", "val nll, report's warmup", "warmup of 10 %", "τ of the means of the grids"]
+    return Table("within", [*header, *(f"τ of seeds, {of}" for of in ("report's", "10 %", "one of each"))], rows)
 
 
 def grids() -> Table:
@@ -88,9 +108,13 @@ def change(part: str, other: str, arm: str, *, bits: bool = False) -> Difference
     """Return the effect in one part minus the effect in another part, paired by their common seeds and by story.
 
     Raises:
-        ValueError: The parts have other stories, or other tokens if the unit is that of tokens.
+        ValueError: The parts have other stories, or other tokens if the unit is that of tokens, or two versions of the
+            program trained them.
     """
-    seeds = [*({*results.finals(part)[arm]["seed"]} & {*results.finals(other)[arm]["seed"]})]
+    finals = [results.finals(name)[arm] for name in (part, other)]
+    if len({program for frame in finals for program in frame["program"]}) > 1:
+        raise ValueError(f"{part} and {other} were trained by different versions of the program")
+    seeds = [*({*finals[0]["seed"]} & {*finals[1]["seed"]})]
     a, b = (results.stories(name, sorted(seeds))[0] for name in (part, other))
     divisor = weights(part, bits=bits)
     if (divisor != weights(other, bits=bits)).any():
@@ -99,25 +123,29 @@ def change(part: str, other: str, arm: str, *, bits: bool = False) -> Difference
 
 
 def effects(name: str, parts: Mapping[str, str], reference: str, *, bits: bool = False) -> Table:
-    """Return the differences from cross-entropy in parts, by their labels, and how they differ from a reference."""
+    """Return the differences from cross-entropy in parts, by their labels, and how they differ from a reference.
+
+    The change is that of the seeds that both parts have.
+    """
     unit = "test/bits_per_byte" if bits else "test/nll"
     rows: list[Row] = []
     for part, label in parts.items():
-        finals = results.finals(part)
+        finals, without = results.finals(part), {*results.diverged(part), *results.diverged(reference)}
         for arm in ARMS:
             rates = [value_cell(finals[key].iloc[0]["lr"]).text for key in (BASELINE, arm)]
-            difference = effect(part, arm, bits=bits)
-            changed = [Cell(DASH), Cell(DASH)]
-            if part != reference:
-                changed = difference_cells(change(part, reference, arm, bits=bits))
+            shown = changed = [number(math.nan), Cell(DASH)]
+            if without.isdisjoint({BASELINE, arm}):
+                shown = difference_cells(effect(part, arm, bits=bits))
+                if part != reference:
+                    changed = difference_cells(change(part, reference, arm, bits=bits))
             rows.append(
                 [
                     label,
                     arm,
                     " and ".join(rates),
                     number(float(finals[BASELINE][unit].mean(skipna=False))),
-                    *difference_cells(difference),
-                    difference.n_seeds,
+                    *shown,
+                    len(finals[arm]),
                     *changed,
                 ]
             )

@@ -5,14 +5,15 @@ python -m analysis.study.logits TEST     TEST is the file of test stories; reads
 The models are the final ones of the primary text. Two maps of the logits z of a token are fitted, one value for the
 whole model, on a quarter of the tokens, and scored on the rest:
 
-    temperature   b z
-    power         b sign(z - m) |z - m|^p, where m is the mean of the logits of the token
+    temperature   z / T
+    power         sign(z - m) |z - m|^p / T, where m is the mean of the logits of the token
 
 Both keep the order of the classes. What they do not undo is what a model does not know.
 
 Shape suffixes: N tokens, V vocabulary.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ EVERY = 20  # one of so many tokens is used
 FITTED = 4  # one of so many of these is fitted, the others are scored
 STEP = 0.1  # first step of the fit, in the logarithms of the parameters
 EDGES = np.arange(-30.0, 30.01, 0.5)  # of the histogram; values beyond are counted in the outermost bins
+RANKS = (1, 10, 100, 1000)  # the last ranks of the groups of classes, the most probable class first; others are beyond
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write(test: Path) -> None:
-    """Write results/logits.csv with a row for each run, and results/logit_histogram.csv with the shares of an arm."""
+    """Write results/logits.csv with a row for each run, and results/logit_histogram.csv with the means of each arm."""
     import pandas as pd
 
     rows, histograms = [], []
@@ -50,11 +52,12 @@ def write(test: Path) -> None:
         shares = []
         for seed, run_id in zip(frame["seed"], frame["run_id"], strict=True):
             logits_NV, targets_N = logits(run_id, test)
-            rows.append({"arm": arm, "seed": seed, **describe(logits_NV, targets_N), **maps(logits_NV, targets_N)})
+            found = describe(logits_NV, targets_N) | ranks(logits_NV, targets_N) | maps(logits_NV, targets_N)
+            rows.append({"arm": arm, "seed": seed, "run_id": run_id, **found})
             shares.append(histogram(logits_NV, targets_N))
             print(arm, seed, flush=True)
-        for low, wrong, right in zip(EDGES, *np.mean(shares, axis=0), strict=False):
-            histograms.append({"arm": arm, "from": low, "wrong": wrong, "right": right})
+        for low, share in zip(EDGES[:-1], np.mean(shares, axis=0), strict=True):
+            histograms.append({"arm": arm, "from": low, "share": share})
     pd.DataFrame(rows).to_csv(results.FOLDER / "logits.csv", index=False)
     pd.DataFrame(histograms).to_csv(results.FOLDER / "logit_histogram.csv", index=False)
 
@@ -100,14 +103,23 @@ def describe(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
     }
 
 
+def ranks(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
+    """Return the mean probability of groups of classes by their rank, and the share of targets that are in them."""
+    probabilities_NV = logits_NV.double().softmax(dim=1)
+    sorted_NV = probabilities_NV.sort(dim=1, descending=True).values
+    rank_N = (probabilities_NV > probabilities_NV.gather(1, targets_N[:, None])).sum(dim=1)
+    found = {}
+    for first, end in itertools.pairwise((0, *RANKS, logits_NV.shape[1])):
+        found[f"probability_{first + 1}"] = float(sorted_NV[:, first:end].sum(dim=1).mean())
+        found[f"targets_{first + 1}"] = float(((rank_N >= first) & (rank_N < end)).double().mean())
+    return found
+
+
 def histogram(logits_NV: "Tensor", targets_N: "Tensor") -> NDArray[np.float64]:
-    """Return the shares of the logits of wrong classes, and of right ones, between EDGES: (2, n_bins)."""
-    right = logits_NV.gather(1, targets_N[:, None])
-    inside = [
-        np.clip(values.numpy().ravel(), EDGES[0], EDGES[-1] - 1e-6) for values in (wrong(logits_NV, targets_N), right)
-    ]
-    counts = np.array([np.histogram(values, EDGES)[0] for values in inside], dtype=np.float64)
-    return counts / counts.sum(axis=1, keepdims=True)
+    """Return the shares (n_bins,) between EDGES of the logits of wrong classes, minus the mean logit of their token."""
+    others = wrong(logits_NV - logits_NV.mean(dim=1, keepdim=True), targets_N).numpy()
+    counts, _ = np.histogram(np.clip(others, EDGES[0], EDGES[-1] - 1e-6), EDGES)
+    return counts / counts.sum()
 
 
 def maps(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:

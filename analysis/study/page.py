@@ -1,4 +1,4 @@
-"""The page of the study and its section of the project's README, as Markdown, from the files of results/ alone."""
+"""The pages of the study and its section of the project's README, as Markdown, from the files of results/ alone."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 from analysis.figures import Figure
 from analysis.page import Table
-from analysis.report.bootstrap import Difference
-from analysis.report.verdict import size_and_interval
+from analysis.report.components import enumeration
 from analysis.study import exploratory, figures, further, results, tables
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "figures"
+PAGES = {"README.md": "page.md.j2", "samples.md": "samples.md.j2"}
 MAIN_PARTS = {"text": "TinyStories", "stories": "embedded stories"}
 VOCABULARIES = {f"vocabulary_{size}": f"{size:,} tokens" for size in (4096, 10000, 50257)}
 SIZES = {"small": "2 x 64", "text": "4 x 128", "large": "6 x 192"}
@@ -35,15 +35,30 @@ def markdown(table: Table) -> str:
     return "\n".join(line(row) for row in ([*table.header], dashes, *rows))
 
 
-def in_words(difference: Difference) -> str:
-    """Return a difference with its interval as words."""
-    size, interval = size_and_interval(difference)
-    return f"{size} ({interval})"
+def answer() -> str:
+    """Return the first sentence of the answer: whether squentropy helps on the primary text."""
+    found = [each for each in tables.of_part(results.PRIMARY) if each.arm.startswith("squentropy")]
+    if better := [f"`{each.arm}`" for each in found if each.finding == "better"]:
+        return f"Yes, with a fitting weight: {enumeration(better)} has a lower test nll than cross-entropy."
+    return f"No. We found no lower test nll than that of cross-entropy with any of the {len(found)} weights."
+
+
+def machines() -> list[dict[str, str]]:
+    """Return the hardware, the versions and the commits of each part."""
+    import pandas as pd
+
+    frame = pd.read_csv(results.FOLDER / "machines.csv", dtype=str, keep_default_na=False).set_index("part")
+    lines = []
+    for part, of_part in results.runs().groupby("part", sort=False):
+        commits = [commit[:7] for commit in of_part["commit"].unique()]
+        code = {"part": str(part), "commits": ", ".join(commits), "code": ", ".join(of_part["program"].unique())}
+        lines.append(code | frame.loc[str(part)].to_dict())
+    return lines
 
 
 def pictures() -> list[Figure]:
     """Draw the figures of the page."""
-    main = [*known(MAIN_PARTS)]
+    main = known(MAIN_PARTS)
     drawn = [figures.contrasts(main), figures.tuning(main), figures.logits()]
     if len(known(VOCABULARIES)) == len(VOCABULARIES):
         drawn.append(figures.effects("vocabulary", VOCABULARIES, "Bits per byte minus cross_entropy", bits=True))
@@ -54,8 +69,6 @@ def pictures() -> list[Figure]:
 
 def values() -> dict[str, Any]:
     """Return what the templates show."""
-    import pandas as pd
-
     done = results.parts()
     runs = results.runs()
     return {
@@ -65,8 +78,11 @@ def values() -> dict[str, Any]:
         "counts": runs.groupby(["part", "role", "state"], sort=False).size().reset_index(name="n"),
         "n_runs": len(runs),
         "hours": runs["train/seconds"].sum() / 3600,
-        "machines": pd.read_csv(results.FOLDER / "machines.csv"),
-        "samples": pd.read_csv(results.FOLDER / "samples.csv").groupby("prompt", sort=False),
+        "answer": answer(),
+        "machines": machines(),
+        "samples": exploratory.derived("samples.csv").groupby("prompt", sort=False),
+        "at_edge": results.at_edge,
+        "effect": lambda arm, part=results.PRIMARY: further.effect(part, arm).effect,
         "diverged": results.diverged,
         "contrasts": tables.of_part,
         "tables": tables,
@@ -85,7 +101,7 @@ def render(template: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters |= {"sentence": tables.sentence, "markdown": markdown, "in_words": in_words}
+    environment.filters |= {"sentence": tables.sentence, "markdown": markdown, "in_words": tables.in_words}
     text = environment.get_template(template).render(**values())
-    text = re.sub(r"(?<=\S)[ \n](?=[\w`(=])", " ", text)  # numbers change the length of lines: a paragraph is one line
+    text = re.sub(r"(?<=\S)\n *(?=[\w`(=\[])", " ", text)  # numbers change the length of lines: a paragraph is one line
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -1,5 +1,6 @@
 """The files of results/: runs.csv has a row for each run, stories.npz the nll of every test story of the final runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,10 +34,16 @@ def parts() -> list[str]:
 
 
 def tuning(part: str, arm: str) -> "DataFrame":
-    """Return the tuning runs of an arm that ended, the lowest validation nll first. Diverged runs are the last."""
+    """Return the tuning runs of an arm that ended, the lowest validation nll first. That of a diverged run is inf."""
     frame = runs(part)
     chosen = (frame["role"] == "tuning") & (frame["arm"] == arm) & frame["state"].isin(ENDED)
-    return frame[chosen].sort_values("val/nll", na_position="last")
+    return frame[chosen].fillna({"val/nll": math.inf}).sort_values("val/nll")
+
+
+def at_edge(part: str) -> dict[str, float]:
+    """Return the arms whose best learning rate is the lowest or highest that was tried, with this rate."""
+    rates = {arm: tuning(part, arm)["lr"] for arm in finals(part)}
+    return {arm: float(tried.iloc[0]) for arm, tried in rates.items() if tried.iloc[0] in (tried.min(), tried.max())}
 
 
 def finals(part: str) -> "dict[str, DataFrame]":
@@ -65,7 +72,11 @@ def finals(part: str) -> "dict[str, DataFrame]":
 
 def diverged(part: str) -> list[str]:
     """Return the arms of which a final run has diverged. They have no mean."""
-    return [arm for arm, frame in finals(part).items() if not frame["state"].eq("finished").all()]
+    return [arm for arm, frame in finals(part).items() if _has_diverged(frame)]
+
+
+def _has_diverged(frame: "DataFrame") -> bool:
+    return not frame["state"].eq("finished").all()
 
 
 def stories(part: str, seeds: Sequence[int] = ()) -> tuple[dict[str, Floats], Floats, Floats]:
@@ -81,7 +92,7 @@ def stories(part: str, seeds: Sequence[int] = ()) -> tuple[dict[str, Floats], Fl
     nll = {}
     with np.load(FOLDER / "stories.npz") as arrays:
         for arm, frame in finals(part).items():
-            if arm not in diverged(part):
+            if not _has_diverged(frame):
                 chosen = frame[frame["seed"].isin(seeds)] if seeds else frame
                 nll[arm] = np.stack([arrays[f"{part}/{run_id}"] for run_id in chosen["run_id"]]).astype(np.float64)
         return nll, arrays[f"{part}/tokens"].astype(np.float64), arrays[f"{part}/bytes"].astype(np.float64)

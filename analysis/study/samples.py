@@ -40,7 +40,7 @@ def write() -> None:
         model = prepare(trained.build(), hardware)
         for prompt in PROMPTS:
             (text,) = generate(model, trained.tokenizer, prompt=prompt, length=LENGTH, seed=SEED)
-            rows.append({"arm": arm, "prompt": prompt, "text": text})
+            rows.append({"arm": arm, "run_id": run_id, "prompt": prompt, "text": text})
     pd.DataFrame(rows).to_csv(results.FOLDER / "samples.csv", index=False)
 
 

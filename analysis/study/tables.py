@@ -1,14 +1,15 @@
 """The tables of the study's main comparison on a text."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from functools import cache
 
 from analysis.page import DASH, Cell, Row, Table, number, value_cell
 from analysis.report.bootstrap import Difference
-from analysis.report.scores import half_interval, mean_cell
+from analysis.report.scores import difference_cell, mean_cell
 from analysis.report.verdict import decimals, signed, size_and_interval
 from analysis.study import results
-from analysis.study.contrasts import BASELINE, Contrast, contrasts
+from analysis.study.contrasts import BASELINE, EQUAL, Contrast, contrasts
 
 LEAST_SHOWN_P, MOST_SHOWN_P = 0.001, 0.9995
 MAIN = {  # column: metric and factor
@@ -22,8 +23,8 @@ MAIN = {  # column: metric and factor
 SECONDARY = {
     "accuracy, %": ("test/accuracy", 100.0),
     "ece, %": ("test/ece", 100.0),
-    "calibrated nll": ("test/nll_calibrated", 1.0),
-    "calibrated ece, %": ("test/ece_calibrated", 100.0),
+    "nll at the temperature": ("test/nll_calibrated", 1.0),
+    "ece at the temperature, %": ("test/ece_calibrated", 100.0),
     "nll, frequent tokens": ("test/nll_frequent", 1.0),
     "nll, medium": ("test/nll_medium", 1.0),
     "nll, rare": ("test/nll_rare", 1.0),
@@ -31,18 +32,17 @@ SECONDARY = {
 FINDINGS = {
     "worse": "{arm} is worse than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
     "better": "{arm} is better than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
-    "equal": "{arm} and cross-entropy are equal for practical purposes: the test nll of {arm} is {size} ({interval}).",
-    "no difference": "No difference was found between {arm} and cross-entropy: the test nll of {arm} is {size} "
-    "({interval}; corrected p {p}).",
+    "equal": "{arm} and cross-entropy are equal for practical purposes: the difference is {signed}.",
+    "no difference": "No difference was found between {arm} and cross-entropy: it is {signed}.",
 }
-SMALL = ", a difference within the margin of 0.01"
+SMALL = f", a difference within the margin of {EQUAL}"
 
 
 @cache
 def of_part(part: str) -> Sequence[Contrast]:
     """Return the contrasts of a part of the study."""
     nll, tokens, _ = results.stories(part)
-    return contrasts(nll, tokens)
+    return contrasts(nll, tokens, n_planned=len(results.ARMS) - 1)
 
 
 def sentence(contrast: Contrast) -> str:
@@ -51,7 +51,14 @@ def sentence(contrast: Contrast) -> str:
     arm, p = f"`{contrast.arm}`", p_text(contrast.corrected_p)
     p = p if p.startswith("<") else f"= {p}"
     small = SMALL if contrast.is_small else ""
-    return FINDINGS[contrast.finding].format(arm=arm, size=size, interval=interval, p=p, small=small)
+    difference = in_words(contrast.difference, f"; corrected p {p}" if contrast.finding == "no difference" else "")
+    return FINDINGS[contrast.finding].format(arm=arm, size=size, interval=interval, p=p, small=small, signed=difference)
+
+
+def in_words(difference: Difference, more: str = "") -> str:
+    """Return a difference with its sign and interval as words, and `more` after the interval."""
+    effect, interval = (cell.text for cell in difference_cells(difference))
+    return f"{effect} nats per token (95 % confidence interval {interval}{more})"
 
 
 def p_text(p: float) -> str:
@@ -62,8 +69,18 @@ def p_text(p: float) -> str:
 def difference_cells(difference: Difference) -> list[Cell]:
     """Return the effect and its interval as two cells."""
     digits = max(3, decimals(difference))
-    low, high = (signed(value, digits) for value in (difference.low, difference.high))
-    return [Cell(signed(difference.effect, digits), difference.effect), Cell(f"{low} to {high}")]
+    effect, low, high = (signed(value, digits) for value in (difference.effect, difference.low, difference.high))
+    return [Cell(effect, difference.effect), Cell(f"{low} to {high}")]
+
+
+def n_seeds(part: str) -> int:
+    """Return the number of final runs of each arm."""
+    return len(results.finals(part)[BASELINE])
+
+
+def baseline(part: str) -> float:
+    """Return the mean test nll of cross-entropy, in nats per token."""
+    return float(results.finals(part)[BASELINE]["test/nll"].mean(skipna=False))
 
 
 def scores(part: str) -> Table:
@@ -122,28 +139,17 @@ def overview(part: str) -> Table:
     return Table(f"{part}-overview", header, rows)
 
 
-def secondary(part: str, columns: Mapping[str, tuple[str, float]] = SECONDARY) -> Table:
+def secondary(part: str) -> Table:
     """Return the secondary outcomes: cross-entropy as it is, the others minus cross-entropy, paired by seed."""
-    finals = results.finals(part)
-    base = finals[BASELINE].set_index("seed")
-    rows: list[Row] = [
-        [BASELINE, *(mean_cell((base[metric] * factor).tolist()) for metric, factor in columns.values())]
-    ]
-    for arm, frame in finals.items():
-        if arm != BASELINE:
-            by_seed = frame.set_index("seed")
-            pairs = (((by_seed[metric] - base[metric]) * factor).tolist() for metric, factor in columns.values())
-            rows.append([f"{arm} minus cross_entropy", *(_signed_mean(values) for values in pairs)])
-    return Table(f"{part}-secondary", ["arm", *columns], rows)
-
-
-def _signed_mean(values: Sequence[float]) -> Cell:
-    """Return a mean difference ± half of its 95 % interval, in bold if the interval does not include 0."""
-    mean, half = sum(values) / len(values), half_interval(values)
-    difference = Difference(mean, mean - half, mean + half, half, len(values), 0)
-    digits = decimals(difference)
-    text = f"{signed(mean, digits)} ± {half:.{digits}f}"
-    return Cell(text, mean, strong=not difference.includes_zero)
+    by_seed = {arm: frame.set_index("seed") for arm, frame in results.finals(part).items()}
+    rows: list[Row] = []
+    for arm, frame in by_seed.items():
+        values = [(by_seed[BASELINE][metric] * factor, frame[metric] * factor) for metric, factor in SECONDARY.values()]
+        if arm == BASELINE:
+            rows.append([arm, *(mean_cell(own.tolist()) for _, own in values)])
+        else:
+            rows.append([f"{arm} minus cross_entropy", *(difference_cell(dict(a), dict(b)) for a, b in values)])
+    return Table(f"{part}-secondary", ["arm", *SECONDARY], rows)
 
 
 def tuning(part: str) -> Table:
@@ -168,16 +174,15 @@ def luck(part: str) -> Table:
     base = results.tuning(part, BASELINE).set_index(["lr", "dropout"])["val/nll"]
     for arm, frame in results.finals(part).items():
         tuned = results.tuning(part, arm)
-        best, second = tuned["val/nll"].iloc[:2]
-        common = (tuned.set_index(["lr", "dropout"])["val/nll"] - base).dropna()
-        same = [Cell(DASH), Cell(DASH)]
+        best, second = [*tuned["val/nll"].tolist(), math.nan][:2]
+        differences = (tuned.set_index(["lr", "dropout"])["val/nll"] - base).dropna()
+        same = [number(math.nan), Cell(DASH)]
         if arm != BASELINE:
-            same = [
-                Cell(signed(float(common.mean()), 3), float(common.mean())),
-                Cell(f"{int((common > 0).sum())} of {len(common)}"),
-            ]
+            mean, n_higher = float(differences.mean()), int((differences > 0).sum())
+            same = [Cell(signed(mean, 3), mean), Cell(f"{n_higher} of {len(differences)}")]
         final = frame["val/nll"]
-        rows.append([arm, *(number(value, 4) for value in (best, second, final.mean())), number(final.std(), 2), *same])
+        mean, deviation = float(final.mean(skipna=False)), float(final.std(skipna=False))
+        rows.append([arm, *(number(value, 4) for value in (best, second, mean)), number(deviation, 2), *same])
     header = ["arm", "best val nll of tuning", "second best", "mean of the final runs", "their standard deviation"]
     header += ["minus cross_entropy at the same setting, mean", "settings in which it is higher"]
     return Table(f"{part}-luck", header, rows)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -48,9 +50,17 @@ def test_more_weight_costs_more(name: str, probabilities: Tensor) -> None:
     assert 0 < costs[0] < costs[1] < costs[2]
 
 
-def test_two_classes_with_known_lowest_point() -> None:
-    """With q = (1/2, 1/2), logits of 0 are the lowest point, and cost nothing."""
-    assert cost(torch.full((1, 2), 0.5, dtype=torch.float64), "squentropy_1") == pytest.approx(0, abs=1e-12)
+@pytest.mark.parametrize("x", [0.0, 0.1, 0.3])
+def test_two_classes_with_known_lowest_point(x: float) -> None:
+    """Logits (x, -x) are the lowest point for q = (sigmoid(2 x) + weight x, the rest)."""
+    weight = 0.5
+    q = 1 / (1 + math.exp(-2 * x)) + weight * x
+    q_NV = torch.tensor([[q, 1 - q]], dtype=torch.float64)
+    found_NV = lowest_point(q_NV, weight * SQUARED["logit_penalty"](q_NV))
+    assert found_NV[0].tolist() == pytest.approx([x, -x], abs=1e-9)
+    p = 1 / (1 + math.exp(-2 * x))
+    expected = q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+    assert cost(q_NV, "logit_penalty_0.5") == pytest.approx(expected, abs=1e-12)
 
 
 def test_distributions_of_a_large_vocabulary_have_a_lowest_point() -> None:

@@ -1,8 +1,9 @@
-import numpy as np
+import math
+
 import pytest
 import torch
 
-from analysis.study.logits import EDGES, describe, histogram, maps, wrong
+from analysis.study.logits import EDGES, describe, histogram, maps, ranks, wrong
 
 N, V = 4000, 50
 
@@ -40,7 +41,20 @@ def test_logits_of_wrong_classes() -> None:
     assert described["wrong"] == 1.5
     assert described["wrong_squared"] == 3.5
     assert described["log_partition"] == pytest.approx(float(logits_NV.logsumexp(1).mean()))
-    shares = histogram(logits_NV * 100, targets_N)  # beyond the edges
-    assert shares.shape == (2, len(EDGES) - 1)
-    assert np.allclose(shares.sum(axis=1), 1)
-    assert shares[0, -1] == 0.75
+    shares = histogram(logits_NV * 100, targets_N)  # minus the means, all but the two zeros beyond the edges
+    assert shares.shape == (len(EDGES) - 1,)
+    assert shares.sum() == pytest.approx(1)
+    assert (shares[0], shares[-1]) == (0.75, 0.25)
+
+
+def test_the_probability_and_the_targets_of_ranks() -> None:
+    """Probabilities of 1/2, 1/4 and so on, in any order of the classes. The targets have the ranks 1, 3 and 12."""
+    log_p_V = -torch.arange(1.0, 21.0) * math.log(2)
+    logits_NV = torch.stack([log_p_V, log_p_V.flip(0), log_p_V])
+    found = ranks(logits_NV, torch.tensor([0, 17, 11]))
+    assert found["targets_1"] == found["targets_2"] == found["targets_11"] == pytest.approx(1 / 3)
+    total = 1 - 2**-20
+    assert found["probability_1"] == pytest.approx(0.5 / total)
+    assert found["probability_2"] == pytest.approx((0.5 - 2**-10) / total)
+    assert found["probability_11"] == pytest.approx((2**-10 - 2**-20) / total)
+    assert found["targets_1001"] == found["probability_1001"] == 0

@@ -1,4 +1,4 @@
-"""The page of the study and the README's results follow from the files in results/."""
+"""The pages of the study and the README's results follow from the files in results/. Their pictures exist."""
 
 import re
 
@@ -16,13 +16,16 @@ def test_the_readme_has_the_results_of_the_csv_file() -> None:
 
 def test_a_changed_number_in_the_readme_is_noticed() -> None:
     text = (ROOT / README).read_text()
-    section = text.split(BEGIN)[1].split(END)[0]
-    number = re.findall(r"\d\.\d{3}", section)[0]
-    assert with_results(text.replace(number, "9.999", 1)) == text
+    before, section = text.split(BEGIN)
+    number = re.findall(r"\d\.\d{3}", section.split(END)[0])[0]
+    changed = before + BEGIN + section.replace(number, "9.999", 1)
+    assert changed != text
+    assert with_results(changed) == text
 
 
-def test_the_page_is_that_of_the_csv_file() -> None:
-    assert (page.HERE / "README.md").read_text() == page.render("page.md.j2")
+@pytest.mark.parametrize(("name", "template"), page.PAGES.items())
+def test_the_pages_are_those_of_the_csv_files(name: str, template: str) -> None:
+    assert (page.HERE / name).read_text() == page.render(template)
 
 
 def test_a_readme_without_the_section_is_refused() -> None:
@@ -37,10 +40,20 @@ def test_pictures_of_the_page_exist() -> None:
     assert all((page.HERE / name).stat().st_size > 5000 for name in names)
 
 
-def test_links_of_the_page_exist() -> None:
-    links = re.findall(r"\]\(([^:)#]+)\)", page.render("page.md.j2"))
+@pytest.mark.parametrize("template", page.PAGES.values())
+def test_links_of_the_pages_exist(template: str) -> None:
+    text = page.render(template)
+    links = re.findall(r"\]\(([^:)#]*)(?:#([^)]+))?\)", text)
     assert links
-    assert all((page.HERE / link).exists() for link in links)
+    for link, heading in links:
+        assert (page.HERE / link).exists()
+        if heading:
+            linked = (page.HERE / link).read_text() if link else text
+            assert heading in {
+                re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+                for line in linked.splitlines()
+                if line.startswith("#")
+            }
 
 
 def test_files_are_small() -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.study import further, results, tables
+from analysis.page import DASH, MINUS
+from analysis.study import exploratory, further, results, tables
 
 TOKENS = np.array([10, 20, 30])
+METRICS = {metric for columns in (tables.MAIN, tables.SECONDARY) for metric, _ in columns.values()}
 
 
 def row(
@@ -18,7 +20,7 @@ def row(
     setting = {"optimizer": "Muon", "lr": lr, "dropout": 0.0, "warmup": 0.05, "layers": 4, "width": 128}
     setting |= {"vocabulary": "4096", "steps": 1000}
     has_test = role == "final" and state == "finished"
-    scores = {"val/nll": nll if state == "finished" else np.nan, "test/nll": nll if has_test else np.nan}
+    scores = dict.fromkeys(METRICS, nll if has_test else np.nan) | {"val/nll": nll if state == "finished" else np.nan}
     identity = {"part": "text", "role": role, "arm": arm, "seed": seed, "state": state, "program": "a"}
     return identity | setting | scores | {"run_id": f"{role}-{arm}-{lr}-{seed}-{state}"} | more
 
@@ -59,7 +61,10 @@ def test_a_tuning_run_that_diverged_is_not_the_best(write: Any) -> None:
         row("tuning", "squentropy_1", 0, 0.5, lr=0.08, state="failed"),
     ]
     write(*BASE, *tuned, *(row("final", "squentropy_1", seed, 3.1, lr=0.02) for seed in (1, 2)))
-    assert results.tuning("text", "squentropy_1")["lr"].tolist() == [0.02, 0.04]
+    assert results.tuning("text", "squentropy_1")[["lr", "val/nll"]].to_numpy().tolist() == [
+        [0.02, 3.1],
+        [0.04, np.inf],
+    ]
     assert results.finals("text")["squentropy_1"]["lr"].tolist() == [0.02, 0.02]
 
 
@@ -69,7 +74,7 @@ def test_a_final_run_that_failed_and_was_repeated_counts_once(write: Any) -> Non
     assert results.finals("text")["squentropy_1"]["test/nll"].tolist() == [3.2, 3.1]
 
 
-def test_an_arm_with_a_final_run_that_diverged_has_no_contrast(write: Any) -> None:
+def test_an_arm_with_a_final_run_that_diverged_has_no_contrast(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finals = [
         row("final", "squentropy_1", seed, 3.1, state=state) for seed, state in ((1, "diverged"), (2, "finished"))
     ]
@@ -77,7 +82,16 @@ def test_an_arm_with_a_final_run_that_diverged_has_no_contrast(write: Any) -> No
     tuned = [row("tuning", arm, 0, 3.1) for arm in ("squentropy_1", "squentropy_0.1")]
     write(*BASE, *tuned, *finals, *better)
     assert results.diverged("text") == ["squentropy_1"]
-    assert [contrast.arm for contrast in tables.of_part.__wrapped__("text")] == ["squentropy_0.1"]
+    (contrast,) = tables.of_part.__wrapped__("text")
+    assert contrast.arm == "squentropy_0.1"
+    assert contrast.corrected_p == pytest.approx(5 * contrast.difference.p_value)  # as planned
+    monkeypatch.setattr(tables, "of_part", tables.of_part.__wrapped__)
+    for table in (tables.scores, tables.overview, tables.secondary, tables.luck):
+        (cells,) = (row for row in table("text").cells() if row[0].text.startswith("squentropy_1"))
+        assert DASH in {cell.text for cell in cells}
+    by_arm = {row[1].text: [cell.text for cell in row] for row in further.effects("a", {"text": "A"}, "text").cells()}
+    assert by_arm["squentropy_1"][4:6] == [DASH, DASH]
+    assert by_arm["squentropy_0.1"][4].startswith(MINUS)
 
 
 def test_missing_seeds_and_another_program_are_refused(write: Any) -> None:
@@ -117,3 +131,25 @@ def test_a_change_is_the_difference_of_differences(write: Any) -> None:
     expected = 0.3 - 0.1 * 62 / 60
     assert further.change("small", "text", "squentropy_1").effect == pytest.approx(expected)
     assert further.change("text", "small", "squentropy_1").effect == pytest.approx(-expected)
+    results.replace(
+        "small", pd.DataFrame(smaller).assign(program="b"), arrays | {"tokens": TOKENS, "bytes": 4 * TOKENS}
+    )
+    with pytest.raises(ValueError, match="small and text were trained by different versions of the program"):
+        further.change("small", "text", "squentropy_1")
+
+
+@pytest.mark.parametrize(("best", "is_at_edge"), [(0.01, True), (0.02, False), (0.04, True)])
+def test_a_best_learning_rate_at_the_edge_is_named(best: float, is_at_edge: bool, write: Any) -> None:
+    finals = [row("final", "cross_entropy", seed, 3.0, lr=best) for seed in (1, 2)]
+    write(*(row("tuning", "cross_entropy", 0, 3.0 if lr == best else 3.1, lr=lr) for lr in (0.01, 0.02, 0.04)), *finals)
+    assert results.at_edge("text") == ({"cross_entropy": best} if is_at_edge else {})
+
+
+def test_numbers_of_other_models_are_refused(write: Any, tmp_path: Path) -> None:
+    write(*BASE)
+    models = pd.DataFrame({"run_id": [each["run_id"] for each in BASE[1:]]})
+    models.to_csv(tmp_path / "logits.csv")
+    assert len(exploratory.models()) == 2
+    models.replace(BASE[1]["run_id"], "other").to_csv(tmp_path / "logits.csv")
+    with pytest.raises(ValueError, match=r"logits\.csv is from other models"):
+        exploratory.models()
