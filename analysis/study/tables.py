@@ -32,8 +32,8 @@ SECONDARY = {
 FINDINGS = {
     "worse": "{arm} is worse than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
     "better": "{arm} is better than cross-entropy: its test nll is {size} ({interval}; corrected p {p}){small}.",
-    "equal": "{arm} and cross-entropy are equal for practical purposes: the difference is {signed}.",
-    "no difference": "No difference was found between {arm} and cross-entropy: it is {signed}.",
+    "equal": "{arm} and cross-entropy are equal for practical purposes: {arm} minus cross-entropy is {signed}.",
+    "no difference": "No difference was found: {arm} minus cross-entropy is {signed}.",
 }
 SMALL = f", a difference within the margin of {EQUAL}"
 
@@ -123,8 +123,10 @@ def overview(part: str) -> Table:
     rows: list[Row] = []
     for arm, frame in results.finals(part).items():
         effect, interval = difference_cells(found[arm].difference) if arm in found else (Cell(DASH), Cell(DASH))
-        metrics = (("test/nll", 1), ("test/bits_per_byte", 1), ("test/accuracy", 100), ("test/ece", 100))
-        nll, *others = [number(float(frame[metric].mean(skipna=False)) * factor, 4) for metric, factor in metrics]
+        metrics = (("test/nll", 1, 4), ("test/bits_per_byte", 1, 4), ("test/accuracy", 100, 4), ("test/ece", 100, 2))
+        nll, *others = (
+            number(float(frame[metric].mean(skipna=False)) * factor, digits) for metric, factor, digits in metrics
+        )
         rows.append([arm, nll, effect, interval, *others, found[arm].finding if arm in found else DASH])
     header = [
         "arm",
