@@ -1,12 +1,10 @@
 """The commands of the study on a small text, and what is collected of their runs."""
 
 import csv
-import itertools
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +14,12 @@ from analysis.study import collect, logits, results, samples, tables
 from tests.commandline import ROOT, environment, runs
 
 SCRIPT = ROOT / "analysis/study/commands.sh"
-SHORT = ("train.max_steps=4", "train.batch_size=2", "model.block_size=32", "device=cpu", "hydra.launcher.n_jobs=1")
-TEXT = ("data.source.val_fraction=0.2",)
-SMALL = ("model.n_layer=1", "model.n_head=1", "model.n_embd=16")
+SMALL = (
+    *("train.max_steps=4", "train.batch_size=2", "data.source.val_fraction=0.2", "device=cpu"),
+    *("model.n_layer=1", "model.n_head=1", "model.n_embd=16", "model.block_size=32", "hydra.launcher.n_jobs=1"),
+)
 ARMS = ("cross_entropy", "squentropy_1")
-TWO = ("loss=cross_entropy,squentropy_1",)
-MUON = ("0.004", "0.008", "0.016", "0.032")
+CONTENDERS = ("loss=cross_entropy,squentropy_1", "hydra.sweeper.seeds=2")
 
 
 def train(folder: Path, part: str, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +44,7 @@ def contents(folder: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    result = train(folder, "text", *SHORT, *TEXT, *SMALL, *TWO, "hydra.sweeper.seeds=2")
+    result = train(folder, "text", *SMALL, *CONTENDERS)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -91,61 +89,6 @@ def test_a_part_is_collected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     before = contents(folder / "results")
     assert collect.main(["text"]) == 0  # again: nothing twice
     assert contents(folder / "results") == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("part", "overrides", "rates", "dropouts", "n_seeds", "settings"),
-    [
-        (
-            "stories",
-            [*SMALL, "data.source.n_train=150", "data.source.n_val=10", "data.source.n_test=10"],
-            MUON,
-            2,
-            5,
-            {"optimizer": "Muon", "data.source": "nanosq.data.stories.Stories"},
-        ),
-        ("adamw", [*TEXT, *SMALL], ("0.001", "0.002", "0.004", "0.008"), 2, 5, {"optimizer": "AdamW"}),
-        ("small", TEXT, MUON, 1, 5, {"model.n_layer": "2", "model.n_embd": "64"}),
-        ("large", TEXT, MUON, 1, 3, {"model.n_layer": "6", "model.n_embd": "192"}),
-        ("vocabulary_300", [*TEXT, *SMALL], MUON[:3], 1, 3, {"data.tokenizer.vocabulary": "300"}),
-    ],
-)
-def test_the_comparisons_of_the_parts(
-    part: str,
-    overrides: Sequence[str],
-    rates: Sequence[str],
-    dropouts: int,
-    n_seeds: int,
-    settings: dict[str, str],
-    tmp_path: Path,
-) -> None:
-    result = train(tmp_path, part, *SHORT, *TWO, *overrides)
-    assert result.returncode == 0, result.stderr
-    trained = [run.data for run in runs(tmp_path / part)]
-    final = [data for data in trained if data.tags["sweep"].endswith("/confirmation")]
-    tuned = [data for data in trained if data not in final]
-    assert Counter(data.params["optimizer.lr"] for data in tuned) == dict.fromkeys(rates, 2 * dropouts)
-    assert {data.params["seed"] for data in tuned} == {"0"}
-    assert Counter(data.params["seed"] for data in final) == {str(seed + 1): 2 for seed in range(n_seeds)}
-    assert all("test/nll" in data.metrics for data in final)
-    assert not any("test/nll" in data.metrics for data in tuned)
-    for data in trained:
-        assert {key: data.params.get(key) for key in settings} == settings
-        assert data.params["train.warmup"] == "0.05"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("part", "warmup"), [("grid_report", "2000"), ("grid_warmup", "0.1")])
-def test_the_grids(part: str, warmup: str, tmp_path: Path) -> None:
-    result = train(tmp_path, part, *SHORT, *TEXT, *SMALL, "model.dropout=0.0")
-    assert result.returncode == 0, result.stderr
-    trained = [run.data for run in runs(tmp_path / part)]
-    points = Counter((data.params["optimizer.lr"], data.params["seed"]) for data in trained)
-    assert points == dict.fromkeys(itertools.product(("6e-06", "0.0006", "0.06"), "123"), 1)
-    for data in trained:
-        assert (data.params["train.warmup"], data.params["loss"]) == (warmup, "squentropy_repo")
-        assert "test/nll" not in data.metrics
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
