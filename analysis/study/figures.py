@@ -26,7 +26,7 @@ def contrasts(parts: Mapping[str, str]) -> figures.Figure:
     for (part, label), axes in zip(parts.items(), panels, strict=True):
         _forest(axes, [(contrast.arm, contrast.arm, contrast.difference) for contrast in of_part(part)])
         axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
-        axes.set(title=label, xlabel=UNIT)
+        axes.set(title=label[0].upper() + label[1:], xlabel=UNIT)
     caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is the margin of ±0.01."
     return figures.finish(drawing, "contrasts", caption)
 
@@ -63,7 +63,7 @@ def tuning(parts: Mapping[str, str]) -> figures.Figure:
         fit_scale(axes, "y", shown)
         low, high = min(shown), max(shown)
         axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))  # a line may leave the picture
-        axes.set(title=label, xlabel="Learning rate", ylabel="Validation nll of the tuning run")
+        axes.set(title=label[0].upper() + label[1:], xlabel="Learning rate", ylabel="Validation nll (tuning)")
         labels.legend(axes)
     return figures.finish(drawing, "tuning", "Validation nll over the learning rate; the better dropout of each.")
 
