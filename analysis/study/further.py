@@ -125,7 +125,7 @@ def change(part: str, other: str, arm: str, *, bits: bool = False) -> Difference
 def effects(name: str, parts: Mapping[str, str], reference: str, *, bits: bool = False) -> Table:
     """Return the differences from cross-entropy in parts, by their labels, and how they differ from a reference.
 
-    The change is that of the seeds that both parts have.
+    `name` says in what the parts differ. The change is that of the seeds that both parts have.
     """
     unit = "test/bits_per_byte" if bits else "test/nll"
     rows: list[Row] = []
@@ -150,5 +150,5 @@ def effects(name: str, parts: Mapping[str, str], reference: str, *, bits: bool =
                 ]
             )
     measure = "bits/byte" if bits else "test nll"
-    header = ["", "arm", "lr of both", f"{measure} of cross_entropy", "minus cross_entropy", "95 % interval", "seeds"]
+    header = [name, "arm", "lr of both", f"{measure} of cross_entropy", "minus cross_entropy", "95 % interval", "seeds"]
     return Table(name, [*header, f"change from {parts[reference]}", "95 % interval of the change"], rows)

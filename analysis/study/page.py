@@ -43,17 +43,20 @@ def answer() -> str:
     return f"No. We found no lower test nll than that of cross-entropy with any of the {len(found)} weights."
 
 
-def machines() -> list[dict[str, str]]:
-    """Return the hardware, the versions and the commits of each part."""
+def machines() -> list[tuple[dict[str, str], list[str]]]:
+    """Return the machines with their versions and the hash of the program, and the parts of each with their commits."""
     import pandas as pd
 
     frame = pd.read_csv(results.FOLDER / "machines.csv", dtype=str, keep_default_na=False).set_index("part")
-    lines = []
-    for part, of_part in results.runs().groupby("part", sort=False):
-        commits = [commit[:7] for commit in of_part["commit"].unique()]
-        code = {"part": str(part), "commits": ", ".join(commits), "code": ", ".join(of_part["program"].unique())}
-        lines.append(code | frame.loc[str(part)].to_dict())
-    return lines
+    found: list[tuple[dict[str, str], list[str]]] = []
+    for part, runs in results.runs().groupby("part", sort=False):
+        machine = {"code": ", ".join(runs["program"].unique()), **frame.loc[str(part)].to_dict()}
+        if machine not in [other for other, _ in found]:
+            found.append((machine, []))
+        parts = next(parts for other, parts in found if other == machine)
+        commits = ", ".join(commit[:7] for commit in runs["commit"].unique())
+        parts.append(f"{part} (commit {commits})")
+    return found
 
 
 def pictures() -> list[Figure]:
