@@ -1,5 +1,6 @@
 """The pages of the study and the README's results follow from the files in results/. Their pictures exist."""
 
+import functools
 import re
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from analysis.study import page, results
 from analysis.study.__main__ import BEGIN, END, README, with_results
 from tests.commandline import ROOT
+
+
+rendered = functools.cache(page.render)
 
 
 def test_the_readme_has_the_results_of_the_csv_file() -> None:
@@ -25,7 +29,7 @@ def test_a_changed_number_in_the_readme_is_noticed() -> None:
 
 @pytest.mark.parametrize(("name", "template"), page.PAGES.items())
 def test_the_pages_are_those_of_the_csv_files(name: str, template: str) -> None:
-    assert (page.HERE / name).read_text() == page.render(template)
+    assert (page.HERE / name).read_text() == rendered(template)
 
 
 def test_a_readme_without_the_section_is_refused() -> None:
@@ -34,7 +38,7 @@ def test_a_readme_without_the_section_is_refused() -> None:
 
 
 def test_pictures_of_the_page_exist() -> None:
-    text = page.render("page.md.j2")
+    text = rendered("page.md.j2")
     names = re.findall(r"\]\((figures/\S+\.png)\)", text)
     assert {page.HERE / name for name in names} == {page.PICTURES / f"{figure.name}.png" for figure in page.pictures()}
     assert all((page.HERE / name).stat().st_size > 5000 for name in names)
@@ -42,7 +46,7 @@ def test_pictures_of_the_page_exist() -> None:
 
 @pytest.mark.parametrize("template", page.PAGES.values())
 def test_links_of_the_pages_exist(template: str) -> None:
-    text = page.render(template)
+    text = rendered(template)
     links = re.findall(r"\]\(([^:)#]*)(?:#([^)]+))?\)", text)
     assert links
     for link, heading in links:
