@@ -9,7 +9,6 @@ from analysis.study import page, results
 from analysis.study.__main__ import BEGIN, END, README, with_results
 from tests.commandline import ROOT
 
-
 rendered = functools.cache(page.render)
 
 
