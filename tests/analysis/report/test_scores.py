@@ -116,3 +116,27 @@ def test_texts_have_a_common_seed(best: dict[str, RecordedSetting]) -> None:
         ("squentropy, seed 2", "Once squentropy 2."),
     ]
     assert "There is no text of brier. Train with samples.count=3" in texts(samples.section(best), "note")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([2.0, 2.1, 2.2], "2.10 ± 0.25"),
+        ([-0.0003, 0.0002], "0.0000 ± 0.0032"),
+        ([-1.001, -1.003], "\u22121.002 ± 0.013"),
+        ([1000.0, 1200.0], "1,100 ± 1,271"),
+        ([3.0, 3.0], "3 ± 0"),
+        ([3.25], "3.250"),
+        ([3.0, math.nan], DASH),
+    ],
+)
+def test_a_mean_has_the_digits_of_its_interval(values: list[float], text: str) -> None:
+    assert scores.mean_cell(values).text == text
+
+
+def test_a_difference_is_bold_if_its_interval_does_not_include_0() -> None:
+    a = {1: 1.0, 2: 2.0, 3: 3.0}
+    larger = scores.difference_cell(a, {1: 1.10, 2: 2.11, 3: 3.12, 4: 9.0})
+    assert (larger.text, larger.strong) == ("0.110 ± 0.025", True)
+    assert not scores.difference_cell(a, {1: 0.9, 2: 2.0, 3: 3.1}).strong
+    assert scores.difference_cell(a, {1: math.nan, 2: 2.0}).text == DASH

@@ -1,4 +1,4 @@
-"""What commands.sh sweeps in each part, as design.md says: the configuration that Hydra composes of its command."""
+"""Hydra composes the command of each part of commands.sh, and the part sweeps what design.md says."""
 
 import os
 import subprocess

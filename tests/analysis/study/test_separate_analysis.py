@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.study import further, tables
 
@@ -102,3 +103,21 @@ def test_the_rank_correlation_of_the_grids() -> None:
     signs = np.array([(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i, j in itertools.combinations(a, 2)])
     tau = signs.prod(axis=1).sum() / np.sqrt((signs[:, 0] != 0).sum() * (signs[:, 1] != 0).sum())
     assert further.of_means() == pytest.approx(tau)
+
+
+def test_the_rank_correlation_of_grids_whose_learning_rate_decides() -> None:
+    """Blocks of nine points in the same order, in a random order inside."""
+    rng = np.random.default_rng(0)
+    order = np.repeat([0.0, 10.0, 20.0], 9)
+    values = [stats.kendalltau(order + rng.random(27), order + rng.random(27)).statistic for _ in range(400)]
+    assert np.mean(values) == pytest.approx(further.by_learning_rate(), abs=0.01)
+
+
+def test_the_rank_correlation_within_a_learning_rate() -> None:
+    rows = [[cell.value for cell in row] for row in further.within().cells()]
+    for lr, _, _, tau, *_ in rows:
+        a, b = (further.grid(part).loc[lr].mean(axis=1) for part in further.GRIDS)
+        pairs = list(itertools.combinations(a.index, 2))
+        signs = [np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs]
+        assert tau == pytest.approx(np.mean(signs))
+    assert [row[0] for row in rows] == [6e-06, 0.0006, 0.06]
