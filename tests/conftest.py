@@ -53,3 +53,23 @@ def use_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     huggingface_hub.close_session()
     yield use_endpoint
     huggingface_hub.close_session()
+
+
+@pytest.fixture
+def byte_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of a random model whose tokens are bytes, in the working directory."""
+    import torch
+
+    from nanosq import checkpoint, pretrained
+    from nanosq.data import tokenizers
+    from nanosq.model import GPT
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(1)
+    tokenizer = tokenizers.byte_level()
+    architecture = {"block_size": 64, "n_layer": 2, "n_head": 2, "n_embd": 16, "embedding_std": 0.5}
+    model = GPT(tokenizer.vocab_size, **architecture)
+    facts = {"settings": {"model._target_": pretrained.TARGET}, "tokenizer": tokenizer.state()}
+    path = tmp_path / "best.pt"
+    checkpoint.save(path, {**facts, "architecture": architecture, "model": model.state_dict()})
+    return path

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from tests.commandline import ROOT, SMALL, command, runs
-from tests.test_run import patched
+from tests.patched import patched
 
 SETTINGS = [*SMALL, "train.checkpoint_every=2", "samples.count=0", "loss._target_=my_loss.mine"]
 # A loss that sends its own process a signal when a file exists. The file `stop` names both.

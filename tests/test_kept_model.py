@@ -8,7 +8,7 @@ import pytest
 
 from analysis import runs as recorded
 from tests.commandline import ROOT, SMALL, command, printed_perplexity, runs
-from tests.test_run import patched
+from tests.patched import patched
 
 # So little text that the model soon learns it by heart: its best step is not its last one.
 OVERFIT = [*SMALL, "data.source.n_train=10", "model.n_embd=32", "optimizer.lr=2e-2", "samples.count=1"]

@@ -14,13 +14,11 @@ from mlflow.entities import Run
 from omegaconf import OmegaConf
 
 from nanosq import checkpoint, sync
-from nanosq.errors import InputError
 from nanosq.sweeps.recording import SweepRecording
 from nanosq.tracking import RecordedData, journal, mlflow_run
 from nanosq.tracking.journal import undelivered
 from nanosq.tracking.mlflow_run import MLflowRun
 from nanosq.tracking.mlflow_store import MLflowStore
-from tests.bad_input import PASSWORD
 from tests.commandline import ROOT, provide_store
 
 PARAMS = {"model": "GPT", "optimizer.lr": 0.1, "seed": 1}
@@ -244,19 +242,3 @@ def test_a_sweep_leaves_the_journals_of_other_processes_to_them(folder: Path) ->
     with recording.delivered():
         assert not undelivered(folder)
     assert recorded()[0].info.status == "FINISHED"
-
-
-@pytest.mark.usefixtures("default_store")
-def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    uri = f"http://user:{PASSWORD}@127.0.0.1:9"
-    store = MLflowStore(experiment="nanosq", uri=uri)
-    run = store.start("r", params={}, tags={}, folder=tmp_path)
-    with run:
-        run.log({"train/loss": 1.0}, 1)
-    assert PASSWORD not in Path(run.unrecorded, journal.RECORDS).read_text()
-    address = store.undelivered(tmp_path)[0].start["uri"]
-    with pytest.raises(InputError, match="--tracking-uri"):
-        sync._store(address, "nanosq", None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert sync._store(address, "nanosq", None).connection.uri == uri

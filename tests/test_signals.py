@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commandline import ROOT, SMALL, runs
-from tests.test_run import patched
+from tests.patched import patched
 
 START = """
 import os, signal, sys, threading, time

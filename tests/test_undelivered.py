@@ -12,7 +12,7 @@ from nanosq import checkpoint, sync
 from nanosq.errors import InputError, NotRecordedError
 from nanosq.sweeps.recording import SweepRecording
 from nanosq.tracking import Store
-from nanosq.tracking.journal import Journal, undelivered
+from nanosq.tracking.journal import RECORDS, Journal, undelivered
 from nanosq.tracking.mlflow_store import MLflowStore
 from tests.bad_input import PASSWORD
 from tests.commandline import provide_store
@@ -150,3 +150,19 @@ def test_the_warning_is_about_this_run(folder: Path, caplog: pytest.LogCaptureFi
     (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
     assert warning.startswith("MLflow store http://user:***@127.0.0.1:9 cannot be used (")
     assert warning.endswith(f"): training goes on, and {journal.folder} keeps the run until the store answers")
+
+
+@pytest.mark.usefixtures("default_store")
+def test_passwords_are_not_in_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"http://user:{PASSWORD}@127.0.0.1:9"
+    store = MLflowStore(experiment="nanosq", uri=uri)
+    run = store.start("r", params={}, tags={}, folder=tmp_path)
+    with run:
+        run.log({"train/loss": 1.0}, 1)
+    assert PASSWORD not in Path(run.unrecorded, RECORDS).read_text()
+    address = store.undelivered(tmp_path)[0].start["uri"]
+    with pytest.raises(InputError, match="--tracking-uri"):
+        sync._store(address, "nanosq", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert sync._store(address, "nanosq", None).connection.uri == uri

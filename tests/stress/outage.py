@@ -67,12 +67,7 @@ class Server:
 
 
 class Command:
-    """A command in a folder of its own, in which it writes its output to a file.
-
-    Args:
-        folder: The folder.
-        uri: Tracking URI. Each folder has an experiment of its own.
-    """
+    """A command in a folder of its own, to which it writes its output. The folder has an experiment of its own."""
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         folder.mkdir()

@@ -13,7 +13,7 @@ from hypothesis import given
 from nanosq.errors import InputError
 from nanosq.sweeps.budget import Cost, Pace, duration, fit, parse_seconds, usual
 from tests.commandline import command, runs
-from tests.sweeps.test_sweeps import FEW, load_study
+from tests.sweeps.commandline import FEW, load_study
 
 SEARCH = [
     "hydra/sweeper=optuna",

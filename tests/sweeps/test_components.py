@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.commandline import command
+from tests.sweeps.commandline import table
 from tests.sweeps.test_seeds import SEARCH, TINY
-from tests.sweeps.test_sweeps import table
 
 
 @pytest.fixture(scope="module")

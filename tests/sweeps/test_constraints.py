@@ -15,7 +15,7 @@ from nanosq.errors import InputError
 from nanosq.sweeps import constraints
 from nanosq.sweeps.constraints import Constraint
 from tests.commandline import command, runs
-from tests.sweeps.test_sweeps import FEW, load_study, table
+from tests.sweeps.commandline import FEW, load_study, table
 
 SEARCH = [
     *["-m", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1", "model.dropout=0", "train.warmup=0"],

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from tests.commandline import runs
 from tests.stress import kill_sweeps, launch_sweeps
-from tests.sweeps.test_sweeps import FEW, load_study, sweep
+from tests.sweeps.commandline import FEW, load_study, sweep
 
 
 @pytest.mark.slow

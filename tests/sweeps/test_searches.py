@@ -10,7 +10,7 @@ import yaml
 from optuna.trial import TrialState, create_trial
 
 from tests.commandline import command
-from tests.sweeps.test_sweeps import FEW, table
+from tests.sweeps.commandline import FEW, table
 
 # A search of one setting, which tests extend by axes. With this seed, the grid sampler draws them in their order.
 SMALLEST = [setting for setting in FEW if not setting.startswith("train.eval_every")]

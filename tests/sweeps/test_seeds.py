@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.commandline import command
-from tests.sweeps.test_sweeps import FEW, table
+from tests.sweeps.commandline import FEW, table
 
 TINY = ["tracking=none", "samples.count=0", "model.n_layer=1", "train.max_steps=2", *FEW]
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.dropout=0.0", "train.warmup=0"]

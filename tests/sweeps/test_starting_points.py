@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.commandline import command, runs
-from tests.sweeps.test_sweeps import FEW, load_study
+from tests.sweeps.commandline import FEW, load_study
 
 PRESET = """# @package _global_
 defaults:

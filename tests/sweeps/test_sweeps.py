@@ -3,10 +3,8 @@
 import csv
 import math
 import statistics
-import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import mlflow
 import optuna
@@ -15,44 +13,8 @@ import yaml
 from optuna.trial import TrialState
 
 from nanosq.sweeps import summary
-from tests.commandline import SMALL, check_names_and_commands, command, runs
-
-# The settings of a small run without those that sweeps here vary.
-FEW = [setting for setting in SMALL if not setting.startswith(("train.max_steps", "model.n_layer"))]
-
-
-class Sweep(NamedTuple):
-    """A finished sweep: its output, the rows of its table, its folder, and the runs that it has trained."""
-
-    result: subprocess.CompletedProcess[str]
-    rows: list[dict[str, str]]
-    folder: Path
-    runs: list[mlflow.entities.Run]
-
-
-def sweep(folder: Path, *settings: str, exit_status: int = 0) -> Sweep:
-    result = command("-m", *settings, cwd=folder)
-    assert result.returncode == exit_status, result.stdout + result.stderr
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("all trials: "))
-    trained = folder / line.removeprefix("all trials: ")
-    runs_of_sweep = [run for run in runs(folder) if run.data.tags["sweep"].replace(" ", "_") == trained.parent.name]
-    return Sweep(result, table(result.stdout), trained.parent, runs_of_sweep)
-
-
-def table(stdout: str) -> list[dict[str, str]]:
-    """Return the rows of a sweep's table by the names of its columns."""
-    lines = stdout.splitlines()
-    header = next(i for i, line in enumerate(lines) if line.split()[:2] == ["trial", "state"])
-    names = lines[header].split()
-    rows = []
-    for line in lines[header + 1 :]:
-        if not line:
-            break
-        cells = line.split()
-        # A trial that has not finished has no value.
-        rows.append(dict(zip(names, cells, strict=len(cells) == len(names))))
-    return rows
-
+from tests.commandline import check_names_and_commands, command, runs
+from tests.sweeps.commandline import FEW, Sweep, load_study, sweep, table
 
 # Three heads do not divide 16, and a learning rate of 1e38 diverges.
 MIXED = [
@@ -173,10 +135,6 @@ def test_a_bad_sweep_is_an_error_of_one_line(settings: list[str], message: str, 
     assert "Traceback" not in result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
     assert not list(tmp_path.iterdir())
-
-
-def load_study(folder: Path, name: str = "squentropy-tiny-stories") -> optuna.Study:
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/optuna.db")
 
 
 @pytest.mark.slow

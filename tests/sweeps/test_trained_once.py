@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.commandline import command, runs
+from tests.sweeps.commandline import table
 from tests.sweeps.test_seeds import SEARCH, TINY
-from tests.sweeps.test_sweeps import table
 
 ONE_POINT = ["optimizer.lr=choice(2e-3)", "hydra.sweeper.sampler.seed=1"]
 

@@ -11,7 +11,7 @@ from analysis.report import importance, search
 from tests.analysis.blocks import figure_names, texts
 from tests.analysis.report.studies import add, trial
 from tests.commandline import command
-from tests.sweeps.test_sweeps import FEW
+from tests.sweeps.commandline import FEW
 
 
 def quadratic(n: int) -> list[FrozenTrial]:
