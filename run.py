@@ -7,7 +7,8 @@ python run.py --help                              every setting
 
 import sys
 
-from nanosq.main import main  # has the function with @hydra.main, a text that tab completion of bash looks for here
+# The completion of commands in bash works only for a file that contains the text @hydra.main.
+from nanosq.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

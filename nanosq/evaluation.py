@@ -22,7 +22,7 @@ from nanosq.losses import Loss
 from nanosq.model import GPT
 from nanosq.token_scores import token_scores
 
-Windows = tuple[Tensor, Tensor, Tensor]  # tokens_BT, targets_BT, document_B: the document of each window
+WindowBatch = tuple[Tensor, Tensor, Tensor]  # tokens_BT, targets_BT, document_B: the document of each window
 KEPT_BYTES = 2**28  # largest size of hidden states that are kept for further passes
 
 
@@ -131,14 +131,14 @@ class Evaluator:
             document_N, scored_on_device_BT = document_B[scored_BT.nonzero()[:, 0]], scored_BT.to(device)
             yield ScoredTokens(hidden_BTD[scored_on_device_BT].to(dtype), targets_BT[scored_BT].to(device), document_N)
 
-    def windows(self, split: Split, *, every: int) -> Iterator[Windows]:
+    def windows(self, split: Split, *, every: int) -> Iterator[WindowBatch]:
         """Yield the windows of `batches`. Call `before_batch` before each batch."""
         all_windows = evaluation_windows(split, block_size=self.model.block_size, batch_size=self.batch_size)
         for windows in islice(all_windows, distributed.rank(), None, every * distributed.world_size()):
-            self.check()
+            self.call_before_batch()
             yield windows
 
-    def check(self) -> None:
+    def call_before_batch(self) -> None:
         """Call `before_batch`, unless there are several processes."""
         if distributed.world_size() == 1:
             self.before_batch()
@@ -165,7 +165,7 @@ class Batches:
         if not self._kept:
             self._kept.extend(self._evaluator.batches(self._split))
         for batch in self._kept[::every]:
-            self._evaluator.check()
+            self._evaluator.call_before_batch()
             yield batch
 
 

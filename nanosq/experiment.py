@@ -91,7 +91,7 @@ class Experiment:
 def check(
     cfg: Any, *, description: Description, trial: TrialRun | None = None, job_number: int | None = None
 ) -> Experiment:
-    """Look up and check everything that can be wrong with a configuration, before anything is written.
+    """Look up what a configuration says, and check all that can be wrong with it, before anything is written.
 
     Components are built and tried at a size that costs nothing, so that their own checks run too.
 

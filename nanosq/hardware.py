@@ -61,7 +61,7 @@ class Hardware:
             compile: True, False or "auto".
             loss: The loss, to try whether it can be compiled.
             n_flops: Floating-point operations of the whole run, for `compile=auto`.
-            n_logits: Logits of the whole run, for `compile=auto`.
+            n_logits: Logits of the whole run, for `compile=auto`; 0 if compiling the loss saves no time.
             n_tokens: Tokens of a batch, to try whether the loss can be compiled.
             n_classes: Size of the vocabulary, for the same.
 

@@ -97,6 +97,7 @@ class _HeadLoss(torch.autograd.Function):
         losses_N, nll_N = hidden_ND.new_empty(2, len(targets_N), dtype=wide_dtype(cast_VD.dtype))
         factor = None
         if differentiate:
+            # In float16, gradients neither underflow nor overflow with the factor scale / n. `backward` divides by it.
             factor = torch.ones((), device=n.device) if scale is None else scale / n
             grad_hidden = torch.empty_like(hidden_ND)
             grad_weight = torch.empty_like(weight_VD, dtype=wide_dtype(weight_VD.dtype))
@@ -123,11 +124,11 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # In place, because the gradient of the weight may be the largest tensor of all.
         if ctx.gradients is None:
             raise RuntimeError("head_loss keeps its gradients for one backward pass: call head_loss again for another")
         (grad_hidden, grad_weight, n, factor), ctx.gradients = ctx.gradients, None
         rest = grads[0] / n / factor
+        # In place, because the gradient of the weight may be the largest tensor of all.
         return None, grad_hidden.mul_(rest), grad_weight.mul_(rest), None, None, None, None
 
 

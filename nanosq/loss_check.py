@@ -1,7 +1,7 @@
 """A check that a loss keeps its contract: the loss of a token comes from its own row of the logits and nothing else.
 
-The head computes a loss in blocks of tokens. Without this check, a loss in which tokens depend on each other would have
-another value for every size of a block.
+The head computes a loss in chunks of tokens. Without this check, a loss in which tokens depend on each other would have
+another value for every size of a chunk.
 """
 
 import torch
@@ -20,7 +20,7 @@ def check_loss(loss: Loss, name: str) -> None:
     """Try a loss on random logits, before anything else is done.
 
     The losses and gradients of several tokens must be those of each token alone. The loss must not change its
-    arguments, which evaluation uses again. It must not be random: its value would depend on the size of a block, and
+    arguments, which evaluation uses again. It must not be random: its value would depend on the size of a chunk, and
     evaluation is deterministic.
 
     Args:

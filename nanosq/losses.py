@@ -32,8 +32,8 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 def squentropy(logits_NV: Tensor, targets_N: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
     """-log p_y + weight / (C - 1) * sum over j != y of f_j^2.
 
-    Hui, Belkin and Wright, "Cut your Losses with Squentropy" (ICML 2023, arXiv 2302.03952), equation 2 of the report.
-    The original has weight 1.
+    Hui, Belkin and Wright, "Cut your Losses with Squentropy" (ICML 2023, arXiv 2302.03952), equation 2 of the student
+    report. The original has weight 1.
     """
     squares_N = _WrongSquares.apply(logits_NV, targets_N)
     return cross_entropy(logits_NV, targets_N) + weight / (logits_NV.shape[-1] - 1) * squares_N
@@ -52,7 +52,7 @@ def squentropy_shifted(
 
 
 def squentropy_listing(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """-log p_y + (1 - f_y)^2 + 1/C * sum over j != y of f_j^2: Listing A.2 of the report.
+    """-log p_y + (1 - f_y)^2 + 1/C * sum over j != y of f_j^2: Listing A.2 of the student report.
 
     The listing multiplies the target's squared error by C before it takes the mean over classes.
     """
@@ -60,7 +60,7 @@ def squentropy_listing(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def squentropy_repo(logits_NV: Tensor, targets_N: Tensor, *, target_weight: NonNegative = 65.0) -> Tensor:
-    """-log p_y + 1/C * (target_weight * (1 - f_y)^2 + sum over j != y of f_j^2): the code behind the report.
+    """-log p_y + 1/C * (target_weight * (1 - f_y)^2 + sum over j != y of f_j^2): the code behind the student report.
 
     Its 65, hard-coded, is the vocabulary of nanoGPT's character-level Shakespeare.
     """
@@ -118,7 +118,7 @@ def brier(logits_NV: Tensor, targets_N: Tensor, *, weight: Positive = 1.0) -> Te
 
 
 def mse_probabilities(logits_NV: Tensor, targets_N: Tensor, *, scale: Positive = 100.0) -> Tensor:
-    """1/C * sum over j of (scale * [j = y] - scale * p_j)^2: the "mse" of the code behind the report."""
+    """1/C * sum over j of (scale * [j = y] - scale * p_j)^2: the "mse" of the code behind the student report."""
     return brier(logits_NV, targets_N, weight=scale**2 / logits_NV.shape[-1])
 
 

@@ -16,7 +16,7 @@ from nanosq.data.corpus import Split
 from nanosq.evaluation import Evaluator, evaluating
 from nanosq.token_scores import token_scores
 
-BATCH_SIZE, WINDOW_SIZE = 4, 256  # of the report
+BATCH_SIZE, WINDOW_SIZE = 4, 256  # of the student report
 
 
 @dataclass(frozen=True)

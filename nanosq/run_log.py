@@ -67,6 +67,9 @@ class RunLog:
             state: State after the step.
             means: Objective and nll of the step, shape (2,).
             grad_norm: Norm of the gradient before clipping.
+
+        Raises:
+            Pruned: Training has taken longer than a constraint of the sweep allows.
         """
         progress = state.progress
         if not self.settings.is_logged(progress.step):
@@ -87,6 +90,7 @@ class RunLog:
         }
         self.run.log(metrics, progress.step)
         self.console.stepped(metrics, progress.step)
+        # A constraint on train/seconds may end the trial between evaluations.
         self.pruner.evaluated(metrics, progress.step, is_last=progress.has_ended(self.settings))
 
     def checkpoint_if_due(self, state: TrainState) -> None:

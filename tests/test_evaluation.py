@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nanosq import distributed, losses
 from nanosq import evaluation as evaluation_module
 from nanosq.data.corpus import Split
-from nanosq.evaluation import Batches, Evaluation, Evaluator, Score, ScoredTokens, Windows, evaluating
+from nanosq.evaluation import Batches, Evaluation, Evaluator, Score, ScoredTokens, WindowBatch, evaluating
 from nanosq.hardware import Hardware
 from nanosq.model import GPT
 
@@ -33,7 +33,7 @@ class Lookup(nn.Module):
 class FixedWindows(Evaluator):
     """An evaluator of splits that consist of their windows."""
 
-    def windows(self, split: Any, *, every: int = 1) -> Iterator[Windows]:
+    def windows(self, split: Any, *, every: int = 1) -> Iterator[WindowBatch]:
         return iter(split.windows)
 
 

@@ -23,7 +23,7 @@ from analysis.benchmarks.lib.measure import median_seconds, seconds, show
 from nanosq import attention, command, option, terminal
 from nanosq.hardware import keep_freed_memory
 
-# Batch, heads, time and head width of model=tiny, experiment=ten_minutes, two lengths between, and model=gpt2.
+# Batch, heads, time and head width of a small model, experiment=ten_minutes, two lengths between, and model=gpt2.
 SHAPES = [(4, 4, 256, 32), (8, 4, 256, 64), (4, 4, 512, 64), (4, 4, 768, 64), (4, 12, 1024, 64)]
 BLOCK_SIZES = [32, 64, 128, 256, 512]
 

@@ -57,7 +57,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Size:
+class RunSize:
     """The needs of a run; infinite for a model without the settings of GPT-2, or with those of init_from."""
 
     flops: float  # of a batch, forward and backward pass
@@ -78,14 +78,14 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Share:
+class MachineShare:
     """The runs at the same time, and the threads of each."""
 
     n_jobs: int
     n_threads: int
 
 
-def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: int | None = None) -> Share:
+def share(machine: Machine, sizes: Iterable[RunSize], n_runs: int, *, n_threads: int | None = None) -> MachineShare:
     """Return how many of `n_runs` runs to train at the same time.
 
     With GPUs this is one for each. Otherwise it depends on the cores, on the free memory, and on the largest size.
@@ -101,10 +101,10 @@ def share(machine: Machine, sizes: Iterable[Size], n_runs: int, *, n_threads: in
         n_jobs: float = machine.n_gpus
     else:
         wanted = n_threads or max(size.flops for size in sizes) / FLOPS_OF_A_THREAD
-        memory = USABLE_MEMORY * machine.free_bytes / max(size.n_bytes for size in sizes)
-        n_jobs = min(machine.n_cores / max(1, wanted), memory)
+        n_fitting = USABLE_MEMORY * machine.free_bytes / max(size.n_bytes for size in sizes)
+        n_jobs = min(machine.n_cores / max(1, wanted), n_fitting)
     n_jobs = max(1, min(n_runs, int(n_jobs)))
-    return Share(n_jobs, n_threads or max(1, machine.n_cores // n_jobs))
+    return MachineShare(n_jobs, n_threads or max(1, machine.n_cores // n_jobs))
 
 
 def check(joblib: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ def choose(joblib: dict[str, Any], examples: Iterable[DictConfig], n_runs: int, 
         configurations = [*examples]
         machine = Machine.here(configurations[0].device)
         limit = min(n_runs, most or n_runs)
-        chosen = share(machine, map(Size.of, configurations), limit, n_threads=joblib.get("inner_max_num_threads"))
+        chosen = share(machine, map(RunSize.of, configurations), limit, n_threads=joblib.get("inner_max_num_threads"))
         joblib |= {"n_jobs": chosen.n_jobs, "inner_max_num_threads": chosen.n_threads}
     joblib["n_jobs"] = min(n_runs, int(effective_n_jobs(joblib["n_jobs"])))
     return int(joblib["n_jobs"])

@@ -11,52 +11,52 @@ from analysis.configuration import compose
 from nanosq import signals
 from nanosq.errors import InputError
 from nanosq.sweeps import parallel
-from nanosq.sweeps.parallel import FLOPS_OF_A_THREAD, Machine, Share, Size
+from nanosq.sweeps.parallel import FLOPS_OF_A_THREAD, Machine, MachineShare, RunSize
 from tests.commandline import SMALL, command, runs
 
 GIB = 2.0**30
-SMALL_SIZE, LARGE_SIZE = Size(FLOPS_OF_A_THREAD / 10, GIB), Size(FLOPS_OF_A_THREAD * 3, GIB)
+SMALL_SIZE, LARGE_SIZE = RunSize(FLOPS_OF_A_THREAD / 10, GIB), RunSize(FLOPS_OF_A_THREAD * 3, GIB)
 
 
 @pytest.mark.parametrize(
     ("machine", "sizes", "n_runs", "expected"),
     [
-        (Machine(2), [SMALL_SIZE], 27, Share(2, 1)),
-        (Machine(8), [SMALL_SIZE], 27, Share(8, 1)),
-        (Machine(8), [SMALL_SIZE], 3, Share(3, 2)),
-        (Machine(8), [SMALL_SIZE], 1, Share(1, 8)),
-        (Machine(1), [SMALL_SIZE], 27, Share(1, 1)),
-        (Machine(2), [LARGE_SIZE], 27, Share(1, 2)),
-        (Machine(8), [SMALL_SIZE, LARGE_SIZE], 27, Share(2, 4)),  # the largest run needs three threads
-        (Machine(8, free_bytes=3.9 * GIB), [SMALL_SIZE], 27, Share(3, 2)),
-        (Machine(8, free_bytes=GIB / 2), [SMALL_SIZE], 27, Share(1, 8)),
-        (Machine(8), [Size(math.inf, math.inf)], 27, Share(1, 8)),
-        (Machine(8, n_gpus=4), [LARGE_SIZE], 27, Share(4, 2)),
-        (Machine(8, n_gpus=1), [SMALL_SIZE], 27, Share(1, 8)),
+        (Machine(2), [SMALL_SIZE], 27, MachineShare(2, 1)),
+        (Machine(8), [SMALL_SIZE], 27, MachineShare(8, 1)),
+        (Machine(8), [SMALL_SIZE], 3, MachineShare(3, 2)),
+        (Machine(8), [SMALL_SIZE], 1, MachineShare(1, 8)),
+        (Machine(1), [SMALL_SIZE], 27, MachineShare(1, 1)),
+        (Machine(2), [LARGE_SIZE], 27, MachineShare(1, 2)),
+        (Machine(8), [SMALL_SIZE, LARGE_SIZE], 27, MachineShare(2, 4)),  # the largest run needs three threads
+        (Machine(8, free_bytes=3.9 * GIB), [SMALL_SIZE], 27, MachineShare(3, 2)),
+        (Machine(8, free_bytes=GIB / 2), [SMALL_SIZE], 27, MachineShare(1, 8)),
+        (Machine(8), [RunSize(math.inf, math.inf)], 27, MachineShare(1, 8)),
+        (Machine(8, n_gpus=4), [LARGE_SIZE], 27, MachineShare(4, 2)),
+        (Machine(8, n_gpus=1), [SMALL_SIZE], 27, MachineShare(1, 8)),
     ],
 )
-def test_runs_share_the_machine(machine: Machine, sizes: list[Size], n_runs: int, expected: Share) -> None:
+def test_runs_share_the_machine(machine: Machine, sizes: list[RunSize], n_runs: int, expected: MachineShare) -> None:
     assert parallel.share(machine, sizes, n_runs) == expected
 
 
 @pytest.mark.parametrize(("n_threads", "n_jobs"), [(1, 8), (2, 4), (3, 2), (16, 1)])
 def test_given_threads_leave_cores_for_fewer_runs(n_threads: int, n_jobs: int) -> None:
-    assert parallel.share(Machine(8), [SMALL_SIZE], 27, n_threads=n_threads) == Share(n_jobs, n_threads)
+    assert parallel.share(Machine(8), [SMALL_SIZE], 27, n_threads=n_threads) == MachineShare(n_jobs, n_threads)
 
 
 def test_large_runs_need_all_threads() -> None:
     """The grids of the student report, of its own size and of the size of a GPT-2."""
     vocabulary = ["data.tokenizer.vocabulary=full", "data.tokenizer.pad_to=50304"]
     grid = ["optimizer=adamw", "train.batch_size=4", "model.n_layer=16", *vocabulary]
-    small, large = (Size.of(compose([*grid, *others])) for others in ([], ["model=gpt2"]))
+    small, large = (RunSize.of(compose([*grid, *others])) for others in ([], ["model=gpt2"]))
     assert small.flops < FLOPS_OF_A_THREAD
     assert large.flops > 10 * FLOPS_OF_A_THREAD
-    assert Size.of(compose([])).n_bytes < GIB
-    assert Size.of(compose(["model.n_embd=256"])).flops < FLOPS_OF_A_THREAD  # the stories have few tokens
+    assert RunSize.of(compose([])).n_bytes < GIB
+    assert RunSize.of(compose(["model.n_embd=256"])).flops < FLOPS_OF_A_THREAD  # the stories have few tokens
     # 4.5 GiB were measured for 124M parameters without dropout
     gpt2 = ["model=gpt2", "train.batch_size=4", "data.tokenizer.vocabulary=full"]
-    assert 4 * GIB < Size.of(compose(gpt2)).n_bytes < 8 * GIB
-    assert Size.of(compose(["~model.n_embd"])) == Size(math.inf, math.inf)  # a model of the user
+    assert 4 * GIB < RunSize.of(compose(gpt2)).n_bytes < 8 * GIB
+    assert RunSize.of(compose(["~model.n_embd"])) == RunSize(math.inf, math.inf)  # a model of the user
 
 
 @pytest.mark.parametrize(("variable", "n_cores"), [("", 6), ("1", 1), ("4", 4), ("9", 6), ("4,2", 6), ("0", 6)])
