@@ -122,6 +122,14 @@ def change(part: str, other: str, arm: str, *, bits: bool = False) -> Difference
     return paired(b[arm] - b[BASELINE], a[arm] - a[BASELINE], divisor)
 
 
+def trend(part: str, other: str, arm: str, *, bits: bool = False) -> str:
+    """Return whether the effect of an arm grows or shrinks from one part to another, for a sentence."""
+    difference = change(other, part, arm, bits=bits)
+    if difference.low <= 0 <= difference.high:
+        return "does not clearly change"
+    return "grows" if difference.effect > 0 else "shrinks"
+
+
 def effects(name: str, parts: Mapping[str, str], reference: str, *, bits: bool = False) -> Table:
     """Return the differences from cross-entropy in parts, by their labels, and how they differ from a reference.
 

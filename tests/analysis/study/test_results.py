@@ -131,6 +131,10 @@ def test_a_change_is_the_difference_of_differences(write: Any) -> None:
     expected = 0.3 - 0.1 * 62 / 60
     assert further.change("small", "text", "squentropy_1").effect == pytest.approx(expected)
     assert further.change("text", "small", "squentropy_1").effect == pytest.approx(-expected)
+    trends = [
+        further.trend(*parts, "squentropy_1") for parts in (("text", "small"), ("small", "text"), ("text", "text"))
+    ]
+    assert trends == ["grows", "shrinks", "does not clearly change"]
     results.replace(
         "small", pd.DataFrame(smaller).assign(program="b"), arrays | {"tokens": TOKENS, "bytes": 4 * TOKENS}
     )
