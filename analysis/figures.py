@@ -47,6 +47,7 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "grid.alpha": 0.25,
+    "legend.handlelength": 3,  # a dashed line has more than one dash
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,

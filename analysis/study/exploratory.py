@@ -41,7 +41,13 @@ def places() -> Table:
     for arm in results.ARMS:
         right, wrong, squared, total = (mean(arm, key) for key in ("right", "wrong", "wrong_squared", "log_partition"))
         rows.append([arm, *(number(value, 3) for value in (right, wrong, squared, spread(arm), total))])
-    header = ["arm", "right class: mean logit", "wrong classes: mean", "mean square", "standard deviation"]
+    header = [
+        "arm",
+        "right class: mean logit",
+        "wrong classes: mean",
+        "mean square",
+        "standard deviation within a token",
+    ]
     return Table("logits", [*header, "log of the sum of exp(logits)"], rows)
 
 
@@ -89,14 +95,23 @@ def mean(arm: str, key: str) -> float:
 
 
 def spread(arm: str) -> float:
-    """Return the standard deviation of the logits of wrong classes in the final runs of an arm."""
-    return math.sqrt(mean(arm, "wrong_squared") - mean(arm, "wrong") ** 2)
+    """Return the standard deviation, within a token, of the logits of wrong classes in the final runs of an arm."""
+    return math.sqrt(mean(arm, "wrong_variance"))
 
 
 def removed(arm: str, key: str) -> float:
     """Return the share of the difference of an arm from cross-entropy that a map of the logits removes."""
-    before, after = (mean(arm, column) - mean(BASELINE, column) for column in ("nll", key))
-    return 1 - after / before
+    return 1 - difference(arm, key) / difference(arm, "nll")
+
+
+def share_of_cost(arm: str) -> float:
+    """Return the cost of the penalty of an arm as a share of its difference from cross-entropy on the same stories."""
+    return cost(arm) / difference(arm, "nll")
+
+
+def difference(arm: str, key: str) -> float:
+    """Return a column of logits.csv minus that of cross-entropy, as means over the final runs."""
+    return mean(arm, key) - mean(BASELINE, key)
 
 
 def cost(arm: str) -> float:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_DENSITY = 1e-4  # of logits that the figure shows
-UNIT = "Test nll minus that of cross_entropy\n(nats per token)"
+NATS, BITS = "Test nll", "Bits per byte"
+UNIT = "{} minus that of cross_entropy\n(right of 0: worse)"
 
 
 @figures.style()
@@ -26,7 +27,10 @@ def contrasts(parts: Mapping[str, str]) -> figures.Figure:
     for (part, label), axes in zip(parts.items(), panels, strict=True):
         _forest(axes, [(contrast.arm, contrast.arm, contrast.difference) for contrast in of_part(part)])
         axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
-        axes.set(title=label[0].upper() + label[1:], xlabel=UNIT)
+        axes.set(title=label[0].upper() + label[1:], xlabel=UNIT.format(NATS))
+    limits = [limit for axes in panels for limit in axes.get_xlim()]
+    for axes in panels:
+        axes.set_xlim(min(limits), max(limits))
     caption = "Each arm minus cross-entropy, with 95 % confidence intervals. The gray band is the margin of ±0.01."
     return figures.finish(drawing, "contrasts", caption)
 
@@ -77,12 +81,13 @@ def logits() -> figures.Figure:
     drawing, (axes,) = figures.panels()
     width = float(np.diff(frame["from"].unique()[:2])[0])
     for arm, part in frame.groupby("arm", sort=False):
-        look = figures.series(results.ARMS.index(str(arm))) | {"marker": ""}
+        number = results.ARMS.index(str(arm))
+        look = figures.series(number) | {"markevery": (2 * number, 2 * len(results.ARMS))}  # one line may hide another
         axes.plot(part["from"] + width / 2, part["share"] / width, **look, label=arm)
     used = frame[frame["share"] > LEAST_DENSITY * width]["from"]
     axes.set_xlim(used.min(), used.max() + width)
     axes.set(title="Logits of the wrong classes", xlabel="Logit minus the mean of its token", yscale="log")
-    axes.set_ylabel(f"Density (cut at {LEAST_DENSITY:g})")
+    axes.set_ylabel(f"Density (from {LEAST_DENSITY:g})")
     axes.set_ylim(bottom=LEAST_DENSITY)
     labels.legend(axes)
     return figures.finish(
@@ -91,10 +96,10 @@ def logits() -> figures.Figure:
 
 
 @figures.style()
-def effects(name: str, parts: Mapping[str, str], xlabel: str, *, bits: bool = False) -> figures.Figure:
+def effects(name: str, parts: Mapping[str, str], *, bits: bool = False) -> figures.Figure:
     """Draw the effects in several parts, by their labels: a panel for each arm, a row for each part."""
     drawing, panels = figures.panels(len(further.ARMS), size=(figures.PANEL[0], 2.2))
     for arm, axes in zip(further.ARMS, panels, strict=True):
         _forest(axes, [(label, arm, further.effect(part, arm, bits=bits)) for part, label in parts.items()])
-        axes.set(title=arm, xlabel=xlabel)
+        axes.set(title=arm, xlabel=UNIT.format(BITS if bits else NATS))
     return figures.finish(drawing, name, f"Difference from {BASELINE}, with 95 % confidence intervals.")

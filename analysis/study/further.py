@@ -65,7 +65,7 @@ def within() -> Table:
         taus = [rank_correlation(*(frame.mean(axis=1) for frame in points))]
         taus += [between_seeds(*pair) for pair in ((points[0], points[0]), (points[1], points[1]), points)]
         rows.append([value_cell(lr), *ranges, *(Cell(signed(tau, 2), tau) for tau in taus)])
-    header = ["lr", "val nll, report's warmup", "warmup of 10 %", "τ of the means of the grids"]
+    header = ["lr", "val nll of runs, report's warmup", "warmup of 10 %", "τ of the means of the grids"]
     return Table("within", [*header, *(f"τ of seeds, {of}" for of in ("report's", "10 %", "one of each"))], rows)
 
 
@@ -88,8 +88,16 @@ def grids() -> Table:
                 Cell(f"{rank} of {N_POINTS}", rank),
             ]
         )
-    header = ["grid", "selects lr", "dropout", "layers", "seeds that select it", "its val nll", "median of the grid"]
-    return Table("grids", [*header, "worst", "its rank in the other grid"], rows)
+    header = [
+        "grid",
+        "selects lr",
+        "dropout",
+        "layers",
+        "seeds that select it",
+        "its mean val nll",
+        "median of the means",
+    ]
+    return Table("grids", [*header, "highest mean", "its rank in the other grid"], rows)
 
 
 def weights(part: str, *, bits: bool) -> Floats:

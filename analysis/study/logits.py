@@ -93,12 +93,17 @@ def wrong(logits_NV: "Tensor", targets_N: "Tensor") -> "Tensor":
 
 
 def describe(logits_NV: "Tensor", targets_N: "Tensor") -> dict[str, float]:
-    """Return means over the tokens: of the logits of the right and wrong classes, and of the log of the partition."""
+    """Return means over the tokens: of the logits of the right and wrong classes, and of the log of the partition.
+
+    `wrong_variance` is the variance of the logits of wrong classes within a token.
+    """
     others = wrong(logits_NV, targets_N).double()
+    within = others.view(len(targets_N), -1).var(dim=1, correction=0)
     return {
         "right": float(logits_NV.gather(1, targets_N[:, None]).double().mean()),
         "wrong": float(others.mean()),
         "wrong_squared": float(others.square().mean()),
+        "wrong_variance": float(within.mean()),
         "log_partition": float(logits_NV.logsumexp(dim=1).double().mean()),
     }
 

@@ -71,4 +71,6 @@ def test_a_significant_difference_that_is_small_is_still_a_difference() -> None:
     (contrast,) = contrasts({"cross_entropy": base, "arm": other}, np.full(100, 200.0), n_planned=5)
     assert contrast.finding == "worse"
     assert contrast.is_small
-    assert tables.sentence(contrast).endswith("a difference within the margin of 0.01.")
+    assert tables.sentence(contrast).endswith(
+        "within the margin of 0.01 that the plan calls equal for practical purposes."
+    )

@@ -40,6 +40,7 @@ def test_logits_of_wrong_classes() -> None:
     assert described["right"] == 2.0
     assert described["wrong"] == 1.5
     assert described["wrong_squared"] == 3.5
+    assert described["wrong_variance"] == (0.5**2 + 1.5**2) / 2
     assert described["log_partition"] == pytest.approx(float(logits_NV.logsumexp(1).mean()))
     shares = histogram(logits_NV * 100, targets_N)  # minus the means, all but the two zeros beyond the edges
     assert shares.shape == (len(EDGES) - 1,)
