@@ -22,6 +22,7 @@ train() {
         stories) study experiment=study_stories loss=$three,squentropy_0.01,$controls ;;
         grid_report) study $grid train.warmup=2000 ;;
         grid_warmup) study $grid train.warmup=0.1 ;;
+        vocabulary_50257) study experiment=study_vocabulary $stories loss=$three data.tokenizer.vocabulary=full ;;
         vocabulary_[0-9]*) study experiment=study_vocabulary $stories loss=$three data.tokenizer.vocabulary=${1#*_} ;;
         small) study experiment=study_small $stories loss=$three model.n_layer=2 model.n_embd=64 ;;
         large) study experiment=study_size $stories loss=$three model.n_layer=6 model.n_embd=192 hydra.sweeper.seeds=3 ;;

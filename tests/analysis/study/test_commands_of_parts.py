@@ -60,6 +60,7 @@ def composed(part: str, folder: Path) -> tuple[str, DictConfig]:
             3,
             {"vocabulary": 10000, "n_embd": 128, "max_steps": 400},
         ),
+        ("vocabulary_50257", THREE, "choice(4e-3, 8e-3, 1.6e-2)", "0.0", 3, {"vocabulary": "full", "n_embd": 128}),
     ],
 )
 def test_comparisons(
