@@ -87,6 +87,7 @@ def values() -> dict[str, Any]:
         "counts": runs.groupby(["part", "role", "state"], sort=False).size().reset_index(name="n"),
         "n_runs": len(runs),
         "hours": runs["train/seconds"].sum() / 3600,
+        "n_parameters": runs[runs["role"] == "final"]["parameters"],
         "answer": answer(),
         "machines": machines(),
         "samples": exploratory.derived("samples.csv").groupby("prompt", sort=False),
