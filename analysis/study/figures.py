@@ -45,6 +45,7 @@ def _forest(axes: "Axes", differences: Sequence[tuple[str, str, Difference]]) ->
     axes.set_yticks(range(len(differences)), [label for label, _, _ in differences])
     axes.set_ylim(len(differences) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+    axes.locator_params(axis="x", nbins=5)
 
 
 @figures.style()

@@ -49,6 +49,17 @@ def answer() -> str:
     return f"We found no benefit: none of the {len(found)} weights reliably lowers the test nll."
 
 
+def edges(parts: dict[str, str]) -> str:
+    """Return a sentence on the arms whose best learning rate is the lowest or highest one, if there are any."""
+    found = {label: results.at_edge(part) for part, label in parts.items()}
+    arms = [f"{', '.join(f'`{arm}`' for arm in at_edge)} ({label})" for label, at_edge in found.items() if at_edge]
+    if not arms:
+        return ""
+    return (
+        f"The best learning rate is the lowest or highest that was tried, so a better one may exist: {'; '.join(arms)}."
+    )
+
+
 def machines() -> list[tuple[dict[str, str], list[str]]]:
     """Return the machines with their versions and the hash of the program, and the parts of each with their commits."""
     import pandas as pd
@@ -91,7 +102,7 @@ def values() -> dict[str, Any]:
         "answer": answer(),
         "machines": machines(),
         "samples": exploratory.derived("samples.csv").groupby("prompt", sort=False),
-        "at_edge": results.at_edge,
+        "edges": edges,
         "effect": lambda arm, part=results.PRIMARY: further.effect(part, arm).effect,
         "diverged": results.diverged,
         "contrasts": tables.of_part,
