@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.page import DASH, MINUS
-from analysis.study import exploratory, further, results, tables
+from analysis.study import exploratory, further, page, results, tables
 
 TOKENS = np.array([10, 20, 30])
 METRICS = {metric for columns in (tables.MAIN, tables.SECONDARY) for metric, _ in columns.values()}
@@ -147,6 +147,8 @@ def test_a_best_learning_rate_at_the_edge_is_named(best: float, is_at_edge: bool
     finals = [row("final", "cross_entropy", seed, 3.0, lr=best) for seed in (1, 2)]
     write(*(row("tuning", "cross_entropy", 0, 3.0 if lr == best else 3.1, lr=lr) for lr in (0.01, 0.02, 0.04)), *finals)
     assert results.at_edge("text") == ({"cross_entropy": best} if is_at_edge else {})
+    assert page.edges({"text": "A"}).endswith(": `cross_entropy` (A).") == is_at_edge
+    assert bool(page.edges({"text": "A"})) == is_at_edge
 
 
 def test_numbers_of_other_models_are_refused(write: Any, tmp_path: Path) -> None:
