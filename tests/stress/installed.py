@@ -75,10 +75,11 @@ SHORT = {
     "python run.py resume=RUN_ID train.max_steps=2400": [*SMALL, "train.max_steps=12", "loss=squentropy"],
     "mlflow server": ["--port=5125"],
     "python -m analysis.benchmarks.training --nanogpt DIR --speed": ["--help"],
-    "python -m analysis.benchmarks.quality": ["--help"],
-    "python -m analysis.benchmarks.generation": ["--help"],
+    "python -m analysis.benchmarks.quality --nanogpt DIR": ["--help"],
+    "python -m analysis.benchmarks.generation --nanogpt DIR": ["--help"],
     "python -m nanosq.sync": [],
     "python -m analysis.audit": [],
+    "python run.py -m experiment=paper_grid": ["--help"],
 }
 FINISHED = "SELECT run_uuid FROM runs WHERE status = 'FINISHED' ORDER BY start_time"
 LEFT_OUT = {"pip", "pytest", "analysis.study"}  # this program installs a wheel; tests and the study are in a checkout
