@@ -151,6 +151,20 @@ def test_a_best_learning_rate_at_the_edge_is_named(best: float, is_at_edge: bool
     assert bool(page.edges({"text": "A"})) == is_at_edge
 
 
+def test_shares_of_the_difference_and_of_the_time(write: Any, tmp_path: Path) -> None:
+    rows = [row("tuning", "squentropy_1", 0, 3.3), *(row("final", "squentropy_1", seed, 3.3) for seed in (1, 2))]
+    write(*BASE, *rows)
+    assert tables.slower("text", "squentropy_1") == pytest.approx(0.1)  # here, the seconds are the nll
+    models = pd.DataFrame([{"run_id": each["run_id"], "arm": each["arm"]} for each in (*BASE[1:], *rows[1:])])
+    is_base = models["arm"] == "cross_entropy"
+    scores = {"nll": is_base.map({True: 3.0, False: 3.4}), "nll_power": is_base.map({True: 2.9, False: 3.2})}
+    models.assign(**scores, wrong_variance=0.25).to_csv(tmp_path / "logits.csv")
+    pd.DataFrame([{"run_id": rows[1]["run_id"], "arm": "squentropy_1", "bias": 0.1}]).to_csv(tmp_path / "bias.csv")
+    assert exploratory.removed("squentropy_1", "nll_power") == pytest.approx(1 - 0.3 / 0.4)
+    assert exploratory.share_of_cost("squentropy_1") == pytest.approx(0.1 / 0.4)
+    assert exploratory.spread("squentropy_1") == 0.5
+
+
 def test_numbers_of_other_models_are_refused(write: Any, tmp_path: Path) -> None:
     write(*BASE)
     models = pd.DataFrame({"run_id": [each["run_id"] for each in BASE[1:]]})
