@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST_DENSITY = 1e-4  # of logits that the figure shows
-NATS, BITS = "Test nll", "Bits per byte"
-UNIT = "{} minus that of cross_entropy\n(right of 0: worse)"
+NATS = "Test nll minus that of cross_entropy\n(nats per token; right of 0: worse)"
+BITS = "Bits per byte minus that of cross_entropy\n(right of 0: worse)"
 
 
 @figures.style()
@@ -27,7 +27,7 @@ def contrasts(parts: Mapping[str, str]) -> figures.Figure:
     for (part, label), axes in zip(parts.items(), panels, strict=True):
         _forest(axes, [(contrast.arm, contrast.arm, contrast.difference) for contrast in of_part(part)])
         axes.axvspan(-EQUAL, EQUAL, color=figures.FAINT, alpha=0.25, linewidth=0)
-        axes.set(title=label[0].upper() + label[1:], xlabel=UNIT.format(NATS))
+        axes.set(title=label[0].upper() + label[1:], xlabel=NATS)
     limits = [limit for axes in panels for limit in axes.get_xlim()]
     for axes in panels:
         axes.set_xlim(min(limits), max(limits))
@@ -102,5 +102,5 @@ def effects(name: str, parts: Mapping[str, str], *, bits: bool = False) -> figur
     drawing, panels = figures.panels(len(further.ARMS), size=(figures.PANEL[0], 2.2))
     for arm, axes in zip(further.ARMS, panels, strict=True):
         _forest(axes, [(label, arm, further.effect(part, arm, bits=bits)) for part, label in parts.items()])
-        axes.set(title=arm, xlabel=UNIT.format(BITS if bits else NATS))
+        axes.set(title=arm, xlabel=BITS if bits else NATS)
     return figures.finish(drawing, name, f"Difference from {BASELINE}, with 95 % confidence intervals.")
