@@ -19,9 +19,10 @@ TOLERANCE = 1e-5  # relative; losses compute in float32
 def check_loss(loss: Loss, name: str) -> None:
     """Try a loss on random logits, before anything else is done.
 
-    The losses and gradients of several tokens must be those of each token alone. The loss must not change its
-    arguments, which evaluation uses again. It must not be random: its value would depend on the size of a chunk, and
-    evaluation is deterministic.
+    The losses and gradients of several tokens must be those of each token alone. The losses of many tokens, with every
+    class as a target several times, must be those of their parts: a loss may count the targets. The loss must not
+    change its arguments, which evaluation uses again. It must not be random: its value would depend on the size of a
+    chunk, and evaluation is deterministic.
 
     Args:
         loss: The loss.
@@ -48,6 +49,14 @@ def check_loss(loss: Loss, name: str) -> None:
             if together.isnan().any():
                 raise InputError(f"{name} is undefined for large logits: use log_softmax or logsumexp, not exp and log")
             raise InputError(f"{name} is not per token: the {what} of a token depends on the others; {CONTRACT}")
+
+    many_NV, classes_N = torch.randn(2 * V, V, generator=generator), torch.arange(V).repeat(2)
+    with torch.no_grad():
+        together_N = _call(loss, name, many_NV, classes_N)
+        parts = zip(many_NV.chunk(4), classes_N.chunk(4), strict=True)  # each has half of the classes once
+        in_parts_N = torch.cat([_call(loss, name, *part) for part in parts])
+    if not _close(together_N, in_parts_N):
+        raise InputError(f"{name} is not per token: the loss of a token depends on the others' targets; {CONTRACT}")
 
     if (fused := fused_form(loss)) is not None:
         fused_NV = logits_NV.clone()

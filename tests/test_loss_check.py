@@ -62,6 +62,8 @@ WRONG = {
     "a small penalty of the batch": (penalty_of_the_batch, "loss of a token"),
     "weights of the position": (lambda f, y: nll(f, y) * torch.arange(1.0, len(y) + 1), "loss of a token"),
     "the token before": (lambda f, y: nll(f, y) + 0.1 * nll(f, y).roll(1), "loss of a token"),
+    "weights of the classes in the batch": (lambda f, y: nll(f, y) / y.bincount()[y], "the others' targets"),
+    "the mean without a class": (lambda f, y: nll(f, y) * (y != 13) / (y != 13).float().mean(), "the others' targets"),
     "sorted": (lambda f, y: nll(f, y).sort().values, "loss of a token"),
     "a gradient of other tokens": (same_value_other_gradient, "gradient of a token"),
     "in place": (lambda f, y: nll(f.mul_(0.5), y), "in place"),
@@ -93,6 +95,7 @@ RIGHT = {
     "very large": lambda f, y: nll(f, y) * 1e20,
     "very small": lambda f, y: nll(f, y) * 1e-20,
     "a hinge": lambda f, y: (1.0 + f.topk(2).values.sum(-1) - f.gather(-1, y[:, None]).squeeze(-1)).relu(),
+    "without a class": lambda f, y: nll(f, y) * (y != 13),
     "infinite": lambda f, y: -f.softmax(-1).gather(-1, y[:, None]).squeeze(-1).log(),
 }
 

@@ -34,6 +34,9 @@ def in_place(logits, targets):
 
 def wrong(logits, targets):
     return nll(logits, target)
+
+def balanced(logits, targets):
+    return nll(logits, targets) / torch.bincount(targets)[targets]
 """
 FOLDER = ["--config-dir", "conf"]
 
@@ -87,7 +90,7 @@ def refusal(*arguments: str, cwd: Path) -> str:
     return line
 
 
-@pytest.mark.parametrize("name", ["weighted", "centred", "broadcast"])
+@pytest.mark.parametrize("name", ["weighted", "centred", "broadcast", "balanced"])
 def test_a_loss_that_is_not_per_token_is_refused(name: str, folder: Path) -> None:
     line = refusal(f"loss._target_=mymodule.{name}", cwd=folder)
     assert line.startswith(f"error: loss: mymodule.{name} is not per token: ")
