@@ -1,16 +1,15 @@
 """Identity of a trial: the settings that affect the result, the code and the text."""
 
-import ast
 import hashlib
-import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanosq import config
-from nanosq.installation import CONF, PACKAGE, is_library
+from nanosq.installation import CONF, PACKAGE
+from nanosq.own_code import own_files
 
 if TYPE_CHECKING:
     from nanosq.data.corpus import Corpus
@@ -75,7 +74,7 @@ def code_hash(cfg: Any) -> str:
                 modules |= {value.rpartition(".")[0], config.get_target(value).__module__}
             except ImportError as error:
                 raise ValueError(f"{key}: {error}") from error
-    own = {name: _file_hash(path) for name, path in _own_files(modules).items()}
+    own = {name: _file_hash(path) for name, path in own_files(modules).items()}
     return f"{_package_hash()}+{_digest_of(own)}" if own else _package_hash()
 
 
@@ -89,41 +88,6 @@ def _file_hash(path: Path) -> str:
 def _package_hash() -> str:
     files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml"} and not path.is_relative_to(CONF))
     return _digest_of({path.relative_to(PACKAGE).as_posix(): _file_hash(path) for path in files})
-
-
-def _own_files(modules: Iterable[str]) -> dict[str, Path]:
-    """Return the files of modules and of all that they import, by module, without this and installed packages."""
-    own: dict[str, Path] = {}
-    waiting = [*modules]
-    while waiting:
-        name = waiting.pop()
-        try:
-            spec = importlib.util.find_spec(name)
-        except Exception:  # a class, a function or the main program; or a package that nobody has imported yet fails
-            continue
-        if name in own or spec is None or not spec.has_location or spec.origin is None:
-            continue
-        path = Path(spec.origin).resolve()
-        if path.is_relative_to(PACKAGE) or is_library(path):
-            continue
-        own[name] = path
-        is_package = spec.submodule_search_locations is not None
-        waiting += [name.rpartition(".")[0] or name, *_imports(path, name if is_package else name.rpartition(".")[0])]
-    return own
-
-
-def _imports(path: Path, package: str) -> Iterator[str]:
-    """Yield the names of what a module imports: modules, and names in them that may be modules."""
-    try:
-        nodes = ast.walk(ast.parse(path.read_bytes()))
-    except (SyntaxError, ValueError):  # it is compiled, or nobody has imported it yet
-        return
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
 def text_identity(corpus: "Corpus") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nanosq import identity
+from nanosq import identity, own_code
 
 
 def composed(**settings: Any) -> Any:
@@ -112,7 +112,7 @@ def test_the_code_of_the_user_counts_with_all_that_it_imports(tmp_path: Path, mo
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     base = code("first_loss.mine")
-    own = {path.relative_to(tmp_path).as_posix() for path in identity._own_files(["first_loss"]).values()}
+    own = {path.relative_to(tmp_path).as_posix() for path in own_code.own_files(["first_loss"]).values()}
     assert own == {*files} - {"unrelated.py"}
     package, _, modules = base.partition("+")
     assert (len(package), len(modules)) == (12, 12)

@@ -13,6 +13,7 @@ from typing import Any
 from nanosq.data import readers
 from nanosq.data.sources import Source
 from nanosq.data.tokenizers import Tokenizer
+from nanosq.own_code import own_files
 
 
 def key(facts: Mapping[str, Any]) -> str:
@@ -75,10 +76,17 @@ def _literal_arguments(function: Callable[..., Any]) -> set[str]:
 
 
 def _code(function: Callable[..., Any]) -> str:
-    """Return the text of the whole file, since a source may call other functions; in a notebook, of the function."""
+    """Return the text of the whole file, since a source may call other functions; in a notebook, of the function.
+
+    The modules of the user that the file imports follow: a change of them changes the documents, too.
+    """
     try:
         file = Path(inspect.getfile(function))
-        return file.read_text(encoding="utf-8") if file.exists() else inspect.getsource(function)
+        if not file.exists():
+            return inspect.getsource(function)
+        imported = {name: path for name, path in own_files([function.__module__]).items() if path != file.resolve()}
+        paths = [file, *(imported[name] for name in sorted(imported))]
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
     except (OSError, TypeError) as error:
         raise ValueError(f"data.source: the code of {function.__qualname__} must be in a file") from error
 

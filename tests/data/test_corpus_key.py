@@ -1,5 +1,6 @@
 """The key of a corpus changes with everything that determines the corpus, and with nothing else."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -106,6 +107,17 @@ def test_the_key_changes_with_the_code(tmp_path):
 
     code = "WORD = 'x'\ndef source(split): yield WORD\ndef other(split): yield WORD\n"
     assert len({key_of(code), key_of(code, "other"), key_of(code.replace("'x'", "'y'"))}) == 3
+
+
+def test_the_key_changes_with_what_the_code_imports(tmp_path, monkeypatch):
+    (tmp_path / "user_source.py").write_text("import user_words\ndef source(split): yield user_words.WORD\n")
+    (tmp_path / "user_words.py").write_text("WORD = 'x'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = importlib.import_module("user_source").source
+    before = key(source)
+    assert key(source) == before
+    (tmp_path / "user_words.py").write_text("WORD = 'y'\n")
+    assert key(source) != before
 
 
 def test_bad_arguments_are_errors():
