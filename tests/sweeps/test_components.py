@@ -11,13 +11,20 @@ from tests.sweeps.test_seeds import SEARCH, TINY
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("overrides")
+    """Return a folder with two presets that choose losses."""
+    folder = tmp_path_factory.mktemp("overrides")
+    (folder / "own/experiment").mkdir(parents=True)
+    for loss in ("squentropy", "z_loss"):
+        preset = f"# @package _global_\ndefaults:\n  - override /loss: {loss}\n"
+        (folder / f"own/experiment/{loss}.yaml").write_text(preset)
+    return folder
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         ["loss=squentropy,z_loss", "loss.weight=0.01"],
+        ["--config-dir", "own", "experiment=squentropy,z_loss", "loss.weight=0.01"],
         [
             "hydra/sweeper=grid",
             "optimizer.lr=1e-3",
