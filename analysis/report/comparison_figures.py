@@ -37,7 +37,7 @@ def tuning_curves(comparison: Comparison) -> figures.Figure:
     axes.set(title="Tuning", xlabel="Number of trials", ylabel=f"Best {metric.in_sentence}\n{metric.better}")
     labels.name_ends(axes)
     caption = (
-        f"The best value of each contender after a number of trials of {comparison.tune_steps:,} steps. "
+        f"The best value of each contender after a number of trials of {comparison.tune_steps} steps. "
         "Trials that were pruned, diverged or failed count as trials."
     )
     caption += " A ring is the configuration as it stands." if starts else ""

@@ -25,7 +25,7 @@ def _budget(
 ) -> dict[str, Cell | str | int]:
     states = Counter(trial.state for trial in contender.tuning.trials)
     chosen, metric = contender.chosen, contender.tuning.metrics[0].label.split(" (")[0].lower()
-    its = f"its {metric}, {comparison.tune_steps:,} steps"
+    its = f"its {metric}, {comparison.tune_steps} steps"
     test = [setting.mean(key) if setting else math.nan for key in ("test/nll", "test/perplexity")]
     n_confirmed = len(setting.runs) if setting else 0
     return {

@@ -17,9 +17,9 @@ def description(comparison: Comparison) -> list[str]:
     tuned = "; ".join([f"{', '.join(common)} for every contender", *own] if common else own) or "none"
     return [
         f"Contenders: {', '.join(contender.label for contender in comparison.contenders)}.",
-        f"Tuning: {first.n_trials} trials of {comparison.tune_steps:,} steps for each contender. The best trial is the "
+        f"Tuning: {first.n_trials} trials of {comparison.tune_steps} steps for each contender. The best trial is the "
         f"one with the best {metric}. Tuned settings: {tuned}.",
-        f"Confirmation: the best setting of each contender, trained for {comparison.max_steps:,} steps with each of "
+        f"Confirmation: the best setting of each contender, trained for {comparison.max_steps} steps with each of "
         f"the seeds {', '.join(map(str, comparison.seeds))}. Of this comparison, only these runs "
         "were scored on the test split.",
     ]

@@ -1,6 +1,6 @@
 """The contenders of a comparison: the studies that tuned them, and the runs that confirm what was chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -83,8 +83,8 @@ class Comparison:
 
     name: str
     command: str
-    tune_steps: int
-    max_steps: int
+    tune_steps: str  # of a tuning trial; contenders may differ in it
+    max_steps: str  # of a confirmation run
     seeds: Sequence[int]  # of the confirmation, as planned
     contenders: Sequence[Contender]
 
@@ -150,11 +150,15 @@ def load(url: str, all_runs: Sequence[RecordedRun], name: str | None = None) -> 
                 _contender(summary.user_attrs[COMPARISON], read(storage, summary.study_name), confirmed, by_id)
                 for summary in found[one]
             ]
-            plan = found[one][0].user_attrs[COMPARISON]
-            result.append(
-                Comparison(one, plan["command"], plan["tune_steps"], plan["max_steps"], plan["seeds"], contenders)
-            )
+            plans = [summary.user_attrs[COMPARISON] for summary in found[one]]
+            tune_steps, max_steps = (_steps(plan[key] for plan in plans) for key in ("tune_steps", "max_steps"))
+            command, seeds = plans[0]["command"], plans[0]["seeds"]
+            result.append(Comparison(one, command, tune_steps, max_steps, seeds, contenders))
     return result
+
+
+def _steps(numbers: Iterable[int]) -> str:
+    return " or ".join(f"{number:,}" for number in dict.fromkeys(numbers))
 
 
 def _started(studies: "Sequence[StudySummary]") -> datetime:

@@ -164,7 +164,8 @@ def read(storage: "optuna.storages.RDBStorage", name: str, others: Sequence[str]
         StudyMetric(LABELS.get(name, name), name in HIGHER_IS_BETTER if name in LABELS else maximized)
         for name, maximized in zip(names, searched, strict=True)
     ]
-    max_steps = settings.get("train.max_steps", math.nan)
+    common = settings.get("train.max_steps")
+    max_steps = math.nan if common is None or isinstance(common, Sequence) else common  # contenders may differ in it
     last_step = 1000 if study.user_attrs.get(STEP) == PER_MILLE else None
     return Search(
         name=study.study_name,

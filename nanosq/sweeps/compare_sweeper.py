@@ -169,9 +169,10 @@ class CompareSweeper(StudySweeper):
         """Say what the plan is. Raise an InputError if the comparison has just begun and there is too little time."""
         each = f"each of {len(self.contenders)} contenders"
         if is_first and self._is_new and not plan.fits(self.seconds_left):
+            steps = ",".join(str(n) for n in dict.fromkeys(contender.max_steps for contender in self.contenders))
             raise errors.InputError(
                 f"hydra.sweeper.timeout={self.settings.timeout} is too short: {plan.n_seeds} runs of {each} with "
-                f"train.max_steps={self.contenders[0].max_steps} need about {budget.duration(plan.seconds)} more"
+                f"train.max_steps={steps} need about {budget.duration(plan.seconds)} more"
             )
         logger.info("plan: %s for %s, about %s", plan, each, budget.duration(plan.seconds))
 

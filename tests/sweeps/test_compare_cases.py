@@ -65,6 +65,14 @@ def confirmed(folder: Path, name: str) -> list[Sequence[object]]:
     return [(trial.params["contender"], trial.params["seed"]) for trial in trials]
 
 
+def test_contenders_of_other_lengths(folder: Path) -> None:
+    result = compare(folder, "lengths", "train.max_steps=4,8", "hydra.sweeper.tune_steps=null")
+    assert "its validation perplexity, 1 or 2 steps " in result.stdout
+    page = (folder / "sweeps/lengths/report.html").read_text()
+    assert "2 trials of 1 or 2 steps for each contender" in page
+    assert "trained for 4 or 8 steps with each of the seeds" in page
+
+
 def test_a_loss_under_another_name_has_no_difference(folder: Path) -> None:
     """Its trials are pruned as those of the first contender, and the trials that are not are not trained again."""
     settings = ["loss=cross_entropy,again", "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner.n_startup_trials=1"]
