@@ -227,7 +227,7 @@ class TrialLauncher(Sweeper):
         folder = self.folder(sweep)
         keys = [metric.key for metric in metrics]
         summary.write_csv(folder / "trials.csv", trials, keys)
-        print("", summary.table(trials, keys), *summary.notes(trials), sep="\n", end="\n\n")
+        print("", summary.table(trials, keys), *summary.notes(trials, keys), sep="\n", end="\n\n")
         for number, lines in best.items():
             trial = [line for line in lines if line.split("=")[0].lstrip("+") not in LENGTH]
             name = f"best_{folder.name}" + (f"_{number}" if len(best) > 1 else "")

@@ -1,7 +1,7 @@
 """The metrics that a sweep minimizes or maximizes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,23 @@ class Metric:
         return -math.inf if self.maximize else math.inf
 
 
+PER_BYTE = "val/bits_per_byte"
 TRAIN_SECONDS = Metric("train/seconds")
 VAL_SECONDS = "last/val_seconds"  # key of the time of the last evaluation
+
+
+def check_units(name: str, keys: Collection[str], axes: Collection[str]) -> None:
+    """Check that metrics have the same unit in trials that differ in these axes.
+
+    Raises:
+        InputError: A loss has a unit of its own, or other tokens; the message begins with `name`.
+    """
+    if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in axes):
+        raise InputError(f"{name}: val/loss has another unit for every loss: use val/nll")
+    tokens = [axis for axis in axes if axis.startswith("data.tokenizer") and axis != "data.tokenizer.pad_to"]
+    for key in keys:
+        if tokens and key.startswith("val/") and key != PER_BYTE:
+            raise InputError(f"{name}: {key} counts tokens, which {min(tokens)} changes: use {PER_BYTE}")
 
 
 def parse_metrics(keys: Sequence[str], direction: Any) -> list[Metric]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from omegaconf import DictConfig
 from optuna import create_study
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 
@@ -17,8 +18,22 @@ STEPS = ("n_warmup_steps", "interval_steps", "min_resource", "max_resource")
 WITH_RUNGS = (HyperbandPruner, SuccessiveHalvingPruner)
 
 
-def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, *, arguments: dict[str, object]) -> str:
-    """Return one line that says what the pruner, which has these arguments, compares; it is empty for NopPruner.
+def describe(
+    pruner: BasePruner,
+    metrics: Sequence[Metric],
+    space: SearchSpace,
+    train: DictConfig,
+    *,
+    arguments: dict[str, object],
+) -> str:
+    """Return one line that says what the pruner compares; it is empty for NopPruner.
+
+    Args:
+        pruner: The pruner.
+        metrics: The metrics of the search.
+        space: What trials differ in.
+        train: The settings of training of a trial.
+        arguments: The arguments of the pruner.
 
     Raises:
         InputError: The pruner cannot compare the trials of this search.
@@ -41,7 +56,9 @@ def describe(pruner: BasePruner, metrics: Sequence[Metric], space: SearchSpace, 
             f"{moving} changes these fractions: choose hydra/sweeper/pruner=median or none"
         )
     line = f"pruning compares {metrics[0].key} at the same fraction of training"
-    phases = _axes(space, "schedule", "train.warmup", "train.min_lr_factor", "experiment")
+    # A warmup in steps is another fraction of a longer training.
+    length = ["train.max_steps"] if train.warmup and not isinstance(train.warmup, float) else []
+    phases = _axes(space, "schedule", "train.warmup", "train.min_lr_factor", "experiment", *length)
     return f"{line}; the learning rate there depends on {phases}" if phases else line
 
 

@@ -15,7 +15,7 @@ from nanosq.sweeps import checks, constraints, overrides, summary
 from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
-from nanosq.sweeps.metrics import Metric
+from nanosq.sweeps.metrics import Metric, check_units
 from nanosq.sweeps.optuna_settings import OptunaSweeperSettings
 from nanosq.sweeps.progress import Standing
 from nanosq.sweeps.seed_results import SeedResults
@@ -73,12 +73,12 @@ class LiveSearch:
             )
             self._extend = custom.load(settings.custom_search_space)
         for name, keys in (("objectives", settings.objectives), ("constraints", settings.constraints or ())):
-            if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in self.space.varied):
-                raise errors.InputError(f"hydra.sweeper.{name}: val/loss has another unit for every loss: use val/nll")
-        self.compared = pruning.describe(self.pruner, metrics, self.space, arguments=config.arguments(pruner))
+            check_units(f"hydra.sweeper.{name}", keys, self.space.varied)
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
+        values = config.arguments(pruner)
+        self.compared = pruning.describe(self.pruner, metrics, self.space, self.base.train, arguments=values)
         store = self.base.tracking
         uri = "uri" in store and (store.uri or os.environ.get("MLFLOW_TRACKING_URI"))
         if uri:

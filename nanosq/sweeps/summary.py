@@ -12,7 +12,7 @@ from nanosq import terminal
 from nanosq.errors import InputError
 from nanosq.filesystem import write_text
 from nanosq.privacy import mask
-from nanosq.sweeps.metrics import METRICS, Metric
+from nanosq.sweeps.metrics import METRICS, PER_BYTE, Metric
 
 MAX_ROWS = 10  # of the table; the file has all trials
 MAX_CELL = 24  # characters of a setting in the table
@@ -74,10 +74,11 @@ def table(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> str:
     return _coloured(text, shown, columns[metrics[0]][0])
 
 
-def notes(trials: Sequence[TrialSummary]) -> list[str]:
-    """Return what a reader of the table should know."""
+def notes(trials: Sequence[TrialSummary], metrics: Sequence[str]) -> list[str]:
+    """Return what a reader of the table of these metrics should know."""
     found = [f"\nThese are the best of {len(trials)} trials."] if len(trials) > MAX_ROWS else []
-    if any(key.split(".")[0] == "data" for key in axes([trial.settings for trial in trials])):
+    data = [key for key in axes([trial.settings for trial in trials]) if key.split(".")[0] == "data"]
+    if data and not (PER_BYTE in metrics and all(key.startswith("data.tokenizer.") for key in data)):
         found.append("\nTrials with different data may be scored on different text: do not compare these.")
     return found
 

@@ -1,4 +1,4 @@
-"""Searches through the command line: the direction of metrics, pruning, and settings without effect."""
+"""Searches through the command line: the direction and unit of metrics, pruning, and settings without effect."""
 
 import re
 import subprocess
@@ -94,10 +94,11 @@ def test_evaluations_at_other_fractions_are_not_compared(folder: Path) -> None:
 
 
 def test_phases_of_the_learning_rate_are_named(folder: Path) -> None:
-    axes = ["schedule=choice(cosine)", "train.warmup=choice(0)", "train.batch_size=choice(4)", "train.max_steps=2"]
+    warmup = ["train.warmup=choice(1)", "train.max_steps=choice(2)"]  # a step is another fraction of a longer training
+    axes = ["schedule=choice(cosine)", "train.batch_size=choice(4)", *warmup]
     result, _ = search(folder, "phases", *axes)
     line = "pruning compares val/perplexity at the same fraction of training; "
-    assert f"{line}the learning rate there depends on schedule, train.warmup\n" in result.stderr
+    assert f"{line}the learning rate there depends on schedule, train.max_steps, train.warmup\n" in result.stderr
 
 
 def test_a_study_with_training_steps_is_not_continued(folder: Path) -> None:
@@ -139,6 +140,7 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
             "max_steps changes these",
         ),
         (["-m", "hydra.sweeper.objectives=[val/loss]", "loss=squentropy", "loss.weight=choice(1,2)"], "use val/nll"),
+        (["-m", "data.tokenizer.vocabulary=choice(300,400)"], "use val/bits_per_byte"),
         (
             ["-m", "hydra/launcher=basic", "hydra.sweeper.n_jobs=3"],
             "needs a launcher that runs trials in parallel: hydra/launcher=joblib",

@@ -29,8 +29,8 @@ def test_the_table_has_the_best_trials() -> None:
     trials = [replace(TRIALS[0], number=number, values=[1.5 + number]) for number in range(12)]
     shown = summary.table(trials, ["val/perplexity"]).splitlines()[1:]
     assert [line.split()[2] for line in shown] == [f"{1.5 + number:.4f}" for number in range(10)]
-    assert summary.notes(trials) == ["\nThese are the best of 12 trials."]
-    assert not summary.notes(trials[:10])
+    assert summary.notes(trials, ["val/nll"]) == ["\nThese are the best of 12 trials."]
+    assert not summary.notes(trials[:10], ["val/nll"])
 
 
 def test_a_name_that_two_settings_end_with_is_not_shortened() -> None:
