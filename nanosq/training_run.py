@@ -191,6 +191,10 @@ def _announce(experiment: Experiment, text: Corpus, state: TrainState, log: RunL
         )
     if experiment.ignores_min_lr_factor():
         log.console.say(f"train.min_lr_factor={settings.min_lr_factor} has no effect with this schedule")
+    if settings.warmup_steps > settings.max_steps:
+        log.console.say(
+            f"train.warmup={settings.warmup} is longer than training: the learning rate does not reach its full value"
+        )
     if settings.patience is not None and settings.patience >= settings.n_evaluations - 1:
         log.console.say(
             f"train.patience={settings.patience} has no effect with {settings.n_evaluations} evaluations: "

@@ -15,6 +15,7 @@ from nanosq import config, signature
 from nanosq.filesystem import checked_name
 from nanosq.ranges import Count, UnitInterval
 from nanosq.schema import NumberOfSeeds
+from nanosq.suggestion import closest
 from nanosq.sweeps.metrics import Metric
 
 CountOrNone = Annotated[int | None, Ge(1)]
@@ -66,6 +67,8 @@ def check(settings: Mapping[str, Any], schema: type[OptunaSweeperSettings]) -> N
     """
     hints = get_type_hints(schema, include_extras=True)
     for key, value in config.arguments(OmegaConf.create(dict(settings))).items():
+        if key not in hints:
+            raise ValueError(f"hydra.sweeper has no setting {key!r}{closest(key, hints)}")
         if key not in ("sampler", "pruner"):  # they have signatures of their own
             signature.check_value(f"hydra.sweeper.{key}", value, hints[key])
     if settings["study_name"] is not None:

@@ -1,6 +1,7 @@
 """Check and describe what the pruner of a search compares, before the first trial."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from omegaconf import DictConfig
 from optuna import create_study
@@ -8,6 +9,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHal
 
 from nanosq.component_errors import calling
 from nanosq.errors import InputError
+from nanosq.settings import TrainSettings
 from nanosq.sweeps.metrics import Metric
 from nanosq.sweeps.search_space import SearchSpace
 from nanosq.sweeps.trial import FULL_TRAINING
@@ -45,11 +47,14 @@ def describe(
         return f"trials are not pruned: Optuna prunes by one metric, and hydra.sweeper.objectives has {len(metrics)}"
     for key in STEPS:
         value = arguments.get(key)
-        if isinstance(value, int) and value > FULL_TRAINING:
+        largest = FULL_TRAINING if key == "max_resource" else FULL_TRAINING - 1  # the last evaluation prunes nothing
+        if isinstance(value, int) and value > largest:
             raise InputError(
-                f"hydra.sweeper.pruner.{key}={value} counts thousandths of training: it is at most {FULL_TRAINING}"
+                f"hydra.sweeper.pruner.{key}={value} counts thousandths of training: it is at most {largest}"
             )
     moving = _axes(space, "train.max_steps", "train.eval_every", "experiment")
+    if not moving and TrainSettings(**cast(dict[str, Any], train)).n_evaluations == 1:
+        return "trials are not pruned: each is evaluated only at its end; lower train.eval_every"
     if isinstance(pruner, WITH_RUNGS) and moving:
         raise InputError(
             f"hydra.sweeper.pruner: {type(pruner).__name__} needs evaluations at the same fractions of training, but "

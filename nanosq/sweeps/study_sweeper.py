@@ -39,11 +39,13 @@ class StudySweeper(TrialLauncher):
 
     def check_effect(self) -> None:
         """Refuse settings of the sweeper that would have no effect."""
-        n_jobs = self.settings.n_jobs
-        if n_jobs is not None and n_jobs > 1 and self.config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        n_jobs, launcher = self.settings.n_jobs or 1, self.config.hydra.runtime.choices["hydra/launcher"]
+        if n_jobs > 1 and launcher == "basic":
             raise errors.InputError(
                 f"hydra.sweeper.n_jobs={n_jobs} needs a launcher that runs trials in parallel: hydra/launcher=joblib"
             )
+        if n_jobs > 1 and launcher == "joblib" and self.config.hydra.launcher.n_jobs == 1:
+            raise errors.InputError(f"hydra.sweeper.n_jobs={n_jobs}: hydra.launcher.n_jobs=1 runs one trial at a time")
         for component in self.settings.spaces:
             group, _, choice = component.partition("/")
             options = self.hydra_context.config_loader.get_group_options(group)

@@ -93,6 +93,11 @@ def test_evaluations_at_other_fractions_are_not_compared(folder: Path) -> None:
     assert second.state is TrialState.COMPLETE  # it is the same training
 
 
+def test_a_pruner_without_evaluations_is_named(folder: Path) -> None:
+    result, _ = search(folder, "once", "train.max_steps=2", "train.eval_every=2")
+    assert "trials are not pruned: each is evaluated only at its end; lower train.eval_every\n" in result.stderr
+
+
 def test_phases_of_the_learning_rate_are_named(folder: Path) -> None:
     warmup = ["train.warmup=choice(1)", "train.max_steps=choice(2)"]  # a step is another fraction of a longer training
     axes = ["schedule=choice(cosine)", "train.batch_size=choice(4)", *warmup]
@@ -130,7 +135,7 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
         (["-m", "hydra.sweeper.direction=maximize"], "the direction of val/perplexity is minimize"),
         (["-m", TWO, "hydra.sweeper.direction=[minimize,maximize]"], "is minimize,minimize"),
         (["-m", TWO, "hydra/sweeper/sampler=cmaes", "model.n_layer=range(1,3)"], "CmaEsSampler cannot be used"),
-        (["-m", "hydra.sweeper.pruner.n_warmup_steps=2000"], "n_warmup_steps=2000 counts thousandths of training"),
+        (["-m", "hydra.sweeper.pruner.n_warmup_steps=1000"], "n_warmup_steps=1000 counts thousandths of training"),
         (
             ["-m", "hydra/sweeper/pruner=hyperband", "train.eval_every=choice(2,3)"],
             "eval_every changes these",
@@ -145,6 +150,11 @@ TWO = "hydra.sweeper.objectives=[val/nll,train/seconds]"
             ["-m", "hydra/launcher=basic", "hydra.sweeper.n_jobs=3"],
             "needs a launcher that runs trials in parallel: hydra/launcher=joblib",
         ),
+        (
+            ["-m", "hydra.launcher.n_jobs=1", "hydra.sweeper.n_jobs=3"],
+            "hydra.sweeper.n_jobs=3: hydra.launcher.n_jobs=1 runs one trial at a time",
+        ),
+        (["-m", "+hydra.sweeper.search_space={}"], "hydra.sweeper has no setting 'search_space'"),
         (["-m", "hydra.sweeper.max_failure_rate=50"], "max_failure_rate=50.0: must be at most 1"),
         (["-m", "hydra.sweeper.custom_search_space=nowhere.f"], "cannot import 'nowhere.f'"),
         (["hydra.sweeper.n_trials=3"], "hydra/sweeper=optuna is for sweeps and needs -m"),
@@ -172,9 +182,13 @@ def test_axes_of_a_component_that_does_not_exist_are_refused(tmp_path: Path) -> 
     assert result.stderr.startswith("error: hydra.sweeper.spaces: there is no loss/focl; loss has brier, ")
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_a_smallest_learning_rate_without_effect_is_named(schedule: str, tmp_path: Path) -> None:
-    settings = [f"schedule={schedule}", "train.min_lr_factor=0.1", "train.max_steps=2", "samples.count=0"]
-    result = command(*SMALLEST, "model.n_layer=1", "tracking=none", *settings, cwd=tmp_path, check=True)
-    said = "train.min_lr_factor=0.1 has no effect with this schedule" in result.stderr
-    assert said == (schedule == "constant")
+@pytest.mark.parametrize(("schedule", "warmup"), [("constant", 3), ("cosine", 0)])
+def test_settings_of_the_learning_rate_without_effect_are_named(schedule: str, warmup: int, tmp_path: Path) -> None:
+    settings = [f"schedule={schedule}", "train.min_lr_factor=0.1", f"train.warmup={warmup}", "train.max_steps=2"]
+    fixed = [*SMALLEST, "model.n_layer=1", "tracking=none", "samples.count=0"]
+    result = command(*fixed, *settings, cwd=tmp_path, check=True)
+    lines = (
+        "train.min_lr_factor=0.1 has no effect with this schedule\n",
+        f"train.warmup={warmup} is longer than training: the learning rate does not reach its full value\n",
+    )
+    assert [line in result.stderr for line in lines] == [schedule == "constant"] * 2
