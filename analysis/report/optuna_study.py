@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Attributes of studies and trials. nanosq/sweeps/attributes.py, which writes them, has the same names.
 SETTINGS, RUN_ID, LINK, ERRORS, DIVERGED = "settings", "mlflow_run_id", "mlflow_link", "standard_errors", "diverged"
-STEP, PER_MILLE = "step", "thousandths of training"
+INFEASIBLE, STEP, PER_MILLE = "infeasible", "step", "thousandths of training"
 LABELS = {
     "val/perplexity": "Validation perplexity",
     "val/nll": "Validation nll (nats per token)",
@@ -191,7 +191,8 @@ def _trial(trial: "FrozenTrial", max_steps: float, last_step: int | None) -> Stu
     """
     max_steps = float(trial.params.get("train.max_steps", max_steps))
     end = last_step or (max_steps if math.isfinite(max_steps) else max(trial.intermediate_values, default=1))
-    state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+    is_failed = trial.state.name == "FAIL" or INFEASIBLE in trial.user_attrs
+    state = "failed" if is_failed else trial.state.name.lower()
     values = trial.values or []
     if DIVERGED not in trial.user_attrs and any(excess > 0 for excess in trial.constraints.values()):
         state = "violates"

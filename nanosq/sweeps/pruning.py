@@ -26,7 +26,7 @@ def describe(
     space: SearchSpace,
     train: DictConfig,
     *,
-    arguments: dict[str, object],
+    arguments: DictConfig,
 ) -> str:
     """Return one line that says what the pruner compares; it is empty for NopPruner.
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from nanosq import config, error_reports, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import checks, constraints, overrides, summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, LINK, run_id_key
+from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric, check_units
@@ -77,8 +77,7 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
-        values = config.arguments(pruner)
-        self.compared = pruning.describe(self.pruner, metrics, self.space, self.base.train, arguments=values)
+        self.compared = pruning.describe(self.pruner, metrics, self.space, self.base.train, arguments=pruner)
         store = self.base.tracking
         uri = "uri" in store and (store.uri or os.environ.get("MLFLOW_TRACKING_URI"))
         if uri:
@@ -221,6 +220,7 @@ class LiveSearch:
         from optuna.trial import TrialState
 
         states = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        states |= {TrialState.PRUNED: "failed"} if INFEASIBLE in trial.user_attrs else {}
         states[TrialState.WAITING] = "interrupted" if LINK in trial.user_attrs else "waiting"
         state = "diverged" if DIVERGED in trial.user_attrs else states.get(trial.state, "running")
         if state in ("finished", "pruned") and constraints.is_violated(trial):

@@ -184,6 +184,9 @@ class SharedStudy:
         """Store how a taken trial has ended. Return it, to be told its values; None if it has failed.
 
         None also if it was interrupted: it stays in the study, to be resumed.
+
+        A trial with infeasible settings is pruned for Optuna. TPE does not learn from failed trials: it would draw the
+        same value again, because no trial has it.
         """
         trial, _ = self._taken[number]
         if results.state == "interrupted":
@@ -191,7 +194,7 @@ class SharedStudy:
         for name, value in results.attributes(cost).items():
             trial.set_user_attr(name, value)
         if results.state == "failed":
-            self.tell(trial, TrialState.FAIL)
+            self.tell(trial, TrialState.PRUNED if results.is_infeasible else TrialState.FAIL)
             return None
         return trial
 

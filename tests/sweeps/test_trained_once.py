@@ -60,7 +60,7 @@ def test_infeasible_trials_do_not_count(folder: Path) -> None:
     result = command("-m", *search, "model.n_head=choice(1,3,5)", *few, cwd=folder, check=True)
     states = [trial.state for trial in load(folder, "feasible").trials]
     assert states.count(TrialState.COMPLETE) == 3
-    assert states.count(TrialState.FAIL) >= 1
+    assert states.count(TrialState.PRUNED) >= 1
     assert re.findall(r"; (\d of \d)", result.stdout) == ["1 of 3", "2 of 3", "3 of 3"]
     again = command("-m", *search, "model.n_head=choice(1,3,5)", *few, cwd=folder, check=True)
     assert n_trained(again.stdout) == 0
@@ -77,6 +77,17 @@ def test_a_search_without_a_feasible_trial_ends(folder: Path) -> None:
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: the last 20 trials were infeasible: change the space; n_embd=16 is not")
     assert len(load(folder, "infeasible").trials) == 20
+
+
+@pytest.mark.slow
+def test_tpe_learns_which_trials_are_infeasible(folder: Path) -> None:
+    """A category that only failed trials have looks new, and would be drawn again and again."""
+    few = [setting for setting in TINY if "n_head" not in setting]
+    sampler = ["hydra.sweeper.sampler.n_startup_trials=2", "hydra.sweeper.sampler.seed=1", "hydra/sweeper/pruner=none"]
+    settings = [*sampler, "hydra.sweeper.study_name=learns", "hydra.sweeper.n_trials=9", "model.n_head=choice(1,3)"]
+    result = command("-m", *SEARCH, *settings, *few, cwd=folder, check=True)
+    assert n_trained(result.stdout) == 9
+    assert any(row["state"] == "failed" for row in table(result.stdout))
 
 
 def test_a_grid_of_a_search_replaces_no_infeasible_trial(folder: Path) -> None:
