@@ -4,9 +4,9 @@ from tests.bad_input import Case
 
 CASES = [
     Case("run.py -m --cfg hydra", "Only one of"),
-    Case("run.py --cfg job --info", "Only one of"),
-    Case("run.py -m --info defaults", "Only one of"),
     Case("run.py -m --resolve", "--resolve flag"),
+    Case("run.py -m --info defaults", "Only one of"),
+    Case("run.py --cfg job --info", "Only one of"),
     Case("run.py --cfg job --package nothing", "package 'nothing' not found"),
     Case("run.py --cfg hydra --package job.nothing", "package 'job.nothing' not found"),
     Case("run.py --cfg", "argument --cfg/-c: expected one argument"),
