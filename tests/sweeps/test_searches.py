@@ -183,12 +183,13 @@ def test_axes_of_a_component_that_does_not_exist_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("schedule", "warmup"), [("constant", 3), ("cosine", 0)])
-def test_settings_of_the_learning_rate_without_effect_are_named(schedule: str, warmup: int, tmp_path: Path) -> None:
+def test_settings_of_training_without_effect_are_named(schedule: str, warmup: int, tmp_path: Path) -> None:
     settings = [f"schedule={schedule}", "train.min_lr_factor=0.1", f"train.warmup={warmup}", "train.max_steps=2"]
-    fixed = [*SMALLEST, "model.n_layer=1", "tracking=none", "samples.count=0"]
+    fixed = [*SMALLEST, "model.n_layer=1", "tracking=none", "samples.count=0", "train.patience=1"]
     result = command(*fixed, *settings, cwd=tmp_path, check=True)
     lines = (
         "train.min_lr_factor=0.1 has no effect with this schedule\n",
         f"train.warmup={warmup} is longer than training: the learning rate does not reach its full value\n",
     )
+    assert "train.patience=1 has no effect with 2 evaluations: lower train.eval_every=0.25\n" in result.stderr
     assert [line in result.stderr for line in lines] == [schedule == "constant"] * 2
