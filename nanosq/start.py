@@ -36,6 +36,7 @@ class Origin:
     run_id: str = ""  # of the run that is resumed, if it was recorded
     resumed_from: str | None = None  # id of another run, whose state this run starts with
     notice: str = ""  # why this run, which was interrupted, is not resumed
+    lost: str = ""  # what is lost of the run that is resumed
     n_threads: int | None = None  # of the run that is resumed
 
 
@@ -148,11 +149,14 @@ def _resume(
     if any(saved.get(key) != facts[key] for key in ("config_hash", "code", "text")):
         state.progress = Progress(step=state.progress.step)  # the best step is to be one of this run
         return Origin(resumed_from=saved["run_id"])
+    progress, lost = state.progress, ""
     try:
         checkpoint.load(folder / "best.pt", checkpoint.WEIGHTS)
     except ValueError:  # it was deleted or damaged: evaluate again
-        state.progress = replace(state.progress, evaluated=0, best_perplexity=math.inf, since_best=0)
-    return Origin(is_new=False, run_id=saved["run_id"], n_threads=saved.get("threads"))
+        if math.isfinite(progress.best_perplexity) and progress.best_step < progress.step:
+            lost = f"evaluations before step {progress.step} do not count: {folder / 'best.pt'} is missing or damaged"
+        state.progress = replace(progress, evaluated=0, best_perplexity=math.inf, since_best=0)
+    return Origin(is_new=False, run_id=saved["run_id"], lost=lost, n_threads=saved.get("threads"))
 
 
 def _fitted(weights: Pretrained, model: torch.nn.Module, facts: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -91,8 +91,8 @@ def build(
     step, label = state.progress.step, str(experiment.trial or "")
     has_bar = experiment.trial is None or not experiment.trial.is_parallel
     console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first, bar=has_bar)
-    if origin.notice:
-        console.say(origin.notice)
+    for line in filter(None, (origin.notice, origin.lost)):
+        console.say(line)
     return state, RunLog(
         run=tracked,
         console=console,

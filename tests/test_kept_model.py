@@ -1,6 +1,7 @@
 """A run's model: the weights of its best evaluation. All that a run returns, prints, stores and reports is about it."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -100,6 +101,12 @@ Evaluator.score = stopped
 """
     stopped = patched(patch, *OVERFIT, "tracking=none", cwd=tmp_path)
     assert stopped.returncode == 143, stopped.stderr
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "damaged")
     resumed = command(*OVERFIT, "tracking=none", cwd=tmp_path, check=True)
     assert "resumed after step 60" in resumed.stderr
     assert resumed.stdout == whole.stdout
+    # Without the file of the best weights, the model is another one, and the user is told.
+    next((tmp_path / "damaged").glob("*/best.pt")).unlink()
+    last = command(*OVERFIT, "tracking=none", "checkpoint_dir=damaged", cwd=tmp_path, check=True)
+    assert "evaluations before step 60 do not count: damaged/" in last.stderr
+    assert printed_perplexity(last) > printed_perplexity(whole)

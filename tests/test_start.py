@@ -41,17 +41,21 @@ def facts(corpus: Corpus, **changes: Any) -> dict[str, Any]:
 def test_an_interrupted_run_is_resumed_with_the_same_code_and_text(tmp_path: Path) -> None:
     text, folder = prepared("Once.", tmp_path), tmp_path / "a1b2"
     trained = new_state(7)
-    trained.progress.best_perplexity = 3.0
     Checkpoints(folder, facts(text)).save_last(trained)
     resumed = new_state()
     settings: dict[str, Any] = {"max_steps": 9, "folder": folder}
-    assert start.restore(Start(), resumed, facts=facts(text), **settings) == Origin(is_new=False, run_id=RUN_ID)
-    assert resumed.progress == Progress(step=7)  # the file of the best weights is missing
+    whole = Origin(is_new=False, run_id=RUN_ID)
+    assert start.restore(Start(), resumed, facts=facts(text), **settings) == whole  # nothing was evaluated
+    trained.progress.best_perplexity = 3.0
+    Checkpoints(folder, facts(text)).save_last(trained)
+    origin = start.restore(Start(), resumed, facts=facts(text), **settings)
+    assert origin.lost == f"evaluations before step 7 do not count: {folder}/best.pt is missing or damaged"
+    assert resumed.progress == Progress(step=7)
     (folder / "best.pt").touch()
-    start.restore(Start(), resumed, facts=facts(text), **settings)
-    assert resumed.progress == Progress(step=7)  # or damaged
+    assert start.restore(Start(), resumed, facts=facts(text), **settings) == origin
+    assert resumed.progress == Progress(step=7)
     Checkpoints(folder, facts(text)).save_best(trained)
-    start.restore(Start(), resumed, facts=facts(text), **settings)
+    assert start.restore(Start(), resumed, facts=facts(text), **settings) == whole
     assert resumed.progress.best_perplexity == 3.0
     Checkpoints(folder, facts(text, threads=3)).save_last(trained)
     assert start.restore(Start(), resumed, facts=facts(text, threads=1), **settings).n_threads == 3
