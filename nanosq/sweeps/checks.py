@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
-from nanosq import config, error_reports, schema
+from nanosq import config, error_reports, identity, schema
 from nanosq.errors import InputError
 from nanosq.imports import quick_imports
 from nanosq.sweeps.trial import TrialRun
@@ -82,7 +82,23 @@ def _refusal(composed: DictConfig) -> str | None:
     return None
 
 
-def check_seeds(examples: Iterable[DictConfig]) -> None:
-    """Raise an InputError if trials differ in the number of their seeds."""
-    if len({cfg.seeds for cfg in examples}) > 1:
+def check_seeds(examples: Iterable[DictConfig], listed: Collection[int]) -> None:
+    """Refuse trials that would make seeds a setting: the luckiest one would be the best.
+
+    Args:
+        examples: Composed configurations of trials.
+        listed: The seeds that all trials are trained with; none if each trial has its own.
+
+    Raises:
+        InputError: Trials differ in the number of their seeds, or in their seed only, as presets may.
+    """
+    trials = [config.without_hydra(cfg) for cfg in examples]
+    if len({cfg.seeds for cfg in trials}) > 1:
         raise InputError("seeds cannot be an axis: it is the number of runs of every trial")
+    seeds: dict[str, int] = {}
+    for cfg in () if listed else trials:
+        seed, cfg.seed = cfg.seed, 0
+        setting = identity.planned_hash(cfg)
+        cfg.seed = seed
+        if seeds.setdefault(setting, seed) != seed:
+            raise InputError("trials differ in their seed only: list seeds, seed=1,2,3")

@@ -6,6 +6,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from nanosq import component_errors, config
+from nanosq.errors import InputError
 
 KEY = "hydra.sweeper.custom_search_space"
 CONTRACT = "it takes (cfg, trial) and calls trial.suggest_float and the like with the keys of settings"
@@ -27,5 +28,7 @@ def load(path: str | None) -> Callable[[Any, Trial], None]:
     def extend(cfg: Any, trial: Trial) -> None:
         with component_errors.calling(f"{KEY}={path}", CONTRACT):
             function(cfg, trial)
+        if drawn := {"seed", "seeds"} & {key.lstrip("+") for key in trial.params}:
+            raise InputError(f"{KEY}={path}: {min(drawn)} is no setting of a trial: list seeds, seed=1,2,3")
 
     return extend

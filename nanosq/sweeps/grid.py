@@ -51,12 +51,11 @@ class GridSweeper(TrialLauncher):
         with error_reports.bad_input(is_single=False):
             checks.check_values(map(compose, _with_new_values(trials)), axes)
         ends = [compose(0), compose(len(trials) - 1)]
-        checks.check_seeds(ends)
+        checks.check_seeds(ends, seeds)
         n_seeds = len(overrides.seeds_of(ends[0], seeds))
         checks.check_trials(ends, map(compose, trials))
         composed = [*map(compose, trials)]  # mistakes show before the first trial runs
-        checks.check_seeds(composed)
-        _check_seeds([config.without_hydra(cfg) for cfg in composed])
+        checks.check_seeds(composed, seeds)
         hashes = [identity.planned_hash(config.without_hydra(cfg)) for cfg in composed]
         name = f"grid-{hashlib.sha256(json.dumps([seeds or n_seeds, hashes]).encode()).hexdigest()[:8]}"
 
@@ -78,17 +77,6 @@ def _with_new_values(trials: Mapping[int, Sequence[str]]) -> Iterator[int]:
         if not known.issuperset(trial):
             known.update(trial)
             yield number
-
-
-def _check_seeds(trials: Sequence[DictConfig]) -> None:
-    """Refuse trials that differ in their seed only, as presets may: the luckiest one would be the best."""
-    seeds: dict[str, int] = {}
-    for number, cfg in enumerate(trials):
-        seed, cfg.seed = cfg.seed, 0
-        setting = identity.planned_hash(cfg)
-        cfg.seed = seed
-        if seeds.setdefault(setting, seed) != seed:
-            raise errors.InputError(f"trial {number} differs from another one in its seed only: list seeds, seed=1,2,3")
 
 
 def combinations(parsed: Iterable[Override], *, paired: Sequence[str] = ()) -> list[list[str]]:

@@ -85,11 +85,11 @@ class LiveSearch:
         storage.check(self.url)
         largest = self.space.examples(largest=True)
         self.largest = [sweeper.check(name, example) for name, example in largest.items()]
-        checks.check_seeds([*self.examples, *self.largest])
         self.seeds = self.space.always.seeds
         with _user_input():
             checks.check_values([*self.examples, *self.largest], self.space.all_axes)
             self.code = identity.code_hash(self.base)
+        checks.check_seeds([*self.examples, *self.largest], self.seeds)
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         drawn = self._draw()
         checks.check_trials([*self.examples, *self.largest, next(drawn)], drawn)

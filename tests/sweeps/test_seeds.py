@@ -88,10 +88,19 @@ def test_a_seed_that_is_no_list_is_refused(settings: list[str], message: str, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_presets_that_differ_in_their_seed_only_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweep", [["experiment=e1,e2"], [*SEARCH, "experiment=choice(e1,e2)"]])
+def test_presets_that_differ_in_their_seed_only_are_refused(sweep: list[str], tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     for seed in (1, 2):
         (tmp_path / f"experiment/e{seed}.yaml").write_text(f"# @package _global_\nseed: {seed}\n")
-    result = command("--config-dir", str(tmp_path), "-m", "experiment=e1,e2", *TINY, cwd=tmp_path)
+    result = command("--config-dir", str(tmp_path), "-m", *sweep, *TINY, cwd=tmp_path)
     assert result.returncode == 2
-    assert "trial 1 differs from another one in its seed only: list seeds, seed=1,2,3" in result.stderr
+    assert result.stderr.endswith("trials differ in their seed only: list seeds, seed=1,2,3\n")
+
+
+def test_a_function_that_draws_seeds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lucky.py").write_text("def extend(cfg, trial):\n    trial.suggest_int('seed', 1, 5)\n")
+    result = command("-m", *SEARCH, "hydra.sweeper.custom_search_space=lucky.extend", *TINY, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "=lucky.extend: seed is no setting of a trial: list seeds, seed=1,2,3" in result.stderr
+    assert not (tmp_path / "optuna.db").exists()
