@@ -7,6 +7,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from analysis.page import Text
+from analysis.report.search import find, section
 from tests.commandline import ROOT, SMALL, command, runs
 from tests.patched import patched
 
@@ -117,6 +119,30 @@ def test_a_trial_of_a_sweep(folder: Path) -> None:
     result = command(*sweep, cwd=folder, check=True)
     assert "#0: the code changed after this run stopped at step" in result.stderr
     assert sorted(run.info.status for run in runs(folder)) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+@pytest.mark.slow
+def test_a_search_and_a_comparison(folder: Path) -> None:
+    """A search is continued with a note, also if its first component has not changed. A verdict has one program."""
+    (folder / "conf/loss").mkdir(parents=True)
+    (folder / "conf/loss/mine.yaml").write_text("_target_: my_loss.mine\n_partial_: true\n")
+    few = [setting for setting in SMALL if not setting.startswith("model.n_layer")]
+    common = ["-m", "--config-dir", "conf", *few, "samples.count=0", "hydra.sweeper.study_name=mine"]
+    search = [*common, "hydra/sweeper=optuna", "loss=choice(cross_entropy,mine)"]
+    comparison = [*common, "hydra/sweeper=compare", "loss=cross_entropy,mine", "hydra.sweeper.n_trials=1"]
+    note = "code has changed since the study was started: its trials are of different programs"
+    assert note not in command(*search, "hydra.sweeper.n_trials=1", cwd=folder, check=True).stderr
+    command(*comparison, "hydra.sweeper.seeds=1", cwd=folder, check=True)
+    (folder / "my_helper.py").write_text("FACTOR = 2.0\n")
+    for n_trials in (2, 3):  # every start says it
+        assert note in command(*search, f"hydra.sweeper.n_trials={n_trials}", cwd=folder, check=True).stderr
+    found = section(find(f"sqlite:///{folder}/optuna.db", "mine"))
+    assert any(isinstance(block, Text) and note in block.text for block in found.blocks)
+    result = command(*comparison, "hydra.sweeper.seeds=2", cwd=folder)
+    assert result.returncode == 2
+    assert "error: study mine/mine was started with code=" in result.stderr
+    (folder / "my_helper.py").write_text("FACTOR = 1.0\n")
+    command(*comparison, "hydra.sweeper.seeds=2", cwd=folder, check=True)
 
 
 def edit(stories: Path) -> None:

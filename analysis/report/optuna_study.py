@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Attributes of studies and trials. nanosq/sweeps/attributes.py, which writes them, has the same names.
 SETTINGS, RUN_ID, LINK, ERRORS, DIVERGED = "settings", "mlflow_run_id", "mlflow_link", "standard_errors", "diverged"
-INFEASIBLE, STEP, PER_MILLE = "infeasible", "step", "thousandths of training"
+INFEASIBLE, STEP, PER_MILLE, MIXED = "infeasible", "step", "thousandths of training", "several_programs"
 LABELS = {
     "val/perplexity": "Validation perplexity",
     "val/nll": "Validation nll (nats per token)",
@@ -80,6 +80,7 @@ class Search:
     constraints: Mapping[str, float]  # bounds by the metric; a trial that violates one is not complete
     others: list[str]  # studies in the same storage
     misdirected: list[StudyMetric]  # metrics that the study has searched in the wrong direction
+    is_mixed: bool  # whether the code has changed since trials had ended
     study: "optuna.Study"
 
     @property
@@ -176,6 +177,7 @@ def read(storage: "optuna.storages.RDBStorage", name: str, others: Sequence[str]
         seeds=int(settings.get("seeds", 1)),
         constraints=settings.get("hydra.sweeper.constraints", {}),
         others=[*others],
+        is_mixed=bool(study.user_attrs.get(MIXED)),
         study=study,
     )
 

@@ -63,6 +63,9 @@ def _texts(search: Search) -> list[Block]:
         did, better = ("minimized", "higher") if metric.maximize else ("maximized", "lower")
         text = f"This search {did} {metric.in_sentence}, although {better} is better: start another."
         blocks.append(Text(text, "note"))
+    if search.is_mixed:
+        text = "The code has changed since the study was started: its trials are of different programs."
+        blocks.append(Text(text, "note"))
     if search.others:
         blocks.append(Text(f"Other studies in the same storage: {', '.join(search.others)}.", "note"))
     return blocks

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from nanosq import config, error_reports, errors, identity
 from nanosq.privacy import mask
 from nanosq.sweeps import checks, constraints, overrides, summary
-from nanosq.sweeps.attributes import DIVERGED, ERRORS, INFEASIBLE, LINK, run_id_key
+from nanosq.sweeps.attributes import CODE, DIVERGED, ERRORS, INFEASIBLE, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.launching import TrialLauncher
 from nanosq.sweeps.metrics import Metric, check_units
@@ -88,7 +88,7 @@ class LiveSearch:
         self.seeds = self.space.always.seeds
         with _user_input():
             checks.check_values([*self.examples, *self.largest], self.space.all_axes)
-            self.code = identity.code_hash(self.base)
+            self.code = " ".join(sorted({*map(identity.code_hash, self.examples)}))
         checks.check_seeds([*self.examples, *self.largest], self.seeds)
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         drawn = self._draw()
@@ -110,7 +110,7 @@ class LiveSearch:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """The settings that all trials have in common, by their dotted key."""
+        """The settings that all trials have in common, by their dotted key. A verdict also needs the same code."""
         shared = {
             key: value
             for key, value in config.flatten(config.without_hydra(self.base)).items()
@@ -118,7 +118,7 @@ class LiveSearch:
             and (identity.affects_result(key) or (key == "resume" and identity.named_state(self.base)))
             and not self.space.varies(key)
         }
-        return shared | ({"seed": [*self.seeds]} if self.seeds else {})
+        return shared | ({"seed": [*self.seeds]} if self.seeds else {}) | ({CODE: self.code} if self.label else {})
 
     @property
     def default_name(self) -> str:

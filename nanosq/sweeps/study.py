@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nanosq.errors import InputError
 from nanosq.filesystem import database_lock
 from nanosq.sweeps import constraints, storage
-from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, PER_MILLE, SETTINGS, STEP
+from nanosq.sweeps.attributes import CODE, ENQUEUED, INFEASIBLE, MIXED, PER_MILLE, SETTINGS, STEP
 from nanosq.sweeps.budget import Cost
 from nanosq.sweeps.seed_results import SeedResults
 from nanosq.sweeps.starting_points import CURRENT, StartingPoint
@@ -93,7 +93,8 @@ class SharedStudy:
         old_settings = attributes.get(SETTINGS, settings)
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
-                absent = "none" if name == constraints.KEY else "several values"  # a setting that is an axis
+                # By default, a setting that is an axis.
+                absent = {constraints.KEY: "none", CODE: "unknown"}.get(name, "several values")
                 refuse(name, old_settings.get(name, absent), settings.get(name, absent))
         before = [direction.name.lower() for direction in self.study.directions]
         if before != list(directions):
@@ -103,10 +104,12 @@ class SharedStudy:
             )
 
     def note_code(self, code: str) -> bool:
-        """Record the hash of the code of this start. Return whether an earlier start had other code."""
-        before = self.study.user_attrs.get(CODE, code)
+        """Record the hash of the code of this start. Return whether trials have ended with other code, at any start."""
+        before = self.study.user_attrs
+        has_results = any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+        self.study.set_user_attr(MIXED, before.get(MIXED) or (has_results and before.get(CODE, code) != code))
         self.study.set_user_attr(CODE, code)
-        return bool(before != code)
+        return bool(self.study.user_attrs[MIXED])
 
     @property
     def trials(self) -> list[FrozenTrial]:
