@@ -3,9 +3,12 @@
 import ast
 import importlib.util
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from nanosq.installation import PACKAGE, is_library
+
+BY_NAME = ("import_module", "__import__")  # functions that import a module by its name
 
 
 def own_files(modules: Iterable[str]) -> dict[str, Path]:
@@ -41,3 +44,8 @@ def _imports(path: Path, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in BY_NAME:
+            for name in node.args[:1]:
+                if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                    with suppress(ImportError):  # it is relative to another package
+                        yield importlib.util.resolve_name(name.value, package)

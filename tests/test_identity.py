@@ -100,11 +100,13 @@ def test_a_run_may_be_resumed_with_other_lengths_only() -> None:
 def test_the_code_of_the_user_counts_with_all_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "first_loss.py": "import second_module, torch, own_package.inner\ndef mine(logits, targets): ...\n",
-        "second_module.py": "x = 1\n",
+        "second_module.py": "import importlib\nx = importlib.import_module('.other', 'own_package').x\n",
         "own_package/__init__.py": "",
         "own_package/inner.py": "from .other import x\n",
         "own_package/other.py": "from .third import y\nx = 2\n",
-        "own_package/third.py": "y = 2\n",
+        "own_package/third.py": "import importlib\ny = importlib.import_module('.fourth', __package__)\n",
+        "own_package/fourth.py": "from importlib import import_module\nmodule = import_module('by_name', None)\n",
+        "by_name.py": "y = 2\n",
         "unrelated.py": "import first_loss\n",
     }
     (tmp_path / "own_package").mkdir()
