@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ENDED = ("complete", "violates", "pruned", "diverged", "failed")  # states of trials that are not trained further
 NOT_FOUND = "not in this experiment of MLflow"
+OTHER_TEXT = "trained on another text"
 ENQUEUED, CURRENT = "enqueued", "current"  # attribute of a trial, and its value for the configuration as it stands
 
 
@@ -58,13 +59,20 @@ class Contender:
         runs = {run.id: run for run in (*self.tuning_runs, *self.runs.values())}
         return sum(run.metrics.get("train/seconds", 0.0) for run in runs.values())
 
-    def recorded(self, seeds: Sequence[int]) -> RecordedSetting | None:
-        """Return the chosen setting with its finished runs of the planned seeds; None if no run has finished."""
-        finished = [run for seed in seeds if (run := self.runs.get(seed)) and run.state == "finished"]
+    def finished(self, seeds: Sequence[int]) -> list[RecordedRun]:
+        """Return the finished runs of the planned seeds."""
+        return [run for seed in seeds if (run := self.runs.get(seed)) and run.state == "finished"]
+
+    def recorded(self, seeds: Sequence[int], text_hash: str | None = None) -> RecordedSetting | None:
+        """Return the chosen setting with its finished runs of the planned seeds; None if no run has finished.
+
+        Runs on another text than that of `text_hash`, which has changed under the same name, are left out.
+        """
+        finished = [run for run in self.finished(seeds) if text_hash in (None, run.text_hash)]
         if not finished:
             return None
-        states = {seed: self.state(seed) for seed in seeds}
-        left_out = {seed: state for seed, state in states.items() if state != "finished"}
+        states = {seed: self.state(seed) for seed in {*seeds} - {run.seed for run in finished}}
+        left_out = {seed: OTHER_TEXT if states[seed] == "finished" else states[seed] for seed in sorted(states)}
         return RecordedSetting(finished[0].loss, finished[0].setting, finished, left_out)
 
     def state(self, seed: int) -> str:
@@ -114,7 +122,9 @@ class Comparison:
 
     def matched(self) -> Matched:
         """Return the chosen settings that have finished runs, as a comparison like any other."""
-        recorded = {contender.label: contender.recorded(self.seeds) for contender in self.contenders}
+        finished = [run for contender in self.contenders for run in contender.finished(self.seeds)]
+        text_hash = max(finished, key=lambda run: run.started).text_hash if finished else None
+        recorded = {contender.label: contender.recorded(self.seeds, text_hash) for contender in self.contenders}
         settings = on_common_seeds({label: setting for label, setting in recorded.items() if setting})
         compared = [*self.keys, *self.common_axes]
         if "experiment" in self.keys:  # a preset is a contender with all that it sets

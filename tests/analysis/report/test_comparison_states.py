@@ -89,6 +89,19 @@ def test_runs_that_are_not_in_the_store_are_left_out(scratch: str) -> None:
     )
 
 
+def test_runs_on_a_text_that_has_changed_since_are_left_out(scratch: str) -> None:
+    tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
+    confirmation = {loss: confirmed(loss) for loss in LOSSES}
+    for runs in confirmation.values():
+        runs[0].tags["text"] = "another"
+    last = max((run for runs in confirmation.values() for run in runs), key=lambda run: run.started)
+    assert last.text_hash != "another"
+    section = section_of(read(scratch, tuning, confirmation))
+    for loss in LOSSES:
+        assert f"Left out: seed 1 of {loss} (trained on another text)." in texts(section, "note")
+    assert rows(section, "comparison-contenders")["seeds in the verdict"] == ["2", "2"]
+
+
 def test_another_verdict_by_the_calibrated_nll_is_said(scratch: str) -> None:
     tuning = {loss: tuned(loss, 9.0) for loss in LOSSES}
     confirmation = {loss: confirmed(loss) for loss in LOSSES}
