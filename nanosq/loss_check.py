@@ -11,7 +11,7 @@ from nanosq.component_errors import calling
 from nanosq.errors import InputError
 from nanosq.losses import Loss, fused_form, softmax_terms
 
-CONTRACT = "a loss maps (logits_NV, targets_N) to losses_N, each from its own row"
+CONTRACT = "a loss maps (logits_NV, targets_N) to losses_N, each from its own row, for any N and V"
 N, V = 4, 256  # large enough for a loss of the 100 largest logits
 TOLERANCE = 1e-5  # relative; losses compute in float32
 

@@ -94,7 +94,7 @@ def refusal(*arguments: str, cwd: Path) -> str:
 def test_a_loss_that_is_not_per_token_is_refused(name: str, folder: Path) -> None:
     line = refusal(f"loss._target_=mymodule.{name}", cwd=folder)
     assert line.startswith(f"error: loss: mymodule.{name} is not per token: ")
-    assert line.endswith("(logits_NV, targets_N) to losses_N, each from its own row")
+    assert line.endswith("(logits_NV, targets_N) to losses_N, each from its own row, for any N and V")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -73,7 +73,7 @@ def _without_result(all_runs: Sequence[RecordedRun]) -> list[page.Section]:
     for run in listed[:MAX_LISTED]:
         step = page.number(max(run.curve("train/loss").steps, default=math.nan), 10)
         rows.append([page.Cell(run.id[:8], run.id, run.link), run.name, run.state, step])
-    text = f"{len(listed)} runs have no scores. To resume one that is running or was killed, run its command again." + (
+    text = f"{_runs(listed)} without scores. To resume one that is running or was killed, run its command again." + (
         f" The table shows the last {MAX_LISTED}." if len(listed) > MAX_LISTED else ""
     )
     table = page.Table("unfinished", ["MLflow run", "name", "state", "last step"], rows)
@@ -83,7 +83,11 @@ def _without_result(all_runs: Sequence[RecordedRun]) -> list[page.Section]:
 def _lead(all_runs: Sequence[RecordedRun]) -> str:
     counts = Counter(run.state for run in all_runs).most_common()
     states = ", ".join(f"{count} {state}" for state, count in counts)
-    return f"{len(all_runs)} runs ({states}), read on {time.strftime('%Y-%m-%d %H:%M')}."
+    return f"{_runs(all_runs)} ({states}), read on {time.strftime('%Y-%m-%d %H:%M')}."
+
+
+def _runs(runs: Sequence[RecordedRun]) -> str:
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
