@@ -23,7 +23,7 @@ from nanosq.errors import (
     is_out_of_memory,
     make_writable,
 )
-from nanosq.privacy import mask
+from nanosq.privacy import mask, mask_values
 from nanosq.suggestion import closest
 
 SECONDS_FOR_FIRST = 5.0  # that other processes wait, so that the first one, which may be later, prints its error
@@ -80,6 +80,7 @@ def end_training(failure: TrainingError, cause: BaseException, *, is_single: boo
     """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for."""
     for error in (failure, cause):
         traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
+        error.args = (*mask_values([*error.args]),)  # submitit stores errors
     if is_single:
         sys.exit(report(failure))
     raise failure from cause

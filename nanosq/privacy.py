@@ -11,12 +11,18 @@ from urllib.parse import urlsplit
 
 from nanosq import terminal
 
-# A password may contain any character. So this masks up to the last "@" of a word: sometimes too much (the path in
+# A password may contain any character. So these mask up to the last "@" of a word: sometimes too much (the path in
 # http://host:80/a@b), never too little. A URL that was taken for a path has one slash.
-PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?!://)\S)*@")
-# Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?api_key=, ...
-NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|credentials?|odbc_connect"
-PARAMETER = re.compile(rf"([?&;](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
+PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?![,;'\"\s]\w[\w+.-]*://)\S)*@")
+# A password with a space, and a URL without a host, or cut at a comma: what follows the colon is not a port.
+CUT = re.compile(r"(:/{1,2}(?!/)[^\s:/?#@\['\"]*):(?!\d*(?:[^\w*+%!$&~^-]|$)|\*{3})(?:[^\n'\"@]{0,100}@|[^\s'\"]*)")
+WITHOUT_SCHEME = re.compile(r"((?<![^\s'\"=(,])[\w.+-]+):(?!/)[^\s:/@'\"]+@(?=[\w\[])")
+# A driver takes what follows the first "@" of a password for the host.
+HOST = re.compile(r"((?:host(?: ?name)?|server on) ['\"]?)[^\s'\"]+@", re.IGNORECASE)
+# Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?auth=user:token, ...
+NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|auth|authorization|credentials?|odbc_connect"
+PARAMETER = re.compile(rf"([?&;#](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
+USER_AND_TOKEN = re.compile(r"([?&;#][\w.%-]+=[^&\s:%]+)(?::|%3A)(?!\d+(?:\W|$)|\*{3}|/)[^&\s'\"]+", re.IGNORECASE)
 READER_GONE = 141  # exit status of a program that SIGPIPE has ended
 URL = re.compile(r"\w:/\S+")
 # A user who sets one of these variables keeps that value.
@@ -36,7 +42,13 @@ def set_defaults() -> None:
 
 def mask(text: str) -> str:
     """Replace the passwords and tokens of all URLs in a text by asterisks. User names stay."""
-    return PASSWORD.sub(r"\1:***@", URL.sub(lambda url: PARAMETER.sub(r"\1***", url[0]), text))
+    text = PASSWORD.sub(r"\1:***@", URL.sub(_mask_parameters, text))
+    text = CUT.sub(lambda cut: f"{cut[1]}:***{'@' * cut[0].endswith('@')}", text)
+    return HOST.sub(r"\1***@", WITHOUT_SCHEME.sub(r"\1:***@", text))
+
+
+def _mask_parameters(url: re.Match[str]) -> str:
+    return USER_AND_TOKEN.sub(r"\1:***", PARAMETER.sub(r"\1***", url[0]))
 
 
 def mask_values(value: Any) -> Any:

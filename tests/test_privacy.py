@@ -29,6 +29,12 @@ QUICK = [*SMALL, "samples.count=0", "train.max_steps=2", "train.eval_every=2", "
         ("postgresql://host:5432/db?user=u&password=PLANTED@PLANTED&x=1", "postgresql://host:5432/db?user=u&password=***&x=1"),
         ("https://h/?sslpassword=PLANTED&Access_Token=PLANTED", "https://h/?sslpassword=***&Access_Token=***"),
         ("https://h/c?sv=1&sig=PLANTED&X-Amz-Signature=PLANTED", "https://h/c?sv=1&sig=***&X-Amz-Signature=***"),
+        ("https://h/?auth=alice:PLANTED&user=alice%3APLANTED", "https://h/?auth=***&user=alice:***"),
+        ("cannot use http://alice:PLANTED PLANTED@h:9 (refused)", "cannot use http://alice:***@h:9 (refused)"),
+        ("http://a:PLANTED://PLANTED@h https://h/#token=PLANTED", "http://a:***@h https://h/#token=***"),
+        ("postgresql://u:80PLANTED: no host", "postgresql://u:*** no host"),
+        ("store 'u:PLANTED@h:9', tracking.uri=u:PLANTED@h", "store 'u:***@h:9', tracking.uri=u:***@h"),
+        ("failed to resolve host 'PLANTED@127.0.0.1'", "failed to resolve host '***@127.0.0.1'"),
         ("['tracking.uri=http://a:PLANTED@h', 'seed=1']", "['tracking.uri=http://a:***@h', 'seed=1']"),
     ],
 )  # fmt: skip
@@ -48,6 +54,8 @@ def test_passwords_and_tokens_are_masked(text: str, masked: str) -> None:
         "postgresql://user@host:5432/optuna?sslmode=require",
         "http://[::1]:5000",
         "see http://host:5000, and write to me@example.org",
+        "postgresql://host/db?host=one:5432&host=two:5432&options=-c%20x",
+        "(http://host:5000), http://host:5000. 'http://host:5000' http://{host}:{port}",
         "model.n_head=3 a: b@c",
     ],
 )
@@ -113,6 +121,16 @@ def test_a_grid_with_a_failing_trial(launcher: str, server: str, folder: Path) -
 
 
 @pytest.mark.slow
+def test_an_error_that_submitit_stores(tmp_path: Path) -> None:
+    (tmp_path / "broken").touch()
+    arguments = ["-m", *QUICK, "hydra/launcher=submitit_local", f"loss._target_={TARGET}", "seed=1"]
+    result = command(*arguments, cwd=tmp_path, warm=False, PYTHONPATH=str(ROOT))
+    assert "RuntimeError: cannot connect to https://alice:***@host" in result.stderr
+    assert [*tmp_path.glob("sweeps/.submitit/*/*_result.pkl")]
+    check_nothing_is_planted(result, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_search_and_the_report(
     server: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +165,8 @@ CLOSED = f"u:{SECRET}@127.0.0.1:9"  # a port without a server
         [f"init_from=http://{CLOSED}/best.pt"],
         ["data=text", f"data.source.train=http://{CLOSED}/text.txt"],
         [f"seed=http://{CLOSED}"],
+        [f"tracking.uri={CLOSED}"],
+        [f"tracking.uri=postgresql://u:{SECRET}@{CLOSED.removeprefix('u:')}/x"],
     ],
 )
 def test_a_server_that_does_not_answer_is_one_line_and_soon(arguments: list[str], tmp_path: Path) -> None:
@@ -194,6 +214,10 @@ def test_telemetry_is_off_unless_it_is_wanted(program: list[str], tmp_path: Path
         wish = {"MLFLOW_DISABLE_TELEMETRY": "false"} if wanted else {}
         subprocess.run([sys.executable, *program], cwd=tmp_path, env=variables | wish, check=True, capture_output=True)
         assert (tmp_path / "hosts.txt").exists() == wanted
+
+
+def test_the_readme_says_that_telemetry_is_off() -> None:
+    assert "All telemetry is off." in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_defaults_do_not_replace_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
