@@ -103,7 +103,7 @@ def _deliver_all(journals: Sequence[Journal], uri: str | None) -> Iterator[Outco
     """Deliver journals to their stores, or to that at a tracking URI."""
 
     def place(journal: Journal) -> tuple[str, str]:
-        return journal.start["uri"], journal.start["experiment"]
+        return journal.address, journal.start["experiment"]
 
     for (address, experiment), group in groupby(sorted(journals, key=place), place):
         same_store = list(group)

@@ -110,6 +110,30 @@ def test_sync_delivers_to_the_store_that_is_named(folder: Path) -> None:
     assert names() == ["a"]
 
 
+def test_sync_delivers_to_the_store_that_was_moved_with_the_journal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the old place has another store by now. A journal that was moved alone belongs to the old store."""
+    here = folder.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    provide_store(here)
+    take_away()
+    leave(here / "checkpoints", "a", store())
+    leave(here / "checkpoints", "b", store())
+    bring_back()
+    moved = here.rename(folder.parent / "moved")
+    here.mkdir()
+    provide_store(here)
+    (moved / "checkpoints/b").rename(here / "b")
+    monkeypatch.chdir(moved)
+    assert sync.main([]) == 0
+    assert names() == ["a"]
+    monkeypatch.chdir(here)
+    assert sync.main(["."]) == 0
+    assert names() == ["b"]
+
+
 def test_a_silent_store_costs_its_time_limit_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         leave(folder, name, store(DEAD))

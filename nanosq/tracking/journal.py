@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nanosq.filesystem import writing
+from nanosq.tracking.location import moved_along
 
 SETTING = "checkpoint_dir"  # of the folder that journals lie in
 PREFIX = "journal-"
@@ -77,7 +78,13 @@ class Journal:
 
     def is_for(self, address: str, experiment: str) -> bool:
         """Return whether the run is to be recorded at an address (nanosq/tracking/location.py), in an experiment."""
-        return (self.start["uri"], self.start["experiment"]) == (address, experiment)
+        return (self.address, self.start["experiment"]) == (address, experiment)
+
+    @property
+    def address(self) -> str:
+        """The address of its store, which may have been moved or copied together with the journal."""
+        present = self.folder.resolve()
+        return moved_along(self.start["uri"], Path(self.start.get("folder", present)), present)
 
     def record(self, kind: str, **content: Any) -> None:
         """Add a record of the run. Its time, in milliseconds since 1970, is later than that of all others."""

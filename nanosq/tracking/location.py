@@ -64,6 +64,25 @@ def address(uri: str) -> str:
     return mask(uri) if file is None else f"{SQLITE}{file.resolve()}"
 
 
+def moved_along(address: str, recorded: Path, present: Path) -> str:
+    """Return where a SQLite store is now that a file was moved or copied, if that was done together with the store.
+
+    Args:
+        address: Its address before.
+        recorded: The path of the file before.
+        present: Its path now.
+    """
+    before, now = [*recorded.parts], [*present.parts]
+    while before and now and before[-1] == now[-1]:
+        before.pop()
+        now.pop()
+    file = database(address)
+    if not now or file is None or not file.is_relative_to(old := Path(*before)):
+        return address
+    moved = Path(*now) / file.relative_to(old)
+    return f"{SQLITE}{moved}" if moved.exists() else address
+
+
 def artifact_root(database: Path) -> Path:
     """Return the absolute path of the folder for the artifacts of a SQLite store."""
     return database.resolve().parent / ARTIFACTS

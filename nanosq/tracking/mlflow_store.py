@@ -187,6 +187,7 @@ class MLflowStore(Store):
             is_new=is_new,
             log_model=self._log_model,
             uri=self.connection.address,
+            folder=str(used.folder.resolve()),
             experiment=self.connection.experiment,
         )
         return MLflowRun(Delivery(used, self.connection), monitors_system=self._system_metrics)
