@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanosq import config, identity
 from nanosq.installation import CONF, program
-from nanosq.privacy import mask
+from nanosq.privacy import mask_setting
 from nanosq.sweeps import single_run, summary
 from nanosq.tracking import RecordedData
 from nanosq.tracking.parameters import readable
@@ -73,7 +73,7 @@ def describe(hydra: Any, cfg: Any, trial: "TrialRun | None") -> Description:
     if trial is not None:
         text += f" Trial {trial.trial} of the sweep {trial.sweep}: {trial.setting or 'no setting varies'}."
     subject = f"{loss} {choices.get('experiment') or choices['model']} {data}"
-    return Description(_name(loss, hydra, cfg, trial), command(hydra, cfg), subject, data, mask(text))
+    return Description(_name(loss, hydra, cfg, trial), command(hydra, cfg), subject, data, mask_setting(text))
 
 
 def recorded_data(name: str, cfg: Any, text: "Corpus") -> RecordedData:
@@ -101,7 +101,7 @@ def command(hydra: Any, cfg: Any) -> str:
     last = {line.partition("=")[0]: line for line in hydra.overrides.task}  # a later override replaces an earlier one
     last.pop("seeds", None)  # a single run has one seed
     words = [*options, *search_path, *single_run.overrides(cfg, hydra), *last.values()]
-    return mask(f"{program()} {shlex.join(words)}".rstrip())
+    return f"{program()} {shlex.join(map(mask_setting, words))}".rstrip()
 
 
 def _name(loss: str, hydra: Any, cfg: Any, trial: "TrialRun | None") -> str:

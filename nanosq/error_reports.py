@@ -23,7 +23,7 @@ from nanosq.errors import (
     is_out_of_memory,
     make_writable,
 )
-from nanosq.privacy import mask, mask_values
+from nanosq.privacy import mask
 from nanosq.suggestion import closest
 
 SECONDS_FOR_FIRST = 5.0  # that other processes wait, so that the first one, which may be later, prints its error
@@ -77,13 +77,36 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
 
 
 def end_training(failure: TrainingError, cause: BaseException, *, is_single: bool) -> NoReturn:
-    """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for."""
-    for error in (failure, cause):
-        traceback.clear_frames(error.__traceback__)  # the next trial needs the memory of their variables
-        error.args = (*mask_values([*error.args]),)  # submitit stores errors
+    """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for.
+
+    Variables of the frames are deleted, because the next trial needs their memory. Passwords are masked in all errors
+    that led to the failure, because launchers such as submitit store them.
+    """
+    waiting: list[BaseException | None] = [failure, cause]
+    seen: set[int] = set()
+    while waiting:
+        error = waiting.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        _mask(error)
+        waiting += [error.__cause__, error.__context__]
     if is_single:
         sys.exit(report(failure))
     raise failure from cause
+
+
+def _mask(error: BaseException) -> None:
+    def masked(value: object) -> object:
+        if isinstance(value, list):  # of notes
+            return [*map(masked, value)]
+        return mask(value) if isinstance(value, str) else value
+
+    error.args = (*map(masked, error.args),)
+    vars(error).update({name: masked(value) for name, value in vars(error).items()})
+    if isinstance(error, OSError):
+        error.filename, error.filename2 = masked(error.filename), masked(error.filename2)
 
 
 @contextmanager

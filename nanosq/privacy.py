@@ -11,18 +11,23 @@ from urllib.parse import urlsplit
 
 from nanosq import terminal
 
-# A password may contain any character. So these mask up to the last "@" of a word: sometimes too much (the path in
+# A password may contain any character. So this masks up to the last "@" of a word: sometimes too much (the path in
 # http://host:80/a@b), never too little. A URL that was taken for a path has one slash.
-PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]*):(?:(?![,;'\"\s]\w[\w+.-]*://)\S)*@")
-# A password with a space, and a URL without a host, or cut at a comma: what follows the colon is not a port.
-CUT = re.compile(r"(:/{1,2}(?!/)[^\s:/?#@\['\"]*):(?!\d*(?:[^\w*+%!$&~^-]|$)|\*{3})(?:[^\n'\"@]{0,100}@|[^\s'\"]*)")
-WITHOUT_SCHEME = re.compile(r"((?<![^\s'\"=(,])[\w.+-]+):(?!/)[^\s:/@'\"]+@(?=[\w\[])")
-# A driver takes what follows the first "@" of a password for the host.
-HOST = re.compile(r"((?:host(?: ?name)?|server on) ['\"]?)[^\s'\"]+@", re.IGNORECASE)
+PASSWORD = re.compile(r"(:/{1,2}(?!/)[^\s:/?#]{0,200}):(?:(?![,;'\"\s]\w[\w+.-]{0,20}://)\S){0,2000}@")
 # Parameters of databases and servers: ?password=, &sslpassword=, ?access_token=, ?auth=user:token, ...
 NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|auth|authorization|credentials?|odbc_connect"
 PARAMETER = re.compile(rf"([?&;#](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
-USER_AND_TOKEN = re.compile(r"([?&;#][\w.%-]+=[^&\s:%]+)(?::|%3A)(?!\d+(?:\W|$)|\*{3}|/)[^&\s'\"]+", re.IGNORECASE)
+USER = re.compile(r"([?&;#](?:user|username|login|account)=[^&\s:%]+)(?::|%3A)(?!\*{3})[^&\s'\"]+", re.IGNORECASE)
+# Where a setting is a whole URL, a space belongs to its password.
+WITH_SPACE = re.compile(r"((?:^|=)['\"]?[\w+.-]+://[^\s:/?#]*):(?!\*{3}|\d+[/\s])[^\n@]*\s[^\n]*@")
+# What only messages contain: a password with a space; a URL without a host, or cut at a comma, in which no port follows
+# the colon; a URL without a scheme; and the end of a password as a host, because drivers split a URL at the first "@".
+CUT = re.compile(
+    r"(:/{1,2}(?!/)[^\s:/?#@\['\"]{0,200}):(?!(?:\d*|PORT)(?:[^a-z\d+%!$&~^-]|$)|\*{3})(?:[^\n'\"@]{0,100}@|[^\s'\"]*)",
+    re.IGNORECASE,
+)
+WITHOUT_SCHEME = re.compile(r"((?<![^\s'\"=(,])[\w.+-]+):(?!/)[^\s:/@'\"]+@(?=[\w\[])")
+HOST = re.compile(r"((?:host(?: ?name)?|server (?:on|at)) ['\"])[^\s'\"/]+@", re.IGNORECASE)
 READER_GONE = 141  # exit status of a program that SIGPIPE has ended
 URL = re.compile(r"\w:/\S+")
 # A user who sets one of these variables keeps that value.
@@ -41,23 +46,27 @@ def set_defaults() -> None:
 
 
 def mask(text: str) -> str:
-    """Replace the passwords and tokens of all URLs in a text by asterisks. User names stay."""
-    text = PASSWORD.sub(r"\1:***@", URL.sub(_mask_parameters, text))
-    text = CUT.sub(lambda cut: f"{cut[1]}:***{'@' * cut[0].endswith('@')}", text)
+    """Replace passwords and tokens in a message by asterisks, and what may be one. Names of users stay."""
+    text = CUT.sub(lambda cut: f"{cut[1]}:***{'@' * cut[0].endswith('@')}", mask_setting(text))
     return HOST.sub(r"\1***@", WITHOUT_SCHEME.sub(r"\1:***@", text))
 
 
-def _mask_parameters(url: re.Match[str]) -> str:
-    return USER_AND_TOKEN.sub(r"\1:***", PARAMETER.sub(r"\1***", url[0]))
+def mask_setting(text: str) -> str:
+    """Replace the passwords and tokens of URLs in a setting, or in an override, by asterisks.
+
+    Other settings stay as they are, because they decide whether two trials are the same, and return in presets.
+    """
+    text = URL.sub(lambda url: USER.sub(r"\1:***", PARAMETER.sub(r"\1***", url[0])), text)
+    return WITH_SPACE.sub(r"\1:***@", PASSWORD.sub(r"\1:***@", text))
 
 
 def mask_values(value: Any) -> Any:
-    """Mask the texts in a plain value, which may be a dictionary or a list."""
+    """Mask the settings in a plain value, which may be a dictionary or a list."""
     if isinstance(value, Mapping):
         return {key: mask_values(item) for key, item in value.items()}
     if isinstance(value, list):
         return [mask_values(item) for item in value]
-    return mask(value) if isinstance(value, str) else value
+    return mask_setting(value) if isinstance(value, str) else value
 
 
 def link(url: str) -> str:

@@ -13,5 +13,10 @@ SECRET = "PLANTED"
 def broken_loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Return the cross-entropy. In a folder with a file `broken`, fail in training after the first checkpoint."""
     if len(targets_N) > 4 and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
-        raise RuntimeError(f"cannot connect to https://alice:{SECRET}@host?token={SECRET}")
+        url = f"https://alice:{SECRET}@host"
+        try:
+            raise FileNotFoundError(2, "not found", f"{url}/file")
+        except FileNotFoundError as error:
+            error.add_note(f"see {url}")
+            raise RuntimeError(f"cannot connect to {url}?token={SECRET}") from error
     return cross_entropy(logits_NV, targets_N)

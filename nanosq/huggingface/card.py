@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nanosq.privacy import mask
+from nanosq.privacy import mask_setting
 from nanosq.tracking.parameters import belongs, readable
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
         *_section("License", LICENSE if known else ""),
     ]  # fmt: skip
     text = "\n\n".join(sections)
-    return str(ModelCard(mask(f"---\n{about.to_yaml()}\n---\n\n{text}\n")))
+    return str(ModelCard(mask_setting(f"---\n{about.to_yaml()}\n---\n\n{text}\n")))
 
 
 def _section(title: str, text: str) -> list[str]:

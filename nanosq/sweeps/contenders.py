@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 
 from nanosq.errors import InputError
 from nanosq.installation import program
-from nanosq.privacy import mask
+from nanosq.privacy import mask_setting
 from nanosq.sweeps import overrides
 
 Setting = Mapping[str, str]  # the values of the keys in which contenders differ
@@ -31,7 +31,7 @@ class Entry:
         """Return the command line, with the overrides of Hydra's own configuration. Passwords in URLs are masked."""
         hydra = [line for line in hydra_overrides if not line.startswith("hydra.mode=")]
         options = [option for path in config_dirs for option in ("--config-dir", str(path))]
-        return mask(f"{program()} {shlex.join([*options, '-m', *hydra, *self.typed])}")
+        return f"{program()} {shlex.join(map(mask_setting, [*options, '-m', *hydra, *self.typed]))}"
 
 
 def parse(arguments: Sequence[str]) -> Entry:
@@ -67,4 +67,4 @@ def parse(arguments: Sequence[str]) -> Entry:
 def _label(setting: Setting) -> str:
     """Return the name of a contender: the component that it chooses, or the setting with its value."""
     names = (value if "." not in key else f"{key.lstrip('+')}={value}" for key, value in setting.items())
-    return mask(" ".join(names))
+    return " ".join(map(mask_setting, names))

@@ -11,7 +11,7 @@ from pathlib import Path
 from nanosq import terminal
 from nanosq.errors import InputError
 from nanosq.filesystem import write_text
-from nanosq.privacy import mask
+from nanosq.privacy import mask_setting
 from nanosq.sweeps.metrics import METRICS, PER_BYTE, Metric
 
 MAX_ROWS = 10  # of the table; the file has all trials
@@ -158,7 +158,7 @@ def read_best(path: Path, metric: str | None = None) -> BestTrial:
 
 def settings(overrides: Iterable[str]) -> dict[str, str]:
     """Return the values of overrides by their key. Passwords in URLs are masked."""
-    return dict(mask(override).split("=", 1) for override in overrides if "=" in override)
+    return dict(mask_setting(override).split("=", 1) for override in overrides if "=" in override)
 
 
 def axes(trials: Sequence[Mapping[str, str]]) -> list[str]:

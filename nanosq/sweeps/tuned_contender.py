@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from nanosq import config
 from nanosq.error_reports import bad_input
 from nanosq.errors import InputError
-from nanosq.privacy import mask
+from nanosq.privacy import mask_setting
 from nanosq.sweeps import budget
 from nanosq.sweeps.attributes import COMPARISON, DIVERGED
 from nanosq.sweeps.budget import FINAL_EVALUATIONS, Cost, Pace
@@ -106,7 +106,7 @@ class TunedContender:
         own = {
             "chosen": study.user_attrs.get(COMPARISON, {}).get("chosen"),
             "label": self.label,
-            "setting": {key: mask(value) for key, value in self._setting.items()},
+            "setting": {key: mask_setting(value) for key, value in self._setting.items()},
             "tune_steps": self.tune_steps,
             "max_steps": self.max_steps,
             "n_trials": max(self.search.total, self.search.n_done),
