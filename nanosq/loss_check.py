@@ -20,9 +20,9 @@ def check_loss(loss: Loss, name: str) -> None:
     """Try a loss on random logits, before anything else is done.
 
     The losses and gradients of several tokens must be those of each token alone. The losses of many tokens, with every
-    class as a target several times, must be those of their parts: a loss may count the targets. The loss must not
-    change its arguments, which evaluation uses again. It must not be random: its value would depend on the size of a
-    chunk, and evaluation is deterministic.
+    class as a target several times, must be those of their parts: a wrong loss could count the targets. The loss must
+    not change its arguments, which evaluation uses again. It must not be random: its value would depend on the size of
+    a chunk, and evaluation is deterministic.
 
     Args:
         loss: The loss.

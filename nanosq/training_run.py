@@ -91,8 +91,9 @@ def build(
     step, label = state.progress.step, str(experiment.trial or "")
     has_bar = experiment.trial is None or not experiment.trial.is_parallel
     console = Console(settings.max_steps, first_step=step, label=label, quiet=not is_first, bar=has_bar)
-    for line in filter(None, (origin.notice, origin.lost)):
-        console.say(line)
+    for line in (origin.notice, origin.lost):
+        if line:
+            console.say(line)
     return state, RunLog(
         run=tracked,
         console=console,

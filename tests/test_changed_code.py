@@ -6,11 +6,14 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from optuna.trial import TrialState
 
 from analysis.page import Text
 from analysis.report.search import find, section
+from nanosq.sweeps.attributes import INFEASIBLE
 from tests.commandline import ROOT, SMALL, command, runs
 from tests.patched import patched
+from tests.sweeps.test_study import open_study
 
 SETTINGS = [*SMALL, "train.checkpoint_every=2", "samples.count=0", "loss._target_=my_loss.mine"]
 # A loss that sends its own process a signal when a file exists. The file `stop` names both.
@@ -170,3 +173,16 @@ def test_changed_text(change: Callable[[Path], None], folder: Path) -> None:
     result = command(*settings, cwd=folder, check=True)
     assert "the text changed after this run stopped at step" in result.stderr
     old_and_new(folder)
+
+
+def test_programs_of_a_study(tmp_path: Path) -> None:
+    """A trial counts that has a result, or that is trained now; infeasible settings are not the program's."""
+    study = open_study(f"sqlite:///{tmp_path}/optuna.db")
+    infeasible, other = study.take(2, total=2)
+    infeasible.set_user_attr(INFEASIBLE, True)
+    study.tell(infeasible, TrialState.PRUNED)
+    study.tell(other, TrialState.FAIL)
+    assert [study.note_code(code) for code in ("a", "b")] == [False, False]
+    (running,) = study.take(1, total=3)
+    assert [study.note_code(code) for code in ("b", "c", "c")] == [False, True, True]
+    study.tell(running, TrialState.COMPLETE, [1.0])

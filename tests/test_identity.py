@@ -100,7 +100,10 @@ def test_a_run_may_be_resumed_with_other_lengths_only() -> None:
 def test_the_code_of_the_user_counts_with_all_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {
         "first_loss.py": "import second_module, torch, own_package.inner\ndef mine(logits, targets): ...\n",
-        "second_module.py": "import importlib\nx = importlib.import_module('.other', 'own_package').x\n",
+        "second_module.py": (
+            "import importlib\nx = importlib.import_module('.other', 'own_package').x\n"
+            "try:\n    from .words import w\nexcept ImportError:\n    w = 1\n"  # it may be in a package, too
+        ),
         "own_package/__init__.py": "",
         "own_package/inner.py": "from .other import x\n",
         "own_package/other.py": "from .third import y\nx = 2\n",

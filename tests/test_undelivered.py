@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_sync_delivers_to_the_store_that_was_moved_with_the_journal(
     monkeypatch.chdir(here)
     assert sync.main(["."]) == 0
     assert names() == ["b"]
+
+
+def test_a_journal_that_was_copied_belongs_to_its_old_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(folder, "a", store())
+    bring_back()
+    there = folder.parent / "there"
+    shutil.copytree(folder, there / folder.name)
+    provide_store(there)
+    assert sync.main(["there"]) == 0
+    assert names() == ["a"]
+    monkeypatch.chdir(there)
+    assert not names()
 
 
 def test_a_silent_store_costs_its_time_limit_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

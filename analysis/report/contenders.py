@@ -66,7 +66,7 @@ class Contender:
     def recorded(self, seeds: Sequence[int], text_hash: str | None = None) -> RecordedSetting | None:
         """Return the chosen setting with its finished runs of the planned seeds; None if no run has finished.
 
-        Runs on another text than that of `text_hash`, which has changed under the same name, are left out.
+        Leave out runs on another text than that of `text_hash`: the files of a data set can change.
         """
         finished = [run for run in self.finished(seeds) if text_hash in (None, run.text_hash)]
         if not finished:

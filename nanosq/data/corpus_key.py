@@ -85,8 +85,10 @@ def _code(function: Callable[..., Any]) -> str:
         if not file.exists():
             return inspect.getsource(function)
         imported = {name: path for name, path in own_files([function.__module__]).items() if path != file.resolve()}
-        paths = [file, *(imported[name] for name in sorted(imported))]
-        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+        code = [file.read_text(encoding="utf-8")]
+        for name in sorted(imported):
+            code += [name, imported[name].read_text(encoding="utf-8", errors="replace")]
+        return "\0".join(code)
     except (OSError, TypeError) as error:
         raise ValueError(f"data.source: the code of {function.__qualname__} must be in a file") from error
 

@@ -100,5 +100,5 @@ def check_seeds(examples: Iterable[DictConfig], listed: Collection[int]) -> None
         seed, cfg.seed = cfg.seed, 0
         setting = identity.planned_hash(cfg)
         cfg.seed = seed
-        if seeds.setdefault(setting, seed) != seed:
-            raise InputError("trials differ in their seed only: list seeds, seed=1,2,3")
+        if (other := seeds.setdefault(setting, seed)) != seed:
+            raise InputError(f"two trials differ in their seed only, {other} and {seed}: list seeds, seed=1,2,3")

@@ -45,6 +45,7 @@ class Metric:
 
 
 PER_BYTE = "val/bits_per_byte"
+PADDING = "data.tokenizer.pad_to"  # ids that never occur: they do not change the tokens
 TRAIN_SECONDS = Metric("train/seconds")
 VAL_SECONDS = "last/val_seconds"  # key of the time of the last evaluation
 
@@ -53,11 +54,12 @@ def check_units(name: str, keys: Collection[str], axes: Collection[str]) -> None
     """Check that metrics have the same unit in trials that differ in these axes.
 
     Raises:
-        InputError: A loss has a unit of its own, or other tokens; the message begins with `name`.
+        InputError: The unit differs, because every loss has its own, and so have other tokens. The message begins with
+            `name`.
     """
     if "val/loss" in keys and any(axis.split(".")[0] == "loss" for axis in axes):
         raise InputError(f"{name}: val/loss has another unit for every loss: use val/nll")
-    tokens = [axis for axis in axes if axis.startswith("data.tokenizer") and axis != "data.tokenizer.pad_to"]
+    tokens = [axis for axis in axes if f"{axis}.".startswith("data.tokenizer.") and axis != PADDING]
     for key in keys:
         if tokens and key.startswith("val/") and key != PER_BYTE:
             raise InputError(f"{name}: {key} counts tokens, which {min(tokens)} changes: use {PER_BYTE}")

@@ -1,7 +1,6 @@
 """Check and describe what the pruner of a search compares, before the first trial."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from omegaconf import DictConfig
 from optuna import create_study
@@ -24,7 +23,7 @@ def describe(
     pruner: BasePruner,
     metrics: Sequence[Metric],
     space: SearchSpace,
-    train: DictConfig,
+    train: TrainSettings,
     *,
     arguments: DictConfig,
 ) -> str:
@@ -53,8 +52,8 @@ def describe(
                 f"hydra.sweeper.pruner.{key}={value} counts thousandths of training: it is at most {largest}"
             )
     moving = _axes(space, "train.max_steps", "train.eval_every", "experiment")
-    if not moving and TrainSettings(**cast(dict[str, Any], train)).n_evaluations == 1:
-        return "trials are not pruned: each is evaluated only at its end; lower train.eval_every"
+    if not moving and train.n_evaluations == 1:
+        return "trials are not pruned: each is evaluated only once, at its end"
     if isinstance(pruner, WITH_RUNGS) and moving:
         raise InputError(
             f"hydra.sweeper.pruner: {type(pruner).__name__} needs evaluations at the same fractions of training, but "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig
 
 from nanosq import config, error_reports, errors, identity
-from nanosq.privacy import mask
+from nanosq.privacy import mask, mask_setting
 from nanosq.sweeps import checks, constraints, overrides, summary
 from nanosq.sweeps.attributes import CODE, DIVERGED, ERRORS, INFEASIBLE, LINK, run_id_key
 from nanosq.sweeps.budget import Cost
@@ -77,18 +77,18 @@ class LiveSearch:
         # A study would keep the misspelled name of an axis forever.
         self.examples = [sweeper.check(name, example) for name, example in self.space.examples().items()]
         self.base = self.examples[0]
-        self.compared = pruning.describe(self.pruner, metrics, self.space, self.base.train, arguments=pruner)
         store = self.base.tracking
         uri = "uri" in store and (store.uri or os.environ.get("MLFLOW_TRACKING_URI"))
         if uri:
             storage.check_apart(self.url, str(uri))
         storage.check(self.url)
-        largest = self.space.examples(largest=True)
-        self.largest = [sweeper.check(name, example) for name, example in largest.items()]
+        self.largest = [sweeper.check(*example) for example in self.space.examples(largest=True).items()]
         self.seeds = self.space.always.seeds
         with _user_input():
             checks.check_values([*self.examples, *self.largest], self.space.all_axes)
             self.code = " ".join(sorted({*map(identity.code_hash, self.examples)}))
+            train = config.settings(self.base.train)
+        self.compared = pruning.describe(self.pruner, metrics, self.space, train, arguments=pruner)
         checks.check_seeds([*self.examples, *self.largest], self.seeds)
         self.n_seeds = len(overrides.seeds_of(self.base, self.seeds))
         drawn = self._draw()
@@ -110,7 +110,7 @@ class LiveSearch:
 
     @property
     def shared(self) -> dict[str, Any]:
-        """The settings that all trials have in common, by their dotted key. A verdict also needs the same code."""
+        """The settings that all trials have in common, by their dotted key. In a comparison, also the code."""
         shared = {
             key: value
             for key, value in config.flatten(config.without_hydra(self.base)).items()
@@ -231,7 +231,7 @@ class LiveSearch:
             state,
             values=unknown if state == "diverged" else trial.values or unknown,
             errors=trial.user_attrs.get(ERRORS, unknown),
-            settings={key: mask(str(value)) for key, value in trial.params.items()},
+            settings={key: mask_setting(str(value)) for key, value in trial.params.items()},
             runs=[trial.user_attrs[key] for key in map(run_id_key, range(self.n_seeds)) if key in trial.user_attrs],
             link=trial.user_attrs.get(LINK, ""),
         )

@@ -93,7 +93,7 @@ class SharedStudy:
         old_settings = attributes.get(SETTINGS, settings)
         for name in sorted({*old_settings, *settings}):
             if old_settings.get(name) != settings.get(name):
-                # By default, a setting that is an axis.
+                # A setting that is absent is usually an axis.
                 absent = {constraints.KEY: "none", CODE: "unknown"}.get(name, "several values")
                 refuse(name, old_settings.get(name, absent), settings.get(name, absent))
         before = [direction.name.lower() for direction in self.study.directions]
@@ -106,7 +106,9 @@ class SharedStudy:
     def note_code(self, code: str) -> bool:
         """Record the hash of the code of this start. Return whether trials have ended with other code, at any start."""
         before = self.study.user_attrs
-        has_results = any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials)
+        # A trial that another process trains now will end with its code.
+        counted = [trial.state for trial in self.trials if INFEASIBLE not in trial.user_attrs]
+        has_results = any(state in counted for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
         self.study.set_user_attr(MIXED, before.get(MIXED) or (has_results and before.get(CODE, code) != code))
         self.study.set_user_attr(CODE, code)
         return bool(self.study.user_attrs[MIXED])
@@ -189,7 +191,7 @@ class SharedStudy:
         None also if it was interrupted: it stays in the study, to be resumed.
 
         A trial with infeasible settings is pruned for Optuna. TPE does not learn from failed trials: it would draw the
-        same value again, because no trial has it.
+        same value again, because no trial has it. So infeasible trials count towards its random ones at the start.
         """
         trial, _ = self._taken[number]
         if results.state == "interrupted":

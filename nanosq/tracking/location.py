@@ -64,23 +64,26 @@ def address(uri: str) -> str:
     return mask(uri) if file is None else f"{SQLITE}{file.resolve()}"
 
 
-def moved_along(address: str, recorded: Path, present: Path) -> str:
-    """Return where a SQLite store is now that a file was moved or copied, if that was done together with the store.
+def moved_along(uri: str, recorded: Path, present: Path) -> str:
+    """Return the address of a SQLite store that was moved together with a folder, or else its recorded address.
+
+    If the store and the folder are still at their old places, the folder was copied, perhaps without the store.
 
     Args:
-        address: Its address before.
-        recorded: The path of the file before.
+        uri: The recorded address of the store.
+        recorded: The recorded path of the folder.
         present: Its path now.
     """
-    before, now = [*recorded.parts], [*present.parts]
+    file, before, now = database(uri), [*recorded.parts], [*present.parts]
+    if file is None or (file.exists() and recorded.exists()):
+        return uri
     while before and now and before[-1] == now[-1]:
         before.pop()
         now.pop()
-    file = database(address)
-    if not now or file is None or not file.is_relative_to(old := Path(*before)):
-        return address
+    if not now or not file.is_relative_to(old := Path(*before)):
+        return uri
     moved = Path(*now) / file.relative_to(old)
-    return f"{SQLITE}{moved}" if moved.exists() else address
+    return f"{SQLITE}{moved}" if moved.exists() else uri
 
 
 def artifact_root(database: Path) -> Path:

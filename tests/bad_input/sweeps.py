@@ -41,6 +41,8 @@ SCHEMA = [
     Case(f"{GRID} +{KEY}.zipp=[seed]", "zipp"),
     Case(f"{GRID} {KEY}.n_trials=5", "n_trials"),
     Case(f"{SEARCH} {KEY}.n_trials=0", f"{KEY}.n_trials=0: must be at least 1"),
+    Case(f"{SEARCH} train.eval_every=0", "train.eval_every=0: must be a number of steps"),
+    Case(f"{SEARCH} +train.foo=1", "unknown setting 'train.foo'"),
     Case(f"{SEARCH} {KEY}.n_trials=-1", f"{KEY}.n_trials=-1: must be at least 1"),
     Case(f"{SEARCH} {KEY}.n_trials=nan", f"{KEY}.n_trials"),
     Case(f"{SEARCH} {KEY}.n_jobs=0", f"{KEY}.n_jobs=0: must be at least 1"),

@@ -93,11 +93,6 @@ def test_evaluations_at_other_fractions_are_not_compared(folder: Path) -> None:
     assert second.state is TrialState.COMPLETE  # it is the same training
 
 
-def test_a_pruner_without_evaluations_is_named(folder: Path) -> None:
-    result, _ = search(folder, "once", "train.max_steps=2", "train.eval_every=2")
-    assert "trials are not pruned: each is evaluated only at its end; lower train.eval_every\n" in result.stderr
-
-
 def test_phases_of_the_learning_rate_are_named(folder: Path) -> None:
     warmup = ["train.warmup=choice(1)", "train.max_steps=choice(2)"]  # a step is another fraction of a longer training
     axes = ["schedule=choice(cosine)", "train.batch_size=choice(4)", *warmup]

@@ -95,7 +95,7 @@ def test_presets_that_differ_in_their_seed_only_are_refused(sweep: list[str], tm
         (tmp_path / f"experiment/e{seed}.yaml").write_text(f"# @package _global_\nseed: {seed}\n")
     result = command("--config-dir", str(tmp_path), "-m", *sweep, *TINY, cwd=tmp_path)
     assert result.returncode == 2
-    assert result.stderr.endswith("trials differ in their seed only: list seeds, seed=1,2,3\n")
+    assert result.stderr.endswith("trials differ in their seed only, 1 and 2: list seeds, seed=1,2,3\n")
 
 
 def test_a_function_that_draws_seeds_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,15 @@ def test_the_table_has_the_best_trials() -> None:
     assert not summary.notes(trials[:10], ["val/nll"])
 
 
+def test_other_tokens_are_compared_by_the_metric_per_byte() -> None:
+    axis = "data.tokenizer.vocabulary"
+    trials = [replace(TRIALS[0], number=i, settings={axis: f"{i}"}) for i in range(2)]
+    assert "do not compare" in "".join(summary.notes(trials, ["val/nll"]))
+    assert not summary.notes(trials, ["val/bits_per_byte"])
+    trials = [replace(trial, settings={axis: "1", "data": f"{trial.number}"}) for trial in trials]
+    assert "do not compare" in "".join(summary.notes(trials, ["val/bits_per_byte"]))
+
+
 def test_a_name_that_two_settings_end_with_is_not_shortened() -> None:
     keys = ["model.weight", "loss.weight", "optimizer.lr", "loss"]
     assert summary.short_names(keys) == dict(zip(keys, ["model.weight", "loss.weight", "lr", "loss"], strict=True))
