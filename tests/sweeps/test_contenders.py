@@ -36,6 +36,6 @@ def test_the_command_is_the_one_that_was_typed() -> None:
     typed = ["loss=cross_entropy,squentropy", "seed=4,5", "data.source.train='a b.txt'", "optimizer.lr=interval(0,1)"]
     hydra = ["hydra.mode=MULTIRUN", "hydra/sweeper=compare", "hydra.sweeper.storage=postgresql://me:secret@host/db"]
     assert contenders.parse(typed).command(hydra) == (
-        "python run.py -m hydra/sweeper=compare hydra.sweeper.storage=postgresql://me:***@host/db "
+        "python run.py -m hydra/sweeper=compare 'hydra.sweeper.storage=postgresql://me:***@host/db' "
         "loss=cross_entropy,squentropy seed=4,5 'data.source.train='\"'\"'a b.txt'\"'\"'' 'optimizer.lr=interval(0,1)'"
     )
