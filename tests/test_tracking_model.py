@@ -137,6 +137,25 @@ def test_an_empty_text_has_no_nll(served: mlflow.pyfunc.PyFuncModel) -> None:
     assert empty["nll"][1] > 0
 
 
+@pytest.mark.parametrize(
+    ("prompt", "params", "message"),
+    [
+        ("One", {"temperature": -1.0}, "temperature=-1.0: must be at least 0"),
+        ("One", {"max_new_tokens": -3}, "max_new_tokens=-3: must be at least 0"),
+        ("One", {"seed": -1}, "seed must not be negative, not -1"),
+        (None, {}, "prompt 2 is no text: an empty text begins a new document"),
+    ],
+)
+def test_bad_input_is_one_line(
+    served: mlflow.pyfunc.PyFuncModel, prompt: str | None, params: dict[str, float], message: str
+) -> None:
+    """A server answers any other error with a traceback."""
+    with pytest.raises(mlflow.MlflowException) as error:
+        served.predict(pd.DataFrame({"prompt": ["a", prompt]}), params=params)
+    assert error.value.message == message
+    assert error.value.get_http_status_code() == 400
+
+
 @pytest.mark.slow
 def test_the_model_is_served(model: LoggedModel, run: Run, tmp_path: Path) -> None:
     """The server imports the copy of nanosq that is stored with the model, and none of the libraries for training."""

