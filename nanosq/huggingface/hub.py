@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal
 
+from nanosq.huggingface.extra import needs_extra
 from nanosq.privacy import set_defaults
 
 TIMEOUT = 3.0  # seconds in which the hub must answer
@@ -18,8 +19,12 @@ def download(name: str) -> Path:
     """Return the folder of a model such as openai-community/gpt2.
 
     Raises:
-        ValueError: It is not in the cache, and the hub does not answer or does not have it.
+        ValueError: It is not in the cache, and the hub does not answer or does not have it; or the libraries that read
+            it are not installed.
     """
+    with needs_extra():  # before hundreds of megabytes are downloaded that could not be read
+        import safetensors.torch  # noqa: F401
+        import tokenizers  # noqa: F401
     try:
         return snapshot(name, "model", patterns=FILES, is_complete=_is_model)
     except ConnectionError as error:

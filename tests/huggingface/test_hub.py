@@ -1,5 +1,6 @@
 """Models of the Hugging Face hub: downloaded once, without pickles, and one line if there are none."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_a_model_is_downloaded_once(lost: str, use_hub: Callable[[str], None], f
         use_hub(endpoint)
         with pytest.raises(ValueError, match="the hub failed"):  # what is left is not taken for a model
             pretrained.load(NAME, Store())
+
+
+@pytest.mark.parametrize("library", ["safetensors.torch", "tokenizers"])
+def test_nothing_is_downloaded_that_cannot_be_read(
+    library: str, use_hub: Callable[[str], None], files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with answering(NAME, REVISION, files) as (endpoint, requests):
+        use_hub(endpoint)
+        with pytest.raises(ValueError, match=r"needs (safetensors|tokenizers).*: pip install 'nanosq\[hf\]'"):
+            pretrained.load(NAME, Store())
+        assert requests == []
 
 
 @pytest.mark.parametrize("hub", [refused, silent, nameless])
