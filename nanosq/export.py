@@ -4,12 +4,13 @@ python -m nanosq.export RUN_ID OUT
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from nanosq import command, option
-from nanosq.filesystem import check_creatable
+from nanosq.filesystem import check_creatable, file_digest
 from nanosq.installation import program
 
 if TYPE_CHECKING:
@@ -50,12 +51,26 @@ def check_new(out: Path) -> None:
 
 
 def card_of(name: str, trained: "Pretrained", store: "Store") -> str:
-    """Return the model card of the model with this name. Only of a run are the metrics and the command known."""
+    """Return the model card of the model with this name. The metrics and the command are those that its run has."""
     from nanosq.checkpoint import RUN_ID
     from nanosq.huggingface.card import card
 
-    tags, metrics = store.facts(name) if RUN_ID.fullmatch(name) and not Path(name).exists() else ({}, {})
+    is_run = RUN_ID.fullmatch(name) and not Path(name).exists()
+    run_id = name if is_run else _run_of(trained, store)
+    tags, metrics = store.facts(run_id) if run_id else ({}, {})
     return card(trained, tags, metrics)
+
+
+def _run_of(trained: "Pretrained", store: "Store") -> str:
+    """Return the id of the run that has kept a file as its best.pt, or an empty text.
+
+    Other files of a run, as the state of its last step, have other weights than those that its metrics are of.
+    """
+    run_id = str(trained.facts.get("run_id") or "")
+    with suppress(ValueError):  # the run is in another store, or has kept nothing
+        if run_id and file_digest(store.checkpoint(run_id, "best.pt")) == file_digest(trained.path):
+            return run_id
+    return ""
 
 
 def export(trained: "Pretrained", out: Path, card: str) -> None:

@@ -124,9 +124,23 @@ def test_export_of_best_pt_and_of_an_export(run, tmp_path: Path) -> None:
     assert export.main(["first", "second/below"]) == 0
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         assert Path("first", name).read_bytes() == Path("second/below", name).read_bytes()
-    assert run.data.tags["text"] in Path("first/README.md").read_text()  # best.pt knows its data, but no scores
-    assert "Scores in" not in Path("first/README.md").read_text()
-    assert "## Metrics" not in Path("first/README.md").read_text()
+    assert export.main([run.info.run_id, "third"]) == 0
+    assert Path("first/README.md").read_text() == Path("third/README.md").read_text()
+
+
+@pytest.mark.parametrize("problem", ["another store", "other weights"])
+def test_a_checkpoint_whose_scores_are_not_known(problem: str, run, tmp_path: Path) -> None:
+    path = MLflowStore().checkpoint(run.info.run_id, "best.pt")
+    if problem == "other weights":
+        saved = checkpoint.load(path)
+        saved["model"]["final_norm.weight"] += 1
+        path = tmp_path / "last.pt"
+        checkpoint.save(path, saved)
+    store = ["--tracking-uri", f"sqlite:///{tmp_path}/other.db"] if problem == "another store" else []
+    assert export.main([str(path), "out", *store]) == 0
+    card = Path("out/README.md").read_text()
+    assert run.data.tags["text"] in card  # a checkpoint knows its data
+    assert not [text for text in ("Scores in", "## Metrics", "python run.py") if text in card]
 
 
 def test_passwords_are_masked(run) -> None:
