@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--separator",
         type=option.text,
         default="<|endoftext|>",
-        help=rf"text between the documents of plain text; {default}",
+        help=rf"text between the documents of plain text; a file without it is cut into passages; {default}",
     )
     add("--column", type=option.text, default="text", help=f"column or key that holds the text of a row; {default}")
     add("--device", default="auto", help=default)
@@ -62,7 +63,7 @@ def evaluate(options: argparse.Namespace) -> None:
         OSError: A file cannot be read or written.
     """
     from nanosq import artifacts, report_protocol
-    from nanosq.data import sources, texts
+    from nanosq.data import readers, sources, texts
     from nanosq.evaluation import Evaluator
     from nanosq.filesystem import atomic_write
     from nanosq.hardware import Hardware
@@ -84,6 +85,10 @@ def evaluate(options: argparse.Namespace) -> None:
     model = trained.build().to(hardware.device)
     evaluator = Evaluator(model, cross_entropy, hardware, batch_size=max(1, BATCH_TOKENS // model.block_size))
     split, places, loses_text = texts.encode_files(paths, trained.tokenizer, **reading)
+    for path, n in Counter(place.file for place in places).items():
+        if n > 1 and readers.is_cut(path, options.separator):
+            reason = f"{path} has no --separator {options.separator!r}"
+            print(f"note: {reason}: each of its {n:,} passages is scored from its own beginning", file=sys.stderr)
     if loses_text:
         print("note: the tokenizer loses text: bits per byte cannot be compared", file=sys.stderr)
     result: dict[str, Any] = {

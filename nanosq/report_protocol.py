@@ -53,7 +53,8 @@ def score_random_windows(
         raise ValueError(f"windows of {size:,} tokens do not fit the model: give 1 to {model.block_size:,}")
     stream = replace(split, tokens=split.tokens[1:])  # nanoGPT's has no end of text before the first document
     if len(stream.tokens) <= size:
-        raise ValueError(f"the text has {len(stream.tokens):,} tokens, and a window takes {size + 1:,}: give more text")
+        n_tokens = f"the text has {len(stream.tokens):,} tokens"
+        raise ValueError(f"{n_tokens}, and a window takes {size + 1:,}: give more text or smaller windows")
     means: list[torch.Tensor] = []
     with evaluating(model, hardware):
         for step, begin in enumerate(range(0, n_windows, BATCH_SIZE)):

@@ -26,7 +26,10 @@ BAD_INPUT = {
         "--precision: 'fp8' is not one of auto, fp32, bf16, fp16",
     ),
     "a device": (["--data", "a.txt", "--device", "abacus"], "device=abacus is not available here"),
-    "a short text": (["--data", "a.txt", "--protocol", "report"], "the text has 12 tokens, and a window takes 65"),
+    "a short text": (
+        ["--data", "a.txt", "--protocol", "report"],
+        "the text has 12 tokens, and a window takes 65: give more text or smaller windows",
+    ),
     "a long window": (
         ["--data", "a.txt", "--protocol", "report", "--window-size", "65"],
         "windows of 65 tokens do not fit the model: give 1 to 64",
@@ -57,6 +60,19 @@ def test_bad_input_is_one_line(case: str, byte_model: Path, capsys: pytest.Captu
     assert message in output.err
     assert output.err.count("\n") == 1
     assert {path: path.read_bytes() for path in byte_model.parent.iterdir() if path.is_file()} == before
+
+
+def test_a_text_without_separators(byte_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its number of documents is not what one expects, and each of them is scored without the text before it."""
+    Path("long.txt").write_text("a few words " * 300)
+    Path("short.txt").write_text("a few words")
+    Path("two.txt").write_text("a few words %% a few words")
+    assert evaluate.main([str(byte_model), "--data", *map(str, Path().glob("*.txt")), "--separator", "%%"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[1].split()[0] == "5"
+    assert output.err == (
+        "note: long.txt has no --separator '%%': each of its 2 passages is scored from its own beginning\n"
+    )
 
 
 def test_an_unknown_protocol(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,11 @@ def has_rows(path: Path) -> bool:
     return _format(path) in ROW_READERS
 
 
+def is_cut(path: Path, separator: str) -> bool:
+    """Return whether a file is plain text that is cut into passages, because it has no separator."""
+    return not has_rows(path) and not _contains(path, separator)
+
+
 def read(path: Path, separator: str, column: str) -> Iterator[str]:
     """Yield the documents of a file, without surrounding white space.
 
