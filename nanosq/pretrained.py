@@ -19,6 +19,7 @@ from nanosq.model import GPT
 from nanosq.tracking import Store
 
 TARGET = "nanosq.model.GPT"
+PARTS = (".safetensors", ".json")  # ends of the names of files in a folder in Hugging Face's format
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.pt)")
 
 
@@ -83,11 +84,13 @@ def locate(name: str, store: Store) -> Path:
     It has the name itself, or is the best.pt of a run with this id, or is downloaded from the Hugging Face hub.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is a file of a folder that is the model.
     """
     if not name:
         raise ValueError(f"the name of the model is empty: give the {MODEL}")
     path = Path(name)
+    if path.suffix in PARTS and (path.parent / folder.CONFIG).is_file():
+        raise ValueError(f"{path} is a part of a model in Hugging Face's format: name its folder, {path.parent}")
     if path.exists():
         return path
     if checkpoint.RUN_ID.fullmatch(name):

@@ -192,6 +192,13 @@ def test_advice_for_a_folder_with_only_a_pickle(write: Callable[..., Path]) -> N
     assert "pytorch_model.bin may be a pickle, which is not read; convert it to safetensors" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_of_the_folder(name: str, write: Callable[..., Path]) -> None:
+    path = write()
+    with pytest.raises(ValueError, match=f"is a part of a model in Hugging Face's format: name its folder, {path}"):
+        pretrained.load(str(path / name), Store())
+
+
 def test_the_digest_is_that_of_all_files(write: Callable[..., Path]) -> None:
     path = write()
     digests = [pretrained.digest(path)]
