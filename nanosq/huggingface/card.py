@@ -62,7 +62,7 @@ def card(trained: "Pretrained", tags: Mapping[str, str], metrics: Mapping[str, f
     precision = f"\n\nScores in {trained.facts['precision']}." if scores and "precision" in trained.facts else ""
     sections = [
         f"# {title}",
-        f"{size['n_layer']} layers, {size['n_head']} heads, width {size['n_embd']}, {n_parameters:,} parameters, "
+        f"n_layer={size['n_layer']}, n_head={size['n_head']}, n_embd={size['n_embd']}: {n_parameters:,} parameters, "
         f"{trained.tokenizer.vocab_size:,} tokens in the vocabulary, at most {size['block_size']:,} tokens in a text."
         + known * " Every text that it was trained on begins and ends with the end of text, its bos and eos token.",
         f"```python\n{USE.format(length=length)}\n```",
