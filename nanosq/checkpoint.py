@@ -27,7 +27,8 @@ from nanosq.train import TrainState
 
 FORMAT = "nanosq-5"
 SETTING = "checkpoint_dir"
-ADVICE = "name another one, or start a new run with resume=never"
+ADVICE = "name another one"
+ADVICE_FOR_STATES = f"{ADVICE}, or start a new run with resume=never"
 CHECKSUM = len("crc32=00000000")  # bytes at the end of a file
 CHUNK = 1 << 20  # bytes read at a time
 RUN_ID = re.compile("[0-9a-f]{32}")  # an id of MLflow
@@ -108,24 +109,25 @@ def load(path: str | Path, needs: Mapping[str, type] | None = None) -> dict[str,
     """
     if not Path(path).is_file():
         raise ValueError(f"no checkpoint at {path}")
-    content, is_intact = _read(Path(path))
+    advice = ADVICE_FOR_STATES if needs is STATE else ADVICE
+    content, is_intact = _read(Path(path), advice)
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, str) and found.startswith("nanosq-") and found != FORMAT:
-        raise ValueError(f"{path} was written by another version of nanosq and cannot be read: {ADVICE}")
+        raise ValueError(f"{path} was written by another version of nanosq and cannot be read: {advice}")
     if found != FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of nanosq: {ADVICE}")
+        raise ValueError(f"{path} is not a checkpoint of nanosq: {advice}")
     if not is_intact:
-        raise ValueError(f"{path} is damaged, because its checksum is wrong: {ADVICE}")
+        raise ValueError(f"{path} is damaged, because its checksum is wrong: {advice}")
     if needs is STATE and "optimizer" not in content:
         raise ValueError(f"{path} holds only weights: init_from={path} starts from them")
     for key, kind in (needs or {}).items():
         if not isinstance(content.get(key), kind):
-            raise ValueError(f"{path} is not a whole checkpoint, because its {key} is missing: {ADVICE}")
+            raise ValueError(f"{path} is not a whole checkpoint, because its {key} is missing: {advice}")
     return dict(content)
 
 
-def _read(path: Path) -> tuple[Any, bool]:
-    """Return what a file of torch.save holds, and whether its checksum is right."""
+def _read(path: Path, advice: str) -> tuple[Any, bool]:
+    """Return what a file of torch.save holds, and whether its checksum is right. An error ends with `advice`."""
     with path.open("rb") as file:
         size = max(0, path.stat().st_size - CHECKSUM)
         is_intact = _checksum(file, size) == file.read()
@@ -136,7 +138,7 @@ def _read(path: Path) -> tuple[Any, bool]:
         except Exception as error:  # the unpickler raises errors of many kinds for a file that is no checkpoint
             if is_intact and is_out_of_memory(error):
                 raise
-            raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged: {ADVICE}") from error
+            raise ValueError(f"{path} is not a checkpoint of nanosq, or is damaged: {advice}") from error
 
 
 def _checksum(file: IO[bytes], size: int) -> bytes:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-MODEL = "id of a run (32 digits), best.pt of a run, a folder in Hugging Face's format, or a model of its hub"
+MODEL = (
+    "id of a run (32 digits), best.pt of a run, a folder in Hugging Face's format, or a model of its hub such as "
+    "openai-community/gpt2"
+)
 
 
 def parser(module: str, doc: str | None, arguments: str, *, nargs: str | None = None) -> option.Parser:

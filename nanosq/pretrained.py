@@ -19,7 +19,7 @@ from nanosq.model import GPT
 from nanosq.tracking import Store
 
 TARGET = "nanosq.model.GPT"
-PARTS = (".safetensors", ".json")  # ends of the names of files in a folder in Hugging Face's format
+PARTS = (".safetensors", ".json")  # suffixes of files of a folder in Hugging Face's format
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.pt)")
 
 
@@ -84,13 +84,11 @@ def locate(name: str, store: Store) -> Path:
     It has the name itself, or is the best.pt of a run with this id, or is downloaded from the Hugging Face hub.
 
     Raises:
-        ValueError: There is none, or it is a file of a folder that is the model.
+        ValueError: There is none.
     """
     if not name:
         raise ValueError(f"the name of the model is empty: give the {MODEL}")
     path = Path(name)
-    if path.suffix in PARTS and (path.parent / folder.CONFIG).is_file():
-        raise ValueError(f"{path} is a part of a model in Hugging Face's format: name its folder, {path.parent}")
     if path.exists():
         return path
     if checkpoint.RUN_ID.fullmatch(name):
@@ -112,7 +110,11 @@ def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
         ValueError: It does not exist, cannot be read, or is not a `GPT` and must be one.
     """
     path = locate(name, store)
+    if path.suffix in PARTS and path.is_file():
+        raise ValueError(f"{path} is a part of a model: give the folder, {path.parent}")
     if path.is_dir() and is_gpt:
+        if not (path / folder.CONFIG).is_file():
+            raise ValueError(f"{path} has no {folder.CONFIG}: give the {MODEL}")
         architecture, weights = folder.read(path)
         n_rows = len(weights["token_embedding.weight"])
         return Pretrained(path, architecture, weights, tokenizer.read(path, n_rows), folder.facts(path))

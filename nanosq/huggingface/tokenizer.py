@@ -142,7 +142,9 @@ _CHARACTERS = {byte[0]: character for character, byte in bpe.byte_characters().i
 
 def _json_of(folder: Path) -> str:
     """Return the text of tokenizer.json, or what it would be if the folder has OpenAI's two files instead."""
-    if (folder / FILE).is_file() or not _has_openai_files(folder):
+    if not is_in(folder):
+        raise ValueError(f"{folder} has no {FILE}: save the model's tokenizer there, too (save_pretrained)")
+    if (folder / FILE).is_file():
         return read_text(folder / FILE)
     lines = [line for line in read_text(folder / MERGES).split("\n") if line and not line.startswith("#version")]
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]

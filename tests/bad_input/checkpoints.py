@@ -167,7 +167,7 @@ CASES = [
     bad("nanosq.generate bad.pt", flip_at_random, ""),
     bad("nanosq.generate bad.pt", lambda data: flip(data, len(data) - 1)),
     bad("nanosq.generate bad.pt", lambda data: data[:9000] + bytes(4096) + data[13096:]),
-    bad(EVALUATE, lambda data: flip(data, 0), UNREADABLE),
+    bad(EVALUATE, lambda data: flip(data, 0), f"{UNREADABLE}\n"),
     bad(EVALUATE, lambda data: data[:-14]),
     bad("nanosq.export bad.pt out", lambda data: data[100:], UNREADABLE),
     bad("nanosq.export bad.pt out", lambda data: flip(data, *range(20_000, 20_064))),
@@ -205,6 +205,17 @@ CASES = [
         "exported: the weights are damaged",
         partial(exported, lambda data: flip(data, 7), WEIGHTS),
     ),
+    Case(
+        "nanosq.generate exported/model.safetensors",
+        "exported/model.safetensors is a part of a model: give the folder, exported",
+        partial(exported, bytes, WEIGHTS),
+    ),
+    Case(
+        "run.py init_from=exported/..",
+        "exported/.. has no config.json: give the id of",
+        partial(exported, bytes, WEIGHTS),
+    ),
+    Case("nanosq.export gpt2 out", "or a model of its hub such as openai-community/gpt2"),
     Case("nanosq.export exported out", "config.json is not JSON", partial(exported, cut, "config.json")),
     Case(
         "nanosq.generate exported",

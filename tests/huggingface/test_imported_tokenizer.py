@@ -130,7 +130,7 @@ def test_where_the_end_of_text_is_named(file: str, content: dict, tmp_path: Path
 
 
 def test_a_missing_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has no tokenizer.json") as caught:
+    with pytest.raises(ValueError, match=r"has no tokenizer.json: save the model's tokenizer") as caught:
         huggingface.read(tmp_path, 300)
     assert str(caught.value).count(str(tmp_path)) == 1
 
