@@ -56,14 +56,14 @@ class Pretrained:
         return model.eval()
 
     def check(self, model: nn.Module, *, any_length: str = "") -> None:
-        """Check the names and shapes of the weights.
+        """Check the names and shapes of the weights, and that those of a `GPT` are finite.
 
         Args:
             model: A model that has the right ones, in memory or on the device "meta".
             any_length: Name of a tensor whose number of rows is not checked.
 
         Raises:
-            ValueError: One differs.
+            ValueError: One differs or is not finite.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
@@ -76,6 +76,8 @@ class Pretrained:
                 raise ValueError(
                     f"{self.path} holds another model: it {problem}, and this one needs {needed or 'none'}"
                 )
+            if isinstance(model, GPT) and not self.weights[name].isfinite().all():  # another one may have a mask
+                raise ValueError(f"{self.path} is broken: numbers of the tensor {name} are not finite")
 
 
 def locate(name: str, store: Store) -> Path:

@@ -87,6 +87,10 @@ def test_weights_of_another_model(name: str, n_rows: int) -> None:
     model = GPT(FULL.tokenizer.vocab_size, **SIZES)
     with pytest.raises(ValueError, match=f"weights holds another model: it (has|lacks) the tensor {name}"):
         replace(FULL, weights=damaged).check(model)
+    damaged[name] = FULL.weights[name].clone()
+    damaged[name][-1] = float("nan" if n_rows else "inf")
+    with pytest.raises(ValueError, match=f"weights is broken: numbers of the tensor {name} are not finite"):
+        replace(FULL, weights=damaged).build()
     initial_weights.check_weights(FULL, GPT(FULL.tokenizer.vocab_size, **SIZES | {"block_size": 4}), CutGPT2([]))
     with pytest.raises(ValueError, match="another tokenizer"):
         initial_weights.check_weights(FULL, model, tokenizers.byte_level())
