@@ -99,7 +99,8 @@ def export(trained: "Pretrained", out: Path, card: str) -> None:
             partial.mkdir()
             end, precision = trained.tokenizer.end_of_text, trained.facts.get("precision")
             folder.write(partial, trained.architecture, state, end_of_text=end, precision=precision)
-            tokenizer.write(partial, trained.tokenizer, block_size=trained.architecture["block_size"])
+            size = trained.architecture["block_size"]
+            tokenizer.write(partial, trained.tokenizer, block_size=size, origin=trained.path)
             (partial / "README.md").write_text(card, encoding="utf-8")
             if not place.is_dir():
                 partial.replace(place)

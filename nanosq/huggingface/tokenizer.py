@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 VOCAB, MERGES = "vocab.json", "merges.txt"  # OpenAI's files, which older folders have instead
-FILES = (FILE, CONFIG, VOCAB, MERGES, "special_tokens_map.json")
+SPECIAL = "special_tokens_map.json"  # of older folders
+FILES = (FILE, CONFIG, VOCAB, MERGES, SPECIAL)
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -43,18 +44,23 @@ def to_huggingface(tokenizer: Tokenizer) -> "tokenizers.Tokenizer":
     raise ValueError(f"a tokenizer of the class {type(tokenizer).__name__} has no counterpart in Hugging Face's format")
 
 
-def write(folder: Path, tokenizer: Tokenizer, *, block_size: int) -> None:
+def write(folder: Path, tokenizer: Tokenizer, *, block_size: int, origin: Path | None = None) -> None:
     """Write tokenizer.json and tokenizer_config.json into a folder.
 
     Args:
         folder: The folder, which exists.
         tokenizer: The tokenizer.
         block_size: The largest number of tokens that the model can read.
+        origin: The file or folder that the tokenizer was read from. The names of special tokens behind the end of text,
+            which are padding to ours, and all other settings of a tokenizer.json in a folder are kept.
 
     Raises:
         ValueError: Hugging Face's format has no such tokenizer.
     """
-    theirs = to_huggingface(tokenizer)
+    if origin is not None and (origin / FILE).is_file():
+        theirs, kept = parse(read_text(origin / FILE)), _settings(origin)
+    else:
+        theirs, kept = to_huggingface(tokenizer), {}
     special = theirs.id_to_token(tokenizer.end_of_text)
     config = {
         # transformers then takes tokenizer.json as it is; its GPT2Tokenizer leaves out ignore_merges
@@ -62,6 +68,7 @@ def write(folder: Path, tokenizer: Tokenizer, *, block_size: int) -> None:
         **{f"{use}_token": special for use in ("bos", "eos", "unk")},
         "model_max_length": block_size,
         "clean_up_tokenization_spaces": False,
+        **kept,
     }
     theirs.save(str(folder / FILE))
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -96,6 +103,18 @@ def read(folder: Path, n_rows: int) -> Tokenizer:
 def is_in(folder: Path) -> bool:
     """Return whether a folder has the files of a tokenizer."""
     return (folder / FILE).is_file() or _has_openai_files(folder)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of a tokenizer in a folder, but for those that do not hold for a copy of it."""
+    settings: dict[str, Any] = {}
+    if (folder / SPECIAL).is_file():
+        for key, value in read_object(folder / SPECIAL).items():  # CONFIG may not have objects in their place
+            settings[key] = [*map(_text, value)] if isinstance(value, list) else _text(value)
+    if (folder / CONFIG).is_file():
+        settings |= read_object(folder / CONFIG)
+    left_out = ("auto_map", "model_max_length")  # names of Python files, which are not copied; often a wrong number
+    return {key: value for key, value in settings.items() if value is not None and key not in left_out}
 
 
 def _byte_pairs(spellings: Sequence[bytes], merges: Pairs, *, ignore_merges: bool = False) -> "tokenizers.Tokenizer":
@@ -195,9 +214,9 @@ def _behaviour(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
 
 def _end_of_text(folder: Path, tokenizer: "tokenizers.Tokenizer") -> int:
     """Return the id of the end of text: of the token that the tokenizer's files name, else of the model's files."""
-    for name in (CONFIG, "special_tokens_map.json"):
+    for name in (CONFIG, SPECIAL):
         token = read_object(folder / name).get("eos_token") if (folder / name).is_file() else None
-        text = token.get("content") if isinstance(token, dict) else token
+        text = _text(token)
         if isinstance(text, str) and (found := tokenizer.token_to_id(text)) is not None:
             return found
     for name in ("config.json", "generation_config.json"):
@@ -206,3 +225,8 @@ def _end_of_text(folder: Path, tokenizer: "tokenizers.Tokenizer") -> int:
         if isinstance(first, int) and first >= 0 and tokenizer.id_to_token(first) is not None:
             return first
     raise ValueError(f"{folder}: no file names the end of text: set eos_token in {CONFIG}")
+
+
+def _text(token: Any) -> Any:
+    """Return the text of a special token, which is an object in some files."""
+    return token.get("content") if isinstance(token, dict) else token

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers as library
 from tokenizers import decoders, models, normalizers, pre_tokenizers
-from transformers import GPT2Tokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerBase
 
 from nanosq.data import bpe, tokenizers
 from nanosq.data.tokenizers import GPT2
@@ -53,6 +53,29 @@ def test_special_tokens_behind_the_end_of_text_are_padding(name: str, tmp_path: 
         huggingface.read(tmp_path, ours.n_ids + 1)
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": ours.end_of_text + 1}))  # another end of text
     assert isinstance(huggingface.read(tmp_path, ours.n_ids + 2), HuggingFaceTokenizer)
+
+
+@pytest.mark.parametrize("named", ["<|endoftext|>", {"content": "<|endoftext|>", "lstrip": False}])
+def test_an_export_keeps_the_special_tokens(named: str | dict, tmp_path: Path) -> None:
+    """They have rows of the embedding, which others may have trained."""
+    theirs = library.Tokenizer.from_str(THEIRS["used"].to_str())
+    theirs.add_special_tokens(PAD)
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder in (before, after):
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    theirs.save(str(before / "tokenizer.json"))
+    (before / "special_tokens_map.json").write_text(json.dumps({"eos_token": named, "additional_special_tokens": PAD}))
+    settings = {"pad_token": PAD[0], "auto_map": {"AutoTokenizer": ["its.Tokenizer", None]}, "model_max_length": 9**99}
+    (before / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = huggingface.read(before, theirs.get_vocab_size())
+    huggingface.write(after, ours, block_size=64, origin=before)
+    loaded = AutoTokenizer.from_pretrained(after)
+    text = "A dog <|user|> dog<|endoftext|>[PAD]"
+    assert loaded(text)["input_ids"] == theirs.encode(text).ids
+    assert loaded(text)["input_ids"][-2:] == [ours.end_of_text, ours.end_of_text + 1]
+    assert (loaded.eos_token, loaded.pad_token, loaded.model_max_length) == ("<|endoftext|>", "[PAD]", 64)
+    assert huggingface.read(after, ours.vocab_size) == ours
 
 
 @pytest.mark.parametrize("added", [["dog"], [library.AddedToken("[PAD]", special=False)]])
