@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from nanosq.data import stories
 from nanosq.huggingface import tokenizer as huggingface
 from tests.huggingface.tokenizers import OURS, STORIES, THEIRS
 
@@ -43,7 +44,13 @@ def test_stories_have_the_same_ids(name: str) -> None:
     check(name, STORIES)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "used", "400 tokens"])
+def test_many_stories_have_the_same_ids(name: str) -> None:
+    check(name, [document.text for document in stories.stories("train", n_train=10_000)])
+
+
+@settings(max_examples=max(300, settings().max_examples), deadline=None)  # more in the profile "long"
 @given(TEXTS)
 def test_any_text_has_the_same_ids(text: str) -> None:
     for name in OURS:
