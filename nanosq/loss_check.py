@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nanosq.component_errors import calling
-from nanosq.errors import InputError
+from nanosq.errors import InputError, is_out_of_memory
 from nanosq.losses import Loss, fused_form, softmax_terms
 
 CONTRACT = "a loss maps (logits_NV, targets_N) to losses_N, each from its own row, for any N and V"
@@ -85,8 +85,13 @@ def _differentiate(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) 
 def _call(loss: Loss, name: str, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Return the losses, after a check of what a single call can show."""
     before_NV, before_N = logits_NV.detach().clone(), targets_N.clone()
-    with calling(name, CONTRACT):
-        losses_N = loss(logits_NV, targets_N)
+    try:
+        with calling(name, CONTRACT):
+            losses_N = loss(logits_NV, targets_N)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"{name} needs too much memory: {len(targets_N)} tokens of {V} classes do not fit") from error
     if not isinstance(losses_N, Tensor):
         raise InputError(f"{name} returns {type(losses_N).__name__}, not a tensor; {CONTRACT}")
     if losses_N.shape != targets_N.shape:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from nanosq.loss_check import V
 from nanosq.losses import cross_entropy
 
 TARGET = f"{__name__}.broken_loss"
@@ -12,7 +13,7 @@ SECRET = "PLANTED"
 
 def broken_loss(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Return the cross-entropy. In a folder with a file `broken`, fail in training after the first checkpoint."""
-    if len(targets_N) > 4 and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
+    if logits_NV.shape[1] != V and Path("broken").exists() and [*Path("checkpoints").glob("*/last.pt")]:
         url = f"https://alice:{SECRET}@host"
         try:
             raise FileNotFoundError(2, "not found", f"{url}/file")

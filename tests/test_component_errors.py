@@ -12,14 +12,15 @@ from tests.commandline import SMALL, command, runs
 
 LATE = """
 from pathlib import Path
+from nanosq.loss_check import V
 from torch.nn.functional import cross_entropy
 
 def loss(logits, targets):
-    if len(targets) > 4 and list(Path("checkpoints").glob("*/last.pt")):
+    if logits.shape[1] != V and list(Path("checkpoints").glob("*/last.pt")):
         return {}["weight of the user"]
     return cross_entropy(logits, targets, reduction="none")
 """
-LINE = "KeyError: 'weight of the user' (late.py, line 7), after 2 steps"
+LINE = "KeyError: 'weight of the user' (late.py, line 8), after 2 steps"
 SETTINGS = [*SMALL, "train.checkpoint_every=2", "samples.count=0"]
 
 
@@ -53,7 +54,7 @@ def test_the_other_trials_of_a_sweep_continue(folder: Path) -> None:
     result = command(*SETTINGS, *sweep, "checkpoint_dir=checkpoints", cwd=folder)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "#0: failed: KeyError: 'weight of the user' (late.py, line 7)" in result.stderr
+    assert "#0: failed: KeyError: 'weight of the user' (late.py, line 8)" in result.stderr
     lines = next(folder.glob("sweeps/*/trials.csv")).read_text().splitlines()
     assert sorted(line.split(",")[1] for line in lines[1:]) == ["failed", "finished"]
 

@@ -82,6 +82,7 @@ WRONG = {
     "another gradient": (lambda f, y: torch.ones(len(y), requires_grad=True), "not differentiable"),
     "too few arguments": (lambda f: f, "fails: TypeError"),
     "a bug": (lambda f, y: f @ y, "fails: RuntimeError"),
+    "much memory": (lambda f, y: nll(f, y) + torch.zeros(2**55).sum(), "too much memory: 4 tokens of 256 classes"),
     "a fused form of another loss": (fused_of_another_loss, "attribute 'fused'"),
 }
 RIGHT = {

@@ -24,9 +24,10 @@ COMPARE = [
 LOSSES = "loss=cross_entropy,squentropy"
 RAISING = """
 import torch.nn.functional as F
+from nanosq.loss_check import V
 
 def loss(logits_NV, targets_N):
-    if len(targets_N) > 100:
+    if logits_NV.shape[1] != V:
         raise RuntimeError("no such luck")
     return F.cross_entropy(logits_NV, targets_N, reduction="none")
 """
