@@ -79,34 +79,15 @@ def out_of_memory(*, is_single: bool, batch_size: int, accumulate: int) -> Itera
 def end_training(failure: TrainingError, cause: BaseException, *, is_single: bool) -> NoReturn:
     """Exit with status 1 if this is a single run, else raise the failure, which the cause is the reason for.
 
-    Variables of the frames are deleted, because the next trial needs their memory. Passwords are masked in all errors
-    that led to the failure, because launchers such as submitit store them.
+    The next trial needs the memory of the variables. Launchers such as submitit store the error, so it has a text
+    without passwords, the traceback of the cause, in place of the cause.
     """
-    waiting: list[BaseException | None] = [failure, cause]
-    seen: set[int] = set()
-    while waiting:
-        error = waiting.pop()
-        if error is None or id(error) in seen:
-            continue
-        seen.add(id(error))
+    for error in (failure, cause):
         traceback.clear_frames(error.__traceback__)
-        _mask(error)
-        waiting += [error.__cause__, error.__context__]
     if is_single:
         sys.exit(report(failure))
-    raise failure from cause
-
-
-def _mask(error: BaseException) -> None:
-    def masked(value: object) -> object:
-        if isinstance(value, list):  # of notes
-            return [*map(masked, value)]
-        return mask(value) if isinstance(value, str) else value
-
-    error.args = (*map(masked, error.args),)
-    vars(error).update({name: masked(value) for name, value in vars(error).items()})
-    if isinstance(error, OSError):
-        error.filename, error.filename2 = masked(error.filename), masked(error.filename2)
+    failure.args = (mask(str(failure)),)
+    raise failure from RuntimeError(mask("".join(traceback.format_exception(cause))))
 
 
 @contextmanager

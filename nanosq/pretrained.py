@@ -113,7 +113,7 @@ def load(name: str, store: Store, *, is_gpt: bool = True) -> Pretrained:
     """
     path = locate(name, store)
     if path.suffix in PARTS and path.is_file():
-        raise ValueError(f"{path} is a part of a model: give its folder, {str(path.parent)!r}")
+        raise ValueError(f"{path} is a file of a model: give its folder, {str(path.parent)!r}")
     if path.is_dir() and is_gpt:
         if not (path / folder.CONFIG).is_file():
             raise ValueError(f"{path} has no {folder.CONFIG}: give the {MODEL}")

@@ -19,7 +19,7 @@ NAMES = "passw(?:or)?d|passphrase|pass|pwd|secret|token|key|signature|sig|auth|a
 PARAMETER = re.compile(rf"([?&;#](?!viewStateShareKey=)[\w.%-]*(?:{NAMES})=)[^&\s]+", re.IGNORECASE)  # a view is public
 USER = re.compile(r"([?&;#](?:user|username|login|account)=[^&\s:%]+)(?::|%3A)(?!\*{3})[^&\s'\"]+", re.IGNORECASE)
 # Where a setting is a whole URL, a space belongs to its password.
-WITH_SPACE = re.compile(r"((?:^|=)['\"]?[\w+.-]+://[^\s:/?#]*):(?!\*{3}|\d+[/\s])[^\n@]*\s[^\n]*@")
+WITH_SPACE = re.compile(r"((?:^|=)['\"]?[\w+.-]+://[^\s:/?#]*):(?!\*{3}|\d+[/?#\s:;,'\"])[^\n@]*\s[^\n]*@")
 # What only messages contain: a password with a space; a URL without a host, or cut at a comma, in which no port follows
 # the colon; a URL without a scheme; and the end of a password as a host, because drivers split a URL at the first "@".
 CUT = re.compile(

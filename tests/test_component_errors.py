@@ -1,13 +1,17 @@
 """Errors in the code of a user: one line with its place. Errors of this package keep their traceback."""
 
+import pickle
+import traceback
 from pathlib import Path
 
 import pytest
 
 from nanosq.component_errors import calling, user_errors
+from nanosq.error_reports import end_training
 from nanosq.errors import InputError, TrainingError
 from nanosq.signals import Terminated
 from nanosq.train import Progress
+from tests.broken_loss import SECRET
 from tests.commandline import SMALL, command, runs
 
 LATE = """
@@ -47,6 +51,27 @@ def test_the_traceback_is_shown_on_request(folder: Path) -> None:
     assert "Traceback" in result.stderr
     assert "in train_and_score" in result.stderr
     assert "\nKeyError: 'weight of the user'\n" in result.stderr
+
+
+URL = f"http://alice:{SECRET}@host"
+
+
+@pytest.mark.parametrize("cause", [OSError(URL), OSError(2, URL), ImportError(URL), KeyError(URL)])
+def test_a_stored_error_has_no_password(cause: Exception) -> None:
+    """It has the whole chain of errors as a text."""
+    try:
+        try:
+            raise FileNotFoundError(2, "no file", URL)
+        except FileNotFoundError as first:
+            raise cause from first
+    except Exception as error:
+        with pytest.raises(TrainingError, match="at http://alice:") as caught:
+            end_training(TrainingError(f"failed at {URL}"), error, is_single=False)
+    stored = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in stored
+    assert SECRET.encode() not in pickle.dumps(caught.value)
+    assert stored.count("alice:***@host") == 3
+    assert type(cause).__name__ in stored
 
 
 def test_the_other_trials_of_a_sweep_continue(folder: Path) -> None:

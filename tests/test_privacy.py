@@ -68,7 +68,10 @@ def test_other_texts_stay(text: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["https://h/rows?f=lang:en", "corpus:part1@v2", "s3://bucket:a/x", "{a:/b:c}", "http://host:80 or me@example.org"],
+    [
+        *["https://h/rows?f=lang:en", "corpus:part1@v2", "s3://bucket:a/x", "{a:/b:c}", "http://h:80 or me@h.org"],
+        *["http://h:8080?q=a b@c", "'http://localhost:5000' data.revision=stories@v2"],
+    ],
 )
 def test_other_settings_stay(setting: str) -> None:
     """Two of them must not become the same setting, and a preset has them as they are."""

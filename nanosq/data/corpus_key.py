@@ -85,7 +85,7 @@ def _code(function: Callable[..., Any]) -> str:
         if not file.exists():
             return inspect.getsource(function)
         imported = {name: path for name, path in own_files([function.__module__]).items() if path != file.resolve()}
-        code = [file.read_text(encoding="utf-8")]
+        code = [file.read_text(encoding="utf-8", errors="replace")]
         for name in sorted(imported):
             code += [name, imported[name].read_text(encoding="utf-8", errors="replace")]
         return "\0".join(code)

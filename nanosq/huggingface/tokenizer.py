@@ -23,6 +23,11 @@ FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 VOCAB, MERGES = "vocab.json", "merges.txt"  # OpenAI's files, which older folders have instead
 SPECIAL = "special_tokens_map.json"  # of older folders
 FILES = (FILE, CONFIG, VOCAB, MERGES, SPECIAL)
+# Settings that do not hold for a copy: Python files, a number that is often wrong, the class (`write`), local paths.
+LEFT_OUT = (
+    *("auto_map", "model_max_length", "tokenizer_class"),
+    *("name_or_path", "tokenizer_file", "special_tokens_map_file"),
+)
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
@@ -112,9 +117,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         for key, value in read_object(folder / SPECIAL).items():  # CONFIG may not have objects in their place
             settings[key] = [*map(_text, value)] if isinstance(value, list) else _text(value)
     if (folder / CONFIG).is_file():
-        settings |= read_object(folder / CONFIG)
-    left_out = ("auto_map", "model_max_length")  # names of Python files, which are not copied; often a wrong number
-    return {key: value for key, value in settings.items() if value is not None and key not in left_out}
+        settings |= {key: value for key, value in read_object(folder / CONFIG).items() if value is not None}
+    return {key: value for key, value in settings.items() if value is not None and key not in LEFT_OUT}
 
 
 def _byte_pairs(spellings: Sequence[bytes], merges: Pairs, *, ignore_merges: bool = False) -> "tokenizers.Tokenizer":

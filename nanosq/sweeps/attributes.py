@@ -6,7 +6,7 @@ analysis/report/optuna_study.py reads these attributes. It repeats their names, 
 # Of a study.
 SETTINGS = "settings"  # the settings that all of its trials share
 CODE = "code"  # the hashes of the code that its last start had
-MIXED = "several_programs"  # whether trials have had other code at any start
+MIXED = "several_programs"  # whether, at any start, trials had other code than this start
 STEP = "step"  # unit of the steps of its intermediate values
 PER_MILLE = "thousandths of training"  # value of STEP; studies of older versions have training steps, and no STEP
 COMPARISON = "comparison"  # of a contender: the comparison that it belongs to

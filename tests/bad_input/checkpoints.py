@@ -207,7 +207,7 @@ CASES = [
     ),
     Case(
         "nanosq.generate exported/model.safetensors",
-        "exported/model.safetensors is a part of a model: give its folder, 'exported'",
+        "exported/model.safetensors is a file of a model: give its folder, 'exported'",
         partial(exported, bytes, WEIGHTS),
     ),
     Case(

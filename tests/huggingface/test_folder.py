@@ -195,7 +195,7 @@ def test_advice_for_a_folder_with_only_a_pickle(write: Callable[..., Path]) -> N
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_file_of_the_folder(name: str, write: Callable[..., Path]) -> None:
     path = write()
-    with pytest.raises(ValueError, match=f"is a part of a model: give its folder, '{path}'"):
+    with pytest.raises(ValueError, match=f"is a file of a model: give its folder, '{path}'"):
         pretrained.load(str(path / name), Store())
 
 

@@ -67,10 +67,12 @@ def test_an_export_keeps_the_special_tokens(named: str | dict, tmp_path: Path) -
     theirs.save(str(before / "tokenizer.json"))
     (before / "special_tokens_map.json").write_text(json.dumps({"eos_token": named, "additional_special_tokens": PAD}))
     settings = {"pad_token": PAD[0], "auto_map": {"AutoTokenizer": ["its.Tokenizer", None]}, "model_max_length": 9**99}
+    settings |= {"eos_token": None, "tokenizer_class": "GPT2Tokenizer", "name_or_path": "/home/me/model"}
     (before / "tokenizer_config.json").write_text(json.dumps(settings))
     ours = huggingface.read(before, theirs.get_vocab_size())
     huggingface.write(after, ours, block_size=64, origin=before)
     loaded = AutoTokenizer.from_pretrained(after)
+    assert "/home/me" not in (after / "tokenizer_config.json").read_text()
     text = "A dog <|user|> dog<|endoftext|>[PAD]"
     assert loaded(text)["input_ids"] == theirs.encode(text).ids
     assert loaded(text)["input_ids"][-2:] == [ours.end_of_text, ours.end_of_text + 1]
