@@ -1,4 +1,4 @@
-"""What a pruner compares, without the command line."""
+"""Tests of what a pruner compares, without the command line."""
 
 from dataclasses import replace
 
